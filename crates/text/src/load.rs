@@ -1,0 +1,134 @@
+//! Reading a tokenizer from a Hugging Face directory or from the bytes of a `tokenizer.json`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::special::SpecialTokens;
+use crate::tokenizer::{Parts, Tokenizer, TruncationSide};
+use crate::{Error, Result, vocab_txt};
+
+/// Files that belong to a tokenizer and travel with it.
+const COMPANIONS: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// `transformers` writes 1e30 where a tokenizer has no limit; anything this large means none.
+const ABSURD_LENGTH: f64 = 1e9;
+
+impl Tokenizer {
+    /// Loads a tokenizer from a directory with `tokenizer.json`, and beside it, where present,
+    /// `tokenizer_config.json` and `special_tokens_map.json`. A directory with only a BERT-style `vocab.txt` is
+    /// loaded as the WordPiece tokenizer that it describes.
+    ///
+    /// The truncation and padding that `tokenizer.json` may ask for are ignored.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let mut files = Vec::new();
+        for name in COMPANIONS {
+            let path = dir.join(name);
+            if path.is_file() {
+                files.push((name.to_owned(), fs_err::read(path)?));
+            }
+        }
+        let bytes = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, b)| b.as_slice());
+        let config = object(&dir.join("tokenizer_config.json"), bytes("tokenizer_config.json"))?;
+        let map = object(&dir.join("special_tokens_map.json"), bytes("special_tokens_map.json"))?;
+
+        let inner = match (bytes("tokenizer.json"), bytes("vocab.txt")) {
+            (Some(json), _) => parse(&dir.join("tokenizer.json"), json)?,
+            (None, Some(vocab)) => vocab_txt::build(&dir.join("vocab.txt"), vocab, &config)?,
+            (None, None) => {
+                let found: Vec<String> = files.into_iter().map(|(name, _)| name).collect();
+                // A wrong path is the commonest cause, and deserves its own words.
+                let remedy = if dir.is_dir() {
+                    "save the fast tokenizer there, with transformers: AutoTokenizer.from_pretrained(model).save_pretrained(dir)"
+                } else {
+                    "there is no such directory"
+                };
+                return Err(Error::NoTokenizer { dir: dir.into(), found, remedy: remedy.into() });
+            }
+        };
+
+        let mut tokens = SpecialTokens::from_config(&config, &map);
+        let fallback = SpecialTokens::from_conventions(&inner);
+        // A directory that names none at all (a bare tokenizer.json) is read by convention; one that names some has
+        // said what it has.
+        if tokens.named.is_empty() {
+            tokens.named = fallback.named;
+        }
+        let truncation_side = match config.get("truncation_side").and_then(Value::as_str) {
+            None | Some("right") => TruncationSide::Right,
+            Some("left") => TruncationSide::Left,
+            Some(other) => {
+                return Err(Error::Invalid {
+                    path: dir.join("tokenizer_config.json"),
+                    reason: format!("truncation_side is {other:?}; it must be \"left\" or \"right\""),
+                });
+            }
+        };
+        let max_len = config
+            .get("model_max_length")
+            .and_then(Value::as_f64)
+            .filter(|&n| (1.0..ABSURD_LENGTH).contains(&n))
+            .map(|n| n as usize);
+        let class =
+            if bytes("tokenizer.json").is_none() { "BertTokenizer" } else { "PreTrainedTokenizerFast" };
+        Self::assemble(Parts {
+            inner,
+            tokens,
+            max_len,
+            truncation_side,
+            files,
+            class,
+            extra_config: Map::new(),
+        })
+    }
+
+    /// Loads a tokenizer from the content of a `tokenizer.json`. Special tokens are recognised by the names that are
+    /// usual for them (`[CLS]`, `<s>`, …).
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        let inner = parse(Path::new("tokenizer.json"), json)?;
+        Self::assemble(Parts {
+            tokens: SpecialTokens::from_conventions(&inner),
+            inner,
+            max_len: None,
+            truncation_side: TruncationSide::Right,
+            files: vec![("tokenizer.json".into(), json.to_vec())],
+            class: "PreTrainedTokenizerFast",
+            extra_config: Map::new(),
+        })
+    }
+}
+
+fn parse(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
+    // Broken JSON and an unknown component come out of `tokenizers` as one boxed error; the first is told apart
+    // because its place in the file is what helps.
+    if let Err(source) = serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+        return Err(Error::Json { path: path.into(), source });
+    }
+    tokenizers::Tokenizer::from_bytes(json).map_err(|e| Error::Invalid {
+        path: path.into(),
+        reason: format!("not a tokenizer this version can load: {e}"),
+    })
+}
+
+fn object(path: &Path, bytes: Option<&[u8]>) -> Result<Map<String, Value>> {
+    let Some(bytes) = bytes else { return Ok(Map::new()) };
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::Invalid { path: path.into(), reason: "not a JSON object".into() }),
+        Err(source) => Err(Error::Json { path: path.into(), source }),
+    }
+}
