@@ -1,1 +1,35 @@
-//! metrics
+//! How good is a ranking, and is one ranking better than another?
+//!
+//! Pure functions over ids and scores; nothing here reads a model, and the crate never links libtorch.
+//!
+//! - [`Qrels`] are the judgements and [`Run`] is what a system returned. Both read the field's files (BEIR and
+//!   TREC).
+//! - [`evaluate`] computes [`Measure`]s per query and on average, equal to `trec_eval` (`pytrec_eval`) down to how
+//!   ties are broken.
+//! - [`significance`] says whether the difference between two systems could be chance.
+//!
+//! ```
+//! use ragduet_metrics::{Measure, Qrels, Run, evaluate};
+//!
+//! let mut qrels = Qrels::new();
+//! qrels.insert("q1", "d1", 2)?;
+//! let mut run = Run::new();
+//! run.insert("q1", vec![("d7".into(), 0.9), ("d1".into(), 0.8)])?;
+//! let report = evaluate(&qrels, &run, &[Measure::Mrr { k: None }]);
+//! assert_eq!(report.mean(Measure::Mrr { k: None }), Some(0.5));
+//! # Ok::<(), ragduet_metrics::Error>(())
+//! ```
+
+mod error;
+mod measure;
+mod qrels;
+mod retrieval;
+mod run;
+pub mod significance;
+mod tsv;
+
+pub use error::{Error, Result};
+pub use measure::Measure;
+pub use qrels::Qrels;
+pub use retrieval::{EvalOptions, Evaluation, MissingQueries, Scores, evaluate, evaluate_with};
+pub use run::Run;
