@@ -1,1 +1,27 @@
-//! torch
+//! Everything that tames tch: parameters and strict weight loading, precision, gradients, optimiser state,
+//! generator state, device memory, and kernels that ATen has but tch does not bind (or that neither has).
+//!
+//! The only crate of the workspace with `unsafe` and C++ (`csrc/`). Grad mode is always changed through
+//! [`no_grad`], which restores it on unwind; tch's closure form does not (see ARCHITECTURE.md).
+
+pub mod device;
+mod error;
+mod ffi;
+pub mod grad;
+pub mod ops;
+pub mod optim;
+pub mod params;
+pub mod precision;
+pub mod rng;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use params::{Init, LoadReport, Param, ParamBuilder, ParamStore};
+pub use precision::{Compute, Precision};
+pub use tch::{Device, IndexOp, Kind, Tensor};
+
+/// Turns gradient tracking off on this thread until the guard is dropped, also by a panic.
+#[must_use = "gradients are on again as soon as the guard is dropped"]
+pub fn no_grad() -> tch::NoGradGuard {
+    tch::no_grad_guard()
+}

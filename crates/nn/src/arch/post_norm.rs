@@ -1,0 +1,179 @@
+//! The block that BERT, RoBERTa, DistilBERT and MPNet share: self-attention and feed-forward, each followed by
+//! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
+
+use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
+use crate::layers::lower;
+use crate::{Activation, Embedding, LayerNorm, Linear, Result};
+use ragduet_torch::ops::{AttentionOptions, varlen_attention};
+use ragduet_torch::{ParamBuilder, Tensor};
+
+/// Sizes and rates of one model.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub vocab: i64,
+    pub hidden: i64,
+    pub layers: i64,
+    pub heads: i64,
+    pub inner: i64,
+    pub positions: i64,
+    /// Position of a text's first token: 0, or the padding id + 1 in RoBERTa's line.
+    pub first_position: i64,
+    /// Rows of the segment embedding; 0: none.
+    pub types: i64,
+    pub activation: Activation,
+    /// After the feed-forward, and on the embeddings.
+    pub dropout: f64,
+    /// After the attention's output projection.
+    pub out_dropout: f64,
+    /// On the attention probabilities.
+    pub attention_dropout: f64,
+    pub eps: f64,
+    pub init_std: f64,
+}
+
+/// Where a family keeps its parameters.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// Path of the list of layers.
+    pub layers: &'static [&'static str],
+    /// The same with dots, for [`Encoder::depth_of`].
+    pub layer_prefix: &'static str,
+    pub query: &'static str,
+    pub key: &'static str,
+    pub value: &'static str,
+    pub attention_out: &'static str,
+    pub attention_norm: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+    pub output_norm: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    attention_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+    output_norm: LayerNorm,
+}
+
+impl Block {
+    pub(super) fn build(b: &ParamBuilder, s: &Shape, n: &Names) -> Result<Self> {
+        let square = |name: &str| Linear::build(&b.at(name), s.hidden, s.hidden, true, s.init_std);
+        let norm = |name: &str| LayerNorm::build(&b.at(name), s.hidden, s.eps, true);
+        Ok(Self {
+            query: square(n.query)?,
+            key: square(n.key)?,
+            value: square(n.value)?,
+            out: square(n.attention_out)?,
+            attention_norm: norm(n.attention_norm)?,
+            up: Linear::build(&b.at(n.up), s.hidden, s.inner, true, s.init_std)?,
+            down: Linear::build(&b.at(n.down), s.inner, s.hidden, true, s.init_std)?,
+            output_norm: norm(n.output_norm)?,
+        })
+    }
+
+    /// `carry`: f32 residual; `low`: the same rows in the compute dtype. Returns both for the next block.
+    /// `attend` mixes q, k, v of [tokens, heads, head_dim] within each text.
+    pub(super) fn forward(
+        &self,
+        (carry, low): (&Tensor, &Tensor),
+        s: &Shape,
+        m: Mode,
+        attend: impl Fn(&Tensor, &Tensor, &Tensor, &AttentionOptions) -> Tensor,
+    ) -> (Tensor, Tensor) {
+        let (tokens, head) = (low.size()[0], s.hidden / s.heads);
+        let qkv = Linear::forward_joined(&[&self.query, &self.key, &self.value], low, m.compute)
+            .view([tokens, 3, s.heads, head])
+            .unbind(1);
+        let options = AttentionOptions {
+            scale: (head as f64).powf(-0.5),
+            dropout: m.dropout(s.attention_dropout),
+            causal: false,
+            window: None,
+        };
+        let mixed = attend(&qkv[0], &qkv[1], &qkv[2], &options).reshape([tokens, s.hidden]);
+        let projected = self.out.forward(&mixed, m.compute);
+        let (carry, low) = self.attention_norm.add(&projected, carry, m.dropout(s.out_dropout));
+        let inner = s.activation.apply(&self.up.forward(&low, m.compute));
+        self.output_norm.add(&self.down.forward(&inner, m.compute), &carry, m.dropout(s.dropout))
+    }
+}
+
+/// A whole encoder of this kind.
+#[derive(Debug)]
+pub(super) struct PostNorm {
+    words: Embedding,
+    places: Embedding,
+    types: Option<Embedding>,
+    norm: LayerNorm,
+    blocks: Vec<Block>,
+    shape: Shape,
+    names: &'static Names,
+}
+
+impl PostNorm {
+    pub(super) fn build(shape: Shape, names: &'static Names, b: &ParamBuilder) -> Result<Self> {
+        let e = b.at("embeddings");
+        let s = &shape;
+        let mut at = b.clone();
+        for part in names.layers {
+            at = at.at(part);
+        }
+        Ok(Self {
+            words: Embedding::build(&e.at("word_embeddings"), s.vocab, s.hidden, s.init_std)?,
+            places: Embedding::build(&e.at("position_embeddings"), s.positions, s.hidden, s.init_std)?,
+            types: if s.types > 0 {
+                Some(Embedding::build(&e.at("token_type_embeddings"), s.types, s.hidden, s.init_std)?)
+            } else {
+                None
+            },
+            norm: LayerNorm::build(&e.at("LayerNorm"), s.hidden, s.eps, true)?,
+            blocks: (0..s.layers).map(|i| Block::build(&at.at(i), s, names)).collect::<Result<_>>()?,
+            shape,
+            names,
+        })
+    }
+}
+
+impl Encoder for PostNorm {
+    fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
+        let s = &self.shape;
+        let mut x =
+            self.words.forward(&batch.ids) + self.places.forward(&(&batch.positions + s.first_position));
+        if let Some(types) = &self.types {
+            x += types.forward(&batch.type_ids);
+        }
+        let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);
+        let mut low = lower(&carry, m.compute);
+        for block in &self.blocks {
+            (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| {
+                varlen_attention(q, k, v, &batch.segments, o)
+            });
+        }
+        carry
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.shape.hidden
+    }
+
+    fn max_tokens(&self) -> usize {
+        (self.shape.positions - self.shape.first_position) as usize
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.shape.vocab as usize
+    }
+
+    fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn depth_of(&self, parameter: &str) -> Option<usize> {
+        depth_by_prefix(parameter, self.names.layer_prefix)
+    }
+}

@@ -1,0 +1,97 @@
+//! What every encoder does, and the batches it does it on.
+
+use ragduet_torch::ops::Segments;
+use ragduet_torch::{Compute, Device, Tensor};
+
+/// The texts of a batch, one after another.
+#[derive(Debug)]
+pub struct PackedTokens {
+    /// [tokens] token ids, i64.
+    pub ids: Tensor,
+    /// [tokens] segment ids (0 for a single text), i64.
+    pub type_ids: Tensor,
+    /// [tokens] position of each token within its text, from 0, i64.
+    pub positions: Tensor,
+    /// Where the texts begin and end.
+    pub segments: Segments,
+}
+
+impl PackedTokens {
+    /// From token ids and segment ids per text, which must not be empty.
+    pub fn new<'a>(texts: impl IntoIterator<Item = (&'a [u32], &'a [u32])>, device: Device) -> Self {
+        let (mut ids, mut types, mut positions, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (text, segment) in texts {
+            assert_eq!(text.len(), segment.len(), "a segment id per token");
+            ids.extend(text.iter().map(|&i| i64::from(i)));
+            types.extend(segment.iter().map(|&i| i64::from(i)));
+            positions.extend(0..text.len() as i64);
+            lengths.push(text.len());
+        }
+        let tensor = |v: &[i64]| Tensor::from_slice(v).to_device(device);
+        Self {
+            ids: tensor(&ids),
+            type_ids: tensor(&types),
+            positions: tensor(&positions),
+            segments: Segments::new(&lengths, device),
+        }
+    }
+}
+
+/// How a forward pass runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    /// Whether dropout is on.
+    pub train: bool,
+    /// The dtype of matrix products.
+    pub compute: Compute,
+}
+
+impl Mode {
+    /// Dropout off.
+    pub fn eval(compute: Compute) -> Self {
+        Self { train: false, compute }
+    }
+
+    /// Dropout as the model's config says.
+    pub fn train(compute: Compute) -> Self {
+        Self { train: true, compute }
+    }
+
+    /// `p` in training, else 0.
+    pub(crate) fn dropout(self, p: f64) -> f64 {
+        if self.train { p } else { 0.0 }
+    }
+}
+
+/// A bidirectional transformer over packed rows.
+pub trait Encoder: std::fmt::Debug {
+    /// The last hidden states, [tokens, hidden], f32.
+    ///
+    /// # Panics
+    /// On token ids outside the vocabulary or texts longer than [`Encoder::max_tokens`]: the caller truncates.
+    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor;
+
+    /// Size of a hidden state.
+    fn hidden_size(&self) -> i64;
+
+    /// The longest text the position embeddings allow.
+    fn max_tokens(&self) -> usize;
+
+    /// Rows of the token embedding.
+    fn vocab_size(&self) -> usize;
+
+    /// Number of transformer layers.
+    fn layers(&self) -> usize;
+
+    /// For layer-wise learning rates and freezing: 0 for embeddings, 1.. for layers, None for the rest.
+    fn depth_of(&self, parameter: &str) -> Option<usize>;
+}
+
+/// [`Encoder::depth_of`] where layers are named `<prefix>N.` and embeddings `embeddings.`.
+pub(crate) fn depth_by_prefix(parameter: &str, layers: &str) -> Option<usize> {
+    if parameter.starts_with("embeddings.") {
+        return Some(0);
+    }
+    let rest = parameter.strip_prefix(layers)?;
+    rest.split('.').next()?.parse::<usize>().ok().map(|n| n + 1)
+}

@@ -1,0 +1,121 @@
+//! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
+
+use crate::arch::{Architecture, ConfigSource};
+use crate::{Encoder, Error, Result};
+use fs_err as fs;
+use ragduet_torch::weights::{Weights, save_model, write_atomic};
+use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
+use serde_json::Value;
+use std::path::Path;
+
+/// Shards of a saved model are at most this large, as transformers' default.
+const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// An encoder with its parameters and the config it was made from.
+#[derive(Debug)]
+pub struct EncoderModel {
+    /// The forward pass.
+    pub encoder: Box<dyn Encoder>,
+    /// Its parameters by Hugging Face name.
+    pub params: ParamStore,
+    /// `config.json` as read, so that saving keeps keys that are not used here.
+    pub config: Value,
+    /// What the checkpoint gave.
+    pub report: LoadReport,
+}
+
+/// Reads `config.json` and the weights of a directory.
+///
+/// Strict: every parameter of the encoder must be there, and what is left over must be a part that an embedding
+/// model does not use (poolers, pre-training heads, position buffers).
+pub fn load_encoder(dir: &Path, device: Device) -> Result<EncoderModel> {
+    let path = dir.join("config.json");
+    if !path.is_file() {
+        return Err(Error::Hub {
+            id: dir.display().to_string(),
+            reason: "no config.json here; give the folder of a saved model".into(),
+        });
+    }
+    let json: Value = serde_json::from_slice(&fs::read(&path)?)
+        .map_err(|source| Error::Json { path: path.clone(), source })?;
+    let arch = architecture(&path, &json)?;
+    let weights = canonical(Weights::open_dir(dir)?, arch);
+    let builder = ParamBuilder::from_weights(weights, device);
+    let source = ConfigSource { path: &path, json: &json };
+    let encoder = arch.build(&source, &builder)?;
+    let (params, report) = builder.finish(|_| false, is_unused)?;
+    Ok(EncoderModel { encoder, params, config: json, report })
+}
+
+/// An encoder of this config with random weights (seed the generators first).
+pub fn fresh_encoder(config: Value, device: Device) -> Result<EncoderModel> {
+    let path = Path::new("config.json");
+    let arch = architecture(path, &config)?;
+    let builder = ParamBuilder::fresh(device);
+    let encoder = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let (params, report) = builder.finish(|_| true, |_| true)?;
+    Ok(EncoderModel { encoder, params, config, report })
+}
+
+/// Writes `config.json` and the weights (f32, names without a head's prefix) that transformers' AutoModel loads.
+pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let mut config = model.config.clone();
+    if let Some(map) = config.as_object_mut() {
+        // The weights are written in f32 and without the heads that the original config may name.
+        map.shift_remove("torch_dtype");
+        map.insert("dtype".into(), "float32".into());
+        if let Some(name) = base_class(map.get("model_type").and_then(Value::as_str).unwrap_or_default()) {
+            map.insert("architectures".into(), serde_json::json!([name]));
+        }
+    }
+    let mut text = serde_json::to_vec_pretty(&config)
+        .map_err(|source| Error::Json { path: dir.join("config.json"), source })?;
+    text.push(b'\n');
+    write_atomic(&dir.join("config.json"), &text)?;
+    Ok(save_model(dir, &model.params.named(), MAX_SHARD_BYTES)?)
+}
+
+fn architecture(path: &Path, json: &Value) -> Result<Architecture> {
+    let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+    Architecture::from_model_type(model_type).ok_or_else(|| Error::UnknownArchitecture {
+        path: path.into(),
+        model_type: model_type.into(),
+        supported: Architecture::MODEL_TYPES.map(|(n, _)| n).join(", "),
+    })
+}
+
+fn base_class(model_type: &str) -> Option<&'static str> {
+    Some(match model_type {
+        "bert" => "BertModel",
+        "roberta" => "RobertaModel",
+        "xlm-roberta" => "XLMRobertaModel",
+        "camembert" => "CamembertModel",
+        "distilbert" => "DistilBertModel",
+        "mpnet" => "MPNetModel",
+        "modernbert" => "ModernBertModel",
+        _ => return None,
+    })
+}
+
+/// Strips the prefix of a model with a head, and maps the names of TensorFlow's day (`gamma`, `beta`).
+fn canonical(weights: Weights, arch: Architecture) -> Weights {
+    let prefix = arch.head_prefix();
+    weights.renamed(|name| {
+        let bare = name.strip_prefix(prefix).unwrap_or(name);
+        let bare = match bare.rsplit_once('.') {
+            Some((path, "gamma")) if path.ends_with("Norm") => format!("{path}.weight"),
+            Some((path, "beta")) if path.ends_with("Norm") => format!("{path}.bias"),
+            _ => bare.to_string(),
+        };
+        (bare != name).then_some(bare)
+    })
+}
+
+/// Parts of a checkpoint that no embedding uses.
+fn is_unused(name: &str) -> bool {
+    ["pooler.", "cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "head.", "decoder."]
+        .iter()
+        .any(|p| name.starts_with(p))
+        || name.ends_with("position_ids")
+}

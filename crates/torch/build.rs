@@ -1,0 +1,45 @@
+//! Compiles the C++ shim against the libtorch that torch-sys links, and tells dependents where it lies.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=csrc");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
+        println!("cargo:warning=torch-sys did not report its libtorch; run scripts/setup");
+        return;
+    };
+    let root = lib.parent().map(PathBuf::from).unwrap_or_default();
+    let include = root.join("include");
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(3)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        // ATen's headers are not warning-free; their warnings are not ours to mend.
+        .warnings(false)
+        .flag_if_supported("-Wno-unknown-pragmas")
+        // The loops of kernels.cpp are written for the vectoriser; they do not rely on signed zeros or traps.
+        .flag_if_supported("-fno-math-errno")
+        .flag_if_supported("-fno-trapping-math");
+    for file in ["common", "optim", "runtime", "attention", "norm", "activation"] {
+        build.file(format!("csrc/{file}.cpp"));
+    }
+    build.compile("ragduet_shim");
+    for lib in ["torch", "torch_cpu", "c10"] {
+        println!("cargo:rustc-link-lib={lib}");
+    }
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:lib_dir={}", lib.display());
+    link(&lib);
+}
+
+/// The link arguments that every package with a binary or a test needs; kept equal to link_dependent.rs.
+fn link(lib: &std::path::Path) {
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+    println!("cargo:rustc-link-arg=-ltorch");
+}

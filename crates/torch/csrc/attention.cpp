@@ -1,0 +1,320 @@
+// Attention over packed rows: sequences lie one after another in [tokens, heads, head_dim], and only attention
+// sees their borders. No padding is computed anywhere.
+//
+// CUDA: ATen's flash kernel with cumulative lengths (f16, bf16); f32 goes sequence by sequence.
+// CPU: sequence by sequence, in parallel; ATen's flash kernel without dropout, and matrix products with a fused
+// softmax + dropout (its mask made again, not kept, in the backward pass) with it.
+#include <ATen/Parallel.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+
+#include <atomic>
+#include <limits>
+
+#include "kernels.h"
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace ragduet {
+namespace {
+
+// Which keys row i sees.
+struct Reach {
+  bool causal;
+  int64_t window;  // keys at most this far away; < 0: no bound
+  RD_INLINE int64_t from(int64_t i) const { return window >= 0 && i > window ? i - window : 0; }
+  RD_INLINE int64_t to(int64_t i, int64_t n) const {
+    int64_t end = causal ? i + 1 : n;
+    return window >= 0 && i + window + 1 < end ? i + window + 1 : end;
+  }
+};
+
+struct Dropout {
+  uint64_t seed;
+  uint32_t threshold;
+  float inv_keep;
+};
+
+// In place: scores -> dropped probabilities; lse[i] = log of the row's sum of exponentials.
+template <typename T>
+RD_INLINE void softmax_rows(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale, Reach reach,
+                            Dropout drop, uint64_t first_row) {
+  for (int64_t i = 0; i < rows; ++i) {
+    T* row = s + i * n;
+    const int64_t lo = reach.from(i), hi = reach.to(i, n);
+    float top = -std::numeric_limits<float>::infinity();
+    for (int64_t j = lo; j < hi; ++j) {
+      float v = load<T>(row[j]) * scale;
+      buf[j] = v;
+      top = v > top ? v : top;
+    }
+    float total = 0.0f;
+    for (int64_t j = lo; j < hi; ++j) {
+      float e = fast_exp(buf[j] - top);
+      buf[j] = e;
+      total += e;
+    }
+    lse[i] = top + __builtin_logf(total);
+    const float inv = drop.inv_keep / total;
+    const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));
+    for (int64_t j = 0; j < lo; ++j) row[j] = store<T>(0.0f);
+    for (int64_t j = lo; j < hi; ++j)
+      row[j] = store<T>(
+          element_hash(seed, static_cast<uint32_t>(j)) >= drop.threshold ? buf[j] * inv : 0.0f);
+    for (int64_t j = hi; j < n; ++j) row[j] = store<T>(0.0f);
+  }
+}
+
+// In place: scores -> dropped probabilities, gradient of those -> gradient of the unscaled scores.
+template <typename T>
+RD_INLINE void softmax_rows_backward(T* s, T* g, const float* lse, float* buf, int64_t rows, int64_t n,
+                                     float scale, Reach reach, Dropout drop, uint64_t first_row) {
+  float* grad = buf + n;
+  for (int64_t i = 0; i < rows; ++i) {
+    T *srow = s + i * n, *grow = g + i * n;
+    const int64_t lo = reach.from(i), hi = reach.to(i, n);
+    const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));
+    float delta = 0.0f;
+    for (int64_t j = lo; j < hi; ++j) {
+      float p = fast_exp(load<T>(srow[j]) * scale - lse[i]);
+      float keep = keep_factor(seed, static_cast<uint32_t>(j), drop.threshold, drop.inv_keep);
+      float d = load<T>(grow[j]) * keep;
+      buf[j] = p;
+      grad[j] = d;
+      srow[j] = store<T>(p * keep);
+      delta += p * d;
+    }
+    for (int64_t j = lo; j < hi; ++j) grow[j] = store<T>(buf[j] * (grad[j] - delta) * scale);
+    for (int64_t j = 0; j < lo; ++j) srow[j] = grow[j] = store<T>(0.0f);
+    for (int64_t j = hi; j < n; ++j) srow[j] = grow[j] = store<T>(0.0f);
+  }
+}
+
+#define RD_SOFTMAX(SUFFIX, T)                                                                              \
+  RD_CLONES void softmax_##SUFFIX(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale,      \
+                                  Reach reach, Dropout drop, uint64_t first) {                             \
+    softmax_rows<T>(s, lse, buf, rows, n, scale, reach, drop, first);                                      \
+  }                                                                                                        \
+  RD_CLONES void softmax_backward_##SUFFIX(T* s, T* g, const float* lse, float* buf, int64_t rows,         \
+                                           int64_t n, float scale, Reach reach, Dropout drop,              \
+                                           uint64_t first) {                                               \
+    softmax_rows_backward<T>(s, g, lse, buf, rows, n, scale, reach, drop, first);                          \
+  }
+RD_SOFTMAX(f32, float)
+RD_SOFTMAX(bf16, uint16_t)
+
+// One sequence as [heads, length, head_dim], a view.
+Tensor slice(const Tensor& packed, int64_t start, int64_t len) {
+  return packed.narrow(0, start, len).transpose(0, 1);
+}
+
+Tensor window_mask(int64_t n, Reach reach, const at::TensorOptions& options) {
+  auto mask = at::full({n, n}, -std::numeric_limits<float>::infinity(), options.dtype(at::kFloat));
+  auto* m = mask.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = reach.from(i); j < reach.to(i, n); ++j) m[i * n + j] = 0.0f;
+  return mask.view({1, 1, n, n});
+}
+
+// Sequences are handed out one by one: their lengths differ, so fixed shares would leave threads idle.
+template <typename F>
+void each_sequence(int64_t n, F&& f) {
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), n);
+  if (threads <= 1) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    for (int64_t i = 0; i < n; ++i) f(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    for (int64_t i = next++; i < n; i = next++) f(i);
+  });
+}
+
+struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        std::vector<int64_t> offsets, double p, bool causal, double scale, int64_t window) {
+    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1);
+    const Reach reach{causal, window};
+    auto out = at::empty(q.sizes(), q.options());
+    auto lse = at::empty({heads * q.size(0)}, q.options().dtype(at::kFloat));
+    const uint64_t seed = p > 0 ? next_seed() : 0;
+    const Dropout drop{seed, drop_threshold(p), static_cast<float>(1.0 / (1.0 - p))};
+    each_sequence(n, [&](int64_t i) {
+      const int64_t start = offsets[i], len = offsets[i + 1] - start;
+      if (len == 0) return;
+      auto qi = slice(q, start, len), ki = slice(k, start, len), vi = slice(v, start, len);
+      auto lse_i = lse.narrow(0, start * heads, len * heads);
+      if (p > 0) {
+        auto s = at::bmm(qi, ki.transpose(1, 2));
+        std::vector<float> buf(len);
+        for (int64_t h = 0; h < heads; ++h) {
+          auto* l = lse_i.mutable_data_ptr<float>() + h * len;
+          const uint64_t first = static_cast<uint64_t>((start * heads) + h * len);
+          if (s.scalar_type() == at::kBFloat16)
+            softmax_bf16(static_cast<uint16_t*>(s.mutable_data_ptr()) + h * len * len, l, buf.data(), len, len,
+                         static_cast<float>(scale), reach, drop, first);
+          else
+            softmax_f32(s.mutable_data_ptr<float>() + h * len * len, l, buf.data(), len, len,
+                        static_cast<float>(scale), reach, drop, first);
+        }
+        slice(out, start, len).copy_(at::bmm(s, vi));
+      } else {
+        std::optional<Tensor> mask;
+        if (window >= 0 && len > window + 1) mask = window_mask(len, reach, q.options());
+        auto [o, l] = at::_scaled_dot_product_flash_attention_for_cpu(
+            qi.unsqueeze(0), ki.unsqueeze(0), vi.unsqueeze(0), 0.0, causal && !mask, mask, scale);
+        slice(out, start, len).copy_(o.squeeze(0));
+        // ATen's [1, heads, length].
+        lse_i.view({heads, len}).copy_(l.squeeze(0));
+      }
+    });
+    ctx->save_for_backward({q, k, v, out, lse});
+    ctx->saved_data["offsets"] = offsets;
+    ctx->saved_data["p"] = p;
+    ctx->saved_data["causal"] = causal;
+    ctx->saved_data["scale"] = scale;
+    ctx->saved_data["window"] = window;
+    ctx->saved_data["seed"] = static_cast<int64_t>(seed);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto saved = ctx->get_saved_variables();
+    const auto &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &lse = saved[4];
+    const auto offsets = ctx->saved_data["offsets"].toIntVector();
+    const double p = ctx->saved_data["p"].toDouble(), scale = ctx->saved_data["scale"].toDouble();
+    const int64_t window = ctx->saved_data["window"].toInt();
+    const Reach reach{ctx->saved_data["causal"].toBool(), window};
+    const Dropout drop{static_cast<uint64_t>(ctx->saved_data["seed"].toInt()), drop_threshold(p),
+                       static_cast<float>(1.0 / (1.0 - p))};
+    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1);
+    auto dout = grads[0].contiguous();
+    auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
+         dv = at::empty(v.sizes(), v.options());
+    each_sequence(n, [&](int64_t i) {
+      const int64_t start = offsets[i], len = offsets[i + 1] - start;
+      if (len == 0) return;
+      auto qi = slice(q, start, len), ki = slice(k, start, len), vi = slice(v, start, len),
+           doi = slice(dout, start, len);
+      auto lse_i = lse.narrow(0, start * heads, len * heads);
+      if (p > 0) {
+        auto s = at::bmm(qi, ki.transpose(1, 2)), g = at::bmm(doi, vi.transpose(1, 2));
+        std::vector<float> buf(2 * len);
+        for (int64_t h = 0; h < heads; ++h) {
+          const auto* l = lse_i.const_data_ptr<float>() + h * len;
+          const uint64_t first = static_cast<uint64_t>((start * heads) + h * len);
+          if (s.scalar_type() == at::kBFloat16)
+            softmax_backward_bf16(static_cast<uint16_t*>(s.mutable_data_ptr()) + h * len * len,
+                                  static_cast<uint16_t*>(g.mutable_data_ptr()) + h * len * len, l, buf.data(),
+                                  len, len, static_cast<float>(scale), reach, drop, first);
+          else
+            softmax_backward_f32(s.mutable_data_ptr<float>() + h * len * len,
+                                 g.mutable_data_ptr<float>() + h * len * len, l, buf.data(), len, len,
+                                 static_cast<float>(scale), reach, drop, first);
+        }
+        slice(dv, start, len).copy_(at::bmm(s.transpose(1, 2), doi));
+        slice(dq, start, len).copy_(at::bmm(g, ki));
+        slice(dk, start, len).copy_(at::bmm(g.transpose(1, 2), qi));
+      } else {
+        std::optional<Tensor> mask;
+        if (window >= 0 && len > window + 1) mask = window_mask(len, reach, q.options());
+        auto [gq, gk, gv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+            doi.unsqueeze(0), qi.unsqueeze(0), ki.unsqueeze(0), vi.unsqueeze(0),
+            slice(out, start, len).unsqueeze(0), lse_i.view({1, heads, len}), 0.0, reach.causal && !mask, mask,
+            scale);
+        slice(dq, start, len).copy_(gq.squeeze(0));
+        slice(dk, start, len).copy_(gk.squeeze(0));
+        slice(dv, start, len).copy_(gv.squeeze(0));
+      }
+    });
+    return {dq, dk, dv, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+struct CudaFlash : torch::autograd::Function<CudaFlash> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& cu, int64_t longest, double p, bool causal, double scale, int64_t window) {
+    std::optional<int64_t> left, right;
+    if (window >= 0) {
+      left = window;
+      right = causal ? 0 : window;
+    }
+    auto [out, lse, rng, unused, debug] = at::_flash_attention_forward(
+        q, k, v, cu, cu, longest, longest, p, causal, /*return_debug_mask=*/false, scale, left, right);
+    ctx->save_for_backward({q, k, v, out, lse, cu, rng, unused});
+    ctx->saved_data["longest"] = longest;
+    ctx->saved_data["p"] = p;
+    ctx->saved_data["causal"] = causal;
+    ctx->saved_data["scale"] = scale;
+    ctx->saved_data["window"] = window;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto s = ctx->get_saved_variables();
+    const int64_t longest = ctx->saved_data["longest"].toInt(), window = ctx->saved_data["window"].toInt();
+    const bool causal = ctx->saved_data["causal"].toBool();
+    std::optional<int64_t> left, right;
+    if (window >= 0) {
+      left = window;
+      right = causal ? 0 : window;
+    }
+    auto [dq, dk, dv] = at::_flash_attention_backward(
+        grads[0].contiguous(), s[0], s[1], s[2], s[3], s[4], s[5], s[5], longest, longest,
+        ctx->saved_data["p"].toDouble(), causal, s[6], s[7], ctx->saved_data["scale"].toDouble(), left, right);
+    return {dq, dk, dv, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// f32 on CUDA, or any device without a kernel of its own: sequence by sequence through autograd.
+Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& offsets, double p,
+                 bool causal, double scale, int64_t window) {
+  std::vector<int64_t> lengths;
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) lengths.push_back(offsets[i + 1] - offsets[i]);
+  auto qs = q.split_with_sizes(lengths), ks = k.split_with_sizes(lengths), vs = v.split_with_sizes(lengths);
+  std::vector<Tensor> outs;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    auto to_heads = [](const Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
+    std::optional<Tensor> mask;
+    if (window >= 0 && lengths[i] > window + 1)
+      mask = window_mask(lengths[i], Reach{causal, window}, at::TensorOptions(at::kCPU))
+                 .to(q.device(), q.scalar_type());
+    auto o = at::scaled_dot_product_attention(to_heads(qs[i]), to_heads(ks[i]), to_heads(vs[i]), mask, p,
+                                              causal && !mask, scale);
+    outs.push_back(o.squeeze(0).transpose(0, 1));
+  }
+  return at::cat(outs);
+}
+
+}  // namespace
+}  // namespace ragduet
+
+// q, k, v: [tokens, heads, head_dim], equal head counts. offsets: n + 1 host integers from 0 to tokens.
+// cu: the same as an int32 tensor on the device, or null on the CPU. window < 0: none.
+extern "C" int rd_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* offsets, size_t n_offsets,
+                                   Tensor* cu, int64_t longest, double p, int causal, double scale,
+                                   int64_t window, Tensor** out) {
+  return ragduet::guarded([&] {
+    TORCH_CHECK(q->dim() == 3 && q->sizes() == k->sizes() && q->sizes() == v->sizes(),
+                "varlen_attention: q, k, v must be [tokens, heads, head_dim] alike, got ", q->sizes(), ", ",
+                k->sizes(), ", ", v->sizes());
+    std::vector<int64_t> offs(offsets, offsets + n_offsets);
+    TORCH_CHECK(!offs.empty() && offs.front() == 0 && offs.back() == q->size(0),
+                "varlen_attention: offsets must run from 0 to ", q->size(0));
+    const auto type = q->scalar_type();
+    const bool half = type == at::kBFloat16 || type == at::kHalf;
+    if (q->device().is_cpu() && (type == at::kFloat || type == at::kBFloat16))
+      *out = new Tensor(
+          ragduet::CpuVarlen::apply(*q, *k, *v, std::move(offs), p, causal != 0, scale, window));
+    else if (q->device().is_cuda() && half && cu)
+      *out = new Tensor(ragduet::CudaFlash::apply(*q, *k, *v, *cu, longest, p, causal != 0, scale, window));
+    else
+      *out = new Tensor(ragduet::composite(*q, *k, *v, offs, p, causal != 0, scale, window));
+  });
+}

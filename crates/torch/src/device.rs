@@ -1,0 +1,138 @@
+//! Devices: choosing one, what it can do, its memory.
+
+use crate::{Device, Error, Result, ffi};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+/// `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+pub fn parse(name: &str) -> Result<Device> {
+    let fail = |reason: String| Err(Error::Device { wanted: name.to_string(), reason });
+    let index = match name {
+        "auto" => return Ok(Device::cuda_if_available()),
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        _ => match name.strip_prefix("cuda:").map(str::parse::<usize>) {
+            Some(Ok(i)) => i,
+            _ => return fail("expected auto, cpu, cuda or cuda:N".into()),
+        },
+    };
+    let count = tch::Cuda::device_count();
+    if (index as i64) < count {
+        Ok(Device::Cuda(index))
+    } else {
+        fail(format!(
+            "libtorch sees {count} CUDA device(s); `ragduet doctor` says why, `--device cpu` works everywhere"
+        ))
+    }
+}
+
+/// ATen's view of this CPU: instruction sets by name.
+pub fn cpu_capabilities() -> &'static BTreeMap<String, String> {
+    static CAPS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    CAPS.get_or_init(|| {
+        // SAFETY: the shim returns a NUL-terminated string from strdup, freed right after it is copied.
+        let text = unsafe {
+            let p = ffi::rd_cpu_capabilities();
+            let text = CStr::from_ptr(p).to_string_lossy().into_owned();
+            ffi::rd_free_string(p);
+            text
+        };
+        text.lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
+    })
+}
+
+/// Whether bf16 matrix products are faster than f32 here.
+pub fn fast_bf16(device: Device) -> bool {
+    match device {
+        // Every CUDA device that this libtorch supports has bf16 arithmetic from Ampere on; older ones emulate it.
+        Device::Cuda(_) => true,
+        Device::Cpu => {
+            let caps = cpu_capabilities();
+            ["avx512_bf16", "amx_bf16"].iter().any(|c| caps.get(*c).is_some_and(|v| v == "1"))
+        }
+        _ => false,
+    }
+}
+
+/// Device memory in bytes; `None` where the device does not say.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct DeviceMemory {
+    /// Held by tensors now.
+    pub allocated: Option<u64>,
+    /// The most held by tensors since the start or [`reset_peak`].
+    pub peak: Option<u64>,
+    /// Held by the caching allocator.
+    pub reserved: Option<u64>,
+    /// Free on the device.
+    pub free: Option<u64>,
+    /// The device's total.
+    pub total: Option<u64>,
+}
+
+/// Memory of a CUDA device, or of this process (peak resident set, and the machine's total) on the CPU.
+pub fn memory(device: Device) -> Result<DeviceMemory> {
+    let Device::Cuda(index) = device else { return Ok(host_memory()) };
+    let mut out = [-1i64; 5];
+    // SAFETY: `out` has room for the five figures the shim writes.
+    ffi::check(unsafe { ffi::rd_cuda_memory(index as i32, out.as_mut_ptr()) })?;
+    let get = |i: usize| u64::try_from(out[i]).ok();
+    Ok(DeviceMemory { allocated: get(0), peak: get(1), reserved: get(2), free: get(3), total: get(4) })
+}
+
+/// Gives the caching allocator's unused blocks back (no effect on the CPU).
+pub fn empty_cache(device: Device) -> Result<()> {
+    match device {
+        // SAFETY: no arguments; needs a CUDA allocator, which a CUDA device implies.
+        Device::Cuda(_) => ffi::check(unsafe { ffi::rd_cuda_empty_cache() }),
+        _ => Ok(()),
+    }
+}
+
+/// Starts the peak figure anew (CUDA only).
+pub fn reset_peak(device: Device) -> Result<()> {
+    match device {
+        // SAFETY: plain integer argument.
+        Device::Cuda(i) => ffi::check(unsafe { ffi::rd_cuda_reset_peak(i as i32) }),
+        _ => Ok(()),
+    }
+}
+
+fn host_memory() -> DeviceMemory {
+    let field = |text: &str, key: &str| -> Option<u64> {
+        let line = text.lines().find(|l| l.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let info = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
+    DeviceMemory {
+        allocated: field(&status, "VmRSS:"),
+        peak: field(&status, "VmHWM:"),
+        reserved: None,
+        free: field(&info, "MemAvailable:"),
+        total: field(&info, "MemTotal:"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names() {
+        assert_eq!(parse("cpu").unwrap(), Device::Cpu);
+        assert!(parse("tpu").unwrap_err().to_string().contains("expected auto"));
+        let many = parse("cuda:4096").unwrap_err().to_string();
+        assert!(many.contains("doctor"), "{many}");
+    }
+
+    #[test]
+    fn host_memory_is_known_on_linux() {
+        let m = memory(Device::Cpu).unwrap();
+        assert!(m.peak.unwrap() >= m.allocated.unwrap() / 2 && m.total.unwrap() > 0);
+        assert!(cpu_capabilities().contains_key("capability"));
+    }
+}

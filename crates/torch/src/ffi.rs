@@ -1,0 +1,86 @@
+//! The border to `csrc/`: declarations and the two conversions every call needs.
+
+use crate::{Error, Result};
+use std::ffi::{CStr, c_char, c_int};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    pub fn rd_last_error() -> *const c_char;
+    pub fn rd_fused_adamw(
+        params: *const *mut C_tensor,
+        grads: *const *mut C_tensor,
+        exp_avgs: *const *mut C_tensor,
+        exp_avg_sqs: *const *mut C_tensor,
+        steps: *const *mut C_tensor,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> c_int;
+    pub fn rd_grad_norm(grads: *const *mut C_tensor, n: usize, norm: *mut f64) -> c_int;
+    pub fn rd_scale_grads(grads: *const *mut C_tensor, n: usize, factor: f64) -> c_int;
+    pub fn rd_clear_grads(params: *const *mut C_tensor, n: usize) -> c_int;
+    pub fn rd_rng_get_state(cuda_index: c_int, out: *mut *mut C_tensor) -> c_int;
+    pub fn rd_rng_set_state(cuda_index: c_int, state: *mut C_tensor) -> c_int;
+    pub fn rd_backward(outputs: *const *mut C_tensor, grads: *const *mut C_tensor, n: usize) -> c_int;
+    pub fn rd_cuda_memory(index: c_int, out: *mut i64) -> c_int;
+    pub fn rd_cuda_empty_cache() -> c_int;
+    pub fn rd_cuda_reset_peak(index: c_int) -> c_int;
+    pub fn rd_cpu_capabilities() -> *mut c_char;
+    pub fn rd_free_string(s: *mut c_char);
+    pub fn rd_dropout_add_layer_norm(
+        x: *mut C_tensor,
+        residual: *mut C_tensor,
+        w: *mut C_tensor,
+        b: *mut C_tensor,
+        eps: f64,
+        p: f64,
+        pre_norm: c_int,
+        carry: *mut *mut C_tensor,
+        normed: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
+    pub fn rd_varlen_attention(
+        q: *mut C_tensor,
+        k: *mut C_tensor,
+        v: *mut C_tensor,
+        offsets: *const i64,
+        n_offsets: usize,
+        cu: *mut C_tensor,
+        longest: i64,
+        p: f64,
+        causal: c_int,
+        scale: f64,
+        window: i64,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+}
+
+/// The status of a call as a result, with the message it left.
+pub fn check(status: c_int) -> Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: rd_last_error returns a NUL-terminated string owned by this thread, valid until the next call.
+    let message = unsafe { CStr::from_ptr(rd_last_error()) }.to_string_lossy().into_owned();
+    Err(Error::Torch(message.lines().next().unwrap_or_default().to_string()))
+}
+
+/// Tensor handles for a list argument. The tensors must outlive the call.
+pub fn pointers(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(handle).collect()
+}
+
+/// The handle of a tensor that the callee only reads (or changes in place through libtorch).
+pub fn handle(t: &Tensor) -> *mut C_tensor {
+    t.as_ptr().cast_mut()
+}
+
+/// Takes ownership of a tensor that the shim made.
+pub fn adopt(p: *mut C_tensor) -> Tensor {
+    // SAFETY: the shim returned success, so `p` is a fresh heap-allocated at::Tensor that nobody else owns.
+    unsafe { Tensor::from_ptr(p) }
+}

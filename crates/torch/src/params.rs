@@ -1,0 +1,366 @@
+//! Parameters by name: a store, the builder that fills it while a model is built, and the report on what a
+//! checkpoint gave.
+//!
+//! Names are the dotted Hugging Face ones. Model structs hold the tensors; the store holds the same storage under
+//! its name, for optimisers, checkpoints and rules such as "freeze `embeddings.*`", which apply after the model is
+//! built. tch's VarStore renames duplicates, broadcasts wrong shapes and ignores extra tensors; this does none.
+
+use crate::weights::Weights;
+use crate::{Device, Error, Kind, Result, Tensor, no_grad};
+use indexmap::IndexMap;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// How a parameter starts when no checkpoint gives it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Uniform in [-bound, bound].
+    Uniform(f64),
+    /// One value everywhere.
+    Value(f64),
+}
+
+/// One parameter.
+#[derive(Debug)]
+pub struct Param {
+    /// The leaf tensor, f32. The model's struct holds a clone of the handle.
+    pub tensor: Tensor,
+    /// Whether a checkpoint gave its value.
+    pub loaded: bool,
+}
+
+/// All parameters of a model, in the order in which it was built.
+#[derive(Debug, Default)]
+pub struct ParamStore {
+    params: IndexMap<String, Param>,
+}
+
+impl ParamStore {
+    /// A parameter by its full name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.params.get(name).map(|p| &p.tensor)
+    }
+
+    /// Names and parameters, in building order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
+        self.params.iter().map(|(n, p)| (n.as_str(), p))
+    }
+
+    /// How many parameters (tensors).
+    pub fn len(&self) -> usize {
+        self.params.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.params.is_empty()
+    }
+
+    /// Number of scalars in all, and in those that train.
+    pub fn count(&self) -> (u64, u64) {
+        self.params.values().fold((0, 0), |(all, train), p| {
+            let n = p.tensor.numel() as u64;
+            (all + n, train + if p.tensor.requires_grad() { n } else { 0 })
+        })
+    }
+
+    /// Decides by name which parameters train.
+    pub fn set_trainable(&self, rule: impl Fn(&str) -> bool) {
+        for (name, p) in &self.params {
+            let _ = p.tensor.set_requires_grad(rule(name));
+        }
+    }
+
+    /// The parameters that train, with their names.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        self.params
+            .iter()
+            .filter(|(_, p)| p.tensor.requires_grad())
+            .map(|(n, p)| (n.clone(), p.tensor.shallow_clone()))
+            .collect()
+    }
+
+    /// Everything by name, sharing storage: what a checkpoint writes.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        self.params.iter().map(|(n, p)| (n.clone(), p.tensor.detach())).collect()
+    }
+
+    /// Adds the parameters of another store under `prefix`.
+    pub fn absorb(&mut self, prefix: &str, other: ParamStore) {
+        for (name, p) in other.params {
+            self.params.insert(join(prefix, &name), p);
+        }
+    }
+
+    /// Copies values in by name. Every name must exist here with the same shape, and every parameter must be given.
+    pub fn restore(&self, values: &Weights) -> Result<()> {
+        let mut report = LoadReport::default();
+        let _guard = no_grad();
+        for (name, p) in &self.params {
+            match values.shape(name) {
+                None => report.missing.push((name.clone(), Vec::new())),
+                Some(found) if found != p.tensor.size() => {
+                    report.wrong_shape.push((name.clone(), p.tensor.size(), found));
+                }
+                Some(_) => {
+                    let mut t = p.tensor.shallow_clone();
+                    t.copy_(&values.load(name, Device::Cpu)?);
+                    report.loaded += 1;
+                }
+            }
+        }
+        report.unexpected =
+            values.names().filter(|n| !self.params.contains_key(*n)).map(str::to_string).collect();
+        if report.missing.is_empty() && report.wrong_shape.is_empty() && report.unexpected.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Weights(Box::new(report)))
+        }
+    }
+}
+
+/// What a checkpoint gave a model, and what it did not.
+#[derive(Debug, Default, Clone, serde::Serialize)]
+pub struct LoadReport {
+    /// How many parameters were loaded.
+    pub loaded: usize,
+    /// Parameters the checkpoint lacks, each with similar names that it has.
+    pub missing: Vec<(String, Vec<String>)>,
+    /// Missing parameters that the caller allowed to be new.
+    pub fresh: Vec<String>,
+    /// Tensors of the checkpoint that the model has no place for.
+    pub unexpected: Vec<String>,
+    /// Tensors left aside on purpose (a pre-training head, a pooler, buffers).
+    pub ignored: Vec<String>,
+    /// Name, the model's shape, the checkpoint's shape.
+    pub wrong_shape: Vec<(String, Vec<i64>, Vec<i64>)>,
+}
+
+impl std::fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the weights do not fit the model ({} tensors did)", self.loaded)?;
+        const SHOWN: usize = 8;
+        for (name, near) in self.missing.iter().take(SHOWN) {
+            write!(f, "\n  missing: {name}")?;
+            if !near.is_empty() {
+                write!(f, " (the file has {})", near.join(", "))?;
+            }
+        }
+        for (name, want, got) in self.wrong_shape.iter().take(SHOWN) {
+            write!(f, "\n  wrong shape: {name} is {got:?} in the file, {want:?} in the model")?;
+        }
+        for name in self.unexpected.iter().take(SHOWN) {
+            write!(f, "\n  unexpected: {name}")?;
+        }
+        let all = self.missing.len() + self.wrong_shape.len() + self.unexpected.len();
+        let shown = [self.missing.len(), self.wrong_shape.len(), self.unexpected.len()]
+            .map(|n| n.min(SHOWN))
+            .iter()
+            .sum::<usize>();
+        if all > shown {
+            write!(f, "\n  and {} more", all - shown)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: Device,
+    source: Option<Weights>,
+    params: RefCell<IndexMap<String, Param>>,
+    wrong_shape: RefCell<Vec<(String, Vec<i64>, Vec<i64>)>>,
+}
+
+/// A path into the parameters of a model being built.
+#[derive(Debug, Clone)]
+pub struct ParamBuilder {
+    shared: Rc<Shared>,
+    path: String,
+}
+
+impl ParamBuilder {
+    /// A builder whose parameters are drawn from their [`Init`] (seed the generators first).
+    pub fn fresh(device: Device) -> Self {
+        Self::new(None, device)
+    }
+
+    /// A builder whose parameters come from a checkpoint.
+    pub fn from_weights(source: Weights, device: Device) -> Self {
+        Self::new(Some(source), device)
+    }
+
+    fn new(source: Option<Weights>, device: Device) -> Self {
+        let shared = Shared { device, source, params: RefCell::default(), wrong_shape: RefCell::default() };
+        Self { shared: Rc::new(shared), path: String::new() }
+    }
+
+    /// One level down: `b.at("encoder").at(3)`.
+    #[must_use]
+    pub fn at(&self, segment: impl std::fmt::Display) -> Self {
+        Self { shared: self.shared.clone(), path: join(&self.path, &segment.to_string()) }
+    }
+
+    /// The device on which parameters are made.
+    pub fn device(&self) -> Device {
+        self.shared.device
+    }
+
+    /// Whether the checkpoint has this name here (for optional parameters such as biases).
+    pub fn has(&self, name: &str) -> bool {
+        self.shared.source.as_ref().is_some_and(|s| s.shape(&join(&self.path, name)).is_some())
+    }
+
+    /// The parameter `name` of this shape. Asking twice gives the same tensor: that is how weights are tied.
+    ///
+    /// A missing or misshapen one is initialised and remembered; [`ParamBuilder::finish`] reports all at once.
+    pub fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let full = join(&self.path, name);
+        if let Some(p) = self.shared.params.borrow().get(&full) {
+            assert_eq!(p.tensor.size(), shape, "parameter `{full}` asked for in two shapes");
+            return Ok(p.tensor.shallow_clone());
+        }
+        let mut loaded = None;
+        if let Some(source) = &self.shared.source {
+            match source.shape(&full) {
+                Some(found) if found == shape => loaded = Some(source.load(&full, self.shared.device)?),
+                Some(found) => {
+                    self.shared.wrong_shape.borrow_mut().push((full.clone(), shape.to_vec(), found));
+                }
+                None => {}
+            }
+        }
+        let param = Param {
+            loaded: loaded.is_some(),
+            tensor: match loaded {
+                Some(t) => t,
+                None => draw(shape, init, self.shared.device)?,
+            }
+            .set_requires_grad(true),
+        };
+        let handle = param.tensor.shallow_clone();
+        self.shared.params.borrow_mut().insert(full, param);
+        Ok(handle)
+    }
+
+    /// The store and the report. With a checkpoint, a missing parameter is an error unless `fresh` accepts its
+    /// name, an unused tensor is one unless `ignored` accepts it, and a wrong shape always is.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with the whole report.
+    pub fn finish(
+        self,
+        fresh: impl Fn(&str) -> bool,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<(ParamStore, LoadReport)> {
+        let params = std::mem::take(&mut *self.shared.params.borrow_mut());
+        let mut report = LoadReport {
+            loaded: params.values().filter(|p| p.loaded).count(),
+            wrong_shape: std::mem::take(&mut *self.shared.wrong_shape.borrow_mut()),
+            ..LoadReport::default()
+        };
+        if let Some(source) = &self.shared.source {
+            let unused: Vec<&str> = source.names().filter(|n| !params.contains_key(*n)).collect();
+            for (name, p) in &params {
+                if p.loaded || report.wrong_shape.iter().any(|(n, ..)| n == name) {
+                    continue;
+                }
+                if fresh(name) {
+                    report.fresh.push(name.clone());
+                } else {
+                    report.missing.push((name.clone(), near(name, &unused)));
+                }
+            }
+            for name in unused {
+                let list = if ignored(name) { &mut report.ignored } else { &mut report.unexpected };
+                list.push(name.to_string());
+            }
+        }
+        if report.missing.is_empty() && report.unexpected.is_empty() && report.wrong_shape.is_empty() {
+            Ok((ParamStore { params }, report))
+        } else {
+            Err(Error::Weights(Box::new(report)))
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+fn draw(shape: &[i64], init: Init, device: Device) -> Result<Tensor> {
+    let kind = (Kind::Float, device);
+    Ok(match init {
+        Init::Zeros => Tensor::f_zeros(shape, kind)?,
+        Init::Ones => Tensor::f_ones(shape, kind)?,
+        Init::Normal(std) => Tensor::f_randn(shape, kind)? * std,
+        Init::Uniform(bound) => (Tensor::f_rand(shape, kind)? * 2.0 - 1.0) * bound,
+        Init::Value(v) => Tensor::f_full(shape, v, kind)?,
+    })
+}
+
+/// The three most similar names, where they are similar at all.
+fn near(name: &str, among: &[&str]) -> Vec<String> {
+    let mut scored: Vec<(f64, &str)> =
+        among.iter().map(|n| (strsim::normalized_levenshtein(name, n), *n)).filter(|(s, _)| *s > 0.75).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, n)| n.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::save_tensors;
+
+    fn file(dir: &std::path::Path, tensors: &[(&str, &[i64])]) -> Weights {
+        let path = dir.join("model.safetensors");
+        let list: Vec<(String, Tensor)> = tensors
+            .iter()
+            .map(|(n, s)| (n.to_string(), Tensor::ones(*s, (Kind::Float, Device::Cpu))))
+            .collect();
+        save_tensors(&path, &list, &[]).unwrap();
+        Weights::open_file(&path).unwrap()
+    }
+
+    #[test]
+    fn strict_loading_names_everything_that_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let w = file(dir.path(), &[("a.weight", &[3]), ("b.weight", &[3]), ("enc.layer.0.wieght", &[2])]);
+        let b = ParamBuilder::from_weights(w, Device::Cpu);
+        b.at("a").get("weight", &[2, 3], Init::Zeros).unwrap();
+        b.at("b").get("weight", &[3], Init::Zeros).unwrap();
+        b.at("enc").at("layer").at(0).get("weight", &[2], Init::Zeros).unwrap();
+        let e = b.finish(|_| false, |_| false).unwrap_err().to_string();
+        for part in ["a.weight is [3] in the file, [2, 3]", "missing: enc.layer.0.weight (the file has enc.layer.0.wieght)", "unexpected: enc.layer.0.wieght"] {
+            assert!(e.contains(part), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_head_and_ignored_tensors_are_allowed_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let w = file(dir.path(), &[("a", &[3]), ("pooler.x", &[3])]);
+        let b = ParamBuilder::from_weights(w, Device::Cpu);
+        b.get("a", &[3], Init::Zeros).unwrap();
+        let head = b.at("head").get("w", &[2], Init::Value(0.5)).unwrap();
+        let (store, report) = b.finish(|n| n.starts_with("head."), |n| n.starts_with("pooler.")).unwrap();
+        assert_eq!((report.loaded, report.fresh.len(), report.ignored.len()), (1, 1, 1));
+        store.set_trainable(|n| n == "a");
+        assert!(!head.requires_grad());
+        assert_eq!(store.count(), (5, 3));
+    }
+
+    #[test]
+    fn tying_is_asking_twice() {
+        let b = ParamBuilder::fresh(Device::Cpu);
+        let x = b.get("w", &[2], Init::Normal(1.0)).unwrap();
+        let y = b.get("w", &[2], Init::Zeros).unwrap();
+        assert_eq!(x.data_ptr(), y.data_ptr());
+    }
+}
