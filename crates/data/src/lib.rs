@@ -1,1 +1,30 @@
-//! data
+//! Data for retrievers and generators: records, readers and writers, pooling, batching.
+//!
+//! - [`read_examples`] and [`read_corpus`] stream any supported [`Format`]; [`BadRows`] decides what happens to rows
+//!   that cannot be used. [`Beir`] reads the parts of a BEIR directory.
+//! - [`TrainingSet`] pools examples: each distinct query and passage once, examples as numbers.
+//! - [`plan_epoch`] arranges examples into batches: length-grouped, token-budgeted, free of duplicates, and the same
+//!   for the same seed and epoch, so that a resumed run finds its place by computing the plan again.
+//! - [`length_sorted_batches`] does the same job for inference.
+//!
+//! This crate never links libtorch: it deals in text and numbers.
+
+mod bad_rows;
+mod batch;
+mod columns;
+mod error;
+mod format;
+mod length;
+mod pool;
+mod read;
+mod record;
+mod source;
+
+pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
+pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
+pub use error::{Error, Result};
+pub use format::Format;
+pub use length::{LengthBudget, length_sorted_batches};
+pub use pool::{BeirOptions, PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
+pub use read::{Beir, Examples, Passages, ReadOptions, read_corpus, read_examples};
+pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};

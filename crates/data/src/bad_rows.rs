@@ -1,0 +1,214 @@
+//! What happens to rows that cannot be used: an error that names the place, or a file beside the run and a count.
+//!
+//! Every reader reports through one [`BadRows`]. With [`BadRowPolicy::Fail`] the first bad row ends the reading; with
+//! [`BadRowPolicy::Skip`] the row goes to a JSONL sidecar with its place and the reason. Either way
+//! [`BadRows::report`] says how many rows of which kind there were, so nothing disappears silently.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// Not JSON.
+    BrokenJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// A column that the format needs is not there.
+    MissingColumn,
+    /// A column holds something of another kind.
+    WrongType,
+    /// A text has no characters beside white space.
+    EmptyText,
+    /// An id was seen before.
+    DuplicateId,
+    /// A query or judgement points to a passage that the corpus lacks.
+    MissingPassage,
+    /// A judgement points to a query that is not there.
+    MissingQuery,
+    /// The number of teacher scores fits neither the passages nor the negatives.
+    ScoreCount,
+    /// The label says that the pair does not match, and there is no other passage.
+    NotRelevant,
+    /// The file ends in the middle of its compressed data.
+    TruncatedFile,
+}
+
+impl Problem {
+    /// The name, as it appears in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BrokenJson => "broken JSON",
+            Self::InvalidUtf8 => "invalid UTF-8",
+            Self::MissingColumn => "missing column",
+            Self::WrongType => "wrong type",
+            Self::EmptyText => "empty text",
+            Self::DuplicateId => "duplicate id",
+            Self::MissingPassage => "missing passage",
+            Self::MissingQuery => "missing query",
+            Self::ScoreCount => "wrong number of scores",
+            Self::NotRelevant => "no relevant passage",
+            Self::TruncatedFile => "truncated file",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A row that cannot be used; also the form of a line of the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRow {
+    /// The file.
+    pub path: PathBuf,
+    /// Line, or row of a Parquet file, from 1.
+    pub line: u64,
+    /// The kind of problem.
+    pub problem: Problem,
+    /// The facts: which column, what was found, what was expected.
+    pub detail: String,
+    /// The row as it was read, invalid bytes replaced.
+    pub row: String,
+}
+
+impl fmt::Display for BadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.path.display(), self.line, self.problem, self.detail)
+    }
+}
+
+/// What to do with bad rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BadRowPolicy {
+    /// The first one is an error.
+    #[default]
+    Fail,
+    /// They are written to a file and counted.
+    Skip {
+        /// The file, in JSON Lines; created with the first bad row, replacing what was there.
+        sidecar: PathBuf,
+    },
+}
+
+/// What a reader met.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadReport {
+    /// Rows that were usable: examples, passages, queries and judgements together.
+    pub rows: u64,
+    /// Rows set aside, by problem.
+    pub bad: BTreeMap<Problem, u64>,
+    /// Empty lines.
+    pub blank_lines: u64,
+    /// Questions that their data set marks as having no answer; they make no example.
+    pub unanswerable: u64,
+    /// Queries with no relevant passage in the split; they make no example.
+    pub unjudged: u64,
+}
+
+impl ReadReport {
+    /// Number of rows set aside.
+    pub fn bad_rows(&self) -> u64 {
+        self.bad.values().sum()
+    }
+}
+
+impl fmt::Display for ReadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows read", self.rows)?;
+        if !self.bad.is_empty() {
+            let kinds: Vec<String> = self.bad.iter().map(|(problem, n)| format!("{problem}: {n}")).collect();
+            write!(f, ", {} set aside ({})", self.bad_rows(), kinds.join(", "))?;
+        }
+        for (n, what) in [
+            (self.blank_lines, "blank lines"),
+            (self.unanswerable, "unanswerable questions"),
+            (self.unjudged, "queries without a relevant passage"),
+        ] {
+            if n > 0 {
+                write!(f, ", {n} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where readers report rows, good and bad. A clone is another handle to the same counts.
+#[derive(Debug, Clone, Default)]
+pub struct BadRows(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    policy: BadRowPolicy,
+    report: ReadReport,
+    sidecar: Option<fs_err::File>,
+}
+
+impl BadRows {
+    /// Handles bad rows by the policy.
+    pub fn new(policy: BadRowPolicy) -> Self {
+        Self(Arc::new(Mutex::new(State { policy, ..State::default() })))
+    }
+
+    /// The counts so far.
+    pub fn report(&self) -> ReadReport {
+        self.lock().report.clone()
+    }
+
+    pub(crate) fn good(&self) {
+        self.lock().report.rows += 1;
+    }
+
+    pub(crate) fn note(&self, change: impl FnOnce(&mut ReadReport)) {
+        change(&mut self.lock().report);
+    }
+
+    /// Counts a bad row and sets it aside, or fails with it.
+    pub(crate) fn bad(&self, row: BadRow) -> Result<()> {
+        let mut state = self.lock();
+        *state.report.bad.entry(row.problem).or_default() += 1;
+        let BadRowPolicy::Skip { sidecar } = &state.policy else { return Err(Error::BadRow(Box::new(row))) };
+        if state.sidecar.is_none() {
+            if let Some(parent) = sidecar.parent().filter(|p| !p.as_os_str().is_empty()) {
+                fs_err::create_dir_all(parent)?;
+            }
+            state.sidecar = Some(fs_err::File::create(sidecar.clone())?);
+        }
+        let mut line = serde_json::to_vec(&row).map_err(std::io::Error::from)?;
+        line.push(b'\n');
+        // Unbuffered on purpose: bad rows are rare, and the file must be whole when a run is killed.
+        if let Some(file) = &mut state.sidecar {
+            file.write_all(&line)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Counts stay usable when another thread panicked between two of them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is wrong with a row, before its place is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) problem: Problem,
+    pub(crate) detail: String,
+}
+
+impl Fault {
+    pub(crate) fn new(problem: Problem, detail: impl Into<String>) -> Self {
+        Self { problem, detail: detail.into() }
+    }
+}

@@ -1,0 +1,366 @@
+//! The pooled form of a training set: each distinct query and passage once, examples as numbers.
+//!
+//! Two passages with the same text are one pool entry, whatever their ids, and so are two queries. Only this makes it
+//! possible to say that a passage is a known positive of a query, or that two examples of a batch share a passage.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::BatchItem;
+use crate::record::{same_text, text_key_seeded};
+use crate::{BadRows, Beir, Error, Passage, Query, Result, RetrievalExample};
+
+/// One training example, as indices into the pools of its [`TrainingSet`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrainingItem {
+    /// The query.
+    pub query: u32,
+    /// Relevant passages; at least one, no passage twice.
+    pub positives: Vec<u32>,
+    /// Irrelevant passages; none of them a known positive of the query, no passage twice.
+    pub negatives: Vec<u32>,
+    /// Teacher scores, first the positives', then the negatives'.
+    pub scores: Option<Vec<f32>>,
+    /// Short answers.
+    pub answers: Vec<String>,
+}
+
+/// What pooling met.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStats {
+    /// Examples that went in.
+    pub examples: u64,
+    /// Distinct queries.
+    pub queries: u64,
+    /// Distinct passages.
+    pub passages: u64,
+    /// Examples whose query text had been seen.
+    pub repeated_queries: u64,
+    /// Passages whose text had been seen under another id or in another example.
+    pub repeated_passages: u64,
+    /// Negatives dropped because they are known positives of their query.
+    pub negatives_known_positive: u64,
+    /// Passages named twice in one example.
+    pub repeated_in_example: u64,
+}
+
+/// What to take of a BEIR directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BeirOptions {
+    /// Whether passages that no judgement of the split names go into the pool as well, for mining.
+    pub whole_corpus: bool,
+}
+
+/// A training set in pooled form.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingSet {
+    queries: Vec<Query>,
+    passages: Vec<Passage>,
+    items: Vec<TrainingItem>,
+    positives_of: Vec<Vec<u32>>,
+    passage_ids: HashMap<String, u32>,
+    stats: PoolStats,
+}
+
+impl TrainingSet {
+    /// Pools a stream of examples.
+    pub fn from_examples(examples: impl IntoIterator<Item = Result<RetrievalExample>>) -> Result<Self> {
+        let mut builder = TrainingSetBuilder::default();
+        for example in examples {
+            builder.push(example?)?;
+        }
+        builder.finish()
+    }
+
+    /// Pools a split of a BEIR directory: one item per query, with all its relevant passages.
+    pub fn from_beir(
+        dir: impl AsRef<Path>,
+        split: &str,
+        options: BeirOptions,
+        bad: &BadRows,
+    ) -> Result<Self> {
+        let beir = Beir::open(dir)?;
+        let mut builder = TrainingSetBuilder::default();
+        for example in beir.examples(split, bad)? {
+            builder.push(example?)?;
+        }
+        if options.whole_corpus {
+            // The judged passages were read, counted and checked by `examples`; this pass reads the same file again.
+            for passage in beir.corpus(&BadRows::new(crate::BadRowPolicy::Fail))? {
+                builder.add_passage(passage?)?;
+            }
+        }
+        builder.finish()
+    }
+
+    /// The distinct queries; an item's `query` is an index into them.
+    pub fn queries(&self) -> &[Query] {
+        &self.queries
+    }
+
+    /// The distinct passages; `positives` and `negatives` are indices into them.
+    pub fn passages(&self) -> &[Passage] {
+        &self.passages
+    }
+
+    /// The examples.
+    pub fn items(&self) -> &[TrainingItem] {
+        &self.items
+    }
+
+    /// All passages known to be relevant to a query, over all examples with its text. Sorted.
+    pub fn positives_of_query(&self, query: u32) -> &[u32] {
+        self.positives_of.get(query as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a passage is known to be relevant to a query.
+    pub fn is_positive(&self, query: u32, passage: u32) -> bool {
+        self.positives_of_query(query).binary_search(&passage).is_ok()
+    }
+
+    /// The pool entry of a passage id. Ids of passages with equal text lead to the same entry.
+    pub fn passage_by_id(&self, id: &str) -> Option<u32> {
+        self.passage_ids.get(id).copied()
+    }
+
+    /// What pooling met.
+    pub fn stats(&self) -> &PoolStats {
+        &self.stats
+    }
+
+    /// Replaces the negatives of every item, as after mining; `scores` are dropped, since they belong to the old ones.
+    /// Known positives and repetitions are left out; how many is returned.
+    pub fn set_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<u64> {
+        let invalid = |reason: String| Error::Config { key: "negatives".into(), reason };
+        if negatives.len() != self.items.len() {
+            return Err(invalid(format!("{} lists for {} items", negatives.len(), self.items.len())));
+        }
+        if let Some(id) = negatives.iter().flatten().find(|&&id| id as usize >= self.passages.len()) {
+            return Err(invalid(format!("passage {id} is outside the pool of {}", self.passages.len())));
+        }
+        let mut dropped = 0;
+        for (item, list) in self.items.iter_mut().zip(negatives) {
+            let known = &self.positives_of[item.query as usize];
+            item.scores = None;
+            item.negatives.clear();
+            for id in list {
+                if known.binary_search(&id).is_ok() || item.negatives.contains(&id) {
+                    dropped += 1;
+                } else {
+                    item.negatives.push(id);
+                }
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// What the batcher needs to know of an item: its length, and everything that must not occur twice in a batch
+    /// (the query, all its known positives, its negatives).
+    pub fn batch_item(&self, item: usize, tokens: u32) -> BatchItem {
+        // Queries and passages are numbered apart; one bit keeps the numbers apart too.
+        const QUERY: u64 = 1 << 32;
+        let TrainingItem { query, negatives, .. } = &self.items[item];
+        let passages = self.positives_of_query(*query).iter().chain(negatives);
+        let keys =
+            std::iter::once(QUERY | u64::from(*query)).chain(passages.map(|&id| u64::from(id))).collect();
+        BatchItem { tokens, keys }
+    }
+}
+
+/// Builds a [`TrainingSet`] an example at a time.
+#[derive(Debug, Default)]
+pub struct TrainingSetBuilder {
+    set: TrainingSet,
+    query_keys: HashMap<u64, u32>,
+    passage_keys: HashMap<u64, u32>,
+}
+
+impl TrainingSetBuilder {
+    /// Adds an example.
+    pub fn push(&mut self, example: RetrievalExample) -> Result<()> {
+        let RetrievalExample { query, positives, negatives, scores, answers } = example;
+        self.set.stats.examples += 1;
+        let query = self.add_query(query)?;
+        let (mut pos_scores, mut neg_scores) = (Vec::new(), Vec::new());
+        let mut scores_left = scores.as_deref().unwrap_or_default().iter().copied();
+        let mut pool = |builder: &mut Self, list: Vec<Passage>, kept: &mut Vec<f32>| -> Result<Vec<u32>> {
+            let mut ids = Vec::with_capacity(list.len());
+            for passage in list {
+                let score = scores_left.next();
+                let id = builder.add_passage(passage)?;
+                if ids.contains(&id) {
+                    builder.set.stats.repeated_in_example += 1;
+                } else {
+                    ids.push(id);
+                    kept.extend(score);
+                }
+            }
+            Ok(ids)
+        };
+        let positives = pool(self, positives, &mut pos_scores)?;
+        let negatives = pool(self, negatives, &mut neg_scores)?;
+        let known = &mut self.set.positives_of[query as usize];
+        known.extend_from_slice(&positives);
+        let scores = scores.map(|_| [pos_scores, neg_scores].concat());
+        self.set.items.push(TrainingItem { query, positives, negatives, scores, answers });
+        Ok(())
+    }
+
+    /// Adds a passage that belongs to no example; returns its pool entry.
+    pub fn add_passage(&mut self, passage: Passage) -> Result<u32> {
+        let text = passage.full_text();
+        let set = &mut self.set;
+        let (id, new) = place(&mut self.passage_keys, &text, set.passages.len(), "passages", |id| {
+            same_text(&set.passages[id].full_text(), &text)
+        })?;
+        if self.set.passage_ids.get(&passage.id).is_none() {
+            self.set.passage_ids.insert(passage.id.clone(), id);
+        }
+        if new {
+            self.set.passages.push(passage);
+        } else {
+            self.set.stats.repeated_passages += 1;
+        }
+        Ok(id)
+    }
+
+    fn add_query(&mut self, query: Query) -> Result<u32> {
+        let set = &mut self.set;
+        let (id, new) = place(&mut self.query_keys, &query.text, set.queries.len(), "queries", |id| {
+            same_text(&set.queries[id].text, &query.text)
+        })?;
+        if new {
+            self.set.queries.push(query);
+            self.set.positives_of.push(Vec::new());
+        } else {
+            self.set.stats.repeated_queries += 1;
+        }
+        Ok(id)
+    }
+
+    /// Ends the building: negatives that another example says are positives are dropped.
+    pub fn finish(self) -> Result<TrainingSet> {
+        let mut set = self.set;
+        for known in &mut set.positives_of {
+            known.sort_unstable();
+            known.dedup();
+        }
+        for item in &mut set.items {
+            let known = &set.positives_of[item.query as usize];
+            let keep: Vec<bool> = item.negatives.iter().map(|id| known.binary_search(id).is_err()).collect();
+            let dropped = keep.iter().filter(|k| !**k).count();
+            if dropped == 0 {
+                continue;
+            }
+            set.stats.negatives_known_positive += dropped as u64;
+            if let Some(scores) = &mut item.scores {
+                let positives = item.positives.len();
+                let mut at = 0;
+                scores.retain(|_| {
+                    at += 1;
+                    at <= positives || keep[at - 1 - positives]
+                });
+            }
+            let mut at = 0;
+            item.negatives.retain(|_| {
+                at += 1;
+                keep[at - 1]
+            });
+        }
+        set.stats.queries = set.queries.len() as u64;
+        set.stats.passages = set.passages.len() as u64;
+        Ok(set)
+    }
+}
+
+/// Finds the entry of a text, or the number for a new one. A hash that two texts share sends the second to its hash
+/// under another seed.
+fn place(
+    keys: &mut HashMap<u64, u32>,
+    text: &str,
+    len: usize,
+    what: &'static str,
+    same: impl Fn(usize) -> bool,
+) -> Result<(u32, bool)> {
+    for seed in 0.. {
+        match keys.entry(text_key_seeded(text, seed)) {
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                let id = u32::try_from(len).map_err(|_| Error::TooMany { what })?;
+                vacant.insert(id);
+                return Ok((id, true));
+            }
+            std::collections::hash_map::Entry::Occupied(entry) if same(*entry.get() as usize) => {
+                return Ok((*entry.get(), false));
+            }
+            std::collections::hash_map::Entry::Occupied(_) => {}
+        }
+    }
+    unreachable!("2^64 seeds cannot all collide")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(query: &str, positives: &[&str], negatives: &[&str]) -> RetrievalExample {
+        let passages = |texts: &[&str]| texts.iter().map(|t| Passage::from_text(None, *t)).collect();
+        RetrievalExample {
+            query: Query::from_text(query),
+            positives: passages(positives),
+            negatives: passages(negatives),
+            scores: Some((0..positives.len() + negatives.len()).map(|i| i as f32).collect()),
+            answers: Vec::new(),
+        }
+    }
+
+    fn set() -> TrainingSet {
+        TrainingSet::from_examples([
+            Ok(example("q1", &["a"], &["b", "c", "b"])),
+            Ok(example("q1 ", &["c"], &["a  ", "d"])),
+            Ok(example("q2", &["d", "d"], &["a"])),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn equal_texts_are_one_entry() {
+        let set = set();
+        assert_eq!((set.queries().len(), set.passages().len()), (2, 4));
+        let stats = set.stats();
+        assert_eq!((stats.repeated_queries, stats.repeated_in_example), (1, 2));
+        assert_eq!(stats.negatives_known_positive, 2);
+        assert_eq!(set.positives_of_query(0), [0, 2]);
+        assert!(set.is_positive(0, 2) && !set.is_positive(1, 2));
+    }
+
+    #[test]
+    fn scores_follow_their_passages() {
+        let set = set();
+        // c is a positive of q1 elsewhere; of b's two places the first counts.
+        assert_eq!(
+            (set.items()[0].negatives.as_slice(), set.items()[0].scores.as_deref()),
+            (&[1][..], Some(&[0.0, 1.0][..]))
+        );
+        assert_eq!(set.items()[1].scores.as_deref(), Some(&[0.0, 2.0][..]));
+        assert_eq!(set.items()[2].scores.as_deref(), Some(&[0.0, 2.0][..]));
+    }
+
+    #[test]
+    fn mined_negatives_replace_the_old() {
+        let mut set = set();
+        assert_eq!(set.set_negatives(vec![vec![0, 3, 3], vec![1], vec![]]).unwrap(), 2);
+        assert_eq!(set.items()[0].negatives, [3]);
+        assert_eq!(set.items()[0].scores, None);
+        assert!(
+            set.set_negatives(vec![vec![9], vec![], vec![]]).unwrap_err().to_string().contains("pool of 4")
+        );
+    }
+
+    #[test]
+    fn batch_keys_hold_all_known_positives() {
+        let set = set();
+        assert_eq!(set.batch_item(0, 7), BatchItem { tokens: 7, keys: vec![1 << 32, 0, 2, 1] });
+    }
+}
