@@ -19,7 +19,8 @@ pub struct PackedTokens {
 impl PackedTokens {
     /// From token ids and segment ids per text, which must not be empty.
     pub fn new<'a>(texts: impl IntoIterator<Item = (&'a [u32], &'a [u32])>, device: Device) -> Self {
-        let (mut ids, mut types, mut positions, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut types, mut positions, mut lengths) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (text, segment) in texts {
             assert_eq!(text.len(), segment.len(), "a segment id per token");
             ids.extend(text.iter().map(|&i| i64::from(i)));

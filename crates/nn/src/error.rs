@@ -21,9 +21,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// An architecture without an implementation here.
-    #[error(
-        "{path}: model_type `{model_type}` is not supported; encoders: {supported}"
-    )]
+    #[error("{path}: model_type `{model_type}` is not supported; encoders: {supported}")]
     UnknownArchitecture {
         /// The config.json.
         path: PathBuf,

@@ -93,7 +93,9 @@ fn fetch(repo: Repo, cache: Cache) -> std::result::Result<PathBuf, ApiError> {
 fn explain(e: &ApiError, id: &str, revision: &str) -> String {
     let text = e.to_string();
     let cause = if text.contains("404") {
-        format!("the hub has no `{id}` at revision `{revision}`, or it is private and no token is set (HF_TOKEN)")
+        format!(
+            "the hub has no `{id}` at revision `{revision}`, or it is private and no token is set (HF_TOKEN)"
+        )
     } else if text.contains("401") || text.contains("403") {
         "access denied: accept the model's terms on its page and set HF_TOKEN".to_string()
     } else {
@@ -113,7 +115,8 @@ fn cache() -> Cache {
 }
 
 fn offline() -> bool {
-    std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    std::env::var("HF_HUB_OFFLINE")
+        .is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 fn has_weights(dir: &Path) -> bool {

@@ -42,10 +42,15 @@ fn check(name: &str) {
     assert_close(&hidden, &c.data.load("hidden", Device::Cpu).unwrap(), 1e-4, name);
 
     grad::backward(&[hidden.shallow_clone()], &[c.data.load("probe", Device::Cpu).unwrap()]).unwrap();
+    let norm = |t: &Tensor| f64::try_from(t.norm()).unwrap();
+    let all: f64 = model.params.iter().map(|(_, p)| norm(&p.tensor.grad()).powi(2)).sum::<f64>().sqrt();
     let mut checked = 0;
     for (parameter, p) in model.params.iter() {
         let want = c.data.load(&format!("grad.{parameter}"), Device::Cpu).unwrap();
-        assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
+        // A key's bias cancels in the softmax: its true gradient is 0 and only rounding is left to compare.
+        let allowed = 1e-3 * norm(&want).max(1e-4 * all);
+        let off = norm(&(p.tensor.grad() - &want));
+        assert!(off <= allowed, "{name}: gradient of {parameter} is off by {off:.2e}, allowed {allowed:.2e}");
         checked += 1;
     }
     let given = c.data.names().filter(|n| n.starts_with("grad.")).count();
@@ -112,8 +117,10 @@ fn a_strange_directory_is_refused_with_a_reason() {
     std::fs::copy(golden("bert").join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
     assert!(error(relative).contains("position_embedding_type"), "{}", error(relative));
     assert!(error(r#"{"model_type":"bert","hidden_act":"tanhexp"}"#).contains("tanhexp"));
-    let missing = error(r#"{"model_type":"bert","vocab_size":61,"hidden_size":32,"num_hidden_layers":3,
-        "num_attention_heads":4,"intermediate_size":48,"max_position_embeddings":200}"#);
+    let missing = error(
+        r#"{"model_type":"bert","vocab_size":61,"hidden_size":32,"num_hidden_layers":3,
+        "num_attention_heads":4,"intermediate_size":48,"max_position_embeddings":200}"#,
+    );
     assert!(missing.contains("missing: encoder.layer.2."), "{missing}");
 }
 
@@ -125,7 +132,8 @@ fn a_checkpoint_with_a_head_and_old_names_loads() {
     let mut named: Vec<(String, Tensor)> = w
         .names()
         .map(|n| {
-            let old = n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+            let old =
+                n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
             (format!("bert.{old}"), w.load(n, Device::Cpu).unwrap())
         })
         .collect();

@@ -125,7 +125,8 @@ struct DropoutAddNorm : torch::autograd::Function<DropoutAddNorm> {
     const uint32_t threshold = drop_threshold(p);
     const uint64_t seed = threshold ? next_seed() : 0;
     const float inv_keep = static_cast<float>(1.0 / (1.0 - p));
-    const float* bias = b.defined() ? b.const_data_ptr<float>() : nullptr;
+    const bool has_bias = b.numel() > 0;
+    const float* bias = has_bias ? b.const_data_ptr<float>() : nullptr;
     const bool bf16 = x.scalar_type() == at::kBFloat16;
     at::parallel_for(0, rows, 16, [&](int64_t from, int64_t to) {
       auto run = [&](auto kernel, const auto* xp, auto* np) {
@@ -144,7 +145,7 @@ struct DropoutAddNorm : torch::autograd::Function<DropoutAddNorm> {
     ctx->saved_data["seed"] = static_cast<int64_t>(seed);
     ctx->saved_data["p"] = p;
     ctx->saved_data["pre_norm"] = pre_norm;
-    ctx->saved_data["bias"] = b.defined();
+    ctx->saved_data["bias"] = has_bias;
     ctx->saved_data["bf16"] = bf16;
     ctx->set_materialize_grads(false);
     // An output may not be saved twice under one identity: hand out a view of the sum.
@@ -214,7 +215,9 @@ extern "C" int rd_dropout_add_layer_norm(Tensor* x, Tensor* residual, Tensor* w,
                  (!bias.defined() || (bias.scalar_type() == at::kFloat && bias.is_contiguous())) &&
                  (type == at::kFloat || type == at::kBFloat16);
     if (fused) {
-      auto out = ragduet::DropoutAddNorm::apply(*x, *residual, *w, bias, eps, p, pre_norm != 0);
+      // Autograd functions take no undefined inputs: no bias is an empty one.
+      auto given = bias.defined() ? bias : at::empty({0}, w->options());
+      auto out = ragduet::DropoutAddNorm::apply(*x, *residual, *w, given, eps, p, pre_norm != 0);
       *carry = new Tensor(out[0]);
       *normed = new Tensor(out[1]);
     } else {

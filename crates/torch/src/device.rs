@@ -38,10 +38,7 @@ pub fn cpu_capabilities() -> &'static BTreeMap<String, String> {
             ffi::rd_free_string(p);
             text
         };
-        text.lines()
-            .filter_map(|l| l.split_once('='))
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect()
+        text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
     })
 }
 

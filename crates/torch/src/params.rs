@@ -307,8 +307,11 @@ fn draw(shape: &[i64], init: Init, device: Device) -> Result<Tensor> {
 
 /// The three most similar names, where they are similar at all.
 fn near(name: &str, among: &[&str]) -> Vec<String> {
-    let mut scored: Vec<(f64, &str)> =
-        among.iter().map(|n| (strsim::normalized_levenshtein(name, n), *n)).filter(|(s, _)| *s > 0.75).collect();
+    let mut scored: Vec<(f64, &str)> = among
+        .iter()
+        .map(|n| (strsim::normalized_levenshtein(name, n), *n))
+        .filter(|(s, _)| *s > 0.75)
+        .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(3).map(|(_, n)| n.to_string()).collect()
 }
@@ -333,11 +336,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let w = file(dir.path(), &[("a.weight", &[3]), ("b.weight", &[3]), ("enc.layer.0.wieght", &[2])]);
         let b = ParamBuilder::from_weights(w, Device::Cpu);
-        b.at("a").get("weight", &[2, 3], Init::Zeros).unwrap();
-        b.at("b").get("weight", &[3], Init::Zeros).unwrap();
-        b.at("enc").at("layer").at(0).get("weight", &[2], Init::Zeros).unwrap();
+        let _ = b.at("a").get("weight", &[2, 3], Init::Zeros).unwrap();
+        let _ = b.at("b").get("weight", &[3], Init::Zeros).unwrap();
+        let _ = b.at("enc").at("layer").at(0).get("weight", &[2], Init::Zeros).unwrap();
         let e = b.finish(|_| false, |_| false).unwrap_err().to_string();
-        for part in ["a.weight is [3] in the file, [2, 3]", "missing: enc.layer.0.weight (the file has enc.layer.0.wieght)", "unexpected: enc.layer.0.wieght"] {
+        for part in [
+            "a.weight is [3] in the file, [2, 3]",
+            "missing: enc.layer.0.weight (the file has enc.layer.0.wieght)",
+            "unexpected: enc.layer.0.wieght",
+        ] {
             assert!(e.contains(part), "{e}");
         }
     }
@@ -347,7 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let w = file(dir.path(), &[("a", &[3]), ("pooler.x", &[3])]);
         let b = ParamBuilder::from_weights(w, Device::Cpu);
-        b.get("a", &[3], Init::Zeros).unwrap();
+        let _ = b.get("a", &[3], Init::Zeros).unwrap();
         let head = b.at("head").get("w", &[2], Init::Value(0.5)).unwrap();
         let (store, report) = b.finish(|n| n.starts_with("head."), |n| n.starts_with("pooler.")).unwrap();
         assert_eq!((report.loaded, report.fresh.len(), report.ignored.len()), (1, 1, 1));

@@ -60,8 +60,8 @@ impl Weights {
             weight_map: BTreeMap<String, String>,
         }
         let text = fs::read(&index)?;
-        let parsed: Index = serde_json::from_slice(&text)
-            .map_err(|source| Error::Json { path: index.clone(), source })?;
+        let parsed: Index =
+            serde_json::from_slice(&text).map_err(|source| Error::Json { path: index.clone(), source })?;
         let mut files: Vec<&String> = parsed.weight_map.values().collect();
         files.sort();
         files.dedup();
@@ -93,8 +93,7 @@ impl Weights {
         // SAFETY: the file is mapped read-only; like every mmap reader this assumes that nobody truncates it while
         // it is open. Model files are written to a temporary name and renamed, so a replaced file keeps its inode.
         let map = unsafe { Mmap::map(file.file()) }?;
-        let corrupt =
-            |reason: String| Error::Corrupt { path: path.into(), reason, bytes: map.len() as u64 };
+        let corrupt = |reason: String| Error::Corrupt { path: path.into(), reason, bytes: map.len() as u64 };
         let (header, meta) =
             safetensors::SafeTensors::read_metadata(&map).map_err(|e| corrupt(e.to_string()))?;
         let data = header + 8;
@@ -104,8 +103,13 @@ impl Weights {
                 return Err(corrupt(format!("tensor `{name}` ends behind the end of the file")));
             }
             let shape = info.shape.iter().map(|&d| d as i64).collect();
-            let entry =
-                Entry { shard: self.shards.len(), dtype: info.dtype, shape, start: data + start, end: data + end };
+            let entry = Entry {
+                shard: self.shards.len(),
+                dtype: info.dtype,
+                shape,
+                start: data + start,
+                end: data + end,
+            };
             self.entries.insert(name, entry);
         }
         self.metadata.extend(meta.metadata().clone().unwrap_or_default());
@@ -288,7 +292,10 @@ mod tests {
 
     fn sample() -> Vec<(String, Tensor)> {
         let cpu = (Kind::Float, Device::Cpu);
-        vec![("x".into(), Tensor::randn([3, 5], cpu)), ("y.z".into(), Tensor::randn([7], cpu).transpose(0, 0))]
+        vec![
+            ("x".into(), Tensor::randn([3, 5], cpu)),
+            ("y.z".into(), Tensor::randn([7], cpu).transpose(0, 0)),
+        ]
     }
 
     #[test]
@@ -329,8 +336,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
         let t = Tensor::from_slice(&[1.5f32, -2.0]);
-        save_tensors(&path, &[("h".into(), t.to_kind(Kind::BFloat16)), ("i".into(), t.to_kind(Kind::Int64))], &[])
-            .unwrap();
+        save_tensors(
+            &path,
+            &[("h".into(), t.to_kind(Kind::BFloat16)), ("i".into(), t.to_kind(Kind::Int64))],
+            &[],
+        )
+        .unwrap();
         let w = Weights::open_file(&path).unwrap();
         assert!(w.load("h", Device::Cpu).unwrap().equal(&t));
         assert!(w.load("i", Device::Cpu).unwrap_err().to_string().contains("I64"));

@@ -89,6 +89,10 @@ impl ConfigSource<'_> {
     }
 
     pub fn heads_divide(&self, hidden: i64, heads: i64, key: &str) -> Result<()> {
-        if heads > 0 && hidden % heads == 0 { Ok(()) } else { self.unsupported(key, "a divisor of the hidden size") }
+        if heads > 0 && hidden % heads == 0 {
+            Ok(())
+        } else {
+            self.unsupported(key, "a divisor of the hidden size")
+        }
     }
 }

@@ -177,8 +177,10 @@ impl Encoder for ModernBert {
         let c = &self.config;
         let (tokens, head) = (batch.segments.tokens(), c.hidden_size / c.num_attention_heads);
         let (global, local) = (self.angles(&batch.positions, false), self.angles(&batch.positions, true));
-        let mut carry =
-            self.norm.forward(&self.words.forward(&batch.ids)).dropout(m.dropout(c.embedding_dropout), m.train);
+        let mut carry = self
+            .norm
+            .forward(&self.words.forward(&batch.ids))
+            .dropout(m.dropout(c.embedding_dropout), m.train);
         // What the last sub-layer adds to the residual; the next norm adds it in the same pass.
         let mut pending: Option<(Tensor, f64)> = None;
         for block in &self.blocks {
@@ -190,7 +192,8 @@ impl Encoder for ModernBert {
                 }
                 _ => lower(&carry, m.compute),
             };
-            let qkv = block.qkv.forward(&low, m.compute).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
+            let qkv =
+                block.qkv.forward(&low, m.compute).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
             let angles = if block.local { &local } else { &global };
             let options = AttentionOptions {
                 scale: (head as f64).powf(-0.5),
@@ -209,7 +212,7 @@ impl Encoder for ModernBert {
             pending = Some((block.down.forward(&gated, m.compute), 0.0));
         }
         if let Some((x, _)) = pending {
-            carry += x.to_kind(Kind::Float);
+            carry = carry + x.to_kind(Kind::Float);
         }
         self.final_norm.forward(&carry)
     }

@@ -86,14 +86,22 @@ fn bucket(relative: i64) -> i64 {
     let within = if n < exact {
         n
     } else {
-        let grown = ((n as f32 / exact as f32).ln() / (128.0f32 / exact as f32).ln() * (half - exact) as f32) as i64;
+        let grown =
+            ((n as f32 / exact as f32).ln() / (128.0f32 / exact as f32).ln() * (half - exact) as f32) as i64;
         (exact + grown).min(half - 1)
     };
     within + if relative > 0 { half } else { 0 }
 }
 
 /// Attention with an additive bias, text by text: the kernels for packed rows take none.
-fn biased(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor, segs: &Segments, o: &AttentionOptions) -> Tensor {
+fn biased(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: &Tensor,
+    segs: &Segments,
+    o: &AttentionOptions,
+) -> Tensor {
     let lengths: Vec<i64> = segs.lengths().collect();
     let split = |t: &Tensor| t.split_with_sizes(&lengths, 0);
     let rows: Vec<Tensor> = split(q)
@@ -128,9 +136,8 @@ impl Encoder for MpNet {
         let mut low = lower(&carry, m.compute);
         let bias = self.position_bias(batch.segments.longest(), &x).to_kind(Kind::Float);
         for block in &self.blocks {
-            (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| {
-                biased(q, k, v, &bias, &batch.segments, o)
-            });
+            (carry, low) =
+                block.forward((&carry, &low), s, m, |q, k, v, o| biased(q, k, v, &bias, &batch.segments, o));
         }
         carry
     }

@@ -150,9 +150,8 @@ impl Encoder for PostNorm {
         let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);
         let mut low = lower(&carry, m.compute);
         for block in &self.blocks {
-            (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| {
-                varlen_attention(q, k, v, &batch.segments, o)
-            });
+            (carry, low) = block
+                .forward((&carry, &low), s, m, |q, k, v, o| varlen_attention(q, k, v, &batch.segments, o));
         }
         carry
     }
