@@ -144,13 +144,22 @@ impl fmt::Display for ReadReport {
     }
 }
 
+#[derive(Debug, Default)]
+enum Mode {
+    #[default]
+    Fail,
+    Skip(PathBuf),
+    /// For a first pass over rows that a second one reports.
+    Silent,
+}
+
 /// Where readers report rows, good and bad. A clone is another handle to the same counts.
 #[derive(Debug, Clone, Default)]
 pub struct BadRows(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    policy: BadRowPolicy,
+    policy: Mode,
     report: ReadReport,
     sidecar: Option<fs_err::File>,
 }
@@ -158,6 +167,17 @@ struct State {
 impl BadRows {
     /// Handles bad rows by the policy.
     pub fn new(policy: BadRowPolicy) -> Self {
+        Self::with(match policy {
+            BadRowPolicy::Fail => Mode::Fail,
+            BadRowPolicy::Skip { sidecar } => Mode::Skip(sidecar),
+        })
+    }
+
+    pub(crate) fn silent() -> Self {
+        Self::with(Mode::Silent)
+    }
+
+    fn with(policy: Mode) -> Self {
         Self(Arc::new(Mutex::new(State { policy, ..State::default() })))
     }
 
@@ -178,12 +198,16 @@ impl BadRows {
     pub(crate) fn bad(&self, row: BadRow) -> Result<()> {
         let mut state = self.lock();
         *state.report.bad.entry(row.problem).or_default() += 1;
-        let BadRowPolicy::Skip { sidecar } = &state.policy else { return Err(Error::BadRow(Box::new(row))) };
+        let sidecar = match &state.policy {
+            Mode::Fail => return Err(Error::BadRow(Box::new(row))),
+            Mode::Silent => return Ok(()),
+            Mode::Skip(sidecar) => sidecar.clone(),
+        };
         if state.sidecar.is_none() {
             if let Some(parent) = sidecar.parent().filter(|p| !p.as_os_str().is_empty()) {
                 fs_err::create_dir_all(parent)?;
             }
-            state.sidecar = Some(fs_err::File::create(sidecar.clone())?);
+            state.sidecar = Some(fs_err::File::create(sidecar)?);
         }
         let mut line = serde_json::to_vec(&row).map_err(std::io::Error::from)?;
         line.push(b'\n');

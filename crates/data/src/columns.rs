@@ -38,11 +38,20 @@ pub(crate) const PASSAGE_ID: [&str; 7] = ["docid", "passage_id", "psg_id", "docu
 pub(crate) const PASSAGE_TEXT: [&str; 6] =
     ["text", "contents", "content", "document_text", "passage", "body"];
 
-/// Whether a column takes part in an example; a Parquet reader leaves the others on disk.
+/// Whether a column takes part in an example or a corpus; a Parquet reader leaves the others on disk.
 pub(crate) fn is_known(column: &str) -> bool {
-    [&QUERY[..], &QUERY_ID, &POSITIVE, &NEGATIVE, &SCORES, &OTHER].concat().contains(&column)
-        || numbered(column).is_some()
-        || ["positive_document_ids", "negative_document_ids"].contains(&column)
+    let names = [
+        &QUERY[..],
+        &QUERY_ID,
+        &POSITIVE,
+        &NEGATIVE,
+        &SCORES,
+        &OTHER,
+        &PASSAGE_ID,
+        &PASSAGE_TEXT,
+        &["title"],
+    ];
+    names.concat().contains(&column) || numbered(column).is_some()
 }
 
 /// Parses one line of JSON into a row.

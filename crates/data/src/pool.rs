@@ -88,7 +88,7 @@ impl TrainingSet {
         }
         if options.whole_corpus {
             // The judged passages were read, counted and checked by `examples`; this pass reads the same file again.
-            for passage in beir.corpus(&BadRows::new(crate::BadRowPolicy::Fail))? {
+            for passage in beir.corpus(&BadRows::silent())? {
                 builder.add_passage(passage?)?;
             }
         }

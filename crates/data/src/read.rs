@@ -9,6 +9,11 @@ use crate::{BadRows, Error, Format, Passage, Result, RetrievalExample};
 
 mod beir;
 mod corpus;
+mod elements;
+mod ids;
+mod json;
+mod msmarco;
+mod parquet;
 
 pub use beir::Beir;
 
@@ -49,13 +54,12 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
     match format {
         Format::Beir => Beir::open(path)?.examples(options.split(), bad),
         Format::Jsonl | Format::FlagEmbedding => jsonl(path, bad),
-        Format::Parquet
-        | Format::Dpr
-        | Format::Tevatron
-        | Format::MsMarco
-        | Format::Squad
-        | Format::Txt
-        | Format::Tsv => Err(Error::Unsupported {
+        Format::Parquet => parquet::examples(path, bad),
+        Format::Dpr => json::dpr(path, bad),
+        Format::Squad => json::squad(path, bad),
+        Format::Tevatron => ids::tevatron(path, options, bad),
+        Format::MsMarco => msmarco::examples(path, options, bad),
+        Format::Txt | Format::Tsv => Err(Error::Unsupported {
             path: path.to_owned(),
             reason: format!(
                 "{format} holds passages, not examples; triples of MS MARCO are read with format ms-marco"
@@ -70,9 +74,12 @@ pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows)
 }
 
 fn jsonl(path: &Path, bad: &BadRows) -> Result<Examples> {
-    let files = shards(path, &["jsonl", "ndjson", "json"])?;
+    let files = shards(path, JSONL)?;
     Ok(Box::new(rows_of(files, bad, |_, line| columns::example(columns::parse_object(line)?).map(Some))))
 }
+
+/// Extensions of JSON Lines.
+pub(crate) const JSONL: &[&str] = &["jsonl", "ndjson", "json"];
 
 /// The passages of a corpus whose ids are in `needed`.
 pub(crate) fn lookup(corpus: Passages, needed: &HashSet<String>) -> Result<HashMap<String, Passage>> {

@@ -18,15 +18,15 @@ pub(crate) fn read(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<
     };
     match format {
         Format::Beir => Beir::open(path)?.corpus(bad),
-        Format::Jsonl | Format::Tevatron | Format::FlagEmbedding => {
-            jsonl(shards(path, &["jsonl", "ndjson", "json"])?, bad)
-        }
+        Format::Jsonl | Format::Tevatron | Format::FlagEmbedding => jsonl(shards(path, super::JSONL)?, bad),
         Format::MsMarco => Ok(tsv(vec![require(path, "collection.tsv")?], bad)),
         Format::Tsv => Ok(tsv(shards(path, &["tsv"])?, bad)),
         Format::Txt => Ok(txt(shards(path, &["txt"])?, bad)),
-        Format::Parquet | Format::Dpr | Format::Squad => Err(Error::Unsupported {
+        Format::Parquet => super::parquet::corpus(path, bad),
+        Format::Squad => super::json::squad_corpus(path, bad),
+        Format::Dpr => Err(Error::Unsupported {
             path: path.to_owned(),
-            reason: format!("{format} is not a corpus; convert it to BEIR first"),
+            reason: "a DPR file holds examples; convert it to BEIR to get a corpus".into(),
         }),
     }
 }

@@ -1,0 +1,178 @@
+//! Parquet with the columns of JSONL: a batch of rows at a time, known columns only.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
+
+use super::beir::unique;
+use super::{Examples, Passages};
+use crate::bad_rows::{BadRow, Fault, Problem};
+use crate::columns;
+use crate::source::{Fallible, shards};
+use crate::{BadRows, Error, Result};
+
+const ROWS_PER_BATCH: usize = 1024;
+
+/// Examples of a Parquet file, or of the shards in a directory.
+pub(crate) fn examples(path: &Path, bad: &BadRows) -> Result<Examples> {
+    let mut rows = Rows::open(path, bad)?;
+    Ok(Box::new(Fallible::new(move || rows.next_row(columns::example))))
+}
+
+/// Passages of a Parquet file, or of the shards in a directory.
+pub(crate) fn corpus(path: &Path, bad: &BadRows) -> Result<Passages> {
+    let mut rows = Rows::open(path, bad)?;
+    let (mut seen, mut number) = (HashSet::new(), 0u64);
+    Ok(Box::new(Fallible::new(move || {
+        rows.next_row(|row| {
+            number += 1;
+            let passage = columns::corpus_passage(row, number)?;
+            unique(&mut seen, &passage.id)?;
+            Ok(passage)
+        })
+    })))
+}
+
+struct Rows {
+    files: VecDeque<PathBuf>,
+    path: PathBuf,
+    reader: Option<ParquetRecordBatchReader>,
+    batch: Option<RecordBatch>,
+    at: usize,
+    line: u64,
+    bad: BadRows,
+}
+
+impl Rows {
+    fn open(path: &Path, bad: &BadRows) -> Result<Self> {
+        let files = shards(path, &["parquet"])?.into();
+        Ok(Self { files, path: PathBuf::new(), reader: None, batch: None, at: 0, line: 0, bad: bad.clone() })
+    }
+
+    fn next_row<T>(
+        &mut self,
+        mut parse: impl FnMut(Map<String, Value>) -> Result<T, Fault>,
+    ) -> Result<Option<T>> {
+        loop {
+            let Some(batch) = self.batch.as_ref().filter(|batch| self.at < batch.num_rows()) else {
+                if !self.next_batch()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let row = json_row(batch, self.at);
+            self.at += 1;
+            self.line += 1;
+            let written = |row: &Map<String, Value>| Value::Object(row.clone()).to_string();
+            let fault = match row {
+                Ok(row) => {
+                    let text = written(&row);
+                    match parse(row) {
+                        Ok(parsed) => {
+                            self.bad.good();
+                            return Ok(Some(parsed));
+                        }
+                        Err(fault) => (fault, text),
+                    }
+                }
+                Err(fault) => (fault, String::new()),
+            };
+            let (Fault { problem, detail }, row) = fault;
+            self.bad.bad(BadRow { path: self.path.clone(), line: self.line, problem, detail, row })?;
+        }
+    }
+
+    /// Reads on, through the files; `false` at the end.
+    fn next_batch(&mut self) -> Result<bool> {
+        loop {
+            self.at = 0;
+            let corrupt = |path: &Path, e: &dyn std::fmt::Display| Error::Corrupt {
+                path: path.to_owned(),
+                reason: format!("cannot be read as Parquet ({e})"),
+            };
+            match self.reader.as_mut().and_then(Iterator::next) {
+                Some(Ok(batch)) => {
+                    self.batch = Some(batch);
+                    return Ok(true);
+                }
+                Some(Err(e)) => return Err(corrupt(&self.path, &e)),
+                None => {
+                    (self.reader, self.batch) = (None, None);
+                    let Some(path) = self.files.pop_front() else { return Ok(false) };
+                    let file = fs_err::File::open(&path)?.into_parts().0;
+                    let builder =
+                        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| corrupt(&path, &e))?;
+                    let schema = builder.schema();
+                    let known: Vec<usize> = (0..schema.fields().len())
+                        .filter(|&i| columns::is_known(schema.field(i).name()))
+                        .collect();
+                    // With no known column, all are read, so that the error can name them.
+                    let mask = match known.is_empty() {
+                        true => ProjectionMask::all(),
+                        false => ProjectionMask::roots(builder.parquet_schema(), known),
+                    };
+                    let reader = builder.with_projection(mask).with_batch_size(ROWS_PER_BATCH).build();
+                    self.reader = Some(reader.map_err(|e| corrupt(&path, &e))?);
+                    (self.path, self.line) = (path, 0);
+                }
+            }
+        }
+    }
+}
+
+fn json_row(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, Fault> {
+    let schema = batch.schema_ref();
+    batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| Ok((field.name().clone(), json_value(field.name(), column, row)?)))
+        .collect()
+}
+
+/// One cell as JSON: what text, number, list and struct columns hold.
+fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> {
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    let list = |values: ArrayRef| {
+        (0..values.len())
+            .map(|i| json_value(name, &values, i))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array)
+    };
+    Ok(match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
+        DataType::Utf8View => array.as_string_view().value(row).into(),
+        DataType::Boolean => i32::from(array.as_boolean().value(row)).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)).into(),
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
+        DataType::List(_) => list(array.as_list::<i32>().value(row))?,
+        DataType::LargeList(_) => list(array.as_list::<i64>().value(row))?,
+        DataType::FixedSizeList(_, _) => list(array.as_fixed_size_list().value(row))?,
+        DataType::Struct(fields) => {
+            let columns = array.as_struct().columns();
+            let parts = fields.iter().zip(columns);
+            Value::Object(
+                parts
+                    .map(|(f, c)| Ok((f.name().clone(), json_value(name, c, row)?)))
+                    .collect::<Result<_, Fault>>()?,
+            )
+        }
+        other => {
+            let detail =
+                format!("column {name:?}: expected text, numbers, or lists and structs of them, got {other}");
+            return Err(Fault::new(Problem::WrongType, detail));
+        }
+    })
+}
