@@ -2,6 +2,8 @@
 //!
 //! - [`read_examples`] and [`read_corpus`] stream any supported [`Format`]; [`BadRows`] decides what happens to rows
 //!   that cannot be used. [`Beir`] reads the parts of a BEIR directory.
+//! - [`write_examples`], [`write_corpus`] and [`BeirWriter`] write; [`convert`] goes from any format to any other;
+//!   [`dataset_stats`] describes.
 //! - [`TrainingSet`] pools examples: each distinct query and passage once, examples as numbers.
 //! - [`plan_epoch`] arranges examples into batches: length-grouped, token-budgeted, free of duplicates, and the same
 //!   for the same seed and epoch, so that a resumed run finds its place by computing the plan again.
@@ -12,6 +14,7 @@
 mod bad_rows;
 mod batch;
 mod columns;
+mod convert;
 mod error;
 mod format;
 mod length;
@@ -19,12 +22,21 @@ mod pool;
 mod read;
 mod record;
 mod source;
+mod stats;
+mod write;
 
 pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
+pub use convert::convert;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use length::{LengthBudget, length_sorted_batches};
 pub use pool::{BeirOptions, PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
 pub use read::{Beir, Examples, Passages, ReadOptions, read_corpus, read_examples};
 pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};
+pub use stats::{
+    CorpusStats, DatasetStats, Distribution, Lengths, Overlap, SplitStats, corpus_stats, dataset_stats,
+};
+pub use write::{
+    BeirWriter, QrelsLayout, WriteCounts, write_corpus, write_examples, write_qrels, write_queries,
+};

@@ -42,7 +42,7 @@ impl ReadOptions {
         Self { format: Some(format), ..Self::default() }
     }
 
-    fn split(&self) -> &str {
+    pub(crate) fn split(&self) -> &str {
         self.split.as_deref().unwrap_or("train")
     }
 }
