@@ -1,1 +1,49 @@
-//! index
+//! Which rows are nearest to a query? Exact and approximate indexes over vectors, and the choice of hard negatives
+//! among what they return.
+//!
+//! - [`VectorIndex`] is what can be searched, [`VectorIndexMut`] what grows. [`build`] makes one from an
+//!   [`IndexConfig`], [`open`] reads one that was saved.
+//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph.
+//! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
+//! - [`IdMap`] names rows, [`negatives`] chooses hard negatives from hits, [`cost`] says which index to mine with.
+//!
+//! Rows are `f32` slices and `u32` ids. Deliberately absent: texts, models, tensors, and any dependence on libtorch.
+//!
+//! ```
+//! use ragduet_index::{IndexConfig, SearchParams, Similarity, Vectors, build};
+//!
+//! let mut index = build(&IndexConfig::default(), Similarity::Cosine, 2)?;
+//! index.add(Vectors::new(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], 2)?)?;
+//! let hits = index.search(Vectors::new(&[0.0, 2.0], 2)?, &SearchParams::top(2))?;
+//! assert_eq!((hits[0][0].id, hits[0][1].id), (1, 2));
+//! # Ok::<(), ragduet_index::Error>(())
+//! ```
+
+mod audit;
+mod config;
+pub mod cost;
+mod error;
+mod exact;
+mod filter;
+mod hnsw;
+mod ids;
+mod index;
+mod kernel;
+pub mod negatives;
+mod rows;
+mod scan;
+mod store;
+mod topk;
+mod types;
+
+pub use audit::{RecallReport, recall_against_exact};
+pub use config::{IndexConfig, build, open, open_with};
+pub use error::{Error, Result};
+pub use exact::{ExactConfig, ExactIndex};
+pub use filter::IdFilter;
+pub use hnsw::{AuditOptions, HnswBuilder, HnswConfig, HnswIndex, SelfAudit};
+pub use ids::IdMap;
+pub use index::{IndexKind, VectorIndex, VectorIndexMut};
+pub use rows::Precision;
+pub use store::OpenOptions;
+pub use types::{Hit, SearchParams, Similarity, Vectors};

@@ -25,8 +25,10 @@ fn run_of(docs: Vec<(String, f32)>) -> Run {
     run
 }
 
+type Docs = Vec<(String, f32)>;
+
 /// Judgements, a ranking with many ties, and the ranking's lines in another order.
-fn case() -> impl Strategy<Value = (Vec<(String, i32)>, Vec<(String, f32)>, Vec<(String, f32)>)> {
+fn case() -> impl Strategy<Value = (Vec<(String, i32)>, Docs, Docs)> {
     let grades = btree_map("[a-h][0-3]", -1..4i32, 1..20);
     let docs = btree_map("[a-h][0-3]", (0..5i32).prop_map(|s| s as f32 / 2.0), 0..25);
     (grades, docs).prop_flat_map(|(grades, docs)| {

@@ -1,0 +1,56 @@
+//! Which index is built: the settings as users write them, and the one `match` that makes an index of them.
+//!
+//! ```toml
+//! [index.hnsw]
+//! m = 16
+//! ef_construction = 200
+//! ```
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Reader;
+use crate::{
+    ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, OpenOptions, Result, Similarity,
+    VectorIndexMut,
+};
+
+/// Which index, and how it is built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum IndexConfig {
+    /// Every query against every row: never wrong, nothing to build.
+    Exact(ExactConfig),
+    /// A navigable graph: many times faster for single queries over many rows, right in all but a few cases.
+    Hnsw(HnswConfig),
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self::Exact(ExactConfig::default())
+    }
+}
+
+/// An empty index.
+pub fn build(config: &IndexConfig, similarity: Similarity, dim: usize) -> Result<Box<dyn VectorIndexMut>> {
+    Ok(match config {
+        IndexConfig::Exact(config) => Box::new(ExactIndex::new(config, similarity, dim)?),
+        IndexConfig::Hnsw(config) => Box::new(HnswIndex::new(config, similarity, dim)?),
+    })
+}
+
+/// Opens a saved index of either kind, with all of it in memory.
+pub fn open(dir: impl AsRef<Path>) -> Result<Box<dyn VectorIndexMut>> {
+    open_with(dir, &OpenOptions::default())
+}
+
+/// Opens a saved index of either kind.
+pub fn open_with(dir: impl AsRef<Path>, options: &OpenOptions) -> Result<Box<dyn VectorIndexMut>> {
+    let dir = dir.as_ref();
+    Ok(match Reader::open(dir)?.manifest.kind {
+        IndexKind::Exact => Box::new(ExactIndex::open(dir, options)?),
+        IndexKind::Hnsw => Box::new(HnswIndex::open(dir)?),
+    })
+}

@@ -1,0 +1,91 @@
+//! The index that is never wrong: a scan over all rows. The oracle the others are measured against, and the faster
+//! choice for mining (see [`cost`](crate::cost)).
+
+use std::ops::Range;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::IDS;
+use crate::rows::{Precision, Rows};
+use crate::scan::scan;
+use crate::store::{Manifest, OpenOptions, Reader, VECTORS, Writer};
+use crate::{
+    Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+};
+
+/// Settings of an exact index.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExactConfig {
+    /// How vectors are stored.
+    pub precision: Precision,
+}
+
+/// An exact index.
+#[derive(Debug)]
+pub struct ExactIndex {
+    rows: Rows,
+}
+
+impl ExactIndex {
+    /// An empty index.
+    pub fn new(config: &ExactConfig, similarity: Similarity, dim: usize) -> Result<Self> {
+        Ok(Self { rows: Rows::new(dim, similarity, config.precision)? })
+    }
+
+    /// Opens a saved index. One that holds a graph opens too: its vectors are all that is needed, which gives the
+    /// exact index of the same rows.
+    pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self> {
+        Ok(Self { rows: Reader::open(dir)?.rows(options)? })
+    }
+}
+
+impl VectorIndex for ExactIndex {
+    fn kind(&self) -> IndexKind {
+        IndexKind::Exact
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    fn similarity(&self) -> Similarity {
+        self.rows.similarity()
+    }
+
+    fn search(&self, queries: Vectors<'_>, params: &SearchParams<'_>) -> Result<Vec<Vec<Hit>>> {
+        let queries = self.rows.prepare(queries)?;
+        scan(&self.rows, &queries, params.k, params.filter)
+    }
+
+    fn row(&self, id: u32) -> Result<Vec<f32>> {
+        self.rows.row(id)
+    }
+
+    fn save_with_ids(&self, dir: &Path, ids: Option<&IdMap>) -> Result<()> {
+        let config = ExactConfig { precision: self.rows.precision() };
+        let actual = serde_json::json!({});
+        let manifest = Manifest::new(self.kind(), &self.rows, IndexConfig::Exact(config), actual);
+        let mut writer = Writer::new(dir, manifest)?;
+        writer.file(VECTORS, |out| self.rows.write(out))?;
+        if let Some(ids) = ids {
+            ids.check_len(self.len())?;
+            writer.file(IDS, |out| ids.write(out))?;
+        }
+        writer.finish()
+    }
+}
+
+impl VectorIndexMut for ExactIndex {
+    fn add_with_progress(&mut self, vectors: Vectors<'_>, progress: &dyn Fn(usize, usize)) -> Result<Range<u32>> {
+        let added = self.rows.add(vectors)?;
+        progress(vectors.len(), vectors.len());
+        Ok(added)
+    }
+}

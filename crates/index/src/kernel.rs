@@ -1,0 +1,179 @@
+//! Inner products at the machine's full width, chosen when the program runs.
+//!
+//! Both operands have their rows contiguous along the dimension that is summed over, so a block of products needs
+//! no packing: tiles of a few queries by a few rows keep all their sums in registers, and each loaded number is used
+//! several times.
+//!
+//! *Invariant:* the sum for a pair of vectors is always formed in the same order, whichever tile it falls into. So a
+//! score does not depend on what else is in the batch, exact and approximate search give the same number for the
+//! same pair, and results are reproducible on one kind of machine. (Machines of another vector width may differ in
+//! the last bits.)
+
+use std::sync::LazyLock;
+
+use pulp::{Arch, Simd, WithSimd};
+
+static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+
+/// The inner product of two rows.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut out = [0.0];
+    ARCH.dispatch(Block { queries: a, rows: b, dim: a.len(), out: &mut out });
+    out[0]
+}
+
+/// `out[q * n_rows + r]` becomes the inner product of query `q` and row `r`.
+pub(crate) fn block(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    ARCH.dispatch(Block { queries, rows, dim, out });
+}
+
+/// `out[i]` becomes the inner product of the query and row `ids[i]` of `data`.
+pub(crate) fn gather(query: &[f32], data: &[f32], ids: &[u32], out: &mut Vec<f32>) {
+    out.clear();
+    out.resize(ids.len(), 0.0);
+    ARCH.dispatch(Gather { query, data, ids, out });
+}
+
+struct Block<'a> {
+    queries: &'a [f32],
+    rows: &'a [f32],
+    dim: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { queries, rows, dim, out } = self;
+        let n = rows.len() / dim;
+        let row = |r: usize| &rows[r * dim..(r + 1) * dim];
+        let query = |q: usize| &queries[q * dim..(q + 1) * dim];
+        let n_queries = queries.len() / dim;
+        let mut q = 0;
+        // 16 sums and 8 operands fit 32 registers, 8 and 6 fit 16.
+        while q + 4 <= n_queries && S::REGISTER_COUNT >= 32 {
+            let queries = [query(q), query(q + 1), query(q + 2), query(q + 3)];
+            across(simd, queries, row, n, |i, r, sum| out[(q + i) * n + r] = sum);
+            q += 4;
+        }
+        while q + 2 <= n_queries {
+            across(simd, [query(q), query(q + 1)], row, n, |i, r, sum| out[(q + i) * n + r] = sum);
+            q += 2;
+        }
+        if q < n_queries {
+            across(simd, [query(q)], row, n, |i, r, sum| out[(q + i) * n + r] = sum);
+        }
+    }
+}
+
+struct Gather<'a> {
+    query: &'a [f32],
+    data: &'a [f32],
+    ids: &'a [u32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { query, data, ids, out } = self;
+        let dim = query.len();
+        let row = |r: usize| &data[ids[r] as usize * dim..(ids[r] as usize + 1) * dim];
+        across(simd, [query], row, ids.len(), |_, r, sum| out[r] = sum);
+    }
+}
+
+/// Some queries against all rows, four rows at a time.
+#[inline(always)]
+fn across<'a, S: Simd, const Q: usize>(
+    simd: S,
+    queries: [&[f32]; Q],
+    row: impl Fn(usize) -> &'a [f32],
+    n: usize,
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    let mut r = 0;
+    while r + 4 <= n {
+        let sums = tile(simd, queries, [row(r), row(r + 1), row(r + 2), row(r + 3)]);
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                put(i, r + j, sum);
+            }
+        }
+        r += 4;
+    }
+    while r < n {
+        for (i, sums) in tile(simd, queries, [row(r)]).into_iter().enumerate() {
+            put(i, r, sums[0]);
+        }
+        r += 1;
+    }
+}
+
+#[inline(always)]
+fn tile<S: Simd, const Q: usize, const R: usize>(
+    simd: S,
+    queries: [&[f32]; Q],
+    rows: [&[f32]; R],
+) -> [[f32; R]; Q] {
+    let mut sums = [[simd.splat_f32s(0.0); R]; Q];
+    let queries = queries.map(S::as_simd_f32s);
+    let rows = rows.map(S::as_simd_f32s);
+    let whole = rows[0].0.len();
+    // Slices of one length let the compiler drop the bounds checks below.
+    let queries_whole = queries.map(|(whole_part, _)| &whole_part[..whole]);
+    let rows_whole = rows.map(|(whole_part, _)| &whole_part[..whole]);
+    for at in 0..whole {
+        let row = rows_whole.map(|row| row[at]);
+        for (sums, query) in sums.iter_mut().zip(queries_whole) {
+            let query = query[at];
+            for (sum, row) in sums.iter_mut().zip(row) {
+                *sum = simd.mul_add_e_f32s(query, row, *sum);
+            }
+        }
+    }
+    if !rows[0].1.is_empty() {
+        let row = rows.map(|(_, rest)| simd.partial_load_f32s(rest));
+        for (sums, query) in sums.iter_mut().zip(queries) {
+            let query = simd.partial_load_f32s(query.1);
+            for (sum, row) in sums.iter_mut().zip(row) {
+                *sum = simd.mul_add_e_f32s(query, row, *sum);
+            }
+        }
+    }
+    sums.map(|sums| sums.map(|sum| simd.reduce_sum_f32s(sum)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn every_tile_gives_the_same_sum() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for dim in [1, 3, 8, 15, 16, 17, 64, 384, 385] {
+            let mut numbers = |n: usize| (0..n * dim).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+            let (queries, rows) = (numbers(11), numbers(14));
+            let mut out = vec![0.0; 11 * 14];
+            block(&queries, &rows, dim, &mut out);
+            let mut gathered = Vec::new();
+            let ids: Vec<u32> = (0..14).rev().collect();
+            for (q, query) in queries.chunks(dim).enumerate() {
+                gather(query, &rows, &ids, &mut gathered);
+                for (r, row) in rows.chunks(dim).enumerate() {
+                    let exact: f64 = query.iter().zip(row).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    assert!((f64::from(out[q * 14 + r]) - exact).abs() < 1e-4);
+                    assert_eq!(out[q * 14 + r].to_bits(), dot(query, row).to_bits());
+                    assert_eq!(out[q * 14 + r].to_bits(), gathered[13 - r].to_bits());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! An index on disk: a directory with a manifest, `index.json`, and the files it names with their checksums.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
+//! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
+//! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
+//! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
+//!
+//! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
+//! beside its final place, synced, and renamed: it is complete or absent.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{Precision, Rows};
+use crate::{Error, IndexConfig, IndexKind, Result, Similarity};
+
+pub(crate) const MANIFEST: &str = "index.json";
+pub(crate) const VECTORS: &str = "vectors.bin";
+const FORMAT: &str = "ragduet-index";
+const VERSION: u32 = 1;
+
+/// The content of `index.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    pub(crate) kind: IndexKind,
+    pub(crate) dim: usize,
+    pub(crate) similarity: Similarity,
+    pub(crate) count: usize,
+    pub(crate) precision: Precision,
+    /// The configuration the index was asked to be built with.
+    pub(crate) requested: IndexConfig,
+    /// What was really built, for readers of the file; nothing depends on it.
+    pub(crate) actual: serde_json::Value,
+    pub(crate) files: BTreeMap<String, FileSum>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileSum {
+    pub(crate) bytes: u64,
+    pub(crate) crc32: u32,
+}
+
+impl Manifest {
+    pub(crate) fn new(kind: IndexKind, rows: &Rows, requested: IndexConfig, actual: serde_json::Value) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            kind,
+            dim: rows.dim(),
+            similarity: rows.similarity(),
+            count: rows.len(),
+            precision: rows.precision(),
+            requested,
+            actual,
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// A directory being written.
+pub(crate) struct Writer {
+    temp: tempfile::TempDir,
+    target: PathBuf,
+    manifest: Manifest,
+}
+
+impl Writer {
+    pub(crate) fn new(target: &Path, manifest: Manifest) -> Result<Self> {
+        if target.exists() && !target.join(MANIFEST).is_file() && fs_err::read_dir(target)?.next().is_some() {
+            return Err(Error::NotAnIndex {
+                path: target.to_owned(),
+                problem: "exists and is no index, so it will not be replaced".to_owned(),
+            });
+        }
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs_err::create_dir_all(parent)?;
+        let temp = tempfile::Builder::new().prefix(".index-").suffix(".part").tempdir_in(parent)?;
+        Ok(Self { temp, target: target.to_owned(), manifest })
+    }
+
+    /// Writes one file and notes its checksum.
+    pub(crate) fn file(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let file = fs_err::File::create(self.temp.path().join(name))?;
+        let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 };
+        write(&mut out)?;
+        let sum = FileSum { bytes: out.bytes, crc32: out.crc.finalize() };
+        let file = out.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        self.manifest.files.insert(name.to_owned(), sum);
+        Ok(())
+    }
+
+    /// Writes the manifest and puts the directory in its place.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.manifest).map_err(std::io::Error::other)?;
+        let files = self.manifest.files.clone();
+        self.file(MANIFEST, |out| Ok(out.write_all(format!("{text}\n").as_bytes())?))?;
+        self.manifest.files = files;
+        fs_err::File::open(self.temp.path())?.sync_all()?;
+
+        // Temporary directories are private; an index is as readable as its parent lets it be.
+        let parent = self.temp.path().parent().unwrap_or(Path::new(".")).to_owned();
+        let permissions = fs_err::metadata(&parent)?.permissions();
+        fs_err::set_permissions(self.temp.path(), permissions)?;
+
+        if self.target.exists() {
+            // A directory cannot be renamed over a full one. Between the two renames there is none, never a mixture.
+            let old = tempfile::Builder::new().prefix(".index-").suffix(".old").tempdir_in(&parent)?;
+            fs_err::rename(&self.target, old.path().join("index"))?;
+            if let Err(error) = fs_err::rename(self.temp.path(), &self.target) {
+                fs_err::rename(old.path().join("index"), &self.target)?;
+                return Err(error.into());
+            }
+        } else {
+            fs_err::rename(self.temp.path(), &self.target)?;
+        }
+        // It has moved: nothing is left to remove.
+        let _ = self.temp.keep();
+        fs_err::File::open(&parent)?.sync_all()?;
+        Ok(())
+    }
+}
+
+struct Summing<W> {
+    inner: W,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.crc.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// How an index is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Leave the vectors of an exact index in their file and read them during each search, block by block: for a
+    /// corpus larger than memory. Such an index cannot be added to.
+    pub on_disk: bool,
+    /// Compare the files with their checksums. Reading vectors into memory always does; this is for those that stay
+    /// on disk, where it costs one pass over the file.
+    pub verify: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { on_disk: false, verify: true }
+    }
+}
+
+/// A directory being read.
+pub(crate) struct Reader {
+    dir: PathBuf,
+    pub(crate) manifest: Manifest,
+}
+
+impl Reader {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(MANIFEST);
+        if !path.is_file() {
+            let problem = format!("has no {MANIFEST}; give the directory that `index build` wrote");
+            return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
+        }
+        let text = fs_err::read_to_string(&path)?;
+        let corrupt = |error: serde_json::Error| Error::Corrupt { path: path.clone(), problem: error.to_string() };
+        // Format and version first: another version may have other fields.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(corrupt)?;
+        if value["format"] != FORMAT {
+            return Err(Error::NotAnIndex { path, problem: format!("its `format` is not {FORMAT:?}") });
+        }
+        let version = value["version"].as_u64().and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
+        if version != VERSION {
+            return Err(Error::Version { path, got: version, expected: VERSION });
+        }
+        let manifest: Manifest = serde_json::from_value(value).map_err(corrupt)?;
+        if manifest.dim == 0 || manifest.count > crate::rows::MAX_ROWS {
+            let problem = format!("{} rows of dimension {}", manifest.count, manifest.dim);
+            return Err(Error::Corrupt { path, problem });
+        }
+        Ok(Self { dir: dir.to_owned(), manifest })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.manifest.files.contains_key(name)
+    }
+
+    pub(crate) fn corrupt(&self, name: &str, problem: impl Into<String>) -> Error {
+        Error::Corrupt { path: self.path(name), problem: problem.into() }
+    }
+
+    fn sum(&self, name: &str) -> Result<FileSum> {
+        self.manifest.files.get(name).copied().ok_or_else(|| self.corrupt(MANIFEST, format!("names no {name}")))
+    }
+
+    /// A whole file, compared with its checksum.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.check(name, |chunk| bytes.extend_from_slice(chunk))?;
+        Ok(bytes)
+    }
+
+    /// Reads a file in pieces and compares it with its checksum.
+    fn check(&self, name: &str, mut chunk: impl FnMut(&[u8])) -> Result<()> {
+        let sum = self.sum(name)?;
+        let mut file = self.sized(name, sum)?;
+        let mut crc = crc32fast::Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            crc.update(&buffer[..read]);
+            chunk(&buffer[..read]);
+        }
+        let got = crc.finalize();
+        if got != sum.crc32 {
+            return Err(self.corrupt(name, format!("its CRC-32 is {got:08x}, not {:08x}", sum.crc32)));
+        }
+        Ok(())
+    }
+
+    fn sized(&self, name: &str, sum: FileSum) -> Result<fs_err::File> {
+        let file = fs_err::File::open(self.path(name))?;
+        let bytes = file.metadata()?.len();
+        if bytes != sum.bytes {
+            return Err(self.corrupt(name, format!("it has {bytes} bytes, not {}", sum.bytes)));
+        }
+        Ok(file)
+    }
+
+    pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
+        let Manifest { dim, similarity, count, precision, .. } = self.manifest;
+        let sum = self.sum(VECTORS)?;
+        let expected = count.checked_mul(dim).and_then(|n| n.checked_mul(precision.bytes()));
+        if expected.map(|n| n as u64) != Some(sum.bytes) {
+            let problem = format!("{} bytes of vectors for {count} rows of dimension {dim}", sum.bytes);
+            return Err(self.corrupt(MANIFEST, problem));
+        }
+        if options.on_disk {
+            if options.verify {
+                self.check(VECTORS, |_| ())?;
+            }
+            let file = self.sized(VECTORS, sum)?;
+            return Ok(Rows::on_disk(file, precision, count, dim, similarity));
+        }
+        // Numbers never straddle chunks of a power of two, but a read may be short: hence the remainder.
+        let mut rest: Vec<u8> = Vec::new();
+        match precision {
+            Precision::F32 => {
+                let mut data = Vec::with_capacity(count * dim);
+                self.check(VECTORS, |chunk| {
+                    pieces::<4>(&mut rest, chunk, |bytes| data.push(f32::from_le_bytes(bytes)));
+                })?;
+                Ok(Rows::from_f32(data, dim, similarity))
+            }
+            Precision::F16 => {
+                let mut data = Vec::with_capacity(count * dim);
+                self.check(VECTORS, |chunk| {
+                    pieces::<2>(&mut rest, chunk, |bytes| data.push(f16::from_le_bytes(bytes)));
+                })?;
+                Ok(Rows::from_f16(data, dim, similarity))
+            }
+        }
+    }
+}
+
+/// Cuts a stream of chunks into pieces of `N` bytes; `rest` carries over what is left of a chunk.
+fn pieces<const N: usize>(rest: &mut Vec<u8>, mut chunk: &[u8], mut piece: impl FnMut([u8; N])) {
+    while !rest.is_empty() && rest.len() < N {
+        let Some((&byte, tail)) = chunk.split_first() else { return };
+        rest.push(byte);
+        chunk = tail;
+        if let Ok(bytes) = <[u8; N]>::try_from(rest.as_slice()) {
+            piece(bytes);
+            rest.clear();
+        }
+    }
+    let whole = chunk.chunks_exact(N);
+    rest.extend_from_slice(whole.remainder());
+    for bytes in whole {
+        let mut array = [0; N];
+        array.copy_from_slice(bytes);
+        piece(array);
+    }
+}
