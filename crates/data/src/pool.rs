@@ -38,7 +38,7 @@ pub struct PoolStats {
     pub passages: u64,
     /// Examples whose query text had been seen.
     pub repeated_queries: u64,
-    /// Passages whose text had been seen under another id or in another example.
+    /// Passage ids whose text had been seen under another id.
     pub repeated_passages: u64,
     /// Negatives dropped because they are known positives of their query.
     pub negatives_known_positive: u64,
@@ -215,13 +215,12 @@ impl TrainingSetBuilder {
         let (id, new) = place(&mut self.passage_keys, &text, set.passages.len(), "passages", |id| {
             same_text(&set.passages[id].full_text(), &text)
         })?;
-        if self.set.passage_ids.get(&passage.id).is_none() {
+        if !self.set.passage_ids.contains_key(&passage.id) {
             self.set.passage_ids.insert(passage.id.clone(), id);
+            self.set.stats.repeated_passages += u64::from(!new);
         }
         if new {
             self.set.passages.push(passage);
-        } else {
-            self.set.stats.repeated_passages += 1;
         }
         Ok(id)
     }

@@ -130,14 +130,20 @@ pub fn dataset_stats(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
         if options.split.is_none() {
             names = beir.splits()?;
         }
-        // Each split reads the corpus as well, and reports its rows.
-        stats.corpus = Some(corpus_stats(beir.corpus(&BadRows::silent())?)?);
+        stats.corpus = Some(corpus_stats(beir.corpus(bad)?)?);
+        for query in beir.queries(bad)? {
+            query?;
+        }
     }
     let mut seen: Vec<Tally> = Vec::new();
     for name in names {
         let mut tally = Tally::default();
-        let options = ReadOptions { format: Some(format), split: Some(name.clone()), ..options.clone() };
-        for example in read_examples(path, &options, bad)? {
+        let examples = match format {
+            // Corpus and queries are reported above, once for all splits.
+            Format::Beir => Beir::open(path)?.examples_quiet(&name, bad, &BadRows::silent())?,
+            _ => read_examples(path, &ReadOptions { format: Some(format), ..options.clone() }, bad)?,
+        };
+        for example in examples {
             tally.add(&example?);
         }
         stats.splits.push(tally.stats(name));

@@ -61,13 +61,14 @@ impl Beir {
     /// One example per query of the split, with all its relevant passages. Memory holds the queries and judged
     /// passages of the split.
     pub fn examples(&self, split: &str, bad: &BadRows) -> Result<Examples> {
-        let judged = self.judged(split, bad)?;
-        Ok(Box::new(judged.into_iter().map(Ok)))
+        self.examples_quiet(split, bad, bad)
     }
 
-    fn judged(&self, split: &str, bad: &BadRows) -> Result<Vec<RetrievalExample>> {
-        let path = self.qrels_path(split)?;
-        join(&path, &self.queries, || self.corpus(bad), bad)
+    /// Like [`Beir::examples`], with the rows of corpus and queries reported apart, for readers of several splits.
+    pub(crate) fn examples_quiet(&self, split: &str, bad: &BadRows, shared: &BadRows) -> Result<Examples> {
+        let qrels = self.qrels_path(split)?;
+        let judged = join(&qrels, &self.queries, || self.corpus(shared), bad, shared)?;
+        Ok(Box::new(judged.into_iter().map(Ok)))
     }
 
     fn qrels_path(&self, split: &str) -> Result<PathBuf> {
@@ -122,12 +123,14 @@ pub(crate) fn numbered_qrels(
     })
 }
 
-/// Joins judgements with queries and passages: one example per query with at least one relevant passage.
+/// Joins judgements with queries and passages: one example per query with at least one relevant passage. Judgements
+/// are reported to `bad`, queries to `shared`.
 pub(crate) fn join(
     qrels: &Path,
     query_file: &Path,
     corpus: impl FnOnce() -> Result<Passages>,
     bad: &BadRows,
+    shared: &BadRows,
 ) -> Result<Vec<RetrievalExample>> {
     let judgements: Vec<(u64, Qrel)> = numbered_qrels(vec![qrels.to_owned()], bad).collect::<Result<_>>()?;
     let needed: HashSet<String> =
@@ -137,8 +140,8 @@ pub(crate) fn join(
     let mut list = Vec::new();
     let mut place: HashMap<String, usize> = HashMap::new();
     let stream: Box<dyn Iterator<Item = Result<Query>>> = match super::is_jsonl(query_file) {
-        true => queries(query_file, bad)?,
-        false => super::corpus::tsv_queries(query_file, bad)?,
+        true => queries(query_file, shared)?,
+        false => super::corpus::tsv_queries(query_file, shared)?,
     };
     for query in stream {
         let query = query?;

@@ -211,10 +211,10 @@ impl Elements {
     }
 
     fn first_token(&mut self) -> std::io::Result<Option<u8>> {
-        if let Some(input) = &mut self.input {
-            if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-                input.consume(3);
-            }
+        if let Some(input) = &mut self.input
+            && input.fill_buf()?.starts_with(b"\xef\xbb\xbf")
+        {
+            input.consume(3);
         }
         self.token()
     }

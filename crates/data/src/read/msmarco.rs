@@ -19,7 +19,7 @@ pub(crate) fn examples(path: &Path, options: &ReadOptions, bad: &BadRows) -> Res
         let queries = split_file(path, "queries", split)?;
         let qrels = split_file(path, "qrels", split)?;
         let corpus = || read_corpus(&collection, &ReadOptions::format(Format::Tsv), bad);
-        return Ok(Box::new(join(&qrels, &queries, corpus, bad)?.into_iter().map(Ok)));
+        return Ok(Box::new(join(&qrels, &queries, corpus, bad, bad)?.into_iter().map(Ok)));
     }
     let files = vec![path.to_owned()];
     match (&options.corpus, &options.queries) {
