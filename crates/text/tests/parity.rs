@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ragduet_text::{
-    EncodeOptions, Encoding, PairOptions, PairTruncation, Tokenizer, WordPieceOptions, train_wordpiece,
+    ByteBpeOptions, EncodeOptions, Encoding, PairOptions, PairTruncation, Tokenizer, WordPieceOptions,
+    train_byte_bpe, train_wordpiece,
 };
 use serde::Deserialize;
 
@@ -156,4 +157,51 @@ fn all_minilm() {
     let mut from_vocab = golden;
     from_vocab.all_special.sort_unstable();
     compare(&Tokenizer::from_dir(vocab_only.path()).unwrap(), &from_vocab);
+}
+
+#[test]
+fn trained_directories_load_in_transformers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python =
+        std::env::var_os("RAGDUET_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
+    let scratch = tempfile::tempdir().unwrap();
+    let cased = WordPieceOptions { vocab_size: 400, lowercase: false, ..WordPieceOptions::default() };
+    let bpe = ByteBpeOptions {
+        vocab_size: 400,
+        additional_special_tokens: vec!["<|im_start|>".into()],
+        ..ByteBpeOptions::default()
+    };
+    let trained = [
+        ("cased", train_wordpiece(corpus(), &cased).unwrap()),
+        ("bpe", train_byte_bpe(corpus(), &bpe).unwrap()),
+    ];
+    let texts = ["The Retriever Finds ÀÉ 東京 🦀", " two  spaces\n", "", "a <|im_start|> b [SEP] c"];
+    let script = "import json, sys, warnings\nwarnings.simplefilter('error')\n\
+                  from transformers import AutoTokenizer\n\
+                  t = AutoTokenizer.from_pretrained(sys.argv[1])\n\
+                  print(json.dumps([t(json.loads(sys.argv[2]))['input_ids'], sorted(set(t.all_special_ids)), t.model_max_length]))";
+    for (name, tokenizer) in trained {
+        let dir = scratch.path().join(name);
+        tokenizer.save(&dir).unwrap();
+        let arguments = ["-c", script, dir.to_str().unwrap(), &serde_json::to_string(&texts).unwrap()];
+        let Ok(ran) = Command::new(&python).args(arguments).output() else {
+            println!("skipped: no {} (set RAGDUET_PYTHON)", python.display());
+            return;
+        };
+        let errors = String::from_utf8_lossy(&ran.stderr);
+        if errors.contains("No module named") {
+            println!("skipped: {} has no transformers", python.display());
+            return;
+        }
+        assert!(ran.status.success(), "{name}: {errors}");
+        let (ids, special, max_len): (Vec<Vec<u32>>, Vec<u32>, usize) =
+            serde_json::from_slice(&ran.stdout).unwrap();
+        let options = EncodeOptions { strip: false, ..EncodeOptions::default() };
+        let got = tokenizer.encode_batch(&texts, &options).unwrap();
+        assert_eq!(got.into_iter().map(|e| e.ids).collect::<Vec<_>>(), ids, "{name}");
+        assert_eq!(
+            (special, Some(max_len)),
+            (tokenizer.special_ids().all.clone(), tokenizer.model_max_length())
+        );
+    }
 }
