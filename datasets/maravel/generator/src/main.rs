@@ -1,0 +1,55 @@
+//! Writes the Maravel dataset, or checks that the committed files are what this program writes.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ragduet_dataset_maravel::{SEED, build, check, files};
+
+const USAGE: &str = "\
+Usage: ragduet-dataset-maravel [--check] [--out DIR]
+
+  --check    compare the files with what would be written, run all checks, write nothing
+  --out DIR  the dataset's directory; by default the one above this crate
+
+Example: cargo run --release -p ragduet-dataset-maravel -- --check";
+
+fn main() -> ExitCode {
+    let mut root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut only_check = false;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), &mut args) {
+            ("--check", _) => only_check = true,
+            ("--out", args) => match args.next() {
+                Some(dir) => root = PathBuf::from(dir),
+                None => return usage(),
+            },
+            ("--help" | "-h", _) => {
+                println!("{USAGE}");
+                return ExitCode::SUCCESS;
+            }
+            _ => return usage(),
+        }
+    }
+    let data = build(SEED);
+    let mut problems = check::problems(&data);
+    if only_check {
+        problems.extend(files::differences(&data, &root));
+    } else if let Err(error) = files::write(&data, &root) {
+        problems.push(format!("{}: {error}", root.display()));
+    }
+    print!("{}", check::report(&data));
+    for problem in problems.iter().take(40) {
+        eprintln!("problem: {problem}");
+    }
+    if problems.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{} problems", problems.len());
+    ExitCode::FAILURE
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
