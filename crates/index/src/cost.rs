@@ -81,7 +81,10 @@ mod tests {
     fn many_queries_over_many_rows_want_a_graph() {
         let choice = choose_for_mining(2_000_000, 5_000_000, 768);
         assert_eq!(choice.index, IndexKind::Hnsw);
-        assert!(choice.to_string().starts_with("HNSW for 2000000 queries over 5000000 rows: a scan"), "{choice}");
+        assert!(
+            choice.to_string().starts_with("HNSW for 2000000 queries over 5000000 rows: a scan"),
+            "{choice}"
+        );
         assert_eq!(choose_for_mining(2_000_000, 1_000, 768).index, IndexKind::Exact);
     }
 }

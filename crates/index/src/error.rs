@@ -55,7 +55,9 @@ pub enum Error {
         row: usize,
     },
     /// A number of a vector does not fit the precision the vectors are computed or stored in.
-    #[error("vector {row} is too large for {precision}: its greatest number is {value}; scale the vectors down")]
+    #[error(
+        "vector {row} is too large for {precision}: its greatest number is {value}; scale the vectors down"
+    )]
     TooLarge {
         /// The row among the vectors given.
         row: usize,
@@ -129,7 +131,9 @@ pub enum Error {
         problem: String,
     },
     /// A margin was asked for, and there is nothing to measure it from.
-    #[error("query {query:?} has no positive whose score a margin could be measured from; remove it from the queries to mine for")]
+    #[error(
+        "query {query:?} has no positive whose score a margin could be measured from; remove it from the queries to mine for"
+    )]
     NoPositive {
         /// The query's id.
         query: String,

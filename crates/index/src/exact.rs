@@ -12,7 +12,8 @@ use crate::rows::{Precision, Rows};
 use crate::scan::scan;
 use crate::store::{Manifest, OpenOptions, Reader, VECTORS, Writer};
 use crate::{
-    Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+    Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
+    Vectors,
 };
 
 /// Settings of an exact index.
@@ -83,7 +84,11 @@ impl VectorIndex for ExactIndex {
 }
 
 impl VectorIndexMut for ExactIndex {
-    fn add_with_progress(&mut self, vectors: Vectors<'_>, progress: &dyn Fn(usize, usize)) -> Result<Range<u32>> {
+    fn add_with_progress(
+        &mut self,
+        vectors: Vectors<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Range<u32>> {
         let added = self.rows.add(vectors)?;
         progress(vectors.len(), vectors.len());
         Ok(added)

@@ -52,7 +52,10 @@ pub struct HnswIndex {
 
 impl fmt::Debug for HnswIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HnswIndex").field("config", &self.config).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("HnswIndex")
+            .field("config", &self.config)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,8 +121,10 @@ impl HnswIndex {
         }
         let dim = self.rows.dim();
         let data = self.rows.as_f32().unwrap_or_default();
-        let lengths: Vec<f32> =
-            data[self.augment.len() * dim..].par_chunks_exact(dim).map(|row| kernel::dot(row, row).sqrt()).collect();
+        let lengths: Vec<f32> = data[self.augment.len() * dim..]
+            .par_chunks_exact(dim)
+            .map(|row| kernel::dot(row, row).sqrt())
+            .collect();
         let longest = lengths.iter().copied().fold(0.0, f32::max);
         let extend = |radius: f32, length: f32| (radius * radius - length * length).max(0.0).sqrt();
         if longest <= self.radius {
@@ -229,8 +234,7 @@ impl VectorIndex for HnswIndex {
             "layers": self.graph.top() + 1,
             "mean_links": links as f64 / self.len().max(1) as f64,
         });
-        let manifest =
-            Manifest::new(self.kind(), &self.rows, IndexConfig::Hnsw(self.config.clone()), actual);
+        let manifest = Manifest::new(self.kind(), &self.rows, IndexConfig::Hnsw(self.config.clone()), actual);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;
         writer.file(file::GRAPH, |out| file::write(&self.graph, out))?;
@@ -243,7 +247,11 @@ impl VectorIndex for HnswIndex {
 }
 
 impl VectorIndexMut for HnswIndex {
-    fn add_with_progress(&mut self, vectors: Vectors<'_>, progress: &dyn Fn(usize, usize)) -> Result<Range<u32>> {
+    fn add_with_progress(
+        &mut self,
+        vectors: Vectors<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Range<u32>> {
         let added = self.rows.add(vectors)?;
         self.link(progress)?;
         Ok(added)

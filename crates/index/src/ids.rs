@@ -63,7 +63,11 @@ impl IdMap {
         }
         let slot = self.slot(id);
         if self.table[slot] != FREE {
-            return Err(Error::DuplicateId { id: id.to_owned(), first: self.table[slot], second: row as u32 });
+            return Err(Error::DuplicateId {
+                id: id.to_owned(),
+                first: self.table[slot],
+                second: row as u32,
+            });
         }
         self.table[slot] = row as u32;
         self.text.push_str(id);
@@ -105,7 +109,8 @@ impl IdMap {
         if !reader.has(IDS) {
             return Ok(None);
         }
-        let text = String::from_utf8(reader.read(IDS)?).map_err(|_| reader.corrupt(IDS, "it is not UTF-8"))?;
+        let text =
+            String::from_utf8(reader.read(IDS)?).map_err(|_| reader.corrupt(IDS, "it is not UTF-8"))?;
         let mut map = Self::new();
         for (number, line) in text.lines().enumerate() {
             let id: String = serde_json::from_str(line)

@@ -57,7 +57,11 @@ pub trait VectorIndex: Send + Sync {
 pub trait VectorIndexMut: VectorIndex {
     /// Appends rows and returns their ids: all are added or none. `progress(done, total)` is called now and then,
     /// always from the calling thread.
-    fn add_with_progress(&mut self, vectors: Vectors<'_>, progress: &dyn Fn(usize, usize)) -> Result<Range<u32>>;
+    fn add_with_progress(
+        &mut self,
+        vectors: Vectors<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Range<u32>>;
 
     /// Appends rows and returns their ids: all are added or none.
     fn add(&mut self, vectors: Vectors<'_>) -> Result<Range<u32>> {

@@ -146,10 +146,13 @@ impl NegativeSelection {
     pub fn validate(&self) -> Result<()> {
         let bad = |key, got: String, remedy| Err(Error::BadConfig { key, got, remedy });
         if let Some(rank_max) = self.rank_max.filter(|rank_max| *rank_max <= self.rank_min) {
-            return bad("rank_max", rank_max.to_string(), "it lies above `rank_min`, which it does not include");
+            return bad(
+                "rank_max",
+                rank_max.to_string(),
+                "it lies above `rank_min`, which it does not include",
+            );
         }
-        let margins =
-            [("absolute_margin", self.absolute_margin), ("relative_margin", self.relative_margin)];
+        let margins = [("absolute_margin", self.absolute_margin), ("relative_margin", self.relative_margin)];
         for (key, margin) in margins {
             if let Some(margin) = margin.filter(|margin| !(margin.is_finite() && *margin >= 0.0)) {
                 return bad(key, margin.to_string(), "it is 0 or more; 0.05 is usual");
@@ -264,7 +267,8 @@ impl NegativeSelection {
             .map(|(at, hit)| {
                 let uniform = 1.0 - rng.random::<f64>();
                 let noise = -(-uniform.ln()).max(f64::MIN_POSITIVE).ln();
-                let weight = if temperature.is_finite() { f64::from(hit.score) / f64::from(temperature) } else { 0.0 };
+                let weight =
+                    if temperature.is_finite() { f64::from(hit.score) / f64::from(temperature) } else { 0.0 };
                 (weight + noise, at)
             })
             .collect();
@@ -402,7 +406,8 @@ mod tests {
         }
         assert!(serde_json::from_str::<NegativeSelection>(r#"{"rank_mni": 3}"#).is_err());
         let parsed: NegativeSelection =
-            serde_json::from_str(r#"{"sampling": {"softmax": {"temperature": 1.0}}, "positive": "max"}"#).unwrap();
+            serde_json::from_str(r#"{"sampling": {"softmax": {"temperature": 1.0}}, "positive": "max"}"#)
+                .unwrap();
         assert_eq!(parsed.positive, PositiveScore::Max);
     }
 }

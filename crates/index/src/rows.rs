@@ -150,7 +150,11 @@ impl Rows {
         let check = |(row, numbers): (usize, &[f32])| length(row, numbers, self.similarity);
         match self.similarity {
             Similarity::Dot => {
-                vectors.data().par_chunks_exact(self.dim).enumerate().try_for_each(|row| check(row).map(drop))?;
+                vectors
+                    .data()
+                    .par_chunks_exact(self.dim)
+                    .enumerate()
+                    .try_for_each(|row| check(row).map(drop))?;
                 Ok(Cow::Borrowed(vectors.data()))
             }
             Similarity::Cosine => {
@@ -251,9 +255,11 @@ impl Rows {
             }
             if ids.len() == per_slab || (id as usize + 1 == len && !ids.is_empty()) {
                 numbers.resize(ids.len() * dim, 0.0);
-                numbers.par_chunks_exact_mut(dim).zip(&ids).with_min_len(64).try_for_each(|(out, &id)| {
-                    self.copy(id as usize..id as usize + 1, out)
-                })?;
+                numbers
+                    .par_chunks_exact_mut(dim)
+                    .zip(&ids)
+                    .with_min_len(64)
+                    .try_for_each(|(out, &id)| self.copy(id as usize..id as usize + 1, out))?;
                 slab(SlabIds::List(&ids), &numbers)?;
                 ids.clear();
             }
@@ -358,7 +364,10 @@ mod tests {
         }
         assert!(matches!(bad(Cosine, F32, &[1.0, 2.0, 0.0, -0.0]), Error::ZeroVector { row: 1 }));
         assert!(matches!(bad(Dot, F32, &[1e30, 2.0]), Error::TooLarge { row: 0, precision: "f32", .. }));
-        assert!(matches!(bad(Dot, F16, &[1.0, 1.0, 7e4, 2.0]), Error::TooLarge { row: 1, precision: "f16", .. }));
+        assert!(matches!(
+            bad(Dot, F16, &[1.0, 1.0, 7e4, 2.0]),
+            Error::TooLarge { row: 1, precision: "f16", .. }
+        ));
         assert!(matches!(
             Rows::new(3, Dot, F32).unwrap().add(Vectors::new(&[1.0; 4], 2).unwrap()),
             Err(Error::Dimension { expected: 3, got: 2 })
@@ -369,12 +378,9 @@ mod tests {
 
     #[test]
     fn the_cosine_scales_extreme_rows_too() {
-        let rows = add(
-            Similarity::Cosine,
-            Precision::F32,
-            &[3.0, 4.0, 3e-30, 4e-30, 3e30, 4e30, 3e-44, 4e-44],
-        )
-        .unwrap();
+        let rows =
+            add(Similarity::Cosine, Precision::F32, &[3.0, 4.0, 3e-30, 4e-30, 3e30, 4e30, 3e-44, 4e-44])
+                .unwrap();
         for id in 0..3 {
             let row = rows.row(id).unwrap();
             assert!((row[0] - 0.6).abs() < 1e-6 && (row[1] - 0.8).abs() < 1e-6, "{row:?}");

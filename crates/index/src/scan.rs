@@ -14,7 +14,12 @@ const QUERY_BLOCK: usize = 64;
 const ROW_BLOCK_BYTES: usize = 384 << 10;
 
 /// The best `k` rows for each query. `queries` are prepared: whole rows, checked and scaled.
-pub(crate) fn scan(rows: &Rows, queries: &[f32], k: usize, filter: Option<&IdFilter>) -> Result<Vec<Vec<Hit>>> {
+pub(crate) fn scan(
+    rows: &Rows,
+    queries: &[f32],
+    k: usize,
+    filter: Option<&IdFilter>,
+) -> Result<Vec<Vec<Hit>>> {
     let dim = rows.dim();
     let k = k.min(rows.len());
     let mut best = vec![TopK::new(k); queries.len() / dim];
@@ -36,27 +41,29 @@ fn scan_slab(ids: SlabIds<'_>, slab: &[f32], queries: &[f32], dim: usize, best: 
     let parts = if query_blocks >= 4 * rayon::current_num_threads() { 1 } else { wanted };
     let per_part = n_rows.div_ceil(parts).next_multiple_of(per_block).max(per_block);
 
-    best.par_chunks_mut(QUERY_BLOCK).zip(queries.par_chunks(QUERY_BLOCK * dim)).for_each(|(best, queries)| {
-        if per_part >= n_rows {
-            scan_part(ids, 0, slab, queries, dim, per_block, best);
-            return;
-        }
-        let k: Vec<TopK> = best.iter().map(TopK::emptied).collect();
-        let found: Vec<Vec<TopK>> = slab
-            .par_chunks(per_part * dim)
-            .enumerate()
-            .map(|(part, rows)| {
-                let mut best = k.clone();
-                scan_part(ids, part * per_part, rows, queries, dim, per_block, &mut best);
-                best
-            })
-            .collect();
-        for part in found {
-            for (best, part) in best.iter_mut().zip(part) {
-                best.merge(part);
+    best.par_chunks_mut(QUERY_BLOCK).zip(queries.par_chunks(QUERY_BLOCK * dim)).for_each(
+        |(best, queries)| {
+            if per_part >= n_rows {
+                scan_part(ids, 0, slab, queries, dim, per_block, best);
+                return;
             }
-        }
-    });
+            let k: Vec<TopK> = best.iter().map(TopK::emptied).collect();
+            let found: Vec<Vec<TopK>> = slab
+                .par_chunks(per_part * dim)
+                .enumerate()
+                .map(|(part, rows)| {
+                    let mut best = k.clone();
+                    scan_part(ids, part * per_part, rows, queries, dim, per_block, &mut best);
+                    best
+                })
+                .collect();
+            for part in found {
+                for (best, part) in best.iter_mut().zip(part) {
+                    best.merge(part);
+                }
+            }
+        },
+    );
 }
 
 /// One thread's share: a few queries against consecutive rows of a slab, the first of which is row `first` of it.

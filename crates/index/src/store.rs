@@ -49,7 +49,12 @@ pub(crate) struct FileSum {
 }
 
 impl Manifest {
-    pub(crate) fn new(kind: IndexKind, rows: &Rows, requested: IndexConfig, actual: serde_json::Value) -> Self {
+    pub(crate) fn new(
+        kind: IndexKind,
+        rows: &Rows,
+        requested: IndexConfig,
+        actual: serde_json::Value,
+    ) -> Self {
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -96,7 +101,8 @@ impl Writer {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
         let file = fs_err::File::create(self.temp.path().join(name))?;
-        let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 };
+        let mut out =
+            Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 };
         write(&mut out)?;
         let sum = FileSum { bytes: out.bytes, crc32: out.crc.finalize() };
         let file = out.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
@@ -186,7 +192,8 @@ impl Reader {
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         }
         let text = fs_err::read_to_string(&path)?;
-        let corrupt = |error: serde_json::Error| Error::Corrupt { path: path.clone(), problem: error.to_string() };
+        let corrupt =
+            |error: serde_json::Error| Error::Corrupt { path: path.clone(), problem: error.to_string() };
         // Format and version first: another version may have other fields.
         let value: serde_json::Value = serde_json::from_str(&text).map_err(corrupt)?;
         if value["format"] != FORMAT {
@@ -217,7 +224,11 @@ impl Reader {
     }
 
     fn sum(&self, name: &str) -> Result<FileSum> {
-        self.manifest.files.get(name).copied().ok_or_else(|| self.corrupt(MANIFEST, format!("names no {name}")))
+        self.manifest
+            .files
+            .get(name)
+            .copied()
+            .ok_or_else(|| self.corrupt(MANIFEST, format!("names no {name}")))
     }
 
     /// A whole file, compared with its checksum.

@@ -67,7 +67,11 @@ impl HnswConfig {
             return bad("level_scale", self.level_scale.to_string(), "it lies between 0.2 and 1");
         }
         if self.level_scale != 1.0 && self.builder != HnswBuilder::Native {
-            return bad("level_scale", self.level_scale.to_string(), "set `builder = \"native\"` to change it");
+            return bad(
+                "level_scale",
+                self.level_scale.to_string(),
+                "set `builder = \"native\"` to change it",
+            );
         }
         Ok(())
     }

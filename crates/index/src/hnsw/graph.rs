@@ -220,7 +220,13 @@ impl Graph {
     }
 
     /// The nearest row that a greedy walk from the entry finds, on layer `to` or from above it.
-    pub(crate) fn descend(&self, space: Space<'_>, query: Query<'_>, to: usize, scratch: &mut Scratch) -> Option<Hit> {
+    pub(crate) fn descend(
+        &self,
+        space: Space<'_>,
+        query: Query<'_>,
+        to: usize,
+        scratch: &mut Scratch,
+    ) -> Option<Hit> {
         let entry = self.entry?;
         let mut scores = std::mem::take(&mut scratch.scores);
         space.scores(query, &[entry], &mut scores);

@@ -71,7 +71,11 @@ fn insert_batch(
             .clone()
             .into_par_iter()
             .with_min_len(4)
-            .map(|id| with_scratch(pool, |scratch| neighbours(graph, space, id, batch.start, levels, config, scratch)))
+            .map(|id| {
+                with_scratch(pool, |scratch| {
+                    neighbours(graph, space, id, batch.start, levels, config, scratch)
+                })
+            })
             .collect()
     };
 
