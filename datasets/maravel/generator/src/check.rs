@@ -54,6 +54,7 @@ pub fn problems(data: &Dataset) -> Vec<String> {
     let mut out = Vec::new();
     passages_sound(data, &mut out);
     questions_sound(data, &mut out);
+    descriptions_sound(data, &mut out);
     for (gold, other) in accidental(&data.world, &data.passages) {
         let ids = (&data.passages[gold].id, &data.passages[other].id);
         out.push(format!("{} may state a fact of {}", ids.1, ids.0));
@@ -126,6 +127,50 @@ fn questions_sound(data: &Dataset, out: &mut Vec<String>) {
             out.push(format!("{id}: {} question, name given: {names_it}: {}", question.style, question.text));
         }
     }
+}
+
+/// A described entity must be the only one that fits. The descriptions are read back from the questions' texts:
+/// no other entity of the kind may have as many facts whose clauses the question contains.
+fn descriptions_sound(data: &Dataset, out: &mut Vec<String>) {
+    let mut clauses: HashMap<usize, Vec<(usize, Vec<String>)>> = HashMap::new();
+    for passage in &data.passages {
+        for fact in &passage.facts {
+            let who = &prose::aspect_of(&data.world, passage).relations[fact.relation].who;
+            let told = who.iter().map(|clause| prose::tidy(&clause.replace("{v}", &fact.value))).collect();
+            let kind = data.world.entities[passage.entity].kind;
+            clauses.entry(kind).or_default().push((passage.entity, told));
+        }
+    }
+    for question in data.questions.iter().filter(|q| ["described", "two-fact"].contains(&q.style)) {
+        let gold = data.passages[question.gold[0]].entity;
+        let kind = data.world.entities[gold].kind;
+        let mut fits: HashMap<usize, usize> = HashMap::new();
+        for (entity, told) in &clauses[&kind] {
+            if told.iter().any(|clause| holds(&question.text, clause)) {
+                *fits.entry(*entity).or_insert(0) += 1;
+            }
+        }
+        let text = question.text.to_lowercase();
+        for (index, entity) in data.world.entities.iter().enumerate() {
+            if holds(&text, &names::bare(&entity.alias).to_lowercase()) {
+                *fits.entry(index).or_insert(0) += 1;
+            }
+        }
+        let best = fits.get(&gold).copied().unwrap_or(0);
+        if best == 0 || fits.iter().any(|(&entity, &count)| entity != gold && count >= best) {
+            out.push(format!(
+                "{}: the description does not fit one entity alone: {}",
+                question.id, question.text
+            ));
+        }
+    }
+}
+
+/// Whether the dataset card carries the current table.
+pub fn card_problem(data: &Dataset, card: &str) -> Option<String> {
+    let report = report(data);
+    let stale = report.lines().filter(|line| line.starts_with('|')).find(|line| !card.contains(line))?;
+    Some(format!("README.md lacks the line `{stale}`; copy the table that this program prints"))
 }
 
 /// Whether `text` contains `phrase` between word boundaries.

@@ -35,6 +35,8 @@ fn main() -> ExitCode {
     let mut problems = check::problems(&data);
     if only_check {
         problems.extend(files::differences(&data, &root));
+        let card = std::fs::read_to_string(root.join("README.md")).unwrap_or_default();
+        problems.extend(check::card_problem(&data, &card));
     } else if let Err(error) = files::write(&data, &root) {
         problems.push(format!("{}: {error}", root.display()));
     }
