@@ -42,8 +42,8 @@ impl IdFilter {
 
     /// How many of the rows `0..len` may come back.
     pub fn count_allowed(&self, len: usize) -> usize {
-        let beyond =
-            len.div_ceil(64) < self.bits.len() || (len % 64 != 0 && len.div_ceil(64) == self.bits.len());
+        let beyond = len.div_ceil(64) < self.bits.len()
+            || (!len.is_multiple_of(64) && len.div_ceil(64) == self.bits.len());
         let listed = if beyond {
             let whole: usize = self.bits[..len / 64].iter().map(|w| w.count_ones() as usize).sum();
             let last = self.bits.get(len / 64).copied().unwrap_or(0) & ((1u64 << (len % 64)) - 1);

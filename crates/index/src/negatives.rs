@@ -163,15 +163,15 @@ impl NegativeSelection {
                 return bad(key, "nan".to_owned(), "it is a number");
             }
         }
-        if let (Some(min), Some(max)) = (self.min_score, self.max_score) {
-            if min > max {
-                return bad("min_score", min.to_string(), "it is at most `max_score`");
-            }
+        if let (Some(min), Some(max)) = (self.min_score, self.max_score)
+            && min > max
+        {
+            return bad("min_score", min.to_string(), "it is at most `max_score`");
         }
-        if let Sampling::Softmax(SoftmaxSampling { temperature }) = self.sampling {
-            if !(temperature.is_finite() && temperature > 0.0) {
-                return bad("sampling.softmax.temperature", temperature.to_string(), "it is above 0");
-            }
+        if let Sampling::Softmax(SoftmaxSampling { temperature }) = self.sampling
+            && !(temperature.is_finite() && temperature > 0.0)
+        {
+            return bad("sampling.softmax.temperature", temperature.to_string(), "it is above 0");
         }
         Ok(())
     }

@@ -64,10 +64,10 @@ impl TopK {
     fn push_slow(&mut self, hit: Hit) {
         if self.heap.len() < self.k {
             self.heap.push(Worst(hit));
-        } else if let Some(mut worst) = self.heap.peek_mut() {
-            if compare(&hit, &worst.0) == Ordering::Greater {
-                *worst = Worst(hit);
-            }
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && compare(&hit, &worst.0) == Ordering::Greater
+        {
+            *worst = Worst(hit);
         }
         if self.heap.len() == self.k {
             self.floor = self.heap.peek().map_or(f32::INFINITY, |worst| worst.0.score);

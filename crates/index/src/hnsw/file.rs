@@ -76,7 +76,7 @@ fn parse(bytes: &[u8], expected: usize) -> Result<Graph, String> {
             links.clear();
             for _ in 0..count {
                 let link = number(&mut rest)?;
-                if !levels.get(link as usize).is_some_and(|level| usize::from(*level) >= layer) {
+                if levels.get(link as usize).is_none_or(|level| usize::from(*level) < layer) {
                     return Err(format!("row {id} links to {link} on layer {layer}"));
                 }
                 links.push(link);

@@ -98,6 +98,22 @@ impl HnswIndex {
         links
     }
 
+    /// Links every row that an audit missed from the nearest row that its search did find, and returns how many links
+    /// that took. A later audit says whether it was enough; rows are missed only where many lie close together.
+    pub fn mend(&mut self, audit: &SelfAudit) -> usize {
+        let mut links = 0;
+        let ef = self.config.ef_search;
+        let rows = self.len();
+        for &id in audit.missed.iter().filter(|&&id| (id as usize) < rows) {
+            let space = self.space();
+            let found = with_scratch(&self.pool, |scratch| {
+                self.graph.search(space, space.point(id), ef, |other| other != id, scratch)
+            });
+            links += usize::from(found.iter().any(|near| self.graph.add_link(near.id, 0, id)));
+        }
+        links
+    }
+
     /// Whether a search for a row returns it, or something as near (a duplicate). In the space in which rows have one
     /// length, nothing is nearer to a row than itself.
     fn finds(&self, id: u32, ef: usize) -> bool {
