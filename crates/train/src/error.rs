@@ -1,0 +1,65 @@
+//! The crate's error type.
+
+use std::path::PathBuf;
+
+/// What can go wrong around a training loop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// libtorch, weights.
+    #[error(transparent)]
+    Torch(#[from] ragduet_torch::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A JSON file that does not parse.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A config that does not parse; the message points at the place.
+    #[error("{origin}: {message}")]
+    Config {
+        /// The file or the `--set`.
+        origin: String,
+        /// The parser's message.
+        message: String,
+    },
+    /// A run folder that is taken.
+    #[error("{path}: {why}")]
+    RunDir {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A checkpoint that is not what its manifest says.
+    #[error("{path}: damaged checkpoint ({why})")]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        why: String,
+    },
+    /// NaN or infinity where a number is needed.
+    #[error(
+        "{what} is {value} at step {step} (learning rate {lr:.3e}); lower the learning rate, train with precision \
+         fp32, or clip gradients harder. The last complete checkpoint is kept"
+    )]
+    NotFinite {
+        /// The loss or the gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The optimiser step.
+        step: u64,
+        /// The learning rate then.
+        lr: f64,
+    },
+}
+
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,136 @@
+//! Which parameters train, how fast, and with how much decay: rules over names.
+
+use crate::{ScheduleConfig, Warmup};
+use ragduet_torch::optim::{AdamWOptions, GroupRule};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The optimiser, AdamW.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Base learning rate, the highest of the schedule.
+    pub lr: f64,
+    /// Decoupled weight decay; biases and norms have none.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Each layer learns this much slower than the one above it; 1: all alike.
+    pub layer_decay: f64,
+    /// Learning rate of new parts behind the encoder (projection, temperature); absent: `lr`.
+    pub head_lr: Option<f64>,
+    /// What follows the warm-up.
+    pub schedule: ScheduleConfig,
+    /// How the learning rate rises.
+    pub warmup: Warmup,
+    /// Gradients are scaled down to this norm; 0: never.
+    pub max_grad_norm: f64,
+    /// Names of parameters that do not train; `*` stands for anything.
+    pub freeze: Vec<String>,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            lr: 2e-5,
+            weight_decay: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            layer_decay: 1.0,
+            head_lr: None,
+            schedule: ScheduleConfig::default(),
+            warmup: Warmup::default(),
+            max_grad_norm: 1.0,
+            freeze: Vec::new(),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// The moments' settings.
+    pub fn adamw(&self) -> AdamWOptions {
+        AdamWOptions { beta1: self.beta1, beta2: self.beta2, eps: self.eps }
+    }
+
+    /// The rule of a parameter. `depth`: 0 for embeddings, 1..=`layers` for layers, `None` for a head.
+    pub fn rule(&self, name: &str, depth: Option<usize>, layers: usize) -> GroupRule {
+        let lr_scale = match depth {
+            None => self.head_lr.map_or(1.0, |lr| if self.lr > 0.0 { lr / self.lr } else { 1.0 }),
+            // The top layer learns at the full rate.
+            Some(d) => self.layer_decay.powi(layers.saturating_sub(d) as i32),
+        };
+        GroupRule { lr_scale, weight_decay: if decays(name) { self.weight_decay } else { 0.0 } }
+    }
+}
+
+/// Biases and the weights of norms are not decayed.
+fn decays(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let in_norm = lower.rsplit('.').nth(1).is_some_and(|part| part.contains("norm"));
+    !(lower.ends_with("bias") || in_norm || lower.ends_with("log_scale"))
+}
+
+/// Whether any pattern names this parameter.
+pub fn is_frozen(name: &str, patterns: &[String]) -> bool {
+    patterns.iter().any(|p| matches_pattern(p, name))
+}
+
+/// `*` matches any run of characters; without one the pattern also matches as a dotted prefix.
+pub fn matches_pattern(pattern: &str, name: &str) -> bool {
+    if !pattern.contains('*') {
+        return name == pattern || name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));
+    }
+    let mut parts = pattern.split('*');
+    let Some(rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut rest = rest;
+    let parts: Vec<&str> = parts.collect();
+    let (last, middle) = parts.split_last().map_or(("", &[][..]), |(l, m)| (*l, m));
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let yes = [
+            ("embeddings", "embeddings.word_embeddings.weight"),
+            ("embeddings.*", "embeddings.LayerNorm.bias"),
+            ("encoder.layer.0.*", "encoder.layer.0.output.dense.weight"),
+            ("*.bias", "a.b.bias"),
+            ("*layer.*.output*", "encoder.layer.3.output.dense.weight"),
+        ];
+        let no = [("embeddings", "embeddings2.x"), ("encoder.layer.1.*", "encoder.layer.11.x"), ("*.bias", "a.weight")];
+        assert!(yes.iter().all(|(p, n)| matches_pattern(p, n)));
+        assert!(!no.iter().any(|(p, n)| matches_pattern(p, n)));
+    }
+
+    #[test]
+    fn rules() {
+        let c = OptimizerConfig { layer_decay: 0.5, head_lr: Some(2e-4), ..OptimizerConfig::default() };
+        let rule = |n, d| c.rule(n, d, 3);
+        assert_eq!(rule("encoder.layer.2.output.dense.weight", Some(3)).lr_scale, 1.0);
+        assert_eq!(rule("embeddings.word_embeddings.weight", Some(0)).lr_scale, 0.125);
+        assert!((rule("dense.linear.weight", None).lr_scale - 10.0).abs() < 1e-9);
+        for (name, wd) in [
+            ("encoder.layer.0.output.LayerNorm.weight", 0.0),
+            ("layers.0.mlp_norm.weight", 0.0),
+            ("x.bias", 0.0),
+            ("layers.0.mlp.Wi.weight", 0.01),
+        ] {
+            assert_eq!(rule(name, Some(1)).weight_decay, wd, "{name}");
+        }
+    }
+}
