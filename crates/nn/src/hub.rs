@@ -114,9 +114,15 @@ fn cache() -> Cache {
     }
 }
 
-fn offline() -> bool {
+/// Whether the hub must not be asked (`HF_HUB_OFFLINE`).
+pub fn offline() -> bool {
     std::env::var("HF_HUB_OFFLINE")
         .is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+}
+
+/// Where downloaded models lie.
+pub fn cache_dir() -> PathBuf {
+    cache().path().clone()
 }
 
 fn has_weights(dir: &Path) -> bool {

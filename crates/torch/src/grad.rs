@@ -2,7 +2,9 @@
 //! gradient caching and recomputation share.
 
 use crate::rng::RngState;
-use crate::{Device, Result, Tensor, ffi, no_grad};
+use crate::{Device, Error, Tensor, ffi, no_grad};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Backward from `outputs`, each with its incoming gradient; gradients accumulate in the leaves.
 pub fn backward(outputs: &[Tensor], grads: &[Tensor]) -> Result<()> {
@@ -24,7 +26,10 @@ pub struct Replay {
 
 impl Replay {
     /// Runs `f` without a graph and remembers the generator state it started from.
-    pub fn forward(device: Device, f: impl FnOnce() -> Result<Tensor>) -> Result<(Tensor, Self)> {
+    pub fn forward<E: From<Error>>(
+        device: Device,
+        f: impl FnOnce() -> Result<Tensor, E>,
+    ) -> Result<(Tensor, Self), E> {
         let rng = RngState::get(device)?;
         let _guard = no_grad();
         Ok((f()?.detach(), Self { rng, device }))
@@ -32,12 +37,16 @@ impl Replay {
 
     /// Runs `f` again with a graph and backpropagates `grad`, the gradient of the loss at its output. The
     /// generators are left as they were before the call.
-    pub fn backward(self, grad: &Tensor, f: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+    pub fn backward<E: From<Error>>(
+        self,
+        grad: &Tensor,
+        f: impl FnOnce() -> Result<Tensor, E>,
+    ) -> Result<(), E> {
         let after = RngState::get(self.device)?;
         self.rng.set()?;
         let out = f();
         after.set()?;
-        backward(&[out?], &[grad.shallow_clone()])
+        Ok(backward(&[out?], &[grad.shallow_clone()])?)
     }
 }
 
@@ -89,7 +98,7 @@ mod tests {
         crate::rng::seed(1);
         let w = leaf(&[8, 8]);
         let x = Tensor::randn([5, 8], (Kind::Float, Device::Cpu));
-        let f = || Ok(x.matmul(&w).dropout(0.3, true).tanh());
+        let f = || Ok::<_, Error>(x.matmul(&w).dropout(0.3, true).tanh());
         let start = RngState::get(Device::Cpu).unwrap();
         let plain = f().unwrap();
         plain.square().sum(Kind::Float).backward();

@@ -15,7 +15,7 @@ pub mod precision;
 pub mod rng;
 pub mod weights;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, is_oom};
 pub use params::{Init, LoadReport, Param, ParamBuilder, ParamStore};
 pub use precision::{Compute, Precision};
 pub use tch::{Device, IndexOp, Kind, Tensor};

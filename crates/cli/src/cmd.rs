@@ -1,0 +1,12 @@
+//! One file per command.
+
+pub mod data;
+pub mod doctor;
+pub mod encode;
+pub mod eval;
+pub mod index;
+pub mod info;
+pub mod mine;
+pub mod quickstart;
+pub mod search;
+pub mod train;

@@ -1,0 +1,73 @@
+//! `ragduet data convert|stats|formats`.
+
+use crate::common::{self, ReadArgs};
+use anyhow::Result;
+use ragduet_data::{Format, convert, dataset_stats};
+use std::path::PathBuf;
+
+/// Arguments of `data`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Read one format, write another.
+    ///
+    /// Example: ragduet data convert squad.json --to triplets.jsonl.zst
+    Convert {
+        /// File or directory to read.
+        from: PathBuf,
+        /// File or directory to write.
+        #[arg(long)]
+        to: PathBuf,
+        /// Format to write, where its name does not show it.
+        #[arg(long)]
+        to_format: Option<Format>,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Counts, lengths, duplicates, overlap between splits.
+    ///
+    /// Example: ragduet data stats scifact --json
+    Stats {
+        /// File or directory to read.
+        path: PathBuf,
+        #[command(flatten)]
+        read: ReadArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The formats that are read and written.
+    Formats,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        match self.what {
+            What::Convert { from, to, to_format, read } => {
+                let format = to_format.map_or_else(|| Format::detect(&to), Ok)?;
+                let bad = read.bad_rows();
+                let counts = convert(&from, &read.options(), &to, format, &bad)?;
+                common::report_bad_rows(&bad);
+                println!("{}: {counts}", to.display());
+            }
+            What::Stats { path, read, json } => {
+                let bad = read.bad_rows();
+                let stats = dataset_stats(&path, &read.options(), &bad)?;
+                common::report_bad_rows(&bad);
+                if json {
+                    common::print_json(&stats)?;
+                } else {
+                    println!("{stats}");
+                }
+            }
+            What::Formats => Format::NAMES.iter().for_each(|n| println!("{n}")),
+        }
+        Ok(())
+    }
+}

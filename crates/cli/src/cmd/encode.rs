@@ -1,0 +1,97 @@
+//! `ragduet encode`: texts in, embeddings out.
+
+use crate::common::{self, ModelArgs, ReadArgs, counter};
+use crate::common::npy::NpyWriter;
+use anyhow::{Context, Result};
+use ragduet_data::read_corpus;
+use ragduet_retriever::{Side, encode_stream};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+
+/// Arguments of `encode`.
+///
+/// Writes a folder: `embeddings.npy` ([texts, dim], numpy reads it), `ids.jsonl` (one JSON string a line, in the
+/// same order) and `meta.json`. The input is streamed, so it may be larger than memory.
+///
+/// Example: ragduet encode -m runs/x/best -i corpus.jsonl.gz -o embeddings
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Corpus: a BEIR directory, or a file of passages (JSON Lines, Parquet, TSV, plain text; also .gz and .zst).
+    #[arg(short, long)]
+    input: PathBuf,
+    /// Folder to write.
+    #[arg(short, long)]
+    out: PathBuf,
+    /// What the texts are: `passage` or `query` (the prompt and the length limit differ).
+    #[arg(long, default_value = "passage", value_parser = ["passage", "query"])]
+    side: String,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let model = self.model.load()?;
+        let side = if self.side == "query" { Side::Query } else { Side::Passage };
+        let bad = self.read.bad_rows();
+        let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
+        fs_err::create_dir_all(&self.out)?;
+        let mut npy = NpyWriter::create(&self.out.join("embeddings.npy"), model.dim() as usize)?;
+        let mut ids = BufWriter::new(fs_err::File::create(self.out.join("ids.jsonl"))?);
+        // The reader runs on another thread; ids come back over a channel, in order.
+        let (send, receive) = channel();
+        let texts = corpus.map(move |p| {
+            let p = p?;
+            // The receiver lives as long as this function: sending fails only when encoding has stopped already.
+            let _ = send.send(p.id.clone());
+            Ok(p.full_text())
+        });
+        let bar = counter("encoding", None, quiet);
+        let started = std::time::Instant::now();
+        let mut tokens = 0;
+        let dim = model.dim() as usize;
+        let done = encode_stream(
+            &model,
+            side,
+            texts,
+            &self.model.encode_settings(),
+            &mut |n, t| {
+                bar.set_position(n);
+                tokens = t;
+            },
+            |rows| {
+                npy.write(rows)?;
+                for id in receive.try_iter().take(rows.len() / dim) {
+                    serde_json::to_writer(&mut ids, &id).map_err(std::io::Error::from)?;
+                    ids.write_all(b"\n")?;
+                }
+                Ok(())
+            },
+        )?;
+        ids.flush().context("cannot write ids.jsonl")?;
+        npy.finish()?;
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        let meta = serde_json::json!({
+            "model": self.model.model, "side": self.side, "texts": done, "dim": dim,
+            "similarity": model.settings.similarity, "max_query_tokens": model.settings.max_query_tokens,
+            "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
+        });
+        let text = serde_json::to_vec_pretty(&meta)?;
+        ragduet_torch::weights::write_atomic(&self.out.join("meta.json"), &text)?;
+        common::report_bad_rows(&bad);
+        println!(
+            "{}: {done} texts, {tokens} tokens in {seconds:.1} s ({:.1} texts/s, {:.0} tokens/s, {})",
+            self.out.display(),
+            done as f64 / seconds,
+            tokens as f64 / seconds,
+            model.compute
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! `ragduet info`.
+
+use crate::common;
+use anyhow::Result;
+use ragduet_index::{IdMap, open};
+use ragduet_torch::weights::Weights;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `info`.
+///
+/// Example: ragduet info runs/covid/best
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model folder, an index folder or a run folder.
+    path: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let dir = &self.path;
+        let facts = if dir.join("index.json").is_file() {
+            index(dir)?
+        } else if dir.join("environment.json").is_file() {
+            run(dir)?
+        } else if dir.join("config.json").is_file() || dir.join("modules.json").is_file() {
+            model(dir)?
+        } else {
+            anyhow::bail!("{}: neither a model (config.json), an index (index.json) nor a run (environment.json)", dir.display());
+        };
+        if self.json {
+            return common::print_json(&facts);
+        }
+        if let Some(map) = facts.as_object() {
+            for (k, v) in map {
+                let text = v.as_str().map_or_else(|| v.to_string(), str::to_string);
+                println!("{k:<18} {text}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_json(path: &Path) -> Value {
+    fs_err::read(path).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(Value::Null)
+}
+
+fn model(dir: &Path) -> Result<Value> {
+    let config = read_json(&dir.join("config.json"));
+    let weights = Weights::open_dir(dir);
+    let parameters = weights.as_ref().map_or(Value::Null, |w| {
+        w.names().filter_map(|n| w.shape(n)).map(|s| s.iter().product::<i64>()).sum::<i64>().into()
+    });
+    let modules = read_json(&dir.join("modules.json"));
+    let list: Vec<&str> = modules
+        .as_array()
+        .map(|m| m.iter().filter_map(|m| m["type"].as_str()?.rsplit('.').next()).collect())
+        .unwrap_or_default();
+    let sentence = read_json(&dir.join("sentence_bert_config.json"));
+    let st = read_json(&dir.join("config_sentence_transformers.json"));
+    let first = |keys: &[&str]| keys.iter().map(|k| &config[*k]).find(|v| !v.is_null()).cloned().unwrap_or(Value::Null);
+    Ok(json!({
+        "kind": "model", "architecture": config["model_type"], "parameters": parameters,
+        "hidden size": first(&["hidden_size", "dim"]), "layers": first(&["num_hidden_layers", "n_layers"]),
+        "heads": first(&["num_attention_heads", "n_heads"]), "vocabulary": config["vocab_size"],
+        "modules": list, "longest text": sentence["max_seq_length"], "similarity": st["similarity_fn_name"],
+        "prompts": st["prompts"],
+    }))
+}
+
+fn index(dir: &Path) -> Result<Value> {
+    let index = open(dir)?;
+    let ids = IdMap::open(dir)?.map(|m| m.len());
+    Ok(json!({
+        "kind": format!("index, {:?}", index.kind()).to_lowercase(), "vectors": index.len(), "dimensions": index.dim(),
+        "similarity": index.similarity(), "ids": ids, "source": read_json(&dir.join("source.json")),
+        "checksums": "good",
+    }))
+}
+
+fn run(dir: &Path) -> Result<Value> {
+    let environment = read_json(&dir.join("environment.json"));
+    let metrics = fs_err::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
+    let last = metrics.lines().rev().find_map(|l| serde_json::from_str::<Value>(l).ok());
+    let mut checkpoints: Vec<String> = fs_err::read_dir(dir.join("checkpoints"))
+        .map(|d| d.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    checkpoints.sort();
+    Ok(json!({
+        "kind": "run", "environment": environment, "records": metrics.lines().count(), "last record": last,
+        "checkpoints": checkpoints, "best": read_json(&dir.join("best.json")),
+    }))
+}

@@ -1,0 +1,121 @@
+//! `ragduet mine`.
+
+use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
+use anyhow::Result;
+use ragduet_data::{BeirOptions, Format, RetrievalExample, TrainingSet, read_examples, write_examples};
+use ragduet_index::negatives::NegativeSelection;
+use ragduet_retriever::mining::{MiningConfig, MiningIndex, mine};
+use std::path::PathBuf;
+
+/// Arguments of `mine`.
+///
+/// Reads training data, ranks its passages (for a BEIR directory the whole corpus) for every query, and writes the
+/// examples with the chosen negatives and the model's scores.
+///
+/// Example: ragduet mine -m model --data scifact -o mined.jsonl --count 5 --rank-min 2 --relative-margin 0.05
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Training data: a BEIR directory or a file of examples.
+    #[arg(long)]
+    data: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// File to write (JSON Lines or Parquet; .gz and .zst compress).
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Negatives per query.
+    #[arg(long, default_value_t = NegativeSelection::default().count)]
+    count: usize,
+    /// First rank, from 0, that may be taken.
+    #[arg(long, default_value_t = NegativeSelection::default().rank_min)]
+    rank_min: usize,
+    /// Rank that the window ends before.
+    #[arg(long)]
+    rank_max: Option<usize>,
+    /// Negatives score at most this.
+    #[arg(long)]
+    max_score: Option<f32>,
+    /// Negatives score less than the positive by at least this.
+    #[arg(long)]
+    absolute_margin: Option<f32>,
+    /// Negatives score less than the positive by at least this share of its score (0.05: at most 95 % of it).
+    #[arg(long)]
+    relative_margin: Option<f32>,
+    /// Draw evenly from those that pass instead of taking the best-ranked.
+    #[arg(long)]
+    uniform: bool,
+    /// Seed of the draw.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// auto, exact or hnsw.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "exact", "hnsw"])]
+    index: String,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        use ragduet_index::negatives::Sampling;
+        let format = Format::detect(&self.out)?;
+        if !matches!(format, Format::Jsonl | Format::Parquet) {
+            return Err(Usage(format!("{}: give a .jsonl or .parquet file", self.out.display())).into());
+        }
+        let model = self.model.load()?;
+        let bad = self.read.bad_rows();
+        let options = self.read.options();
+        let from = options.format.map_or_else(|| Format::detect(&self.data), Ok)?;
+        let set = if from == Format::Beir {
+            let split = options.split.as_deref().unwrap_or("train");
+            TrainingSet::from_beir(&self.data, split, BeirOptions { whole_corpus: true }, &bad)?
+        } else {
+            TrainingSet::from_examples(read_examples(&self.data, &options, &bad)?)?
+        };
+        common::report_bad_rows(&bad);
+        let config = MiningConfig {
+            index: match self.index.as_str() {
+                "exact" => MiningIndex::Exact,
+                "hnsw" => MiningIndex::Hnsw,
+                _ => MiningIndex::Auto,
+            },
+            select: NegativeSelection {
+                count: self.count,
+                rank_min: self.rank_min,
+                rank_max: self.rank_max,
+                max_score: self.max_score,
+                absolute_margin: self.absolute_margin,
+                relative_margin: self.relative_margin,
+                sampling: if self.uniform { Sampling::Uniform } else { Sampling::Top },
+                seed: self.seed,
+                ..NegativeSelection::default()
+            },
+            ..MiningConfig::default()
+        };
+        let bar = counter("encoding passages", Some(set.passages().len() as u64), quiet);
+        let (mined, report) =
+            mine(&model, &set, &config, 0, &self.model.encode_settings(), &mut |n, _| bar.set_position(n))?;
+        bar.finish_and_clear();
+        let passage = |p: u32| set.passages()[p as usize].clone();
+        let examples = set.items().iter().map(|item| {
+            Ok(RetrievalExample {
+                query: set.queries()[item.query as usize].clone(),
+                positives: item.positives.iter().map(|&p| passage(p)).collect(),
+                negatives: mined[item.query as usize].iter().map(|m| passage(m.passage)).collect(),
+                scores: None,
+                answers: item.answers.clone(),
+            })
+        });
+        let counts = write_examples(&self.out, format, examples)?;
+        if self.json {
+            common::print_json(&report)
+        } else {
+            println!("{report}\n{}: {counts}", self.out.display());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `ragduet search`.
+
+use crate::cmd::index::{SOURCE_FILE, Source};
+use crate::common::{self, ModelArgs, Usage};
+use anyhow::{Context, Result};
+use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
+use ragduet_index::{IdMap, SearchParams, Vectors, open};
+use ragduet_retriever::{Side, encode_texts};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+/// Arguments of `search`.
+///
+/// Example: ragduet search --index corpus.idx "what causes it?" -k 5
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Index folder.
+    #[arg(long)]
+    index: PathBuf,
+    /// The questions; without any, one is read from each line of standard input.
+    questions: Vec<String>,
+    /// Passages per question.
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// HNSW: how widely to look, instead of the index's own setting.
+    #[arg(long)]
+    ef: Option<usize>,
+    /// Model, where it is not the one that the index was built with.
+    #[arg(short, long)]
+    model: Option<String>,
+    /// Corpus for showing texts, where it has moved.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// Where to run: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Compute precision: auto, fp32 or bf16.
+    #[arg(long, default_value = "auto")]
+    precision: ragduet_torch::Precision,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    question: String,
+    hits: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    id: String,
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let index = open(&self.index)?;
+        let ids = IdMap::open(&self.index)?;
+        let path = self.index.join(SOURCE_FILE);
+        let source: Option<Source> = match path.is_file() {
+            true => Some(serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?),
+            false => None,
+        };
+        let Some(model) = self.model.clone().or_else(|| source.as_ref().map(|s| s.model.clone())) else {
+            return Err(Usage("this index does not say which model made it; give --model".into()).into());
+        };
+        let args = ModelArgs {
+            model,
+            device: self.device.clone(),
+            precision: self.precision,
+            pooling: None,
+            max_query_tokens: None,
+            max_passage_tokens: None,
+            batch_tokens: ragduet_retriever::EncodeSettings::default().batch_tokens,
+        };
+        let model = args.load()?;
+        let questions = match self.questions.is_empty() {
+            true => std::io::stdin().lines().collect::<Result<Vec<_>, _>>()?,
+            false => self.questions.clone(),
+        };
+        if model.dim() as usize != index.dim() {
+            anyhow::bail!(
+                "the model gives {} numbers per text but the index holds {}: it was built with another model",
+                model.dim(),
+                index.dim()
+            );
+        }
+        let queries = encode_texts(&model, Side::Query, &questions, &args.encode_settings(), &mut |_, _| ())?;
+        let params = SearchParams { ef: self.ef, ..SearchParams::top(self.k) };
+        let hits = index.search(Vectors::new(&queries, index.dim())?, &params)?;
+        let name = |row: u32| {
+            ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string)
+        };
+        let mut found: Vec<Found> = questions
+            .into_iter()
+            .zip(hits)
+            .map(|(question, hits)| Found {
+                question,
+                hits: hits
+                    .into_iter()
+                    .map(|h| Line { id: name(h.id), score: h.score, title: None, text: None })
+                    .collect(),
+            })
+            .collect();
+        if let Some(corpus) = self.corpus.clone().or_else(|| source.and_then(|s| s.corpus)) {
+            if corpus.exists() {
+                add_texts(&mut found, &corpus)?;
+            } else if !quiet {
+                tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
+            }
+        }
+        if self.json {
+            return common::print_json(&found);
+        }
+        for f in &found {
+            println!("{}", f.question);
+            for (rank, h) in f.hits.iter().enumerate() {
+                println!("{:>4}. {:.4}  {}  {}", rank + 1, h.score, h.id, h.title.as_deref().unwrap_or(""));
+                if let Some(text) = &h.text {
+                    println!("      {}", shortened(text, 300));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match one_line.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &one_line[..at]),
+        None => one_line,
+    }
+}
+
+fn add_texts(found: &mut [Found], corpus: &std::path::Path) -> Result<()> {
+    let wanted: HashSet<String> = found.iter().flat_map(|f| f.hits.iter().map(|h| h.id.clone())).collect();
+    let bad = BadRows::new(BadRowPolicy::Fail);
+    let mut texts = HashMap::new();
+    for p in read_corpus(corpus, &ReadOptions::default(), &bad)? {
+        let p = p?;
+        if wanted.contains(&p.id) {
+            texts.insert(p.id.clone(), p);
+        }
+        if texts.len() == wanted.len() {
+            break;
+        }
+    }
+    for h in found.iter_mut().flat_map(|f| &mut f.hits) {
+        if let Some(p) = texts.get(&h.id) {
+            h.title.clone_from(&p.title);
+            h.text = Some(p.text.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `ragduet train`.
+
+use anyhow::Result;
+use ragduet_metrics::Evaluation;
+use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
+use ragduet_train::{RunDir, config};
+use std::path::PathBuf;
+
+/// Arguments of `train`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Train a dense retriever.
+    ///
+    /// Example: ragduet train retriever -c configs/retriever/covid-qa.toml --set optim.lr=3e-5 --out runs/covid
+    Retriever(Common),
+    /// Print the JSON schema of a config, for editors.
+    Schema,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The config (TOML). With --resume the run's own is used.
+    #[arg(short, long, required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Override a key: --set optim.lr=3e-5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The run folder; runs/<name of the config> if not given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go on with the run that is in the run folder.
+    #[arg(long)]
+    resume: bool,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        match self.what {
+            What::Retriever(c) => retriever(&c, quiet),
+            What::Schema => {
+                print!("{}", config::schema::<RetrieverConfig>());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn retriever(c: &Common, quiet: bool) -> Result<()> {
+    let out = match (&c.out, &c.config) {
+        (Some(out), _) => out.clone(),
+        (None, Some(config)) => PathBuf::from("runs").join(config.file_stem().unwrap_or_default()),
+        (None, None) => return Err(crate::common::Usage("--resume needs --out or --config".into()).into()),
+    };
+    let file = match &c.config {
+        Some(path) => path.clone(),
+        None => {
+            RunDir::config_of(&out)?;
+            out.join("config.toml")
+        }
+    };
+    let config: RetrieverConfig = config::load(&file, &c.set)?;
+    let options = RunOptions { out: out.clone(), resume: c.resume, quiet, stop_after: None };
+    let outcome = train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": outcome.step, "finished": outcome.finished, "model": outcome.model_dir,
+            "before": outcome.before.as_ref().map(|e| &e.mean), "best": outcome.best.as_ref().map(|e| &e.mean),
+            "pairs_per_second": outcome.pairs_per_second,
+        }));
+    }
+    report(&outcome);
+    Ok(())
+}
+
+fn report(o: &Outcome) {
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return;
+    }
+    print_table(&[("before", o.before.as_ref()), ("after", o.best.as_ref())]);
+    println!("{} steps, {:.1} pairs/s; model: {}", o.step, o.pairs_per_second, o.model_dir.display());
+}
+
+/// Measures as rows, systems as columns; those that were not measured are left out.
+pub fn print_table(columns: &[(&str, Option<&Evaluation>)]) {
+    let columns: Vec<(&str, &Evaluation)> = columns.iter().filter_map(|(n, e)| Some((*n, (*e)?))).collect();
+    let Some((_, first)) = columns.first() else { return };
+    let head: String = columns.iter().map(|(n, _)| format!("{n:>12}")).collect();
+    println!("{:<12}{head}", "");
+    for (m, _) in first.mean.iter() {
+        let row: String =
+            columns.iter().map(|(_, e)| format!("{:>12.4}", e.mean(m).unwrap_or(f64::NAN))).collect();
+        println!("{:<12}{row}", m.to_string());
+    }
+}

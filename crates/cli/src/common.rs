@@ -1,0 +1,215 @@
+//! What the commands share: logging, exit codes, models and data by the usual options, progress.
+
+pub mod npy;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ragduet_data::{BadRowPolicy, BadRows, Format, ReadOptions};
+use ragduet_retriever::st_dir::{self, Overrides};
+use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
+use ragduet_torch::{Precision, device};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A wrong setting or argument: exit code 2 instead of 1.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Sets logging up. `RAGDUET_LOG` overrides the flags, in the syntax of tracing's filter.
+pub fn start(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn,ragduet_retriever=info,ragduet_train=info,ragduet=info",
+        (_, 1) => "info,ragduet_retriever=debug,ragduet_train=debug,ragduet=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("RAGDUET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    // A panic is reported once, as the error it becomes.
+    std::panic::set_hook(Box::new(|info| tracing::debug!("{info}")));
+}
+
+/// Runs a command; a panic becomes an error that asks for a report.
+pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)) {
+        Ok(result) => result,
+        Err(payload) => {
+            let text = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            let first = text.lines().next().unwrap_or_default();
+            anyhow::bail!("internal error: {first}\nThis is a bug of ragduet; run again with -v and report what it prints")
+        }
+    }
+}
+
+/// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config.
+pub fn finish(result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if is_broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    let usage = error.chain().any(|e| {
+        e.is::<Usage>()
+            || matches!(
+                e.downcast_ref::<ragduet_retriever::Error>(),
+                Some(ragduet_retriever::Error::Config { .. })
+            )
+    });
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Which model, and on what it runs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// Model folder, or id on the Hugging Face hub (`org/name` or `org/name@revision`).
+    #[arg(short, long)]
+    pub model: String,
+    /// Where to run: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Compute precision: auto (bf16 where the device is faster with it), fp32 or bf16.
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
+    /// Pooling of a plain encoder whose folder does not say: mean, cls or last_token.
+    #[arg(long)]
+    pub pooling: Option<Pooling>,
+    /// Longest query in tokens, instead of the model's own limit.
+    #[arg(long)]
+    pub max_query_tokens: Option<usize>,
+    /// Longest passage in tokens, instead of the model's own limit.
+    #[arg(long)]
+    pub max_passage_tokens: Option<usize>,
+    /// Tokens per forward pass.
+    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens)]
+    pub batch_tokens: u64,
+}
+
+impl ModelArgs {
+    /// Loads the model.
+    pub fn load(&self) -> Result<BiEncoder> {
+        let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
+        let dir = ragduet_nn::hub::resolve(&self.model)?;
+        let overrides = Overrides {
+            pooling: self.pooling,
+            max_query_tokens: self.max_query_tokens,
+            max_passage_tokens: self.max_passage_tokens,
+            ..Overrides::default()
+        };
+        st_dir::load(&dir, device, self.precision.resolve(device), &overrides)
+            .with_context(|| format!("cannot load the model `{}`", self.model))
+    }
+
+    /// How texts are batched.
+    pub fn encode_settings(&self) -> EncodeSettings {
+        EncodeSettings { batch_tokens: self.batch_tokens, ..EncodeSettings::default() }
+    }
+}
+
+/// How a dataset is read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReadArgs {
+    /// Format of the data, where its name does not show it (`ragduet data formats` lists them).
+    #[arg(long)]
+    pub format: Option<Format>,
+    /// Split of a BEIR or MS MARCO directory.
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Corpus that ids in the examples point to.
+    #[arg(long)]
+    pub corpus: Option<PathBuf>,
+    /// Queries that ids in the examples point to.
+    #[arg(long)]
+    pub queries: Option<PathBuf>,
+    /// Move rows that cannot be used to this file (JSON Lines, with the reason) instead of stopping.
+    #[arg(long, value_name = "FILE")]
+    pub skip_bad_rows: Option<PathBuf>,
+}
+
+impl ReadArgs {
+    /// The readers' options.
+    pub fn options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.format,
+            split: self.split.clone(),
+            corpus: self.corpus.clone(),
+            queries: self.queries.clone(),
+        }
+    }
+
+    /// What happens to bad rows.
+    pub fn bad_rows(&self) -> BadRows {
+        bad_rows(self.skip_bad_rows.as_ref())
+    }
+}
+
+/// Stop at a bad row, or move it to a file.
+pub fn bad_rows(sidecar: Option<&PathBuf>) -> BadRows {
+    BadRows::new(match sidecar {
+        Some(path) => BadRowPolicy::Skip { sidecar: path.clone() },
+        None => BadRowPolicy::Fail,
+    })
+}
+
+/// Says what was skipped.
+pub fn report_bad_rows(bad: &BadRows) {
+    let report = bad.report();
+    if report.bad_rows() > 0 {
+        tracing::warn!("{report}");
+    }
+}
+
+/// A counter on a terminal; nothing elsewhere or when quiet.
+pub fn counter(what: &'static str, total: Option<u64>, quiet: bool) -> ProgressBar {
+    let bar = match total {
+        Some(n) => ProgressBar::new(n),
+        None => ProgressBar::no_length(),
+    };
+    let style = ProgressStyle::with_template("{msg} {human_pos}{len_note} {per_sec} {elapsed} eta {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("len_note", |s: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+            if let Some(n) = s.len() {
+                let _ = write!(w, "/{n}");
+            }
+        });
+    bar.set_style(style);
+    bar.set_message(what);
+    if quiet || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
+}
+
+/// Prints JSON for machines.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}

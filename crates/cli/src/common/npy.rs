@@ -1,0 +1,97 @@
+//! numpy's file format (version 1.0) for f32 matrices: written row by row, the count of rows filled in at the end.
+
+use anyhow::{Context, Result, bail};
+use fs_err::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const HEADER: usize = 128;
+
+/// Appends rows to `<path>`; the file appears under that name when [`NpyWriter::finish`] is called.
+#[derive(Debug)]
+pub struct NpyWriter {
+    file: BufWriter<File>,
+    path: PathBuf,
+    partial: PathBuf,
+    dim: usize,
+    rows: u64,
+}
+
+impl NpyWriter {
+    /// Starts a file of rows of `dim` numbers.
+    pub fn create(path: &Path, dim: usize) -> Result<Self> {
+        let partial = path.with_extension("npy.partial");
+        let mut file = BufWriter::new(File::create(&partial)?);
+        file.write_all(&[b' '; HEADER])?;
+        Ok(Self { file, path: path.into(), partial, dim, rows: 0 })
+    }
+
+    /// Appends whole rows.
+    pub fn write(&mut self, rows: &[f32]) -> std::io::Result<()> {
+        for x in rows {
+            self.file.write_all(&x.to_le_bytes())?;
+        }
+        self.rows += (rows.len() / self.dim) as u64;
+        Ok(())
+    }
+
+    /// Writes the header, syncs and renames.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.flush()?;
+        let mut file = self.file.into_inner().map_err(|e| e.into_error())?;
+        let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.rows, self.dim);
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend_from_slice(b"\x93NUMPY\x01\x00");
+        header.extend_from_slice(&((HEADER - 10) as u16).to_le_bytes());
+        header.extend_from_slice(dict.as_bytes());
+        header.resize(HEADER - 1, b' ');
+        header.push(b'\n');
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&header)?;
+        file.sync_all()?;
+        fs_err::rename(&self.partial, &self.path)?;
+        Ok(())
+    }
+}
+
+/// Reads a matrix in blocks of rows.
+#[derive(Debug)]
+pub struct NpyReader {
+    file: BufReader<File>,
+    /// Rows in all.
+    pub rows: usize,
+    /// Numbers per row.
+    pub dim: usize,
+}
+
+impl NpyReader {
+    /// Opens a little-endian f32 matrix in C order.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = BufReader::new(File::open(path)?);
+        let mut start = [0u8; 10];
+        file.read_exact(&mut start).with_context(|| format!("{}: not a .npy file", path.display()))?;
+        if &start[..6] != b"\x93NUMPY" || start[6] != 1 {
+            bail!("{}: not a .npy file of version 1.0", path.display());
+        }
+        let mut header = vec![0u8; usize::from(u16::from_le_bytes([start[8], start[9]]))];
+        file.read_exact(&mut header)?;
+        let text = String::from_utf8_lossy(&header);
+        let shape: Vec<usize> = text
+            .split_once("'shape': (")
+            .and_then(|(_, s)| s.split_once(')'))
+            .map(|(s, _)| s.split(',').filter_map(|n| n.trim().parse().ok()).collect())
+            .unwrap_or_default();
+        let plain = text.contains("'<f4'") && text.contains("'fortran_order': False");
+        let (true, [rows, dim]) = (plain, shape.as_slice()) else {
+            bail!("{}: expected a two-dimensional little-endian float32 array in C order, found {}", path.display(), text.trim());
+        };
+        Ok(Self { file, rows: *rows, dim: *dim })
+    }
+
+    /// The next at most `count` rows; empty at the end.
+    pub fn next_rows(&mut self, count: usize) -> Result<Vec<f32>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take((count * self.dim * 4) as u64).read_to_end(&mut bytes)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}

@@ -1,0 +1,63 @@
+//! The binary `ragduet`: arguments, progress, exit codes. What it does is in the libraries.
+
+mod cmd;
+mod common;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Trains both halves of a retrieval-augmented generation system.
+#[derive(Debug, Parser)]
+#[command(name = "ragduet", version, about, long_about = None, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// More on standard error: -v shows what is being decided, -vv everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Only errors on standard error, no progress.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The whole story on the shipped dataset, in minutes, on a CPU.
+    Quickstart(cmd::quickstart::Args),
+    /// Train a model.
+    Train(cmd::train::Args),
+    /// Mine hard negatives with a model, into a file of training examples.
+    Mine(cmd::mine::Args),
+    /// Turn texts into embeddings.
+    Encode(cmd::encode::Args),
+    /// Build and look at vector indexes.
+    Index(cmd::index::Args),
+    /// Find passages for questions.
+    Search(cmd::search::Args),
+    /// Measure a model.
+    Eval(cmd::eval::Args),
+    /// Convert and describe data.
+    Data(cmd::data::Args),
+    /// Describe a model, an index or a run.
+    Info(cmd::info::Args),
+    /// What this machine offers, what is missing, and how to mend it.
+    Doctor(cmd::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    common::start(cli.verbose, cli.quiet);
+    let result = common::without_panics(|| match cli.command {
+        Command::Quickstart(a) => a.run(cli.quiet),
+        Command::Train(a) => a.run(cli.quiet),
+        Command::Mine(a) => a.run(cli.quiet),
+        Command::Encode(a) => a.run(cli.quiet),
+        Command::Index(a) => a.run(cli.quiet),
+        Command::Search(a) => a.run(cli.quiet),
+        Command::Eval(a) => a.run(cli.quiet),
+        Command::Data(a) => a.run(),
+        Command::Info(a) => a.run(),
+        Command::Doctor(a) => a.run(),
+    });
+    common::finish(result)
+}

@@ -1,0 +1,124 @@
+//! Encoding texts in bulk: tokenised ahead on another thread, grouped by length, streamed, so that a corpus larger
+//! than memory passes through.
+
+use crate::biencoder::{BiEncoder, Side};
+use crate::{Error, Result};
+use ragduet_data::{LengthBudget, length_sorted_batches};
+use ragduet_nn::Mode;
+use ragduet_text::Encoding;
+use ragduet_torch::{Kind, Tensor, no_grad};
+use std::sync::mpsc::sync_channel;
+
+/// How a stream is cut into batches.
+#[derive(Debug, Clone, Copy)]
+pub struct EncodeSettings {
+    /// Tokens per forward pass.
+    pub batch_tokens: u64,
+    /// Texts that are sorted by length together, and held at a time.
+    pub window: usize,
+}
+
+impl Default for EncodeSettings {
+    fn default() -> Self {
+        Self { batch_tokens: 8192, window: 2048 }
+    }
+}
+
+/// Called with (texts done, tokens done).
+pub type EncodeProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+struct Window {
+    encodings: Vec<Encoding>,
+    batches: Vec<Vec<u32>>,
+}
+
+/// Encodes a stream of texts in order; `sink` gets the embeddings of one window after another, [n * dim] row-major.
+///
+/// # Errors
+/// The stream's first error, or the encoder's. Rows already given to `sink` stay given.
+pub fn encode_stream(
+    model: &BiEncoder,
+    side: Side,
+    texts: impl Iterator<Item = Result<String>> + Send,
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+    mut sink: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<u64> {
+    let (window, budget) = (settings.window.max(1), settings.batch_tokens.max(1));
+    let dim = model.dim() as usize;
+    let (mut done, mut tokens) = (0u64, 0u64);
+    // The model holds tensors, which no other thread may touch: the reader gets the tokenizer's part alone.
+    let tokenize = model.tokenize_fn(side);
+    std::thread::scope(|scope| {
+        let (send, receive) = sync_channel::<Result<Window>>(2);
+        scope.spawn(move || {
+            let mut texts = texts;
+            loop {
+                let batch: Result<Vec<String>> = texts.by_ref().take(window).collect();
+                let ready = batch.and_then(|texts| {
+                    let encodings = tokenize(&texts)?;
+                    let lengths: Vec<u32> = encodings.iter().map(|e| e.len() as u32).collect();
+                    let batches = length_sorted_batches(&lengths, LengthBudget::Sum(budget), window)?;
+                    Ok(Window { encodings, batches })
+                });
+                let last = ready.as_ref().map_or(true, |w| w.encodings.is_empty());
+                if send.send(ready).is_err() || last {
+                    return;
+                }
+            }
+        });
+        for ready in receive {
+            let w = ready?;
+            let mut rows = vec![0f32; w.encodings.len() * dim];
+            for batch in &w.batches {
+                let picked: Vec<&Encoding> = batch.iter().map(|&i| &w.encodings[i as usize]).collect();
+                let flat = embed_flat(model, side, &picked)?;
+                for (&i, row) in batch.iter().zip(flat.chunks_exact(dim)) {
+                    rows[i as usize * dim..][..dim].copy_from_slice(row);
+                }
+                done += batch.len() as u64;
+                tokens += picked.iter().map(|e| e.len() as u64).sum::<u64>();
+                progress(done, tokens);
+            }
+            sink(&rows)?;
+        }
+        Ok(done)
+    })
+}
+
+/// Encodes texts that are in memory: [n * dim] row-major.
+pub fn encode_texts(
+    model: &BiEncoder,
+    side: Side,
+    texts: &[String],
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Vec<f32>> {
+    let mut out = Vec::with_capacity(texts.len() * model.dim() as usize);
+    encode_stream(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress, |rows| {
+        out.extend_from_slice(rows);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn embed_flat(model: &BiEncoder, side: Side, texts: &[&Encoding]) -> Result<Vec<f32>> {
+    let _guard = no_grad();
+    let out = model.embed(side, texts, Mode::eval(model.compute))?;
+    let out = model.comparable(&out).to_kind(Kind::Float).contiguous().view(-1);
+    let flat = Vec::<f32>::try_from(&out).map_err(ragduet_torch::Error::from)?;
+    check_finite(&flat, &out)?;
+    Ok(flat)
+}
+
+fn check_finite(flat: &[f32], tensor: &Tensor) -> Result<()> {
+    match flat.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::Unusable(format!(
+            "the encoder gave {} at position {at} of {}: its weights hold NaN or infinity, or overflow in this \
+             precision (try precision fp32)",
+            flat[at],
+            tensor.numel()
+        ))),
+    }
+}

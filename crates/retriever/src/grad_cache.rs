@@ -1,0 +1,93 @@
+//! Contrastive batches larger than memory: GradCache (Gao et al., 2021, arXiv 2101.06983).
+//!
+//! 1. Embed every chunk without a graph, remembering the generator state each started from.
+//! 2. Compute the loss on all embeddings and its gradient at them.
+//! 3. Embed each chunk again, with a graph and the same random draws, and backpropagate its share.
+//!
+//! The parameters' gradients are those of the plain batch; memory is that of one chunk.
+
+use crate::Result;
+use crate::biencoder::{BiEncoder, Side};
+use ragduet_nn::Mode;
+use ragduet_text::Encoding;
+use ragduet_torch::grad::Replay;
+use ragduet_torch::Tensor;
+
+/// A side's texts of one batch, with its embeddings once computed.
+#[derive(Debug)]
+struct Chunk {
+    side: Side,
+    rows: std::ops::Range<usize>,
+}
+
+/// Gradients of `loss(queries, passages)` accumulated in the model's parameters, chunk by chunk of at most
+/// `chunk_tokens` tokens; returns the loss (detached). `weight` multiplies the gradient (accumulation).
+///
+/// Whatever else `loss` depends on (a learnable scale) gets its gradient in step 2.
+pub fn backward(
+    model: &BiEncoder,
+    queries: &[Encoding],
+    passages: &[Encoding],
+    chunk_tokens: usize,
+    mode: Mode,
+    weight: f64,
+    loss: impl FnOnce(&Tensor, &Tensor) -> Tensor,
+) -> Result<Tensor> {
+    let texts = |side: Side| if side == Side::Query { queries } else { passages };
+    let mut chunks = Vec::new();
+    for side in [Side::Query, Side::Passage] {
+        chunks.extend(split(texts(side), chunk_tokens).into_iter().map(|rows| Chunk { side, rows }));
+    }
+    let embed = |c: &Chunk| {
+        let picked: Vec<&Encoding> = texts(c.side)[c.rows.clone()].iter().collect();
+        model.embed(c.side, &picked, mode)
+    };
+    let mut pieces: [Vec<Tensor>; 2] = [Vec::new(), Vec::new()];
+    let mut replays = Vec::with_capacity(chunks.len());
+    for c in &chunks {
+        let (out, replay) = Replay::forward(model.device, || embed(c))?;
+        pieces[usize::from(c.side == Side::Passage)].push(out);
+        replays.push(replay);
+    }
+    let [q, p] = pieces.map(|list| Tensor::cat(&list, 0).set_requires_grad(true));
+    let value = loss(&q, &p);
+    (&value * weight).backward();
+    for (c, replay) in chunks.iter().zip(replays) {
+        let all = if c.side == Side::Query { &q } else { &p };
+        let grad = all.grad().narrow(0, c.rows.start as i64, c.rows.len() as i64);
+        replay.backward(&grad, || embed(c))?;
+    }
+    Ok(value.detach())
+}
+
+/// Consecutive ranges of at most `budget` tokens, each of at least one text.
+fn split(texts: &[Encoding], budget: usize) -> Vec<std::ops::Range<usize>> {
+    let mut out = Vec::new();
+    let (mut start, mut held) = (0, 0);
+    for (i, t) in texts.iter().enumerate() {
+        if held + t.len() > budget && i > start {
+            out.push(start..i);
+            (start, held) = (i, 0);
+        }
+        held += t.len();
+    }
+    if start < texts.len() {
+        out.push(start..texts.len());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_everything_once_within_the_budget() {
+        let texts: Vec<Encoding> = [3usize, 4, 9, 1, 1, 1, 20]
+            .iter()
+            .map(|&n| Encoding { ids: vec![5; n], type_ids: vec![0; n] })
+            .collect();
+        assert_eq!(split(&texts, 8), [0..2, 2..3, 3..6, 6..7]);
+        assert_eq!(split(&[], 8), []);
+    }
+}

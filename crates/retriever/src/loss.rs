@@ -1,0 +1,156 @@
+//! Losses over embeddings: a file each, a variant each.
+//!
+//! All of them see the same thing, a [`LossBatch`]: the queries' embeddings, the embeddings of every distinct passage
+//! of the batch, and which passage is what to which query. Ragged numbers of negatives are the normal case.
+
+mod info_nce;
+mod kl;
+mod margin_mse;
+mod matryoshka;
+mod triplet;
+
+pub use info_nce::InfoNce;
+pub use kl::KlDistillation;
+pub use margin_mse::MarginMse;
+pub use matryoshka::Matryoshka;
+pub use triplet::Triplet;
+
+use crate::{Error, Result};
+use ragduet_torch::{Device, Kind, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which passages belong to which queries in a batch. Columns are rows of the passage embeddings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Relations {
+    /// The column of each query's positive.
+    pub positive: Vec<usize>,
+    /// The columns of each query's own negatives.
+    pub negatives: Vec<Vec<usize>>,
+    /// Further columns known to be relevant to a query: (query, column). Never negatives of it.
+    pub also_relevant: Vec<(usize, usize)>,
+    /// Teacher scores per query, first the positive's, then the own negatives', where the data has them.
+    pub teacher: Option<Vec<Vec<f32>>>,
+}
+
+/// What a loss is computed from.
+#[derive(Debug)]
+pub struct LossBatch<'a> {
+    /// [queries, dim], f32.
+    pub queries: &'a Tensor,
+    /// [passages, dim], f32.
+    pub passages: &'a Tensor,
+    /// Who belongs to whom.
+    pub relations: &'a Relations,
+    /// Multiplies similarities (1 / temperature), a scalar; learnable where the recipe says so.
+    pub scale: &'a Tensor,
+}
+
+/// A loss over one batch.
+pub trait RetrievalLoss: std::fmt::Debug {
+    /// The mean loss, a scalar.
+    fn loss(&self, batch: &LossBatch<'_>) -> Tensor;
+
+    /// Whether every query needs at least one negative of its own.
+    fn needs_negatives(&self) -> bool;
+
+    /// Whether every example needs teacher scores.
+    fn needs_teacher(&self) -> bool;
+}
+
+/// The losses by name, with their settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossConfig {
+    /// Softmax cross-entropy over positives, own negatives and in-batch negatives.
+    InfoNce(InfoNce),
+    /// Hinge on the difference of similarities or distances.
+    Triplet(Triplet),
+    /// The teacher's score margins by mean squared error.
+    MarginMse(MarginMse),
+    /// The teacher's distribution over a query's candidates.
+    Kl(KlDistillation),
+    /// Another loss at several embedding sizes.
+    Matryoshka(Matryoshka),
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self::InfoNce(InfoNce::default())
+    }
+}
+
+impl LossConfig {
+    /// The loss of these settings.
+    pub fn build(&self) -> Result<Box<dyn RetrievalLoss>> {
+        Ok(match self {
+            Self::InfoNce(c) => Box::new(c.check()?),
+            Self::Triplet(c) => Box::new(c.clone()),
+            Self::MarginMse(c) => Box::new(c.clone()),
+            Self::Kl(c) => Box::new(c.check()?),
+            Self::Matryoshka(c) => Box::new(c.build()?),
+        })
+    }
+
+    /// Smallest embedding that the loss can be computed on.
+    pub fn check_dim(&self, dim: i64) -> Result<()> {
+        match self {
+            Self::Matryoshka(c) => c.check_dim(dim),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Own candidates of every query, padded: columns [queries, 1 + most negatives], positive first, and which are real.
+fn candidates(relations: &Relations, device: Device) -> (Tensor, Tensor) {
+    let width = 1 + relations.negatives.iter().map(Vec::len).max().unwrap_or(0);
+    let (mut columns, mut real) = (Vec::new(), Vec::new());
+    for (p, negatives) in relations.positive.iter().zip(&relations.negatives) {
+        let row = std::iter::once(p).chain(negatives).map(|&c| c as i64);
+        let filled = 1 + negatives.len();
+        columns.extend(row.chain(std::iter::repeat_n(*p as i64, width - filled)));
+        real.extend((0..width).map(|i| i < filled));
+    }
+    let shape = [relations.positive.len() as i64, width as i64];
+    let columns = Tensor::from_slice(&columns).view(shape).to_device(device);
+    (columns, Tensor::from_slice(&real).view(shape).to_device(device))
+}
+
+/// Teacher scores in the layout of [`candidates`], in the kind of the embeddings; 0 where padded.
+fn teacher(relations: &Relations, like: &Tensor) -> Tensor {
+    let width = 1 + relations.negatives.iter().map(Vec::len).max().unwrap_or(0);
+    let mut flat = Vec::new();
+    for row in relations.teacher.iter().flatten() {
+        flat.extend(row.iter().take(width).copied());
+        flat.extend(std::iter::repeat_n(0.0, width.saturating_sub(row.len())));
+    }
+    let shape = [relations.positive.len() as i64, width as i64];
+    Tensor::from_slice(&flat).view(shape).to_kind(like.kind()).to_device(like.device())
+}
+
+/// Rows at unit length, as torch.nn.functional.normalize (norms below 1e-12 are 1e-12).
+pub fn normalize(x: &Tensor) -> Tensor {
+    x / x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12)
+}
+
+fn cross_entropy(log_probabilities: &Tensor, labels: &Tensor) -> Tensor {
+    -log_probabilities.gather(1, &labels.unsqueeze(1), false).mean(log_probabilities.kind())
+}
+
+fn bad(key: &str, why: impl Into<String>) -> Error {
+    Error::Config { key: key.into(), why: why.into() }
+}
+
+/// A boolean matrix with the given places set.
+fn mask(rows: i64, columns: i64, places: impl Iterator<Item = (usize, usize)>, device: Device) -> Tensor {
+    let mut flat = vec![false; (rows * columns) as usize];
+    for (r, c) in places {
+        flat[r * columns as usize + c] = true;
+    }
+    Tensor::from_slice(&flat).view([rows, columns]).to_device(device)
+}
+
+/// A scalar tensor for a fixed scale.
+pub fn fixed_scale(value: f64, like: &Tensor) -> Tensor {
+    Tensor::full([], value, (if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }, like.device()))
+}

@@ -1,0 +1,125 @@
+//! InfoNCE: cross-entropy of each query's positive among candidates (van den Oord et al., 2018, arXiv 1807.03748).
+//!
+//! -(1/B) sum_i [ s(i, p_i) - log sum_{j in C_i} exp s(i, j) ], s = scale * similarity.
+//!
+//! Settings of it: MultipleNegativesRanking (cosine, scale 20), DPR's negative log-likelihood (dot product, scale 1,
+//! hard negatives of all queries as candidates: Karpukhin et al., 2020, arXiv 2004.04906).
+
+use super::{LossBatch, RetrievalLoss, bad, cross_entropy, mask};
+use crate::Result;
+use ragduet_torch::{Kind, Tensor, no_grad};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of InfoNCE.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InfoNce {
+    /// Whether other queries' positives are negatives.
+    pub in_batch_negatives: bool,
+    /// Whether other queries' hard negatives are negatives, too.
+    pub share_hard_negatives: bool,
+    /// Whether each positive must also find its query among the batch's queries.
+    pub symmetric: bool,
+    /// Share of the target spread evenly over the candidates.
+    pub label_smoothing: f64,
+    /// A candidate is no negative when its similarity exceeds the positive's minus this (similarities before the
+    /// scale; GISTEmbed's absolute margin with the model as its own guide, arXiv 2402.16829). Absent: no such mask.
+    pub mask_above_positive_minus: Option<f64>,
+}
+
+impl Default for InfoNce {
+    fn default() -> Self {
+        Self {
+            in_batch_negatives: true,
+            share_hard_negatives: true,
+            symmetric: false,
+            label_smoothing: 0.0,
+            mask_above_positive_minus: None,
+        }
+    }
+}
+
+impl InfoNce {
+    pub(super) fn check(&self) -> Result<Self> {
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(bad("loss.info_nce.label_smoothing", "must be at least 0 and below 1"));
+        }
+        Ok(self.clone())
+    }
+
+    /// Candidates that are not negatives of a query (nor its positive): [queries, passages], true = hidden.
+    fn hidden(&self, b: &LossBatch<'_>, similarity: &Tensor, labels: &Tensor) -> Tensor {
+        let (rows, columns) = (similarity.size()[0], similarity.size()[1]);
+        let r = b.relations;
+        let device = similarity.device();
+        let mut hidden = mask(rows, columns, r.also_relevant.iter().copied(), device);
+        if !(self.in_batch_negatives && self.share_hard_negatives) {
+            let mut hard = vec![false; columns as usize];
+            r.negatives.iter().flatten().for_each(|&c| hard[c] = true);
+            let own = |i: usize| std::iter::once(r.positive[i]).chain(r.negatives[i].iter().copied());
+            let allowed = (0..rows as usize).flat_map(|i| {
+                let others = (0..columns as usize).filter(|&c| {
+                    if hard[c] { self.share_hard_negatives && self.in_batch_negatives } else { self.in_batch_negatives }
+                });
+                others.chain(own(i)).map(move |c| (i, c)).collect::<Vec<_>>()
+            });
+            hidden = hidden.logical_or(&mask(rows, columns, allowed, device).logical_not());
+        }
+        if let Some(margin) = self.mask_above_positive_minus {
+            let _guard = no_grad();
+            let bound = similarity.gather(1, &labels.unsqueeze(1), false) - margin;
+            hidden = hidden.logical_or(&similarity.gt_tensor(&bound));
+        }
+        // The positive itself always stays.
+        let is_label = Tensor::zeros_like(&hidden).scatter_value(1, &labels.unsqueeze(1), 1);
+        hidden.logical_and(&is_label.logical_not())
+    }
+
+    fn one_way(&self, logits: &Tensor, hidden: &Tensor, labels: &Tensor) -> Tensor {
+        let log_p = logits.masked_fill(hidden, f64::NEG_INFINITY).log_softmax(1, logits.kind());
+        let hit = cross_entropy(&log_p, labels);
+        if self.label_smoothing == 0.0 {
+            return hit;
+        }
+        // Hidden candidates have log-probability -inf; they take no share of the target.
+        let live = hidden.logical_not().to_kind(logits.kind());
+        let spread = log_p.masked_fill(hidden, 0.0).sum_dim_intlist([1i64].as_slice(), false, logits.kind());
+        let spread = (spread / live.sum_dim_intlist([1i64].as_slice(), false, logits.kind())).mean(logits.kind());
+        hit * (1.0 - self.label_smoothing) - spread * self.label_smoothing
+    }
+}
+
+impl RetrievalLoss for InfoNce {
+    fn loss(&self, b: &LossBatch<'_>) -> Tensor {
+        let similarity = b.queries.matmul(&b.passages.transpose(0, 1));
+        let labels: Vec<i64> = b.relations.positive.iter().map(|&c| c as i64).collect();
+        let labels = Tensor::from_slice(&labels).to_device(similarity.device());
+        let hidden = self.hidden(b, &similarity, &labels);
+        let logits = &similarity * b.scale;
+        let forth = self.one_way(&logits, &hidden, &labels);
+        if !self.symmetric {
+            return forth;
+        }
+        // Each positive among the queries: column i of the positives' scores, with the same pairs hidden.
+        let back = logits.index_select(1, &labels).transpose(0, 1);
+        let same = labels.unsqueeze(0).eq_tensor(&labels.unsqueeze(1));
+        let n = labels.size()[0];
+        let diagonal = Tensor::eye(n, (Kind::Bool, labels.device()));
+        let back_hidden = hidden
+            .index_select(1, &labels)
+            .transpose(0, 1)
+            .logical_or(&same)
+            .logical_and(&diagonal.logical_not());
+        let own = Tensor::arange(n, (Kind::Int64, labels.device()));
+        (forth + self.one_way(&back, &back_hidden, &own)) / 2.0
+    }
+
+    fn needs_negatives(&self) -> bool {
+        !self.in_batch_negatives
+    }
+
+    fn needs_teacher(&self) -> bool {
+        false
+    }
+}

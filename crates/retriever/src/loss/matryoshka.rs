@@ -1,0 +1,84 @@
+//! Matryoshka representation learning (Kusupati et al., 2022, arXiv 2205.13147): another loss on the first d
+//! components, for several d, so that embeddings can be cut afterwards.
+
+use super::{LossBatch, LossConfig, RetrievalLoss, bad, normalize};
+use crate::Result;
+use ragduet_torch::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the wrapper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Matryoshka {
+    /// Sizes, each at most the model's.
+    pub dims: Vec<i64>,
+    /// Weight of each size; 1 if not given. The loss is the weighted sum, as in sentence-transformers.
+    #[serde(default)]
+    pub weights: Vec<f64>,
+    /// Whether the cut vectors are brought to unit length again (cosine models).
+    #[serde(default = "yes")]
+    pub normalize: bool,
+    /// The loss at each size.
+    pub inner: Box<LossConfig>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Matryoshka {
+    pub(super) fn build(&self) -> Result<Built> {
+        if self.dims.is_empty() || self.dims.iter().any(|&d| d < 1) {
+            return Err(bad("loss.matryoshka.dims", "give at least one size of 1 or more"));
+        }
+        if !self.weights.is_empty() && self.weights.len() != self.dims.len() {
+            let why = format!("{} weights for {} dims", self.weights.len(), self.dims.len());
+            return Err(bad("loss.matryoshka.weights", why));
+        }
+        if matches!(*self.inner, LossConfig::Matryoshka(_)) {
+            return Err(bad("loss.matryoshka.inner", "cannot be another matryoshka"));
+        }
+        let weights = if self.weights.is_empty() { vec![1.0; self.dims.len()] } else { self.weights.clone() };
+        let sizes = self.dims.iter().copied().zip(weights).collect();
+        Ok(Built { sizes, normalize: self.normalize, inner: self.inner.build()? })
+    }
+
+    pub(super) fn check_dim(&self, dim: i64) -> Result<()> {
+        match self.dims.iter().find(|&&d| d > dim) {
+            Some(d) => Err(bad("loss.matryoshka.dims", format!("{d} exceeds the embedding size {dim}"))),
+            None => self.inner.check_dim(dim),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Built {
+    sizes: Vec<(i64, f64)>,
+    normalize: bool,
+    inner: Box<dyn RetrievalLoss>,
+}
+
+impl RetrievalLoss for Built {
+    fn loss(&self, b: &LossBatch<'_>) -> Tensor {
+        let mut total = Tensor::zeros([], (b.queries.kind(), b.queries.device()));
+        for &(dim, weight) in &self.sizes {
+            let cut = |t: &Tensor| {
+                let t = t.narrow(1, 0, dim);
+                if self.normalize { normalize(&t) } else { t }
+            };
+            let (queries, passages) = (cut(b.queries), cut(b.passages));
+            let part = LossBatch { queries: &queries, passages: &passages, ..*b };
+            total = total + self.inner.loss(&part) * weight;
+        }
+        total
+    }
+
+    fn needs_negatives(&self) -> bool {
+        self.inner.needs_negatives()
+    }
+
+    fn needs_teacher(&self) -> bool {
+        self.inner.needs_teacher()
+    }
+}

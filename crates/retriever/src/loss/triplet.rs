@@ -1,0 +1,65 @@
+//! Triplet margin loss: max(0, margin - s(q, p) + s(q, n)), averaged over all (query, own negative) pairs; with
+//! Euclidean distance max(0, margin + |q - p| - |q - n|), as FaceNet (Schroff et al., 2015) without the square.
+
+use super::{LossBatch, RetrievalLoss, candidates};
+use ragduet_torch::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the triplet loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Triplet {
+    /// How much closer the positive must be.
+    pub margin: f64,
+    /// What is compared.
+    pub distance: TripletDistance,
+}
+
+/// What a triplet compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TripletDistance {
+    /// The model's similarity (cosine or dot product), negated.
+    Similarity,
+    /// The Euclidean distance.
+    Euclidean,
+}
+
+impl Default for Triplet {
+    fn default() -> Self {
+        Self { margin: 0.2, distance: TripletDistance::Similarity }
+    }
+}
+
+impl RetrievalLoss for Triplet {
+    fn loss(&self, b: &LossBatch<'_>) -> Tensor {
+        let (columns, real) = candidates(b.relations, b.queries.device());
+        let own = b.passages.index_select(0, &columns.view(-1)).view([
+            columns.size()[0],
+            columns.size()[1],
+            b.passages.size()[1],
+        ]);
+        let q = b.queries.unsqueeze(1);
+        let far = match self.distance {
+            TripletDistance::Similarity => {
+                -(&q * &own).sum_dim_intlist([2i64].as_slice(), false, own.kind())
+            }
+            // The small constant keeps the root differentiable at 0.
+            TripletDistance::Euclidean => {
+                ((&q - &own).square().sum_dim_intlist([2i64].as_slice(), false, own.kind()) + 1e-12).sqrt()
+            }
+        };
+        let hinge = (far.narrow(1, 0, 1) - far.narrow(1, 1, far.size()[1] - 1) + self.margin).relu();
+        let real = real.narrow(1, 1, real.size()[1] - 1).to_kind(hinge.kind());
+        (hinge * &real).sum(own.kind()) / real.sum(own.kind()).clamp_min(1.0)
+    }
+
+    fn needs_negatives(&self) -> bool {
+        true
+    }
+
+    fn needs_teacher(&self) -> bool {
+        false
+    }
+}

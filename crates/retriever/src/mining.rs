@@ -1,0 +1,289 @@
+//! Hard negatives: passages that the current encoder ranks high for a query although they do not answer it.
+//!
+//! The corpus is encoded, searched for every training query through the exact scan or an HNSW graph (whichever the
+//! cost model says is cheaper, or as told), and negatives are chosen from the ranking by rank window, score and
+//! margin. A graph that was mined with is audited against the scan on a sample of queries: a graph that misses the
+//! hardest passages silently makes training easier than it was meant to be.
+
+use crate::biencoder::{BiEncoder, Side};
+use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
+use crate::{Error, Result};
+use ragduet_data::TrainingSet;
+use ragduet_index::cost::choose_for_mining;
+use ragduet_index::negatives::{Dropped, NegativeSelection};
+use ragduet_index::{
+    ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, RecallReport, SearchParams, VectorIndex,
+    VectorIndexMut, Vectors, recall_against_exact,
+};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How negatives are mined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MiningConfig {
+    /// When, within a training run.
+    pub when: When,
+    /// Through which index.
+    pub index: MiningIndex,
+    /// Settings of the graph, where one is used.
+    pub hnsw: HnswConfig,
+    /// Queries on which a graph's recall is measured against the scan.
+    pub audit_queries: usize,
+    /// A graph whose recall on them is lower stops the run.
+    pub min_recall: f64,
+    /// Which of the ranked passages become negatives.
+    pub select: NegativeSelection,
+    /// Whether negatives that the data came with are kept beside the mined ones.
+    pub keep_given: bool,
+}
+
+impl Default for MiningConfig {
+    fn default() -> Self {
+        Self {
+            when: When::Start,
+            index: MiningIndex::Auto,
+            hnsw: HnswConfig::default(),
+            audit_queries: 200,
+            min_recall: 0.9,
+            select: NegativeSelection::default(),
+            keep_given: false,
+        }
+    }
+}
+
+/// When a run mines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Once, with the model that training starts from.
+    Start,
+    /// At the start and again every so many optimiser steps, with the model as it then is.
+    EverySteps(u64),
+    /// Every so many steps, but not at the start: the first steps see in-batch negatives only.
+    AfterSteps(u64),
+}
+
+impl When {
+    /// Whether a round is due before the step that follows `done` finished steps.
+    pub fn is_due(self, done: u64) -> bool {
+        match self {
+            When::Start => done == 0,
+            When::EverySteps(n) => n > 0 && done.is_multiple_of(n),
+            When::AfterSteps(n) => n > 0 && done > 0 && done.is_multiple_of(n),
+        }
+    }
+}
+
+/// Which index a round searches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MiningIndex {
+    /// The cheaper one.
+    Auto,
+    /// The exact scan.
+    Exact,
+    /// The graph.
+    Hnsw,
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Serialize)]
+pub struct MiningReport {
+    /// Queries mined for.
+    pub queries: usize,
+    /// Passages searched.
+    pub passages: usize,
+    /// `exact` or `hnsw`.
+    pub index: IndexKind,
+    /// The graph's recall against the scan, where a graph was used.
+    pub recall: Option<RecallReport>,
+    /// Negatives chosen in all.
+    pub chosen: u64,
+    /// Queries for which none passed.
+    pub without: usize,
+    /// Why candidates were not chosen.
+    pub dropped: Dropped,
+    /// Mean score of the queries' lowest positives, and of the chosen negatives.
+    pub mean_positive: f64,
+    /// See `mean_positive`.
+    pub mean_negative: f64,
+    /// Seconds spent encoding.
+    pub encode_seconds: f64,
+    /// Seconds spent building the index, searching and choosing.
+    pub search_seconds: f64,
+}
+
+impl std::fmt::Display for MiningReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} negatives for {} queries from {} passages by {}; {} queries got none; mean score {:.3} against {:.3} \
+             of the positives",
+            self.chosen,
+            self.queries,
+            self.passages,
+            match self.index {
+                IndexKind::Exact => "exact scan",
+                IndexKind::Hnsw => "HNSW",
+            },
+            self.without,
+            self.mean_negative,
+            self.mean_positive
+        )?;
+        if let Some(r) = &self.recall {
+            write!(f, "; recall@{} of the graph {:.4} on {} queries", r.k, r.recall, r.queries)?;
+        }
+        let d = &self.dropped;
+        write!(
+            f,
+            "; not taken: {} positives or duplicates, {} outside the ranks, {} by score, {} by margin; {:.1} s encoding, \
+             {:.1} s searching",
+            d.excluded,
+            d.outside_window,
+            d.above_max_score + d.below_min_score,
+            d.absolute_margin + d.relative_margin,
+            self.encode_seconds,
+            self.search_seconds
+        )
+    }
+}
+
+/// One chosen negative.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Mined {
+    /// The passage's number in the training set's pool.
+    pub passage: u32,
+    /// Its similarity to the query.
+    pub score: f32,
+}
+
+/// Chosen negatives per query of the training set, and the report.
+pub fn mine(
+    model: &BiEncoder,
+    set: &TrainingSet,
+    config: &MiningConfig,
+    round: u64,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<(Vec<Vec<Mined>>, MiningReport)> {
+    config.select.validate()?;
+    let started = std::time::Instant::now();
+    let texts: Vec<String> = set.passages().iter().map(|p| p.full_text()).collect();
+    let passages = encode_texts(model, Side::Passage, &texts, encode, progress)?;
+    let texts: Vec<String> = set.queries().iter().map(|q| q.text.clone()).collect();
+    let queries = encode_texts(model, Side::Query, &texts, encode, &mut |_, _| ())?;
+    let encode_seconds = started.elapsed().as_secs_f64();
+
+    let started = std::time::Instant::now();
+    let dim = model.dim() as usize;
+    let (passages, queries) = (Vectors::new(&passages, dim)?, Vectors::new(&queries, dim)?);
+    let similarity = model.settings.similarity.into();
+    let mut exact = ExactIndex::new(&ExactConfig::default(), similarity, dim)?;
+    let kind = match config.index {
+        MiningIndex::Exact => IndexKind::Exact,
+        MiningIndex::Hnsw => IndexKind::Hnsw,
+        MiningIndex::Auto => {
+            let choice = choose_for_mining(queries.len(), passages.len(), dim);
+            tracing::info!("mining: {choice}");
+            choice.index
+        }
+    };
+    exact.add(passages)?;
+    let known = (0..queries.len() as u32).map(|q| set.positives_of_query(q).len()).max().unwrap_or(0);
+    let depth = config.select.candidates_needed(known).min(passages.len());
+    let params = SearchParams::top(depth.max(1));
+    let mut recall = None;
+    let graph = if kind == IndexKind::Hnsw {
+        let mut graph = HnswIndex::new(&config.hnsw, similarity, dim)?;
+        graph.add(passages)?;
+        let step = (queries.len() / config.audit_queries.max(1)).max(1);
+        let sample: Vec<f32> = queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
+        let report = recall_against_exact(&graph, &exact, Vectors::new(&sample, dim)?, &params)?;
+        if report.recall < config.min_recall {
+            return Err(Error::Config {
+                key: "mining.hnsw".into(),
+                why: format!(
+                    "the graph finds only {:.3} of the true top {} (min_recall is {}); raise ef_search or \
+                     ef_construction, or mine with index = \"exact\"",
+                    report.recall, report.k, config.min_recall
+                ),
+            });
+        }
+        recall = Some(report);
+        Some(graph)
+    } else {
+        None
+    };
+    let index: &dyn VectorIndex = graph.as_ref().map_or(&exact, |g| g as &dyn VectorIndex);
+    // A new round draws anew, but repeats itself when it is run again.
+    let select = NegativeSelection { seed: config.select.seed.wrapping_add(round), ..config.select.clone() };
+
+    let mut negatives: Vec<Vec<Mined>> = Vec::with_capacity(queries.len());
+    let mut dropped = Dropped::default();
+    let (mut positive_sum, mut positive_count) = (0.0f64, 0usize);
+    for block in queries.blocks(4096) {
+        let first = negatives.len();
+        let hits = index.search(block, &params)?;
+        let chosen: Vec<_> = hits
+            .par_iter()
+            .enumerate()
+            .map(|(i, hits)| {
+                let q = (first + i) as u32;
+                let scores: Vec<f32> = set
+                    .positives_of_query(q)
+                    .iter()
+                    .map(|&p| dot(block.row(i), passages.row(p as usize)))
+                    .collect();
+                // Equal texts share a pool entry, so known positives cover their duplicates.
+                let same = |id: u32| set.is_positive(q, id) || texts[q as usize] == set.passages()[id as usize].text;
+                (select.choose(&set.queries()[q as usize].id, hits, &scores, same), scores)
+            })
+            .collect();
+        for (chosen, scores) in chosen {
+            let chosen = chosen?;
+            dropped += chosen.dropped;
+            if let Some(least) = scores.into_iter().reduce(f32::min) {
+                positive_sum += f64::from(least);
+                positive_count += 1;
+            }
+            negatives.push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
+        }
+    }
+    let all = negatives.iter().flatten();
+    let chosen = all.clone().count();
+    let report = MiningReport {
+        queries: queries.len(),
+        passages: passages.len(),
+        index: kind,
+        recall,
+        chosen: chosen as u64,
+        without: negatives.iter().filter(|n| n.is_empty()).count(),
+        dropped,
+        mean_positive: positive_sum / positive_count.max(1) as f64,
+        mean_negative: all.map(|m| f64::from(m.score)).sum::<f64>() / chosen.max(1) as f64,
+        encode_seconds,
+        search_seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok((negatives, report))
+}
+
+/// Embeddings are unit vectors under cosine, so this is the similarity in either case.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_due_when_they_should_be() {
+        let due = |w: When| (0..7).filter(|&s| w.is_due(s)).collect::<Vec<u64>>();
+        assert_eq!(due(When::Start), [0]);
+        assert_eq!(due(When::EverySteps(3)), [0, 3, 6]);
+        assert_eq!(due(When::AfterSteps(3)), [3, 6]);
+        assert!(due(When::EverySteps(0)).is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! Training methods: one function each, read from top to bottom.
+
+pub mod config;
+pub mod dense;
+mod loader;
+mod model;
+mod state;

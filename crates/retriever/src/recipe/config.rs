@@ -1,0 +1,305 @@
+//! The config of `train retriever`.
+
+use crate::biencoder::Similarity;
+use crate::evaluate::default_measures;
+use crate::loss::LossConfig;
+use crate::mining::MiningConfig;
+use crate::{Error, Pooling, Result, ScratchModel};
+use ragduet_data::{BatchConfig, Format};
+use ragduet_metrics::Measure;
+use ragduet_text::Prompts;
+use ragduet_torch::Precision;
+use ragduet_train::{OptimizerConfig, StopConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that determines a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrieverConfig {
+    /// Seeds weights, order, dropout and draws.
+    #[serde(default)]
+    pub seed: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// Compute precision.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The model to start from.
+    pub model: ModelConfig,
+    /// What to train on.
+    pub data: DataConfig,
+    /// What to minimise.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// The factor of similarities in the loss.
+    #[serde(default)]
+    pub scale: ScaleConfig,
+    /// How examples form batches.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// Batches larger than memory.
+    #[serde(default)]
+    pub grad_cache: Option<GradCacheConfig>,
+    /// Length and rhythm of training.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// The optimiser.
+    #[serde(default)]
+    pub optim: OptimizerConfig,
+    /// Hard negatives.
+    #[serde(default)]
+    pub mining: Option<MiningConfig>,
+    /// Evaluation while training.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub save: SaveConfig,
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+/// The model to start from: `base`, or `scratch`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Folder or hub id.
+    pub base: Option<String>,
+    /// A new small encoder, with its tokenizer trained on the corpus.
+    pub scratch: Option<ScratchModel>,
+    /// Whether queries and passages have towers of their own (both start from `base`).
+    pub separate_towers: bool,
+    /// Token states to vector; as the base says, else mean.
+    pub pooling: Option<Pooling>,
+    /// Unit length; as the base says, else for cosine.
+    pub normalize: Option<bool>,
+    /// How embeddings are compared; as the base says, else cosine.
+    pub similarity: Option<Similarity>,
+    /// A new projection to this many dimensions.
+    pub projection: Option<i64>,
+    /// Texts in front of queries and passages; as the base says.
+    pub prompts: Option<Prompts>,
+    /// Longest query in tokens.
+    pub max_query_tokens: usize,
+    /// Longest passage in tokens.
+    pub max_passage_tokens: usize,
+    /// Dropout in the hidden layers while training, instead of the base's.
+    pub dropout: Option<f64>,
+    /// Dropout on attention probabilities while training, instead of the base's.
+    pub attention_dropout: Option<f64>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            base: None,
+            scratch: None,
+            separate_towers: false,
+            pooling: None,
+            normalize: None,
+            similarity: None,
+            projection: None,
+            prompts: None,
+            max_query_tokens: 64,
+            max_passage_tokens: 256,
+            dropout: None,
+            attention_dropout: None,
+        }
+    }
+}
+
+/// What to train on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A BEIR directory or a file of examples.
+    pub train: PathBuf,
+    /// Its format, where the name does not show it.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// Its split.
+    #[serde(default)]
+    pub split: Option<String>,
+    /// Corpus that ids in the examples point to.
+    #[serde(default)]
+    pub corpus: Option<PathBuf>,
+    /// Queries that ids in the examples point to.
+    #[serde(default)]
+    pub queries: Option<PathBuf>,
+    /// What to evaluate on while training; absent: nothing.
+    #[serde(default)]
+    pub dev: Option<PathBuf>,
+    /// Its split.
+    #[serde(default = "dev")]
+    pub dev_split: String,
+    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+    #[serde(default)]
+    pub skip_bad_rows: bool,
+}
+
+fn dev() -> String {
+    "dev".into()
+}
+
+/// 1 / temperature.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScaleConfig {
+    /// The factor, or where it starts.
+    pub value: f64,
+    /// Whether its logarithm is trained.
+    pub learnable: bool,
+    /// A learnable factor is kept at most this large, as CLIP does.
+    pub max: f64,
+}
+
+impl Default for ScaleConfig {
+    fn default() -> Self {
+        Self { value: 20.0, learnable: false, max: 100.0 }
+    }
+}
+
+/// Gradient caching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GradCacheConfig {
+    /// Tokens that are embedded with a graph at a time.
+    pub chunk_tokens: usize,
+}
+
+/// Length and rhythm of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: f64,
+    /// Ends earlier, after this many optimiser steps.
+    pub max_steps: Option<u64>,
+    /// Batches per optimiser step.
+    pub accumulate: u64,
+    /// Negatives of its own that a query brings into a batch, drawn anew each epoch from those it has.
+    pub negatives_per_query: usize,
+    /// Which of a query's positives is used.
+    pub positives: Positives,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1.0,
+            max_steps: None,
+            accumulate: 1,
+            negatives_per_query: 1,
+            positives: Positives::First,
+            log_every: 10,
+        }
+    }
+}
+
+/// Which of a query's positives is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Positives {
+    /// The first.
+    First,
+    /// One drawn anew each epoch.
+    Sample,
+}
+
+/// Evaluation while training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Optimiser steps between evaluations; 0: at the end only.
+    pub every_steps: u64,
+    /// What is measured. The first decides which model is best.
+    #[schemars(with = "Vec<String>")]
+    pub measures: Vec<Measure>,
+    /// Passages ranked per query.
+    pub depth: usize,
+    /// Judge on the judged passages and a sample of the others, up to this many.
+    pub max_passages: Option<usize>,
+    /// Tokens per forward pass.
+    pub batch_tokens: u64,
+    /// Whether the model is measured before training, too.
+    pub at_start: bool,
+    /// When to give up.
+    pub stop: Option<StopConfig>,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            every_steps: 0,
+            measures: default_measures(),
+            depth: 1000,
+            max_passages: None,
+            batch_tokens: 8192,
+            at_start: true,
+            stop: None,
+        }
+    }
+}
+
+/// Checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SaveConfig {
+    /// Optimiser steps between checkpoints; 0: at the end only.
+    pub every_steps: u64,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for SaveConfig {
+    fn default() -> Self {
+        Self { every_steps: 200, keep: 2 }
+    }
+}
+
+impl RetrieverConfig {
+    /// Checks what types cannot.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        if self.model.base.is_some() == self.model.scratch.is_some() {
+            return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
+        }
+        if self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
+            return bad("train.epochs", "must be above 0");
+        }
+        if self.train.accumulate == 0 {
+            return bad("train.accumulate", "must be 1 or more");
+        }
+        if self.scale.value.is_nan() || self.scale.value <= 0.0 {
+            return bad("scale.value", "must be above 0");
+        }
+        if self.optim.lr.is_nan() || self.optim.lr <= 0.0 {
+            return bad("optim.lr", "must be above 0");
+        }
+        if self.eval.measures.is_empty() {
+            return bad("eval.measures", "name at least one measure");
+        }
+        if self.eval.stop.is_some() && (self.data.dev.is_none() || self.eval.every_steps == 0) {
+            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
+        }
+        if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
+            return bad("grad_cache.chunk_tokens", "must be 1 or more");
+        }
+        let loss = self.loss.build()?;
+        if loss.needs_negatives() && self.train.negatives_per_query == 0 {
+            return bad("train.negatives_per_query", "this loss compares with negatives of the query's own");
+        }
+        if loss.needs_teacher() && self.mining.is_some() {
+            return bad("mining", "mined negatives have no teacher scores, which this loss needs");
+        }
+        self.batch.validate()?;
+        Ok(())
+    }
+}

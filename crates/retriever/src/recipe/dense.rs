@@ -1,0 +1,542 @@
+//! Trains a dense retriever: contrastive or distillation loss over in-batch and hard negatives, mined again while
+//! training where asked.
+//!
+//! Supports: shared and separate towers, projections, learnable temperature, gradient caching, accumulation,
+//! layer-wise learning rates, freezing, evaluation by ranking a dev set, early stopping, exact resume on the CPU.
+//! Assumes: one process, one device; the training set's texts fit in memory.
+
+use super::config::RetrieverConfig;
+use super::loader::{self, Batch, Lengths};
+use super::model::{self, LOG_SCALE, Scale};
+use super::state::{self, Position};
+use crate::biencoder::{BiEncoder, Side};
+use crate::card::{CardFacts, model_card};
+use crate::encode::EncodeSettings;
+use crate::error::catch;
+use crate::evaluate::{EvalSet, evaluate_model};
+use crate::loss::{LossBatch, RetrievalLoss};
+use crate::mining::{MiningReport, mine};
+use crate::{Error, Result, grad_cache, st_dir};
+use ragduet_data::{BadRowPolicy, BadRows, BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
+use ragduet_metrics::Evaluation;
+use ragduet_nn::Mode;
+use ragduet_text::Encoding;
+use ragduet_torch::optim::AdamW;
+use ragduet_torch::{Tensor, device, grad, rng};
+use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
+use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, Schedule, config, interrupt, is_frozen};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How a run is carried out, beside its config.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The run folder.
+    pub out: PathBuf,
+    /// Whether to go on with the run that is there.
+    pub resume: bool,
+    /// No progress on standard error.
+    pub quiet: bool,
+    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
+    pub stop_after: Option<u64>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// Whether all planned steps were done or early stopping ended the run (and not an interruption).
+    pub finished: bool,
+    /// The best model's folder (the last one's, where there is no dev set).
+    pub model_dir: PathBuf,
+    /// The dev set before training.
+    pub before: Option<Evaluation>,
+    /// The dev set with the best model.
+    pub best: Option<Evaluation>,
+    /// Training pairs per second, evaluation and mining left out.
+    pub pairs_per_second: f64,
+}
+
+struct Run<'a> {
+    config: &'a RetrieverConfig,
+    set: TrainingSet,
+    dev: Option<EvalSet>,
+    model: BiEncoder,
+    scale: Scale,
+    loss: Box<dyn RetrievalLoss>,
+    optimizer: AdamW,
+    sink: MetricSink,
+    dir: RunDir,
+    before: Option<Evaluation>,
+    best: Option<Evaluation>,
+    at: Position,
+    /// The current round's negatives, where mining replaced those of the data.
+    mined: Option<Vec<Vec<u32>>>,
+    encode: EncodeSettings,
+    examples: usize,
+}
+
+/// Trains as the config says, into `options.out`.
+pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> {
+    config.validate()?;
+    let device = device::parse(&config.device)?;
+    let resolved = config::to_toml(config)?;
+    let dir = RunDir::open(&options.out, &resolved, options.resume, device)?;
+    interrupt::install();
+
+    // Build.
+    rng::seed(config.seed);
+    let (set, dev) = read_data(config, &options.out)?;
+    let model = model::build(config, &set, device)?;
+    config.loss.check_dim(model.dim())?;
+    let scale = Scale::new(config, device);
+    let loss = config.loss.build()?;
+    check_data(&set, &*loss, config)?;
+    let optimizer = optimizer(config, &model, &scale);
+    let lengths = Lengths::of(&model, &set)?;
+    let (total, per_epoch) = total_steps(config, &set, &lengths)?;
+    let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
+    let checkpoints = Checkpoints::open(&options.out, config.save.keep)?;
+    recover(&options.out.join("best"))?;
+    let examples = set.items().len();
+    describe(config, &set, &model, total, per_epoch);
+
+    // Resume.
+    let found = if options.resume { checkpoints.latest()? } else { None };
+    let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
+    let encode = EncodeSettings { batch_tokens: config.eval.batch_tokens, ..EncodeSettings::default() };
+    let mut run = Run {
+        config, set, dev, model, scale, loss, optimizer, sink, dir, encode,
+        before: None, best: None, at: Position::default(), mined: None, examples,
+    };
+    let mut resumed = false;
+    if let Some((step, path)) = &found {
+        let (at, mined) = state::restore(path, &run.model, &run.scale, &mut run.optimizer)?;
+        run.at = at;
+        if let Some(negatives) = mined {
+            run.use_negatives(negatives)?;
+        }
+        tracing::info!("resumed at step {step}");
+        resumed = true;
+    }
+    if config.eval.at_start && run.dev.is_some() && !resumed {
+        run.before = run.evaluate()?;
+        run.report_evaluation("before training", run.before.as_ref());
+    }
+
+    // Train.
+    let mut progress = Progress::new(total, run.at.step, options.quiet);
+    let mut meter = LossMeter::default();
+    let (mut pairs, mut busy) = (0u64, 0.0f64);
+    let stop_at = options.stop_after.map_or(u64::MAX, |n| run.at.step + n);
+    let mut give_up = false;
+    'epochs: while run.at.step < total && !give_up {
+        let plan = loader::plan(config, &run.set, &lengths, run.at.epoch)?;
+        if plan.batches.is_empty() {
+            return Err(Error::Unusable("no full batch in an epoch; lower batch.size or set batch.drop_last = false".into()));
+        }
+        while run.at.batch < plan.batches.len() {
+            run.mine_if_due(&progress)?;
+            // Until the next round of mining the negatives stay, and batches can be prepared ahead.
+            let until = run.next_mining();
+            let rest = plan.batches[run.at.batch..].to_vec();
+            // The set moves out of `run` so that the loader's thread may read it while steps change the rest.
+            let set = std::mem::take(&mut run.set);
+            let result: Result<Segment> = std::thread::scope(|scope| {
+                let tokenize = [Side::Query, Side::Passage].map(|s| run.model.owned_tokenize_fn(s));
+                let batches = loader::start(scope, config, &set, tokenize, rest, run.at.epoch);
+                let mut window: Vec<Batch> = Vec::new();
+                for batch in batches {
+                    window.push(batch?);
+                    run.at.batch += 1;
+                    let last_of_epoch = run.at.batch == plan.batches.len();
+                    if (window.len() as u64) < config.train.accumulate && !last_of_epoch {
+                        continue;
+                    }
+                    let started = Instant::now();
+                    let lr = config.optim.lr * schedule.factor(run.at.step);
+                    let (value, norm) = run.step(&window, lr)?;
+                    busy += started.elapsed().as_secs_f64();
+                    pairs += window.iter().map(|b| b.queries.len() as u64).sum::<u64>();
+                    let tokens: usize = window.iter().map(Batch::tokens).sum();
+                    window.clear();
+                    run.at.step += 1;
+                    let step = run.at.step;
+                    meter.add(value, step, lr)?;
+                    let speed = pairs as f64 / busy;
+                    progress.step(step, || format!("loss {:.4} lr {lr:.2e} {speed:.1} pairs/s", meter.mean()));
+                    if step.is_multiple_of(config.train.log_every.max(1)) || step == total {
+                        let values = [
+                            ("loss", meter.take()),
+                            ("lr", lr),
+                            ("grad_norm", norm),
+                            ("epoch", run.at.epoch as f64 + run.at.batch as f64 / plan.batches.len() as f64),
+                            ("pairs_per_second", speed),
+                            ("tokens", tokens as f64),
+                            ("scale", f64::try_from(run.scale.value().detach()).unwrap_or(f64::NAN)),
+                        ];
+                        run.sink.write("train", step, &values)?;
+                    }
+                    let every = config.eval.every_steps;
+                    if every > 0 && step.is_multiple_of(every) && step < total {
+                        progress.aside(|| ());
+                        give_up = run.evaluate_and_keep_best(&resolved)?;
+                    }
+                    let asked = interrupt::asked() || step >= stop_at;
+                    let due = config.save.every_steps > 0 && step.is_multiple_of(config.save.every_steps);
+                    if due || asked || give_up || step == total {
+                        let position = run.position_after(plan.batches.len());
+                        checkpoints.save(step, |d| {
+                            state::save(d, &run.model, &run.scale, &run.optimizer, &position, run.mined.as_deref())
+                        })?;
+                    }
+                    if asked && step < total {
+                        return Ok(Segment::Interrupted);
+                    }
+                    if give_up || step == total || until == Some(step) {
+                        return Ok(Segment::Done);
+                    }
+                }
+                Ok(Segment::Done)
+            });
+            run.set = set;
+            if result? == Segment::Interrupted {
+                progress.finish();
+                tracing::info!("stopped at step {}; go on with --resume", run.at.step);
+                return Ok(run.outcome(false, pairs as f64 / busy));
+            }
+            if give_up || run.at.step >= total {
+                break 'epochs;
+            }
+        }
+        run.at = run.position_after(plan.batches.len());
+    }
+    progress.finish();
+
+    // The last evaluation, and the model where no dev set chose one.
+    if run.dev.is_some() {
+        if !give_up {
+            run.evaluate_and_keep_best(&resolved)?;
+        }
+    } else {
+        run.save_model(&resolved, None)?;
+    }
+    Ok(run.outcome(true, pairs as f64 / busy.max(1e-9)))
+}
+
+#[derive(Debug, PartialEq)]
+enum Segment {
+    Done,
+    Interrupted,
+}
+
+impl Run<'_> {
+    /// One optimiser step over a window of batches: the mean loss and the gradients' norm before clipping.
+    fn step(&mut self, window: &[Batch], lr: f64) -> Result<(f64, f64)> {
+        self.optimizer.clear_grads()?;
+        let total: usize = window.iter().map(|b| b.queries.len()).sum();
+        let mut sum = 0.0;
+        for batch in window {
+            // Each query counts alike, also where the batches of a window differ in size.
+            let weight = batch.queries.len() as f64 / total as f64;
+            sum += weight * self.backward(batch, weight)?;
+        }
+        let grads = self.optimizer.grads();
+        let norm = if self.config.optim.max_grad_norm > 0.0 {
+            grad::clip_norm(&grads, self.config.optim.max_grad_norm)?
+        } else {
+            grad::norm(&grads)?
+        };
+        if !norm.is_finite() || !sum.is_finite() {
+            let (what, value) = if sum.is_finite() { ("the gradient norm", norm) } else { ("the loss", sum) };
+            let first: Vec<&str> = window.iter().flat_map(|b| b.ids.iter().map(String::as_str)).take(8).collect();
+            tracing::error!("the batch begins with queries {}", first.join(", "));
+            return Err(ragduet_train::Error::NotFinite { what, value, step: self.at.step + 1, lr }.into());
+        }
+        self.optimizer.step(lr)?;
+        Ok((sum, norm))
+    }
+
+    /// Gradients of `weight` times the batch's loss; returns the loss.
+    fn backward(&self, batch: &Batch, weight: f64) -> Result<f64> {
+        let mode = Mode::train(self.model.compute);
+        let scale = self.scale.value();
+        let loss = |q: &Tensor, p: &Tensor| {
+            let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
+            let relations = &batch.relations;
+            self.loss.loss(&LossBatch { queries: &queries, passages: &passages, relations, scale: &scale })
+        };
+        let remedy = "lower batch.size, or set grad_cache.chunk_tokens";
+        catch("a training step", remedy, || {
+            let value = match self.config.grad_cache {
+                Some(g) => grad_cache::backward(
+                    &self.model, &batch.queries, &batch.passages, g.chunk_tokens, mode, weight, loss,
+                )?,
+                None => {
+                    let (q, p) = self.embed_batch(batch, mode)?;
+                    let value = loss(&q, &p);
+                    grad::backward(&[&value * weight], &[Tensor::ones_like(&value)])?;
+                    value.detach()
+                }
+            };
+            Ok(f64::try_from(&value).map_err(ragduet_torch::Error::from)?)
+        })
+    }
+
+    /// Queries and passages; with a shared tower in one pass, unless prompts are pooled differently.
+    fn embed_batch(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, Tensor)> {
+        let m = &self.model;
+        if m.is_shared() && m.skipped(Side::Query)? == m.skipped(Side::Passage)? {
+            let all: Vec<&Encoding> = batch.queries.iter().chain(&batch.passages).collect();
+            let out = m.embed(Side::Passage, &all, mode)?;
+            let n = batch.queries.len() as i64;
+            return Ok((out.narrow(0, 0, n), out.narrow(0, n, batch.passages.len() as i64)));
+        }
+        let q = m.embed(Side::Query, &batch.queries.iter().collect::<Vec<_>>(), mode)?;
+        let p = m.embed(Side::Passage, &batch.passages.iter().collect::<Vec<_>>(), mode)?;
+        Ok((q, p))
+    }
+
+    fn mine_if_due(&mut self, progress: &Progress) -> Result<()> {
+        let Some(mining) = &self.config.mining else { return Ok(()) };
+        // After a resume at the very step of a round, its negatives are in the checkpoint already.
+        if !mining.when.is_due(self.at.step) || self.at.mined_at == Some(self.at.step) {
+            return Ok(());
+        }
+        let (chosen, report) =
+            mine(&self.model, &self.set, mining, self.at.rounds, &self.encode, &mut |_, _| ())?;
+        let negatives: Vec<Vec<u32>> = self
+            .set
+            .items()
+            .iter()
+            .map(|item| {
+                let new = chosen[item.query as usize].iter().map(|m| m.passage);
+                let kept = item.negatives.iter().copied().filter(|_| mining.keep_given);
+                kept.chain(new).collect()
+            })
+            .collect();
+        progress.aside(|| tracing::info!("mining at step {}: {report}", self.at.step));
+        self.log_mining(&report)?;
+        self.at.rounds += 1;
+        self.at.mined_at = Some(self.at.step);
+        self.use_negatives(negatives)
+    }
+
+    fn next_mining(&self) -> Option<u64> {
+        let when = self.config.mining.as_ref()?.when;
+        (self.at.step + 1..=self.at.step + 1_000_000).find(|&s| when.is_due(s))
+    }
+
+    fn use_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<()> {
+        self.set.set_negatives(negatives.clone())?;
+        self.mined = Some(negatives);
+        Ok(())
+    }
+
+    fn log_mining(&mut self, r: &MiningReport) -> Result<()> {
+        let mut values = vec![
+            ("chosen", r.chosen as f64),
+            ("queries_without", r.without as f64),
+            ("mean_positive", r.mean_positive),
+            ("mean_negative", r.mean_negative),
+            ("seconds", r.encode_seconds + r.search_seconds),
+        ];
+        if let Some(recall) = &r.recall {
+            values.push(("index_recall", recall.recall));
+        }
+        Ok(self.sink.write("mining", self.at.step, &values)?)
+    }
+
+    /// The position that a checkpoint states: at the end of an epoch, the start of the next.
+    fn position_after(&self, batches: usize) -> Position {
+        let mut at = self.at.clone();
+        if at.batch >= batches {
+            at.epoch += 1;
+            at.batch = 0;
+        }
+        at
+    }
+
+    fn evaluate(&self) -> Result<Option<Evaluation>> {
+        let Some(dev) = &self.dev else { return Ok(None) };
+        let e = &self.config.eval;
+        let (evaluation, _) =
+            evaluate_model(&self.model, dev, &e.measures, e.depth, &self.encode, &mut |_, _| ())?;
+        Ok(Some(evaluation))
+    }
+
+    fn report_evaluation(&self, when: &str, evaluation: Option<&Evaluation>) {
+        if let Some(e) = evaluation {
+            let text: Vec<String> = e.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
+            tracing::info!("dev {when}: {}", text.join("  "));
+        }
+    }
+
+    /// Evaluates, logs, keeps the model if it is the best; whether patience is at its end.
+    fn evaluate_and_keep_best(&mut self, resolved: &str) -> Result<bool> {
+        let Some(evaluation) = self.evaluate()? else { return Ok(false) };
+        self.report_evaluation(&format!("at step {}", self.at.step), Some(&evaluation));
+        let named: Vec<(String, f64)> = evaluation.mean.iter().map(|(m, v)| (m.to_string(), v)).collect();
+        let values: Vec<(&str, f64)> = named.iter().map(|(m, v)| (m.as_str(), *v)).collect();
+        self.sink.write("dev", self.at.step, &values)?;
+        let main = evaluation.mean(self.config.eval.measures[0]).unwrap_or(f64::NAN);
+        let min_gain = self.config.eval.stop.map_or(0.0, |s| s.min_gain);
+        if self.at.best.update(main, self.at.step, min_gain) {
+            self.save_model(resolved, Some(&evaluation))?;
+            self.best = Some(evaluation);
+        }
+        Ok(self.at.best.should_stop(self.config.eval.stop.as_ref()))
+    }
+
+    /// Writes `best/`: the model as the ecosystem reads it, its card, its figures; and checks the files.
+    fn save_model(&self, resolved: &str, evaluation: Option<&Evaluation>) -> Result<()> {
+        let base = self.config.model.base.clone().unwrap_or_else(|| "random weights".into());
+        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let card = model_card(
+            &self.model,
+            &CardFacts {
+                name: &name,
+                base: &base,
+                data: &self.config.data.train.display().to_string(),
+                examples: self.examples,
+                step: self.at.step,
+                config: resolved,
+                before: self.before.as_ref(),
+                after: evaluation,
+                measures: &self.config.eval.measures,
+            },
+        );
+        let texts: Vec<String> =
+            ["what is it?", "A longer passage, with a comma, 12 numbers and some unusual words: zyxomma."]
+                .map(String::from)
+                .to_vec();
+        replace_dir(&self.dir.path().join("best"), |d| {
+            st_dir::save(&self.model, d, Some(&card))?;
+            st_dir::verify(&self.model, d, &texts)
+        })?;
+        let facts = serde_json::json!({"step": self.at.step, "mean": evaluation.map(|e| &e.mean)});
+        state::write_json(&self.dir.path().join("best.json"), &facts)
+    }
+
+    fn outcome(self, finished: bool, pairs_per_second: f64) -> Outcome {
+        Outcome {
+            step: self.at.step,
+            finished,
+            model_dir: self.dir.path().join("best"),
+            before: self.before,
+            best: self.best,
+            pairs_per_second,
+        }
+    }
+}
+
+/// The model that [`train`] would start from.
+pub fn initial_model(config: &RetrieverConfig) -> Result<BiEncoder> {
+    config.validate()?;
+    rng::seed(config.seed);
+    let (set, _) = read_data(config, Path::new("."))?;
+    model::build(config, &set, device::parse(&config.device)?)
+}
+
+fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Option<EvalSet>)> {
+    let d = &config.data;
+    let policy = if d.skip_bad_rows {
+        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
+    } else {
+        BadRowPolicy::Fail
+    };
+    let bad = BadRows::new(policy);
+    let options = ReadOptions {
+        format: d.format,
+        split: d.split.clone(),
+        corpus: d.corpus.clone(),
+        queries: d.queries.clone(),
+    };
+    let format = d.format.map_or_else(|| Format::detect(&d.train), Ok)?;
+    let set = if format == Format::Beir {
+        let split = d.split.as_deref().unwrap_or("train");
+        // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
+        let whole_corpus = config.mining.is_some() || config.model.scratch.is_some();
+        TrainingSet::from_beir(&d.train, split, BeirOptions { whole_corpus }, &bad)?
+    } else {
+        TrainingSet::from_examples(read_examples(&d.train, &options, &bad)?)?
+    };
+    let dev = match &d.dev {
+        None => None,
+        Some(path) => {
+            let options = ReadOptions { split: Some(d.dev_split.clone()), ..ReadOptions::default() };
+            Some(EvalSet::read(path, &options, config.eval.max_passages, config.seed, &bad)?)
+        }
+    };
+    let report = bad.report();
+    if report.bad_rows() > 0 {
+        tracing::warn!("{report}");
+    }
+    Ok((set, dev))
+}
+
+fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverConfig) -> Result<()> {
+    if set.items().is_empty() {
+        return Err(Error::Unusable(format!("{}: no training examples", config.data.train.display())));
+    }
+    let without = set.items().iter().filter(|i| i.negatives.is_empty()).count();
+    if loss.needs_negatives() && config.mining.is_none() && without > 0 {
+        return Err(Error::Unusable(format!(
+            "{without} of {} examples have no negatives, which this loss needs; mine some with `[mining]` or `ragduet \
+             mine`, or use loss.info_nce with in-batch negatives",
+            set.items().len()
+        )));
+    }
+    let unscored = set.items().iter().filter(|i| i.scores.is_none()).count();
+    if loss.needs_teacher() && unscored > 0 {
+        return Err(Error::Unusable(format!(
+            "{unscored} of {} examples have no teacher scores, which this loss learns from",
+            set.items().len()
+        )));
+    }
+    Ok(())
+}
+
+fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> AdamW {
+    let all = state::parameters(model, scale);
+    for (name, p) in &all {
+        let _ = p.set_requires_grad(!is_frozen(name, &config.optim.freeze));
+    }
+    let training: Vec<(String, Tensor)> = all.into_iter().filter(|(_, p)| p.requires_grad()).collect();
+    let layers = model.layers();
+    AdamW::new(&training, config.optim.adamw(), |name| {
+        // Parts of the encoder outside any layer (a final norm) learn like the top one.
+        let head = name == LOG_SCALE || name.contains("dense.linear");
+        let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
+        config.optim.rule(name, depth, layers)
+    })
+}
+
+/// Optimiser steps in all, and of the first epoch.
+fn total_steps(config: &RetrieverConfig, set: &TrainingSet, lengths: &Lengths) -> Result<(u64, u64)> {
+    let batches = loader::plan(config, set, lengths, 0)?.batches.len() as u64;
+    let per_epoch = batches.div_ceil(config.train.accumulate);
+    let total = (per_epoch as f64 * config.train.epochs).round().max(1.0) as u64;
+    Ok((config.train.max_steps.map_or(total, |m| m.min(total)), per_epoch))
+}
+
+fn describe(config: &RetrieverConfig, set: &TrainingSet, model: &BiEncoder, total: u64, per_epoch: u64) {
+    let (all, training) = model.parameters().iter().fold((0, 0), |(a, t), (_, p)| {
+        let n = p.numel();
+        (a + n, t + if p.requires_grad() { n } else { 0 })
+    });
+    tracing::info!(
+        "{} examples, {} queries, {} passages; {} of {} parameters train ({:.1} %); {total} steps, {per_epoch} per \
+         epoch; {} on {:?}, seed {}",
+        set.items().len(),
+        set.queries().len(),
+        set.passages().len(),
+        training,
+        all,
+        100.0 * training as f64 / all.max(1) as f64,
+        model.compute,
+        model.device,
+        config.seed
+    );
+}

@@ -1,0 +1,104 @@
+//! Building the model that a config asks for.
+
+use super::config::RetrieverConfig;
+use crate::biencoder::{BiEncoder, Dense, Settings, Similarity};
+use crate::st_dir::{self, Overrides};
+use crate::{Error, Pooling, Result};
+use ragduet_data::TrainingSet;
+use ragduet_nn::hub;
+use ragduet_torch::{Device, Kind, Tensor};
+
+/// The factor of similarities: fixed, or its logarithm as a parameter.
+#[derive(Debug)]
+pub(super) struct Scale {
+    fixed: Tensor,
+    log: Option<Tensor>,
+    max: f64,
+}
+
+/// Name of the learnable factor's logarithm.
+pub(super) const LOG_SCALE: &str = "log_scale";
+
+impl Scale {
+    pub(super) fn new(config: &RetrieverConfig, device: Device) -> Self {
+        let c = config.scale;
+        let fixed = Tensor::full([], c.value, (Kind::Float, device));
+        let log = c.learnable.then(|| fixed.log().detach().set_requires_grad(true));
+        Self { fixed, log, max: c.max }
+    }
+
+    pub(super) fn value(&self) -> Tensor {
+        match &self.log {
+            Some(log) => log.exp().clamp_max(self.max),
+            None => self.fixed.shallow_clone(),
+        }
+    }
+
+    pub(super) fn parameter(&self) -> Option<(String, Tensor)> {
+        self.log.as_ref().map(|t| (LOG_SCALE.to_string(), t.shallow_clone()))
+    }
+}
+
+/// The model that training starts from.
+pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<BiEncoder> {
+    let c = &config.model;
+    let compute = config.precision.resolve(device);
+    let mut model = match (&c.base, &c.scratch) {
+        (Some(base), _) => {
+            let dir = hub::resolve(base)?;
+            let plain = !dir.join("modules.json").is_file();
+            let pooling = c.pooling.or_else(|| plain.then_some(Pooling::Mean));
+            let similarity = c.similarity.or_else(|| plain.then_some(Similarity::Cosine));
+            if plain && c.pooling.is_none() {
+                tracing::info!("{base} is a plain encoder: pooling by mean (model.pooling)");
+            }
+            let overrides = Overrides {
+                pooling,
+                similarity,
+                normalize: c.normalize.or_else(|| plain.then_some(similarity == Some(Similarity::Cosine))),
+                prompts: c.prompts.clone(),
+                max_query_tokens: Some(c.max_query_tokens),
+                max_passage_tokens: Some(c.max_passage_tokens),
+            };
+            let mut model = st_dir::load(&dir, device, compute, &overrides)?;
+            if c.separate_towers && model.is_shared() {
+                // A second copy of the same files: two towers that share nothing.
+                model.passage_tower = Some(st_dir::load(&dir, device, compute, &overrides)?.query_tower);
+            }
+            model
+        }
+        (None, Some(scratch)) => {
+            let similarity = c.similarity.unwrap_or_default();
+            let settings = Settings {
+                pooling: c.pooling.unwrap_or(Pooling::Mean),
+                normalize: c.normalize.unwrap_or(similarity == Similarity::Cosine),
+                similarity,
+                prompts: c.prompts.clone().unwrap_or_default(),
+                include_prompt: true,
+                max_query_tokens: c.max_query_tokens,
+                max_passage_tokens: c.max_passage_tokens,
+            };
+            let texts: Vec<String> = set
+                .passages()
+                .iter()
+                .map(|p| p.full_text())
+                .chain(set.queries().iter().map(|q| q.text.clone()))
+                .collect();
+            scratch.build(texts.iter().map(String::as_str), settings, device, compute)?
+        }
+        (None, None) => {
+            return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });
+        }
+    };
+    if let Some(outputs) = c.projection {
+        let towers = std::iter::once(&mut model.query_tower).chain(&mut model.passage_tower);
+        for tower in towers {
+            if tower.dense.is_some() {
+                let why = "the base has a projection already".to_string();
+                return Err(Error::Config { key: "model.projection".into(), why });
+            }
+            tower.dense = Some(Dense::fresh(tower.model.encoder.hidden_size(), outputs, device)?);
+        }
+    }
+    model.check()
+}

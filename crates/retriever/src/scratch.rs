@@ -1,0 +1,77 @@
+//! A small encoder from nothing: tokenizer trained on the corpus, random weights. For domains whose language no
+//! pretrained model has seen, and for trying the whole path in minutes.
+
+use crate::Result;
+use crate::biencoder::{BiEncoder, Settings, Tower};
+use ragduet_nn::fresh_encoder;
+use ragduet_text::{WordPieceOptions, train_wordpiece};
+use ragduet_torch::{Compute, Device};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// Size of the new encoder, a BERT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScratchModel {
+    /// Word pieces.
+    pub vocab_size: usize,
+    /// Size of a hidden state.
+    pub hidden_size: i64,
+    /// Transformer layers.
+    pub layers: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Size of the feed-forward layer.
+    pub intermediate_size: i64,
+    /// Positions.
+    pub max_positions: i64,
+    /// Dropout everywhere.
+    pub dropout: f64,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+}
+
+impl Default for ScratchModel {
+    fn default() -> Self {
+        Self {
+            vocab_size: 8000,
+            hidden_size: 256,
+            layers: 4,
+            heads: 4,
+            intermediate_size: 1024,
+            max_positions: 512,
+            dropout: 0.1,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+impl ScratchModel {
+    /// Trains the tokenizer on `texts` and draws the weights (seed the generators first).
+    pub fn build<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a str> + Send,
+        settings: Settings,
+        device: Device,
+        compute: Compute,
+    ) -> Result<BiEncoder> {
+        let options = WordPieceOptions {
+            vocab_size: self.vocab_size,
+            max_len: self.max_positions as usize,
+            ..WordPieceOptions::default()
+        };
+        let tokenizer = train_wordpiece(texts, &options)?;
+        let config = json!({
+            "architectures": ["BertModel"], "model_type": "bert", "vocab_size": tokenizer.vocab_size(),
+            "hidden_size": self.hidden_size, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
+            "intermediate_size": self.intermediate_size, "hidden_act": "gelu",
+            "hidden_dropout_prob": self.dropout, "attention_probs_dropout_prob": self.dropout,
+            "max_position_embeddings": self.max_positions, "type_vocab_size": 2,
+            "initializer_range": self.initializer_range, "layer_norm_eps": 1e-12,
+            "pad_token_id": tokenizer.pad_id().unwrap_or(0),
+        });
+        let tower = Tower { model: fresh_encoder(config, device)?, dense: None };
+        BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
+    }
+}

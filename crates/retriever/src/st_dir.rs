@@ -1,0 +1,47 @@
+//! Bi-encoders as sentence-transformers directories, in the layout that versions 5.3 to 6.x all read.
+//!
+//! Reading refuses what it does not know: an unknown module, pooling or activation would silently give other
+//! embeddings than the model's authors meant.
+
+mod read;
+mod write;
+
+pub use read::{Overrides, load};
+pub use write::{save, verify};
+
+/// Module types by the names of the versions before 5.4 and of 6.
+pub(crate) fn module_kind(type_name: &str) -> Option<ModuleKind> {
+    Some(match type_name {
+        "sentence_transformers.models.Transformer"
+        | "sentence_transformers.models.Transformer.Transformer"
+        | "sentence_transformers.base.modules.transformer.Transformer" => ModuleKind::Transformer,
+        "sentence_transformers.models.Pooling"
+        | "sentence_transformers.models.Pooling.Pooling"
+        | "sentence_transformers.sentence_transformer.modules.pooling.Pooling" => ModuleKind::Pooling,
+        "sentence_transformers.models.Normalize"
+        | "sentence_transformers.models.Normalize.Normalize"
+        | "sentence_transformers.base.modules.normalize.Normalize" => ModuleKind::Normalize,
+        "sentence_transformers.models.Dense"
+        | "sentence_transformers.models.Dense.Dense"
+        | "sentence_transformers.base.modules.dense.Dense" => ModuleKind::Dense,
+        "sentence_transformers.models.Router"
+        | "sentence_transformers.models.Router.Router"
+        | "sentence_transformers.base.modules.router.Router" => ModuleKind::Router,
+        _ => return None,
+    })
+}
+
+/// The modules that a dense retriever is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModuleKind {
+    /// Tokenizer and encoder.
+    Transformer,
+    /// Token states to vector.
+    Pooling,
+    /// Unit length.
+    Normalize,
+    /// A projection.
+    Dense,
+    /// Different modules for queries and documents.
+    Router,
+}

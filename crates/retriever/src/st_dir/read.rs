@@ -1,0 +1,288 @@
+//! Directory to bi-encoder.
+
+use super::{ModuleKind, module_kind};
+use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, Tower};
+use crate::{Error, Pooling, Result};
+use fs_err as fs;
+use ragduet_nn::load_encoder;
+use ragduet_text::{Prompts, Tokenizer};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, Device, ParamBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the caller wants otherwise than the directory says; `None` keeps it.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Pooling; needed for a directory without modules.json, which does not say.
+    pub pooling: Option<Pooling>,
+    /// Unit length.
+    pub normalize: Option<bool>,
+    /// How embeddings are compared.
+    pub similarity: Option<Similarity>,
+    /// Prompts.
+    pub prompts: Option<Prompts>,
+    /// Longest query in tokens.
+    pub max_query_tokens: Option<usize>,
+    /// Longest passage in tokens.
+    pub max_passage_tokens: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Debug, Deserialize, Default)]
+struct RouterConfig {
+    types: BTreeMap<String, String>,
+    structure: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(default)]
+struct TransformerConfig {
+    max_seq_length: Option<usize>,
+    do_lower_case: bool,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(default)]
+struct ModelConfig {
+    prompts: Prompts,
+    default_prompt_name: Option<String>,
+    similarity_fn_name: Option<String>,
+}
+
+/// A chain of modules: what one tower is made of.
+struct Chain {
+    tower: Tower,
+    pooling: Option<(Pooling, bool)>,
+    normalize: bool,
+    max_seq_length: Option<usize>,
+    tokenizer: Tokenizer,
+}
+
+/// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
+pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides) -> Result<BiEncoder> {
+    let modules_path = dir.join("modules.json");
+    let chains = if modules_path.is_file() {
+        let modules: Vec<Module> = json(&modules_path)?;
+        let first = modules.first().map(|m| kind(&modules_path, &m.kind)).transpose()?;
+        if first == Some(ModuleKind::Router) {
+            routes(dir, &modules[0], &modules_path, &modules[1..], device)?
+        } else {
+            let list: Vec<(String, PathBuf)> =
+                modules.into_iter().map(|m| (m.kind, dir.join(m.path))).collect();
+            vec![chain(&modules_path, &list, device)?]
+        }
+    } else {
+        vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], device)?]
+    };
+    assemble(dir, chains, device, compute, overrides)
+}
+
+fn assemble(
+    dir: &Path,
+    chains: Vec<Chain>,
+    device: Device,
+    compute: Compute,
+    o: &Overrides,
+) -> Result<BiEncoder> {
+    let mut chains = chains.into_iter();
+    let Some(query) = chains.next() else {
+        return unsupported(&dir.join("modules.json"), "no modules are listed");
+    };
+    let passage = chains.next();
+    let (said, include_prompt) = match query.pooling {
+        Some((pooling, include)) => (Some(pooling), include),
+        None => (None, true),
+    };
+    let Some(pooling) = o.pooling.or(said) else {
+        return unsupported(
+            dir,
+            "a plain encoder: it does not say how token states become an embedding. Set the pooling (mean, cls or \
+             last_token) as its authors trained it, with `model.pooling` or `--pooling`",
+        );
+    };
+    let path = dir.join("config_sentence_transformers.json");
+    let config: ModelConfig = if path.is_file() { json(&path)? } else { ModelConfig::default() };
+    let similarity = match config.similarity_fn_name.as_deref() {
+        None | Some("cosine") => Similarity::Cosine,
+        Some("dot" | "dot_product") => Similarity::Dot,
+        Some(other) => return unsupported(&path, &format!("similarity `{other}`: cosine and dot are supported")),
+    };
+    let prompts = match (&config.default_prompt_name, config.prompts.is_empty()) {
+        (Some(name), false) if config.prompts.query.is_empty() && config.prompts.passage.is_empty() => {
+            let text = config.prompts.get(name)?.to_string();
+            Prompts { query: text.clone(), passage: text, other: config.prompts.other.clone() }
+        }
+        _ => config.prompts,
+    };
+    // The lowest of what the directory, the tokenizer and the positions allow.
+    let positions = query.tower.model.encoder.max_tokens();
+    let longest = |c: &Chain| {
+        let said = c.max_seq_length.or_else(|| c.tokenizer.model_max_length());
+        said.unwrap_or(positions).min(positions)
+    };
+    let settings = Settings {
+        pooling,
+        normalize: o.normalize.unwrap_or(query.normalize),
+        similarity: o.similarity.unwrap_or(similarity),
+        prompts: o.prompts.clone().unwrap_or(prompts),
+        include_prompt,
+        max_query_tokens: o.max_query_tokens.unwrap_or_else(|| longest(&query)),
+        max_passage_tokens: o.max_passage_tokens.unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
+    };
+    let model = BiEncoder {
+        tokenizer: query.tokenizer,
+        query_tower: query.tower,
+        passage_tower: passage.map(|c| c.tower),
+        settings,
+        device,
+        compute,
+    };
+    model.check()
+}
+
+fn routes(
+    dir: &Path,
+    router: &Module,
+    modules_path: &Path,
+    after: &[Module],
+    device: Device,
+) -> Result<Vec<Chain>> {
+    let base = dir.join(&router.path);
+    let path = base.join("router_config.json");
+    let config: RouterConfig = json(&path)?;
+    let mut out = Vec::new();
+    for route in ["query", "document"] {
+        let Some(ids) = config.structure.get(route) else {
+            return unsupported(&path, &format!("no route `{route}`; two routes, query and document, are supported"));
+        };
+        let mut list = Vec::new();
+        for id in ids {
+            let Some(t) = config.types.get(id) else {
+                return unsupported(&path, &format!("module `{id}` has no type"));
+            };
+            list.push((t.clone(), base.join(id)));
+        }
+        list.extend(after.iter().map(|m| (m.kind.clone(), dir.join(&m.path))));
+        out.push(chain(modules_path, &list, device)?);
+    }
+    Ok(out)
+}
+
+fn chain(listed_in: &Path, modules: &[(String, PathBuf)], device: Device) -> Result<Chain> {
+    let mut out: Option<Chain> = None;
+    for (type_name, path) in modules {
+        let kind = kind(listed_in, type_name)?;
+        match (kind, &mut out) {
+            (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, device)?),
+            (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
+            (ModuleKind::Dense, Some(c)) if c.pooling.is_some() && c.tower.dense.is_none() && !c.normalize => {
+                c.tower.dense = Some(dense(path, device)?);
+            }
+            (ModuleKind::Normalize, Some(c)) if c.pooling.is_some() => c.normalize = true,
+            _ => {
+                return unsupported(
+                    listed_in,
+                    &format!("module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize]"),
+                );
+            }
+        }
+    }
+    out.ok_or_else(|| Error::UnsupportedModel { path: listed_in.into(), what: "no Transformer module".into() })
+}
+
+fn transformer(path: &Path, device: Device) -> Result<Chain> {
+    let config_path = path.join("sentence_bert_config.json");
+    let config: TransformerConfig =
+        if config_path.is_file() { json(&config_path)? } else { TransformerConfig::default() };
+    let mut tokenizer = Tokenizer::from_dir(path)?;
+    if config.do_lower_case {
+        tokenizer = tokenizer.with_lower_case(true);
+    }
+    let tower = Tower { model: load_encoder(path, device)?, dense: None };
+    Ok(Chain { tower, pooling: None, normalize: false, max_seq_length: config.max_seq_length, tokenizer })
+}
+
+fn pooling(path: &Path) -> Result<(Pooling, bool)> {
+    let path = path.join("config.json");
+    let config: serde_json::Map<String, Value> = json(&path)?;
+    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let include = config.get("include_prompt").and_then(Value::as_bool).unwrap_or(true);
+    let mut found: Vec<String> = Vec::new();
+    match config.get("pooling_mode") {
+        Some(Value::String(mode)) => found.push(mode.clone()),
+        Some(Value::Array(modes)) => found.extend(modes.iter().map(|m| m.as_str().unwrap_or("?").to_string())),
+        _ => found.extend(
+            config.keys().filter(|k| k.starts_with("pooling_mode_") && on(k)).map(|k| k["pooling_mode_".len()..].into()),
+        ),
+    }
+    let mode = match found.as_slice() {
+        [one] => match one.as_str() {
+            "cls_token" | "cls" => Pooling::Cls,
+            "mean_tokens" | "mean" => Pooling::Mean,
+            "lasttoken" => Pooling::LastToken,
+            _ => return unsupported(&path, &format!("pooling `{one}`; supported: cls, mean, lasttoken")),
+        },
+        [] => return unsupported(&path, "no pooling mode is switched on"),
+        many => return unsupported(&path, &format!("several poolings at once ({}); one is supported", many.join(", "))),
+    };
+    Ok((mode, include))
+}
+
+fn dense(path: &Path, device: Device) -> Result<Dense> {
+    #[derive(Deserialize)]
+    struct Config {
+        in_features: i64,
+        out_features: i64,
+        #[serde(default = "yes")]
+        bias: bool,
+        #[serde(default = "tanh")]
+        activation_function: String,
+        #[serde(default)]
+        use_residual: bool,
+    }
+    fn yes() -> bool {
+        true
+    }
+    fn tanh() -> String {
+        "torch.nn.modules.activation.Tanh".into()
+    }
+    let config_path = path.join("config.json");
+    let c: Config = json(&config_path)?;
+    let activation = match c.activation_function.rsplit('.').next() {
+        Some("Identity") => DenseActivation::Identity,
+        Some("Tanh") => DenseActivation::Tanh,
+        _ => {
+            let what = format!("activation `{}`; supported: Identity, Tanh", c.activation_function);
+            return unsupported(&config_path, &what);
+        }
+    };
+    if c.use_residual {
+        return unsupported(&config_path, "use_residual is not supported");
+    }
+    let b = ParamBuilder::from_weights(Weights::open_dir(path)?, device);
+    Dense::build(b, (c.in_features, c.out_features), c.bias, activation)
+}
+
+fn kind(listed_in: &Path, type_name: &str) -> Result<ModuleKind> {
+    module_kind(type_name).ok_or_else(|| Error::UnsupportedModel {
+        path: listed_in.into(),
+        what: format!("module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize and Router are)"),
+    })
+}
+
+fn unsupported<T>(path: &Path, what: &str) -> Result<T> {
+    Err(Error::UnsupportedModel { path: path.into(), what: what.into() })
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&fs::read(path)?).map_err(|source| Error::Json { path: path.into(), source })
+}
