@@ -56,7 +56,9 @@ pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
                 .or_else(|| payload.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
             let first = text.lines().next().unwrap_or_default();
-            anyhow::bail!("internal error: {first}\nThis is a bug of ragduet; run again with -v and report what it prints")
+            anyhow::bail!(
+                "internal error: {first}\nThis is a bug of ragduet; run again with -v and report what it prints"
+            )
         }
     }
 }

@@ -72,6 +72,9 @@ pub trait Encoder: std::fmt::Debug {
     /// On token ids outside the vocabulary or texts longer than [`Encoder::max_tokens`]: the caller truncates.
     fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor;
 
+    /// Replaces the config's dropout: in the hidden layers (and on embeddings), and on attention probabilities.
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>);
+
     /// Size of a hidden state.
     fn hidden_size(&self) -> i64;
 

@@ -36,7 +36,7 @@ fn pack(texts: &[Vec<u32>]) -> PackedTokens {
 fn check(name: &str) {
     let dir = golden(name);
     let c = case(&dir);
-    let model = load_encoder(&dir, Device::Cpu).unwrap();
+    let mut model = load_encoder(&dir, Device::Cpu).unwrap();
     let mode = Mode::eval(Compute::F32);
     let hidden = model.encoder.forward(&pack(&c.texts), mode);
     assert_close(&hidden, &c.data.load("hidden", Device::Cpu).unwrap(), 1e-4, name);
@@ -80,6 +80,9 @@ fn check(name: &str) {
     let train = model.encoder.forward(&pack(&c.texts), Mode::train(Compute::F32));
     let drops = name != "modernbert";
     assert_eq!(max_diff(&train, &hidden) > 1e-3, drops, "{name}: dropout");
+    model.encoder.set_dropout(Some(0.0), Some(0.0));
+    let off = model.encoder.forward(&pack(&c.texts), Mode::train(Compute::F32));
+    assert_close(&off, &hidden, 1e-5, &format!("{name}: dropout switched off"));
 }
 
 macro_rules! parity {

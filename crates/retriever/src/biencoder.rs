@@ -246,13 +246,19 @@ impl BiEncoder {
     }
 
     /// [`BiEncoder::tokenize`] without the tensors, so that another thread can run it.
-    pub fn tokenize_fn(&self, side: Side) -> impl Fn(&[String]) -> Result<Vec<Encoding>> + Send + Sync + use<'_> {
+    pub fn tokenize_fn(
+        &self,
+        side: Side,
+    ) -> impl Fn(&[String]) -> Result<Vec<Encoding>> + Send + Sync + use<'_> {
         let (prompt, max_len, tokenizer) = (self.prompt(side), self.max_tokens(side), &self.tokenizer);
         move |texts| tokenize(tokenizer, prompt, max_len, texts)
     }
 
     /// The same over a copy of the tokenizer, for a thread that outlives borrows of the model.
-    pub(crate) fn owned_tokenize_fn(&self, side: Side) -> Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send> {
+    pub(crate) fn owned_tokenize_fn(
+        &self,
+        side: Side,
+    ) -> Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send> {
         let (prompt, max_len) = (self.prompt(side).to_string(), self.max_tokens(side));
         let tokenizer = self.tokenizer.clone();
         Box::new(move |texts| tokenize(&tokenizer, &prompt, max_len, texts))
@@ -273,18 +279,22 @@ impl BiEncoder {
     /// Out of memory, with what to do about it.
     pub fn embed(&self, side: Side, texts: &[&Encoding], mode: Mode) -> Result<Tensor> {
         let skip = self.skipped(side)?;
-        catch("the encoder", "use smaller batches (`batch.tokens`), gradient caching, or shorter texts", || {
-            let pairs = texts.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice()));
-            let batch = PackedTokens::new(pairs, self.device);
-            let tower = self.tower(side);
-            let states = tower.model.encoder.forward(&batch, mode);
-            let pooled = self.settings.pooling.apply(&states, &batch.segments, skip);
-            let projected = match &tower.dense {
-                Some(dense) => dense.forward(&pooled),
-                None => pooled,
-            };
-            Ok(if self.settings.normalize { normalize(&projected) } else { projected })
-        })
+        catch(
+            "the encoder",
+            "use smaller batches (`batch.tokens`), gradient caching, or shorter texts",
+            || {
+                let pairs = texts.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice()));
+                let batch = PackedTokens::new(pairs, self.device);
+                let tower = self.tower(side);
+                let states = tower.model.encoder.forward(&batch, mode);
+                let pooled = self.settings.pooling.apply(&states, &batch.segments, skip);
+                let projected = match &tower.dense {
+                    Some(dense) => dense.forward(&pooled),
+                    None => pooled,
+                };
+                Ok(if self.settings.normalize { normalize(&projected) } else { projected })
+            },
+        )
     }
 
     /// The vectors that are compared by dot product, whatever the similarity: unit vectors under cosine.

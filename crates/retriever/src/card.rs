@@ -24,8 +24,11 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
         Similarity::Cosine => "cosine",
         Similarity::Dot => "dot product",
     };
-    let base_line =
-        if f.base.contains('/') && !f.base.starts_with(['.', '/']) { format!("base_model: {}\n", f.base) } else { String::new() };
+    let base_line = if f.base.contains('/') && !f.base.starts_with(['.', '/']) {
+        format!("base_model: {}\n", f.base)
+    } else {
+        String::new()
+    };
     let mut out = format!(
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\ntags:\n- sentence-transformers\n\
          - sentence-similarity\n- feature-extraction\n- dense\n- ragduet\n{base_line}---\n\n# {}\n\n\

@@ -105,7 +105,10 @@ impl EvalSet {
 
 /// The measures that are reported when nothing else is asked for.
 pub fn default_measures() -> Vec<Measure> {
-    ["ndcg@10", "mrr@10", "recall@10", "recall@100", "map@100", "mrr"].iter().filter_map(|m| m.parse().ok()).collect()
+    ["ndcg@10", "mrr@10", "recall@10", "recall@100", "map@100", "mrr"]
+        .iter()
+        .filter_map(|m| m.parse().ok())
+        .collect()
 }
 
 /// Ranks the whole corpus for every query by exact search, `depth` deep, and scores the ranking.
@@ -135,7 +138,13 @@ pub fn evaluate_model(
 }
 
 /// The best `depth` passages of each query as a run. `queries`: [names.len() * dim].
-pub fn rank(index: &dyn VectorIndex, ids: &IdMap, names: &[&str], queries: &[f32], depth: usize) -> Result<Run> {
+pub fn rank(
+    index: &dyn VectorIndex,
+    ids: &IdMap,
+    names: &[&str],
+    queries: &[f32],
+    depth: usize,
+) -> Result<Run> {
     let mut run = Run::new();
     let mut names = names.iter();
     let params = SearchParams::top(depth.min(index.len()).max(1));

@@ -152,5 +152,9 @@ fn mask(rows: i64, columns: i64, places: impl Iterator<Item = (usize, usize)>, d
 
 /// A scalar tensor for a fixed scale.
 pub fn fixed_scale(value: f64, like: &Tensor) -> Tensor {
-    Tensor::full([], value, (if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }, like.device()))
+    Tensor::full(
+        [],
+        value,
+        (if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }, like.device()),
+    )
 }

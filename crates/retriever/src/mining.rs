@@ -12,8 +12,8 @@ use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
-    ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, RecallReport, SearchParams, VectorIndex,
-    VectorIndexMut, Vectors, recall_against_exact,
+    ExactConfig, ExactIndex, HnswBuilder, HnswConfig, HnswIndex, IndexKind, RecallReport, SearchParams,
+    VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -44,7 +44,8 @@ impl Default for MiningConfig {
         Self {
             when: When::Start,
             index: MiningIndex::Auto,
-            hnsw: HnswConfig::default(),
+            // The same graph every time, so that a resumed run mines what the uninterrupted one did.
+            hnsw: HnswConfig { builder: HnswBuilder::Native, ..HnswConfig::default() },
             audit_queries: 200,
             min_recall: 0.9,
             select: NegativeSelection::default(),
@@ -199,7 +200,8 @@ pub fn mine(
         let mut graph = HnswIndex::new(&config.hnsw, similarity, dim)?;
         graph.add(passages)?;
         let step = (queries.len() / config.audit_queries.max(1)).max(1);
-        let sample: Vec<f32> = queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
+        let sample: Vec<f32> =
+            queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
         let report = recall_against_exact(&graph, &exact, Vectors::new(&sample, dim)?, &params)?;
         if report.recall < config.min_recall {
             return Err(Error::Config {
@@ -237,7 +239,8 @@ pub fn mine(
                     .map(|&p| dot(block.row(i), passages.row(p as usize)))
                     .collect();
                 // Equal texts share a pool entry, so known positives cover their duplicates.
-                let same = |id: u32| set.is_positive(q, id) || texts[q as usize] == set.passages()[id as usize].text;
+                let same =
+                    |id: u32| set.is_positive(q, id) || texts[q as usize] == set.passages()[id as usize].text;
                 (select.choose(&set.queries()[q as usize].id, hits, &scores, same), scores)
             })
             .collect();
@@ -248,7 +251,8 @@ pub fn mine(
                 positive_sum += f64::from(least);
                 positive_count += 1;
             }
-            negatives.push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
+            negatives
+                .push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
         }
     }
     let all = negatives.iter().flatten();

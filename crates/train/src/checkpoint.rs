@@ -145,7 +145,8 @@ pub fn check(dir: &Path) -> Result<()> {
     let damaged = |why: String| Error::Checkpoint { path: dir.into(), why };
     let path = dir.join(MANIFEST);
     let bytes = fs::read(&path).map_err(|_| damaged("no manifest.json".into()))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("manifest.json: {e}")))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|e| damaged(format!("manifest.json: {e}")))?;
     let found = digest(dir, dir)?;
     for (name, want) in &manifest.files {
         match found.get(name) {

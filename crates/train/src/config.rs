@@ -5,8 +5,8 @@
 use crate::{Error, Result};
 use fs_err as fs;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -18,7 +18,8 @@ pub fn load<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<T>
     let plain = !text.lines().any(|l| l.trim_start().starts_with("extends"));
     if plain {
         // The file as it is: serde's errors carry the line.
-        toml::from_str::<T>(&text).map_err(|e| Error::Config { origin: origin.clone(), message: e.to_string() })?;
+        toml::from_str::<T>(&text)
+            .map_err(|e| Error::Config { origin: origin.clone(), message: e.to_string() })?;
     }
     let mut table = merged(path, &mut Vec::new())?;
     for o in overrides {

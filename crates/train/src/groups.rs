@@ -112,7 +112,11 @@ mod tests {
             ("*.bias", "a.b.bias"),
             ("*layer.*.output*", "encoder.layer.3.output.dense.weight"),
         ];
-        let no = [("embeddings", "embeddings2.x"), ("encoder.layer.1.*", "encoder.layer.11.x"), ("*.bias", "a.weight")];
+        let no = [
+            ("embeddings", "embeddings2.x"),
+            ("encoder.layer.1.*", "encoder.layer.11.x"),
+            ("*.bias", "a.weight"),
+        ];
         assert!(yes.iter().all(|(p, n)| matches_pattern(p, n)));
         assert!(!no.iter().any(|(p, n)| matches_pattern(p, n)));
     }

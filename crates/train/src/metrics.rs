@@ -31,12 +31,15 @@ impl MetricSink {
         let jsonl = fs::OpenOptions::new().create(true).append(true).open(&path)?;
         let board = dir.join("tensorboard");
         fs::create_dir_all(&board)?;
-        let name = format!("events.out.tfevents.{}.{}.ragduet", now() as u64, std::process::id());
+        // TensorBoard reads files in the order of their names; two of one second must not be one file.
+        let count = fs::read_dir(&board)?.count();
+        let name = format!("events.out.tfevents.{}.{count:04}.ragduet", now() as u64);
         let mut sink = Self {
             jsonl: BufWriter::new(jsonl),
-            events: BufWriter::new(fs::File::create(board.join(name))?),
+            events: BufWriter::new(fs::File::create_new(board.join(name))?),
         };
-        let version = Event { wall_time: now(), file_version: Some("brain.Event:2".into()), ..Event::default() };
+        let version =
+            Event { wall_time: now(), file_version: Some("brain.Event:2".into()), ..Event::default() };
         sink.event(&version)?;
         if let Some(step) = resume_from {
             // TensorBoard drops what earlier files say of later steps.

@@ -66,8 +66,10 @@ impl RunDir {
     }
 
     fn note_environment(&self, device: Device, resumed: bool) -> Result<()> {
-        let first_line = |p: &str| fs::read_to_string(p).ok().and_then(|s| s.lines().next().map(str::to_string));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let first_line =
+            |p: &str| fs::read_to_string(p).ok().and_then(|s| s.lines().next().map(str::to_string));
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let facts = json!({
             "ragduet": env!("CARGO_PKG_VERSION"),
             "command": std::env::args().collect::<Vec<_>>(),
@@ -81,7 +83,8 @@ impl RunDir {
             "started_unix": now,
             "resumed": resumed,
         });
-        let name = if resumed { format!("environment.resumed-{now}.json") } else { "environment.json".into() };
+        let name =
+            if resumed { format!("environment.resumed-{now}.json") } else { "environment.json".into() };
         let text = serde_json::to_vec_pretty(&facts)
             .map_err(|source| Error::Json { path: self.path.join(&name), source })?;
         Ok(write_atomic(&self.path.join(name), &text)?)
@@ -106,10 +109,9 @@ fn lock(path: &Path) -> Result<()> {
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 let owner = fs::read_to_string(&file).unwrap_or_default();
-                let alive = owner
-                    .trim()
-                    .parse::<u32>()
-                    .is_ok_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists());
+                let alive = owner.trim().parse::<u32>().is_ok_and(|pid| {
+                    pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists()
+                });
                 if alive {
                     let why = format!("process {} is running in it; wait for it or stop it", owner.trim());
                     return Err(Error::RunDir { path: path.into(), why });

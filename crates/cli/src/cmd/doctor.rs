@@ -43,16 +43,45 @@ impl Args {
         if self.json {
             return common::print_json(&r);
         }
-        let libtorch = r.libtorch.as_ref().map_or("not found among this process's libraries".into(), |p| p.display().to_string());
+        let libtorch = r
+            .libtorch
+            .as_ref()
+            .map_or("not found among this process's libraries".into(), |p| p.display().to_string());
         let rows = [
             ("ragduet", r.ragduet.to_string()),
-            ("libtorch", format!("{} ({libtorch})", r.libtorch_version.as_deref().unwrap_or("version unknown"))),
-            ("CUDA", format!("{}, {} device(s)", if r.cuda_in_libtorch { "in this libtorch" } else { "not in this libtorch" }, r.cuda_devices)),
-            ("CPU", format!("{} ({}; bf16 {})", r.cpu, r.cpu_capability, if r.bf16_on_cpu { "fast" } else { "not accelerated" })),
+            (
+                "libtorch",
+                format!("{} ({libtorch})", r.libtorch_version.as_deref().unwrap_or("version unknown")),
+            ),
+            (
+                "CUDA",
+                format!(
+                    "{}, {} device(s)",
+                    if r.cuda_in_libtorch { "in this libtorch" } else { "not in this libtorch" },
+                    r.cuda_devices
+                ),
+            ),
+            (
+                "CPU",
+                format!(
+                    "{} ({}; bf16 {})",
+                    r.cpu,
+                    r.cpu_capability,
+                    if r.bf16_on_cpu { "fast" } else { "not accelerated" }
+                ),
+            ),
             ("threads", format!("{} of {} cores", r.threads, r.cores)),
             ("memory", format!("{:.1} of {:.1} GiB free", r.memory_available_gib, r.memory_total_gib)),
             ("by default", format!("{}, {}", r.default_device, r.default_precision)),
-            ("hub cache", format!("{}{}{}", r.hub_cache.display(), if r.hub_offline { ", offline" } else { "" }, if r.hub_token { ", token set" } else { "" })),
+            (
+                "hub cache",
+                format!(
+                    "{}{}{}",
+                    r.hub_cache.display(),
+                    if r.hub_offline { ", offline" } else { "" },
+                    if r.hub_token { ", token set" } else { "" }
+                ),
+            ),
         ];
         for (name, value) in rows {
             println!("{name:<11} {value}");
@@ -70,7 +99,10 @@ impl Args {
 fn examine() -> Report {
     let maps = fs_err::read_to_string("/proc/self/maps").unwrap_or_default();
     let loaded = |name: &str| {
-        maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.ends_with(name)).map(PathBuf::from)
+        maps.lines()
+            .filter_map(|l| l.split_whitespace().last())
+            .find(|p| p.ends_with(name))
+            .map(PathBuf::from)
     };
     let libtorch = loaded("/libtorch_cpu.so").and_then(|p| Some(p.parent()?.to_path_buf()));
     let cuda_in_libtorch = loaded("/libtorch_cuda.so").is_some();

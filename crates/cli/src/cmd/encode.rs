@@ -1,7 +1,7 @@
 //! `ragduet encode`: texts in, embeddings out.
 
-use crate::common::{self, ModelArgs, ReadArgs, counter};
 use crate::common::npy::NpyWriter;
+use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_retriever::{Side, encode_stream};

@@ -103,9 +103,10 @@ fn retriever(a: &Retriever, quiet: bool) -> Result<()> {
     let measures = or_default(&a.measures);
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
     let started = std::time::Instant::now();
-    let (result, run) = evaluate_model(&model, &set, &measures, a.depth, &a.model.encode_settings(), &mut |n, _| {
-        bar.set_position(n);
-    })?;
+    let (result, run) =
+        evaluate_model(&model, &set, &measures, a.depth, &a.model.encode_settings(), &mut |n, _| {
+            bar.set_position(n);
+        })?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &a.save_run {
@@ -134,7 +135,11 @@ fn report(
         let theirs = evaluate(qrels, &Run::read_trec(path)?, measures);
         for &m in measures {
             if let (Some(a), Some(b)) = (result.column(m), theirs.column(m)) {
-                tests.push((m, theirs.mean(m).unwrap_or(0.0), randomisation(&a, &b, &Resampling::default())?));
+                tests.push((
+                    m,
+                    theirs.mean(m).unwrap_or(0.0),
+                    randomisation(&a, &b, &Resampling::default())?,
+                ));
             }
         }
     }

@@ -114,7 +114,8 @@ impl Build {
         let progress = |done: usize, _| bar.set_position(done as u64);
         if self.kind == "exact" {
             let precision = if self.vectors == "f16" { Precision::F16 } else { Precision::F32 };
-            let mut index = ExactIndex::new(&ExactConfig { precision, ..ExactConfig::default() }, e.similarity, e.dim)?;
+            let mut index =
+                ExactIndex::new(&ExactConfig { precision, ..ExactConfig::default() }, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
             index.save_with_ids(&self.out, Some(&ids))?;
         } else {
@@ -161,7 +162,8 @@ impl Build {
             exact.add(vectors)?;
             let step = (vectors.len() / self.audit).max(1);
             let sample: Vec<f32> = vectors.rows().step_by(step).take(self.audit).flatten().copied().collect();
-            let r = recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
+            let r =
+                recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
             println!("recall@{} against exact search: {:.4} on {} queries", r.k, r.recall, r.queries);
         }
         Ok(())

@@ -30,7 +30,10 @@ impl Args {
         } else if dir.join("config.json").is_file() || dir.join("modules.json").is_file() {
             model(dir)?
         } else {
-            anyhow::bail!("{}: neither a model (config.json), an index (index.json) nor a run (environment.json)", dir.display());
+            anyhow::bail!(
+                "{}: neither a model (config.json), an index (index.json) nor a run (environment.json)",
+                dir.display()
+            );
         };
         if self.json {
             return common::print_json(&facts);
@@ -62,7 +65,9 @@ fn model(dir: &Path) -> Result<Value> {
         .unwrap_or_default();
     let sentence = read_json(&dir.join("sentence_bert_config.json"));
     let st = read_json(&dir.join("config_sentence_transformers.json"));
-    let first = |keys: &[&str]| keys.iter().map(|k| &config[*k]).find(|v| !v.is_null()).cloned().unwrap_or(Value::Null);
+    let first = |keys: &[&str]| {
+        keys.iter().map(|k| &config[*k]).find(|v| !v.is_null()).cloned().unwrap_or(Value::Null)
+    };
     Ok(json!({
         "kind": "model", "architecture": config["model_type"], "parameters": parameters,
         "hidden size": first(&["hidden_size", "dim"]), "layers": first(&["num_hidden_layers", "n_layers"]),

@@ -61,8 +61,12 @@ impl Args {
             anyhow::bail!("stopped at step {}", outcome.step);
         }
         let device = device::parse(&config.device)?;
-        let model =
-            st_dir::load(&outcome.model_dir, device, config.precision.resolve(device), &Overrides::default())?;
+        let model = st_dir::load(
+            &outcome.model_dir,
+            device,
+            config.precision.resolve(device),
+            &Overrides::default(),
+        )?;
         let after = measure(&model)?;
         println!("3. Questions about facts it has never seen (the test split):\n");
         print_table(&[("untrained", Some(&before)), ("trained", Some(&after))]);
@@ -70,7 +74,8 @@ impl Args {
         let (id, question) = &test.queries[0];
         let passages: Vec<String> = test.passages.iter().map(|(_, t)| t.clone()).collect();
         let rows = encode_texts(&model, Side::Passage, &passages, &encode, &mut |_, _| ())?;
-        let query = encode_texts(&model, Side::Query, std::slice::from_ref(question), &encode, &mut |_, _| ())?;
+        let query =
+            encode_texts(&model, Side::Query, std::slice::from_ref(question), &encode, &mut |_, _| ())?;
         let dim = query.len();
         let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
         let mut ranked: Vec<(usize, f32)> = rows.chunks_exact(dim).map(score).enumerate().collect();

@@ -66,7 +66,9 @@ impl Args {
         let ids = IdMap::open(&self.index)?;
         let path = self.index.join(SOURCE_FILE);
         let source: Option<Source> = match path.is_file() {
-            true => Some(serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?),
+            true => Some(
+                serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?,
+            ),
             false => None,
         };
         let Some(model) = self.model.clone().or_else(|| source.as_ref().map(|s| s.model.clone())) else {
@@ -96,9 +98,8 @@ impl Args {
         let queries = encode_texts(&model, Side::Query, &questions, &args.encode_settings(), &mut |_, _| ())?;
         let params = SearchParams { ef: self.ef, ..SearchParams::top(self.k) };
         let hits = index.search(Vectors::new(&queries, index.dim())?, &params)?;
-        let name = |row: u32| {
-            ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string)
-        };
+        let name =
+            |row: u32| ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string);
         let mut found: Vec<Found> = questions
             .into_iter()
             .zip(hits)

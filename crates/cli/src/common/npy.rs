@@ -39,7 +39,8 @@ impl NpyWriter {
     pub fn finish(mut self) -> Result<()> {
         self.file.flush()?;
         let mut file = self.file.into_inner().map_err(|e| e.into_error())?;
-        let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.rows, self.dim);
+        let dict =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", self.rows, self.dim);
         let mut header = Vec::with_capacity(HEADER);
         header.extend_from_slice(b"\x93NUMPY\x01\x00");
         header.extend_from_slice(&((HEADER - 10) as u16).to_le_bytes());
@@ -83,7 +84,11 @@ impl NpyReader {
             .unwrap_or_default();
         let plain = text.contains("'<f4'") && text.contains("'fortran_order': False");
         let (true, [rows, dim]) = (plain, shape.as_slice()) else {
-            bail!("{}: expected a two-dimensional little-endian float32 array in C order, found {}", path.display(), text.trim());
+            bail!(
+                "{}: expected a two-dimensional little-endian float32 array in C order, found {}",
+                path.display(),
+                text.trim()
+            );
         };
         Ok(Self { file, rows: *rows, dim: *dim })
     }

@@ -37,7 +37,17 @@ pub struct WriteCounts {
 
 impl std::fmt::Display for WriteCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let counts = [("examples", self.examples), ("positives", self.positives), ("negatives", self.negatives), ("passages", self.passages), ("queries", self.queries), ("ids changed", self.ids_changed), ("negatives unlinked", self.negatives_unlinked), ("scores dropped", self.scores_dropped), ("answers dropped", self.answers_dropped)];
+        let counts = [
+            ("examples", self.examples),
+            ("positives", self.positives),
+            ("negatives", self.negatives),
+            ("passages", self.passages),
+            ("queries", self.queries),
+            ("ids changed", self.ids_changed),
+            ("negatives unlinked", self.negatives_unlinked),
+            ("scores dropped", self.scores_dropped),
+            ("answers dropped", self.answers_dropped),
+        ];
         let told: Vec<String> =
             counts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(&told.join(", "))

@@ -217,6 +217,14 @@ impl Encoder for ModernBert {
         self.final_norm.forward(&carry)
     }
 
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        if let Some(p) = hidden {
+            self.config.mlp_dropout = p;
+            self.config.embedding_dropout = p;
+        }
+        self.config.attention_dropout = attention.unwrap_or(self.config.attention_dropout);
+    }
+
     fn hidden_size(&self) -> i64 {
         self.config.hidden_size
     }

@@ -142,6 +142,10 @@ impl Encoder for MpNet {
         carry
     }
 
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        self.shape.set_dropout(hidden, attention);
+    }
+
     fn hidden_size(&self) -> i64 {
         self.shape.hidden
     }

@@ -31,6 +31,19 @@ pub(super) struct Shape {
     pub init_std: f64,
 }
 
+impl Shape {
+    pub(super) fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        if let Some(p) = hidden {
+            self.dropout = p;
+            // A family without dropout here keeps none.
+            if self.out_dropout > 0.0 {
+                self.out_dropout = p;
+            }
+        }
+        self.attention_dropout = attention.unwrap_or(self.attention_dropout);
+    }
+}
+
 /// Where a family keeps its parameters.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -154,6 +167,10 @@ impl Encoder for PostNorm {
                 .forward((&carry, &low), s, m, |q, k, v, o| varlen_attention(q, k, v, &batch.segments, o));
         }
         carry
+    }
+
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        self.shape.set_dropout(hidden, attention);
     }
 
     fn hidden_size(&self) -> i64 {

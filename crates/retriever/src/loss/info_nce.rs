@@ -60,7 +60,11 @@ impl InfoNce {
             let own = |i: usize| std::iter::once(r.positive[i]).chain(r.negatives[i].iter().copied());
             let allowed = (0..rows as usize).flat_map(|i| {
                 let others = (0..columns as usize).filter(|&c| {
-                    if hard[c] { self.share_hard_negatives && self.in_batch_negatives } else { self.in_batch_negatives }
+                    if hard[c] {
+                        self.share_hard_negatives && self.in_batch_negatives
+                    } else {
+                        self.in_batch_negatives
+                    }
                 });
                 others.chain(own(i)).map(move |c| (i, c)).collect::<Vec<_>>()
             });
@@ -85,7 +89,8 @@ impl InfoNce {
         // Hidden candidates have log-probability -inf; they take no share of the target.
         let live = hidden.logical_not().to_kind(logits.kind());
         let spread = log_p.masked_fill(hidden, 0.0).sum_dim_intlist([1i64].as_slice(), false, logits.kind());
-        let spread = (spread / live.sum_dim_intlist([1i64].as_slice(), false, logits.kind())).mean(logits.kind());
+        let spread =
+            (spread / live.sum_dim_intlist([1i64].as_slice(), false, logits.kind())).mean(logits.kind());
         hit * (1.0 - self.label_smoothing) - spread * self.label_smoothing
     }
 }

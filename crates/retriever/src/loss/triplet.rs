@@ -42,9 +42,7 @@ impl RetrievalLoss for Triplet {
         ]);
         let q = b.queries.unsqueeze(1);
         let far = match self.distance {
-            TripletDistance::Similarity => {
-                -(&q * &own).sum_dim_intlist([2i64].as_slice(), false, own.kind())
-            }
+            TripletDistance::Similarity => -(&q * &own).sum_dim_intlist([2i64].as_slice(), false, own.kind()),
             // The small constant keeps the root differentiable at 0.
             TripletDistance::Euclidean => {
                 ((&q - &own).square().sum_dim_intlist([2i64].as_slice(), false, own.kind()) + 1e-12).sqrt()

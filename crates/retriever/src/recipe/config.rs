@@ -271,6 +271,12 @@ impl RetrieverConfig {
         if self.model.base.is_some() == self.model.scratch.is_some() {
             return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
         }
+        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)]
+        {
+            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
+                return bad(&format!("model.{key}"), "must be at least 0 and below 1");
+            }
+        }
         if self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
             return bad("train.epochs", "must be above 0");
         }

@@ -107,8 +107,21 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
     let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
     let encode = EncodeSettings { batch_tokens: config.eval.batch_tokens, ..EncodeSettings::default() };
     let mut run = Run {
-        config, set, dev, model, scale, loss, optimizer, sink, dir, encode,
-        before: None, best: None, at: Position::default(), mined: None, examples,
+        config,
+        set,
+        dev,
+        model,
+        scale,
+        loss,
+        optimizer,
+        sink,
+        dir,
+        encode,
+        before: None,
+        best: None,
+        at: Position::default(),
+        mined: None,
+        examples,
     };
     let mut resumed = false;
     if let Some((step, path)) = &found {
@@ -134,7 +147,9 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
     'epochs: while run.at.step < total && !give_up {
         let plan = loader::plan(config, &run.set, &lengths, run.at.epoch)?;
         if plan.batches.is_empty() {
-            return Err(Error::Unusable("no full batch in an epoch; lower batch.size or set batch.drop_last = false".into()));
+            return Err(Error::Unusable(
+                "no full batch in an epoch; lower batch.size or set batch.drop_last = false".into(),
+            ));
         }
         while run.at.batch < plan.batches.len() {
             run.mine_if_due(&progress)?;
@@ -165,7 +180,8 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
                     let step = run.at.step;
                     meter.add(value, step, lr)?;
                     let speed = pairs as f64 / busy;
-                    progress.step(step, || format!("loss {:.4} lr {lr:.2e} {speed:.1} pairs/s", meter.mean()));
+                    progress
+                        .step(step, || format!("loss {:.4} lr {lr:.2e} {speed:.1} pairs/s", meter.mean()));
                     if step.is_multiple_of(config.train.log_every.max(1)) || step == total {
                         let values = [
                             ("loss", meter.take()),
@@ -188,7 +204,14 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
                     if due || asked || give_up || step == total {
                         let position = run.position_after(plan.batches.len());
                         checkpoints.save(step, |d| {
-                            state::save(d, &run.model, &run.scale, &run.optimizer, &position, run.mined.as_deref())
+                            state::save(
+                                d,
+                                &run.model,
+                                &run.scale,
+                                &run.optimizer,
+                                &position,
+                                run.mined.as_deref(),
+                            )
                         })?;
                     }
                     if asked && step < total {
@@ -250,7 +273,8 @@ impl Run<'_> {
         };
         if !norm.is_finite() || !sum.is_finite() {
             let (what, value) = if sum.is_finite() { ("the gradient norm", norm) } else { ("the loss", sum) };
-            let first: Vec<&str> = window.iter().flat_map(|b| b.ids.iter().map(String::as_str)).take(8).collect();
+            let first: Vec<&str> =
+                window.iter().flat_map(|b| b.ids.iter().map(String::as_str)).take(8).collect();
             tracing::error!("the batch begins with queries {}", first.join(", "));
             return Err(ragduet_train::Error::NotFinite { what, value, step: self.at.step + 1, lr }.into());
         }
@@ -271,7 +295,13 @@ impl Run<'_> {
         catch("a training step", remedy, || {
             let value = match self.config.grad_cache {
                 Some(g) => grad_cache::backward(
-                    &self.model, &batch.queries, &batch.passages, g.chunk_tokens, mode, weight, loss,
+                    &self.model,
+                    &batch.queries,
+                    &batch.passages,
+                    g.chunk_tokens,
+                    mode,
+                    weight,
+                    loss,
                 )?,
                 None => {
                     let (q, p) = self.embed_batch(batch, mode)?;

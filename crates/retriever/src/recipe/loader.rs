@@ -30,7 +30,12 @@ impl Batch {
 }
 
 /// The order of an epoch. A function of the seed and the epoch alone, so that a resumed run computes it again.
-pub(super) fn plan(config: &RetrieverConfig, set: &TrainingSet, lengths: &Lengths, epoch: u64) -> Result<EpochPlan> {
+pub(super) fn plan(
+    config: &RetrieverConfig,
+    set: &TrainingSet,
+    lengths: &Lengths,
+    epoch: u64,
+) -> Result<EpochPlan> {
     let items: Vec<BatchItem> = (0..set.items().len())
         .map(|i| {
             let item = &set.items()[i];

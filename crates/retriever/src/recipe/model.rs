@@ -90,6 +90,9 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
             return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });
         }
     };
+    for tower in std::iter::once(&mut model.query_tower).chain(&mut model.passage_tower) {
+        tower.model.encoder.set_dropout(c.dropout, c.attention_dropout);
+    }
     if let Some(outputs) = c.projection {
         let towers = std::iter::once(&mut model.query_tower).chain(&mut model.passage_tower);
         for tower in towers {

@@ -71,7 +71,9 @@ pub(super) fn restore(
         let _guard = no_grad();
         for (name, p) in parameters(model, scale) {
             match weights.shape(&name) {
-                Some(shape) if shape == p.size() => p.shallow_clone().copy_(&weights.load(&name, model.device)?),
+                Some(shape) if shape == p.size() => {
+                    p.shallow_clone().copy_(&weights.load(&name, model.device)?)
+                }
                 found => {
                     return Err(Error::Unusable(format!(
                         "{}: parameter `{name}` is {found:?}, the model needs {:?}",

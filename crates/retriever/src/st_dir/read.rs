@@ -114,7 +114,9 @@ fn assemble(
     let similarity = match config.similarity_fn_name.as_deref() {
         None | Some("cosine") => Similarity::Cosine,
         Some("dot" | "dot_product") => Similarity::Dot,
-        Some(other) => return unsupported(&path, &format!("similarity `{other}`: cosine and dot are supported")),
+        Some(other) => {
+            return unsupported(&path, &format!("similarity `{other}`: cosine and dot are supported"));
+        }
     };
     let prompts = match (&config.default_prompt_name, config.prompts.is_empty()) {
         (Some(name), false) if config.prompts.query.is_empty() && config.prompts.passage.is_empty() => {
@@ -136,7 +138,9 @@ fn assemble(
         prompts: o.prompts.clone().unwrap_or(prompts),
         include_prompt,
         max_query_tokens: o.max_query_tokens.unwrap_or_else(|| longest(&query)),
-        max_passage_tokens: o.max_passage_tokens.unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
+        max_passage_tokens: o
+            .max_passage_tokens
+            .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
     };
     let model = BiEncoder {
         tokenizer: query.tokenizer,
@@ -162,7 +166,10 @@ fn routes(
     let mut out = Vec::new();
     for route in ["query", "document"] {
         let Some(ids) = config.structure.get(route) else {
-            return unsupported(&path, &format!("no route `{route}`; two routes, query and document, are supported"));
+            return unsupported(
+                &path,
+                &format!("no route `{route}`; two routes, query and document, are supported"),
+            );
         };
         let mut list = Vec::new();
         for id in ids {
@@ -184,19 +191,26 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], device: Device) -> Res
         match (kind, &mut out) {
             (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, device)?),
             (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
-            (ModuleKind::Dense, Some(c)) if c.pooling.is_some() && c.tower.dense.is_none() && !c.normalize => {
+            (ModuleKind::Dense, Some(c))
+                if c.pooling.is_some() && c.tower.dense.is_none() && !c.normalize =>
+            {
                 c.tower.dense = Some(dense(path, device)?);
             }
             (ModuleKind::Normalize, Some(c)) if c.pooling.is_some() => c.normalize = true,
             _ => {
                 return unsupported(
                     listed_in,
-                    &format!("module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize]"),
+                    &format!(
+                        "module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize]"
+                    ),
                 );
             }
         }
     }
-    out.ok_or_else(|| Error::UnsupportedModel { path: listed_in.into(), what: "no Transformer module".into() })
+    out.ok_or_else(|| Error::UnsupportedModel {
+        path: listed_in.into(),
+        what: "no Transformer module".into(),
+    })
 }
 
 fn transformer(path: &Path, device: Device) -> Result<Chain> {
@@ -219,9 +233,14 @@ fn pooling(path: &Path) -> Result<(Pooling, bool)> {
     let mut found: Vec<String> = Vec::new();
     match config.get("pooling_mode") {
         Some(Value::String(mode)) => found.push(mode.clone()),
-        Some(Value::Array(modes)) => found.extend(modes.iter().map(|m| m.as_str().unwrap_or("?").to_string())),
+        Some(Value::Array(modes)) => {
+            found.extend(modes.iter().map(|m| m.as_str().unwrap_or("?").to_string()))
+        }
         _ => found.extend(
-            config.keys().filter(|k| k.starts_with("pooling_mode_") && on(k)).map(|k| k["pooling_mode_".len()..].into()),
+            config
+                .keys()
+                .filter(|k| k.starts_with("pooling_mode_") && on(k))
+                .map(|k| k["pooling_mode_".len()..].into()),
         ),
     }
     let mode = match found.as_slice() {
@@ -232,7 +251,12 @@ fn pooling(path: &Path) -> Result<(Pooling, bool)> {
             _ => return unsupported(&path, &format!("pooling `{one}`; supported: cls, mean, lasttoken")),
         },
         [] => return unsupported(&path, "no pooling mode is switched on"),
-        many => return unsupported(&path, &format!("several poolings at once ({}); one is supported", many.join(", "))),
+        many => {
+            return unsupported(
+                &path,
+                &format!("several poolings at once ({}); one is supported", many.join(", ")),
+            );
+        }
     };
     Ok((mode, include))
 }
@@ -275,7 +299,9 @@ fn dense(path: &Path, device: Device) -> Result<Dense> {
 fn kind(listed_in: &Path, type_name: &str) -> Result<ModuleKind> {
     module_kind(type_name).ok_or_else(|| Error::UnsupportedModel {
         path: listed_in.into(),
-        what: format!("module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize and Router are)"),
+        what: format!(
+            "module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize and Router are)"
+        ),
     })
 }
 

@@ -22,8 +22,11 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     match &model.passage_tower {
         None => {
             let names = module_names(&model.query_tower, s.normalize);
-            let paths: Vec<String> =
-                names.iter().enumerate().map(|(i, n)| if i == 0 { String::new() } else { format!("{i}_{n}") }).collect();
+            let paths: Vec<String> = names
+                .iter()
+                .enumerate()
+                .map(|(i, n)| if i == 0 { String::new() } else { format!("{i}_{n}") })
+                .collect();
             write_tower(model, &model.query_tower, Side::Query, |i| dir.join(&paths[i]), &names)?;
             let modules: Vec<Value> = names
                 .iter()
@@ -103,7 +106,8 @@ fn write_tower(
                 } else {
                     model.max_tokens(side)
                 };
-                let config = json!({"max_seq_length": longest, "do_lower_case": model.tokenizer.lower_case()});
+                let config =
+                    json!({"max_seq_length": longest, "do_lower_case": model.tokenizer.lower_case()});
                 write_json(&dir.join("sentence_bert_config.json"), &config)?;
             }
             "Pooling" => write_json(&dir.join("config.json"), &pooling_config(model, tower))?,
