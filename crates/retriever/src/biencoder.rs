@@ -136,6 +136,9 @@ impl Tower {
     }
 }
 
+/// Texts of one side to ids.
+pub(crate) type TokenizeFn = Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send>;
+
 /// A dense retriever.
 #[derive(Debug)]
 pub struct BiEncoder {
@@ -255,10 +258,7 @@ impl BiEncoder {
     }
 
     /// The same over a copy of the tokenizer, for a thread that outlives borrows of the model.
-    pub(crate) fn owned_tokenize_fn(
-        &self,
-        side: Side,
-    ) -> Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send> {
+    pub(crate) fn owned_tokenize_fn(&self, side: Side) -> TokenizeFn {
         let (prompt, max_len) = (self.prompt(side).to_string(), self.max_tokens(side));
         let tokenizer = self.tokenizer.clone();
         Box::new(move |texts| tokenize(&tokenizer, &prompt, max_len, texts))

@@ -125,6 +125,9 @@ impl ParamStore {
     }
 }
 
+/// A tensor of another shape: its name, the model's shape, the checkpoint's shape.
+pub type Misfit = (String, Vec<i64>, Vec<i64>);
+
 /// What a checkpoint gave a model, and what it did not.
 #[derive(Debug, Default, Clone, serde::Serialize)]
 pub struct LoadReport {
@@ -139,7 +142,7 @@ pub struct LoadReport {
     /// Tensors left aside on purpose (a pre-training head, a pooler, buffers).
     pub ignored: Vec<String>,
     /// Name, the model's shape, the checkpoint's shape.
-    pub wrong_shape: Vec<(String, Vec<i64>, Vec<i64>)>,
+    pub wrong_shape: Vec<Misfit>,
 }
 
 impl std::fmt::Display for LoadReport {
@@ -175,7 +178,7 @@ struct Shared {
     device: Device,
     source: Option<Weights>,
     params: RefCell<IndexMap<String, Param>>,
-    wrong_shape: RefCell<Vec<(String, Vec<i64>, Vec<i64>)>>,
+    wrong_shape: RefCell<Vec<Misfit>>,
 }
 
 /// A path into the parameters of a model being built.

@@ -114,8 +114,7 @@ impl Build {
         let progress = |done: usize, _| bar.set_position(done as u64);
         if self.kind == "exact" {
             let precision = if self.vectors == "f16" { Precision::F16 } else { Precision::F32 };
-            let mut index =
-                ExactIndex::new(&ExactConfig { precision, ..ExactConfig::default() }, e.similarity, e.dim)?;
+            let mut index = ExactIndex::new(&ExactConfig { precision }, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
             index.save_with_ids(&self.out, Some(&ids))?;
         } else {

@@ -212,7 +212,7 @@ impl Encoder for ModernBert {
             pending = Some((block.down.forward(&gated, m.compute), 0.0));
         }
         if let Some((x, _)) = pending {
-            carry = carry + x.to_kind(Kind::Float);
+            carry = &carry + x.to_kind(Kind::Float);
         }
         self.final_norm.forward(&carry)
     }

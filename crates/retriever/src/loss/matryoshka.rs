@@ -69,7 +69,7 @@ impl RetrievalLoss for Built {
             };
             let (queries, passages) = (cut(b.queries), cut(b.passages));
             let part = LossBatch { queries: &queries, passages: &passages, ..*b };
-            total = total + self.inner.loss(&part) * weight;
+            total = &total + self.inner.loss(&part) * weight;
         }
         total
     }

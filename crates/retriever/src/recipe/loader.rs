@@ -2,7 +2,7 @@
 
 use super::config::{Positives, RetrieverConfig};
 use crate::Result;
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::{BiEncoder, Side, TokenizeFn};
 use crate::loss::Relations;
 use ragduet_data::{BatchItem, EpochPlan, TrainingSet, plan_epoch, text_key};
 use ragduet_text::Encoding;
@@ -99,7 +99,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     config: &'env RetrieverConfig,
     set: &'scope TrainingSet,
-    tokenize: [Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send + 'scope>; 2],
+    tokenize: [TokenizeFn; 2],
     batches: Vec<Vec<u32>>,
     epoch: u64,
 ) -> Receiver<Result<Batch>> {
@@ -118,7 +118,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
 fn assemble(
     config: &RetrieverConfig,
     set: &TrainingSet,
-    tokenize: &[Box<dyn Fn(&[String]) -> Result<Vec<Encoding>> + Send + '_>; 2],
+    tokenize: &[TokenizeFn; 2],
     items: &[u32],
     epoch: u64,
 ) -> Result<Batch> {

@@ -163,8 +163,7 @@ pub fn verify(model: &BiEncoder, dir: &Path, texts: &[String]) -> Result<()> {
                 m.embed(side, &tokens.iter().collect::<Vec<_>>(), mode)
             };
             let difference = f64::try_from((embed(model)? - embed(&again)?).abs().max()).unwrap_or(f64::NAN);
-            // Written so that NaN fails, too.
-            if !(difference <= 1e-4) {
+            if difference.is_nan() || difference > 1e-4 {
                 let text: String = text.chars().take(60).collect();
                 return Err(Error::Verify { path: dir.into(), text, difference });
             }
