@@ -55,6 +55,11 @@ pub fn fast_bf16(device: Device) -> bool {
     }
 }
 
+/// How many threads libtorch's CPU kernels use, from this thread. Worth lowering where many threads compute at once.
+pub fn set_threads(n: usize) {
+    tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(i32::MAX));
+}
+
 /// Device memory in bytes; `None` where the device does not say.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct DeviceMemory {
