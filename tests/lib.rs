@@ -1,1 +1,1 @@
-//! Whole-workspace tests.
+//! Nothing here: the tests are in `e2e/`.

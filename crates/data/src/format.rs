@@ -70,6 +70,22 @@ impl Format {
         }
     }
 
+    /// The format that a file to be written should have, by its name: JSON Lines, Parquet, or a BEIR directory where
+    /// the name has no extension.
+    pub fn for_output(path: &Path) -> Result<Self> {
+        match inner_extension(path).as_str() {
+            "jsonl" | "ndjson" => Ok(Self::Jsonl),
+            "parquet" => Ok(Self::Parquet),
+            "" => Ok(Self::Beir),
+            other => Err(Error::Unsupported {
+                path: path.to_owned(),
+                reason: format!(
+                    "nothing is written as `.{other}` by its name alone; use .jsonl, .jsonl.zst, .parquet, or name the format"
+                ),
+            }),
+        }
+    }
+
     /// Finds the format by extension, by what a directory holds, or by the first bytes of a `.json` file.
     pub fn detect(path: &Path) -> Result<Self> {
         let unknown = |reason: String| Error::UnknownFormat { path: path.to_owned(), reason };

@@ -50,7 +50,7 @@ impl Args {
     pub fn run(self) -> Result<()> {
         match self.what {
             What::Convert { from, to, to_format, read } => {
-                let format = to_format.map_or_else(|| Format::detect(&to), Ok)?;
+                let format = to_format.map_or_else(|| Format::for_output(&to), Ok)?;
                 let bad = read.bad_rows();
                 let counts = convert(&from, &read.options(), &to, format, &bad)?;
                 common::report_bad_rows(&bad);

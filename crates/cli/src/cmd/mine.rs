@@ -62,7 +62,7 @@ impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
         use ragduet_index::negatives::Sampling;
-        let format = Format::detect(&self.out)?;
+        let format = Format::for_output(&self.out)?;
         if !matches!(format, Format::Jsonl | Format::Parquet) {
             return Err(Usage(format!("{}: give a .jsonl or .parquet file", self.out.display())).into());
         }

@@ -1,0 +1,6 @@
+//! Whole jobs through the binary `ragduet`, on a slice of the shipped dataset.
+
+mod bad_input;
+mod job;
+mod killed;
+mod util;
