@@ -119,6 +119,9 @@ fn models() {
     has(&eval(&best), &["wrong shape", "embeddings.word_embeddings.weight"]);
     edit(&best.join("config.json"), |t| t.replace("\"bert\"", "\"mamba\""));
     has(&eval(&best), &["mamba", "encoders:"]);
+    edit(&best.join("config.json"), |t| {
+        t.replace("\"mamba\"", "\"bert\"").replace("\"vocabulary\"", "\"vocab_size\"")
+    });
     edit(&best.join("modules.json"), |t| t.replace("models.Pooling", "models.LSTM"));
     has(&eval(&best), &["LSTM"]);
 }
