@@ -113,6 +113,19 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// For a command that knows the model from elsewhere.
+    pub fn new(model: String, device: &str, precision: Precision) -> Self {
+        Self {
+            model,
+            device: device.into(),
+            precision,
+            pooling: None,
+            max_query_tokens: None,
+            max_passage_tokens: None,
+            batch_tokens: EncodeSettings::default().batch_tokens,
+        }
+    }
+
     /// Loads the model.
     pub fn load(&self) -> Result<BiEncoder> {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;

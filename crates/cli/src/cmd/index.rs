@@ -169,15 +169,7 @@ impl Build {
     }
 
     fn encode(&self, corpus: &Path, model_name: &str, quiet: bool) -> Result<Embedded> {
-        let args = ModelArgs {
-            model: model_name.into(),
-            device: self.device.clone(),
-            precision: self.precision,
-            pooling: None,
-            max_query_tokens: None,
-            max_passage_tokens: None,
-            batch_tokens: ragduet_retriever::EncodeSettings::default().batch_tokens,
-        };
+        let args = ModelArgs::new(model_name.into(), &self.device, self.precision);
         let model = args.load()?;
         let bad = self.read.bad_rows();
         let (send, receive) = channel();

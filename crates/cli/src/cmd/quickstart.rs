@@ -71,20 +71,22 @@ impl Args {
         println!("3. Questions about facts it has never seen (the test split):\n");
         print_table(&[("untrained", Some(&before)), ("trained", Some(&after))]);
 
-        let (id, question) = &test.queries[0];
         let passages: Vec<String> = test.passages.iter().map(|(_, t)| t.clone()).collect();
         let rows = encode_texts(&model, Side::Passage, &passages, &encode, &mut |_, _| ())?;
-        let query =
-            encode_texts(&model, Side::Query, std::slice::from_ref(question), &encode, &mut |_, _| ())?;
-        let dim = query.len();
-        let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
-        let mut ranked: Vec<(usize, f32)> = rows.chunks_exact(dim).map(score).enumerate().collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        println!("\n{question}");
-        for (rank, (i, s)) in ranked.iter().take(3).enumerate() {
-            let (pid, text) = &test.passages[*i];
-            let mark = if test.qrels.grade(id, pid).is_some_and(|g| g > 0) { "*" } else { " " };
-            println!(" {mark}{}. {s:.3}  {text}", rank + 1);
+        let dim = model.dim() as usize;
+        // Three questions from all over the split, whatever the model makes of them.
+        for (id, question) in test.queries.iter().step_by((test.queries.len() / 3).max(1)).take(3) {
+            let query =
+                encode_texts(&model, Side::Query, std::slice::from_ref(question), &encode, &mut |_, _| ())?;
+            let score = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
+            let mut ranked: Vec<(usize, f32)> = rows.chunks_exact(dim).map(score).enumerate().collect();
+            ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+            println!("\n{question}");
+            for (rank, (i, s)) in ranked.iter().take(2).enumerate() {
+                let (pid, text) = &test.passages[*i];
+                let mark = if test.qrels.grade(id, pid).is_some_and(|g| g > 0) { "*" } else { " " };
+                println!(" {mark}{}. {s:.3}  {text}", rank + 1);
+            }
         }
         println!("   (* holds the answer)\n");
         println!(

@@ -74,15 +74,7 @@ impl Args {
         let Some(model) = self.model.clone().or_else(|| source.as_ref().map(|s| s.model.clone())) else {
             return Err(Usage("this index does not say which model made it; give --model".into()).into());
         };
-        let args = ModelArgs {
-            model,
-            device: self.device.clone(),
-            precision: self.precision,
-            pooling: None,
-            max_query_tokens: None,
-            max_passage_tokens: None,
-            batch_tokens: ragduet_retriever::EncodeSettings::default().batch_tokens,
-        };
+        let args = ModelArgs::new(model, &self.device, self.precision);
         let model = args.load()?;
         let questions = match self.questions.is_empty() {
             true => std::io::stdin().lines().collect::<Result<Vec<_>, _>>()?,
