@@ -45,7 +45,10 @@ impl Checkpoints {
     ) -> Result<PathBuf, E> {
         let target = self.dir.join(format!("step-{step:09}"));
         replace_dir(&target, write)?;
-        for old in self.list()?.iter().rev().skip(self.keep) {
+        // Later steps are damaged ones that a resume passed over: they are superseded now.
+        let (past, superseded): (Vec<_>, Vec<_>) =
+            self.list()?.into_iter().partition(|p| step_of(p).is_some_and(|s| s <= step));
+        for old in past.iter().rev().skip(self.keep).chain(&superseded) {
             fs::remove_dir_all(old).map_err(Error::from)?;
         }
         Ok(target)

@@ -65,7 +65,7 @@ impl MetricSink {
         self.line(&Value::Object(line))?;
         let value = values
             .iter()
-            .map(|(k, v)| SummaryValue { tag: format!("{kind}/{k}"), simple_value: *v as f32 })
+            .map(|(k, v)| SummaryValue { tag: format!("{kind}/{k}"), simple_value: Some(*v as f32) })
             .collect();
         let summary = Some(Summary { value });
         self.event(&Event { wall_time: now(), step: step as i64, summary, ..Event::default() })?;
@@ -187,8 +187,9 @@ struct Summary {
 struct SummaryValue {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(float, tag = "2")]
-    simple_value: f32,
+    // Optional, so that 0 is written: proto3 leaves a plain field at its default out.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
 }
 
 #[cfg(test)]
