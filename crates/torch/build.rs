@@ -25,7 +25,7 @@ fn main() {
         // The loops of kernels.cpp are written for the vectoriser; they do not rely on signed zeros or traps.
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math");
-    for file in ["common", "optim", "runtime", "attention", "norm", "activation"] {
+    for file in ["common", "allocator", "optim", "runtime", "attention", "norm", "activation"] {
         build.file(format!("csrc/{file}.cpp"));
     }
     build.compile("ragduet_shim");

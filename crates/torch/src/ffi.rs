@@ -30,6 +30,9 @@ unsafe extern "C" {
     pub fn rd_cuda_empty_cache() -> c_int;
     pub fn rd_cuda_reset_peak(index: c_int) -> c_int;
     pub fn rd_cpu_capabilities() -> *mut c_char;
+    pub fn rd_install_allocator();
+    pub fn rd_cpu_memory(out: *mut i64);
+    pub fn rd_cpu_reset_peak();
     pub fn rd_free_string(s: *mut c_char);
     pub fn rd_dropout_add_layer_norm(
         x: *mut C_tensor,
