@@ -4,7 +4,7 @@
 // afresh, so that every page faults anew (a fifth of a step on two cores), or keeps them in a heap that fragments.
 // Here freed blocks wait in their size class for the next tensor of that class, lie on huge pages where the kernel
 // offers them, and are given back, least recently used first, as soon as blocks in use and kept together exceed the
-// most that was ever in use at once: keeping costs no memory beyond the peak.
+// most that was ever in use at once by more than a quarter: keeping costs little memory beyond the peak.
 //
 // Small tensors go to ATen's own allocator. RAGDUET_ALLOCATOR=system turns this off.
 #include <c10/core/Allocator.h>
@@ -15,8 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <map>
 #include <mutex>
-#include <new>
 #include <unordered_map>
 
 #include "common.h"
@@ -44,7 +44,7 @@ struct Pool {
   std::mutex lock;
   std::unordered_map<void*, size_t> used;                      // address -> class size
   std::list<Kept> kept;                                        // most recently freed first
-  std::unordered_map<size_t, std::vector<std::list<Kept>::iterator>> by_class;
+  std::map<size_t, std::vector<std::list<Kept>::iterator>> by_class;  // without empty entries
   size_t in_use = 0, idle = 0, most = 0, peak = 0;  // `most` for the policy, `peak` for figures (can be reset)
 
   void unmap(const Kept& block) {
@@ -52,13 +52,20 @@ struct Pool {
     munmap(block.at, block.bytes);
   }
 
+  // What may be kept beside `bytes` in use.
+  size_t room(size_t bytes) const {
+    const size_t ceiling = most + most / 4;
+    return ceiling > bytes ? ceiling - bytes : 0;
+  }
+
   // Gives back the least recently used until at most `bytes` are kept.
   void trim(size_t bytes) {
     while (idle > bytes && !kept.empty()) {
       auto last = std::prev(kept.end());
-      auto& same = by_class[last->bytes];
+      auto same = by_class.find(last->bytes);
       // Within a class blocks are taken from the back, so the oldest is at the front.
-      same.erase(same.begin());
+      same->second.erase(same->second.begin());
+      if (same->second.empty()) by_class.erase(same);
       unmap(*last);
       kept.pop_back();
     }
@@ -82,19 +89,21 @@ struct Pool {
   }
 
   void* take(size_t n) {
-    const size_t bytes = size_class(n);
+    size_t bytes = size_class(n);
     std::lock_guard<std::mutex> guard(lock);
     char* at = nullptr;
-    auto& same = by_class[bytes];
-    if (!same.empty()) {
-      auto block = same.back();
-      same.pop_back();
+    // The same class, or one a little larger: pages that are there beat new ones.
+    auto same = by_class.lower_bound(bytes);
+    if (same != by_class.end() && same->first <= bytes + bytes / 2) {
+      bytes = same->first;
+      auto block = same->second.back();
+      same->second.pop_back();
+      if (same->second.empty()) by_class.erase(same);
       at = block->at;
       idle -= bytes;
       kept.erase(block);
     } else {
-      const size_t ceiling = most > in_use + bytes ? most - in_use - bytes : 0;
-      trim(ceiling);
+      trim(room(in_use + bytes));
       at = map(bytes);
       if (at == nullptr) {
         trim(0);
@@ -120,7 +129,7 @@ struct Pool {
     idle += bytes;
     kept.push_front({static_cast<char*>(at), bytes});
     by_class[bytes].push_back(kept.begin());
-    trim(most - in_use);
+    trim(room(in_use));
     return true;
   }
 };

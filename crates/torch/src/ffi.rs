@@ -45,6 +45,14 @@ unsafe extern "C" {
         carry: *mut *mut C_tensor,
         normed: *mut *mut C_tensor,
     ) -> c_int;
+    pub fn rd_grad_enabled() -> c_int;
+    pub fn rd_version(t: *mut C_tensor) -> i64;
+    pub fn rd_linear_gelu(
+        x: *mut C_tensor,
+        w: *mut C_tensor,
+        b: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
     pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
     pub fn rd_varlen_attention(
         q: *mut C_tensor,
