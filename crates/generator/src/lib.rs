@@ -5,7 +5,7 @@
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
 
 //pub mod contexts;
-//pub mod decode;
+pub mod decode;
 mod error;
 pub mod loss;
 
