@@ -4,7 +4,7 @@
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
 
-//pub mod contexts;
+pub mod contexts;
 pub mod decode;
 mod error;
 pub mod loss;

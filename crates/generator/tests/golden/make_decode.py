@@ -89,6 +89,18 @@ for beams in (2, 4, 5):
                     "num_return_sequences": beams if penalty in (0.0, -0.5) else 1,
                 }
             )
+# Many ways to end, all beams returned: here the ways to stop differ.
+for stop in (False, True, "never"):
+    for penalty in (0.6, 1.0):
+        cases.append(
+            {
+                "num_beams": 3,
+                "early_stopping": stop,
+                "length_penalty": penalty,
+                "eos_token_id": list(range(3, 60, 7)),
+                "num_return_sequences": 3,
+            }
+        )
 cases += [
     {"num_beams": 3},
     {"num_beams": 3, "repetition_penalty": 1.4, "eos_token_id": [3, 17], "num_return_sequences": 2},
