@@ -42,6 +42,9 @@ pub trait Stepper {
 /// Turns generated tokens to text.
 pub type Detokenize<'a> = &'a dyn Fn(&[u32]) -> Result<String>;
 
+/// Told of every token; breaks decoding off.
+pub type OnToken<'a> = &'a mut dyn FnMut(&TokenEvent) -> ControlFlow<()>;
+
 /// One text to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -57,7 +60,7 @@ pub struct Hooks<'a> {
     /// Needed for stop strings.
     pub detokenize: Option<Detokenize<'a>>,
     /// Called for every token as it is chosen (beam search: at the end). Breaking ends decoding, what there is is kept.
-    pub on_token: Option<&'a mut dyn FnMut(&TokenEvent) -> ControlFlow<()>>,
+    pub on_token: Option<OnToken<'a>>,
 }
 
 /// A token has been chosen.

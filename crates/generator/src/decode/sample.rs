@@ -21,12 +21,12 @@ pub struct Candidate {
 /// How many ties of the k-th token are looked at before the whole row is read.
 const TIES: i64 = 16;
 
-/// The distribution that each row is sampled from, in the order of the tokens. `logits`: [rows, vocabulary], f32.
+/// The distribution that each row is sampled from, in the order of the tokens. `logits`: [rows, vocabulary].
 ///
 /// # Errors
 /// A row whose logits are all minus infinity, or no numbers.
 pub fn filtered(logits: &Tensor, d: &Decoding) -> Result<Vec<Vec<Candidate>>> {
-    let probabilities = (logits / d.temperature).softmax(-1, Kind::Float);
+    let probabilities = (logits.to_kind(Kind::Float) / d.temperature).softmax(-1, Kind::Float);
     let [rows, vocab] = probabilities.size2().map_err(ragduet_torch::Error::from)?.into();
     let k = d.top_k as i64;
     if k > 0 && k + TIES < vocab {
@@ -39,17 +39,14 @@ pub fn filtered(logits: &Tensor, d: &Decoding) -> Result<Vec<Vec<Candidate>>> {
                 let kept = &values[part.clone()];
                 // As in transformers all tokens as likely as the k-th stay, and bf16 logits tie often.
                 if kept[width - 1] == kept[d.top_k - 1] && kept[width - 1] > 0.0 {
-                    let row = host(&probabilities.get(r as i64))?;
-                    return narrow(row.into_iter().enumerate().map(|(t, p)| (t as u32, p)), d);
+                    return narrow(&host(&probabilities.get(r as i64))?, |t| t as u32, d);
                 }
-                narrow(ids[part].iter().map(|&t| t as u32).zip(kept.iter().copied()), d)
+                narrow(kept, |i| ids[part.start + i] as u32, d)
             })
             .collect();
     }
     let all = host(&probabilities)?;
-    all.chunks_exact(vocab as usize)
-        .map(|row| narrow(row.iter().enumerate().map(|(t, &p)| (t as u32, p)), d))
-        .collect()
+    all.chunks_exact(vocab as usize).map(|row| narrow(row, |t| t as u32, d)).collect()
 }
 
 fn host(t: &Tensor) -> Result<Vec<f32>> {
@@ -60,12 +57,12 @@ fn host_ids(t: &Tensor) -> Result<Vec<i64>> {
     Ok(t.to_device(Device::Cpu).contiguous().view(-1).try_into().map_err(ragduet_torch::Error::from)?)
 }
 
-/// Filters one row. `row`: (token, probability up to a factor), at least the top-k of them with ties.
-fn narrow(row: impl Iterator<Item = (u32, f32)>, d: &Decoding) -> Result<Vec<Candidate>> {
-    let mut kept: Vec<Candidate> = row
-        .filter(|(_, p)| *p > 0.0)
-        .map(|(token, p)| Candidate { token, probability: f64::from(p) })
-        .collect();
+/// Filters one row: probabilities up to a factor, at least those of the top-k with ties, and whose they are.
+fn narrow(row: &[f32], token: impl Fn(usize) -> u32, d: &Decoding) -> Result<Vec<Candidate>> {
+    let (least, total) = if d.top_k == 0 { floor(row, d.top_p) } else { (0.0, 0.0) };
+    let kept = row.iter().enumerate().filter(|(_, p)| **p > 0.0 && **p >= least);
+    let mut kept: Vec<Candidate> =
+        kept.map(|(i, &p)| Candidate { token: token(i), probability: f64::from(p) }).collect();
     if kept.is_empty() {
         return Err(Error::Decoding(
             "no token can be drawn: the logits are not numbers or all ruled out".into(),
@@ -77,7 +74,8 @@ fn narrow(row: impl Iterator<Item = (u32, f32)>, d: &Decoding) -> Result<Vec<Can
         kept.retain(|c| c.probability >= least);
     }
     if d.top_p < 1.0 {
-        nucleus(&mut kept, d.top_p);
+        let mass = if d.top_k == 0 { total } else { kept.iter().map(|c| c.probability).sum() };
+        nucleus(&mut kept, d.top_p * mass);
     }
     if d.min_p > 0.0 {
         let least = d.min_p * kept.iter().map(|c| c.probability).fold(0.0, f64::max);
@@ -93,9 +91,29 @@ fn likelier_first(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.probability.total_cmp(&a.probability).then(a.token.cmp(&b.token))
 }
 
-/// Keeps the likeliest until they have `top_p` of the mass. Sorts no more of the row than it must.
-fn nucleus(kept: &mut Vec<Candidate>, top_p: f64) {
-    let wanted = top_p * kept.iter().map(|c| c.probability).sum::<f64>();
+/// A probability below which top-p cuts for certain, and the row's mass: most of a vocabulary need not be sorted, nor
+/// even copied. One pass: the mass per power of two.
+fn floor(row: &[f32], top_p: f64) -> (f32, f64) {
+    if top_p >= 1.0 {
+        return (0.0, 0.0);
+    }
+    let mut masses = [0.0f64; 256];
+    for &p in row.iter().filter(|p| **p > 0.0) {
+        masses[(p.to_bits() >> 23) as usize & 255] += f64::from(p);
+    }
+    let total: f64 = masses.iter().sum();
+    // A little more than is wanted, against rounding between sums in different orders.
+    let wanted = top_p * total * (1.0 + 1e-9);
+    let mut mass = 0.0;
+    let exponent = (0..256).rev().find(|&e| {
+        mass += masses[e];
+        mass >= wanted
+    });
+    (f32::from_bits((exponent.unwrap_or(0) as u32) << 23), total)
+}
+
+/// Keeps the likeliest until they have the `wanted` mass. Sorts no more of the row than it must.
+fn nucleus(kept: &mut Vec<Candidate>, wanted: f64) {
     let mut sorted = 64.min(kept.len());
     loop {
         if sorted < kept.len() {
