@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The reference model's log-probabilities of the same completions, without gradient.
 #[derive(Debug)]
 pub struct Reference<'a> {
-    /// [chosen], f32, summed over completion tokens.
+    /// `[chosen]`, f32, summed over completion tokens.
     pub chosen: &'a Tensor,
-    /// [rejected], f32.
+    /// `[rejected]`, f32.
     pub rejected: &'a Tensor,
 }
 
@@ -19,18 +19,18 @@ pub struct Reference<'a> {
 /// not paired ([`PreferenceLoss::paired`]), where either may be longer, or empty.
 #[derive(Debug)]
 pub struct PreferenceBatch<'a> {
-    /// The policy's log-probability of each chosen completion, summed over its tokens. [chosen], f32.
+    /// The policy's log-probability of each chosen completion, summed over its tokens. `[chosen]`, f32.
     pub chosen: &'a Tensor,
-    /// The same of the rejected ones. [rejected], f32.
+    /// The same of the rejected ones. `[rejected]`, f32.
     pub rejected: &'a Tensor,
-    /// Tokens of each chosen completion. [chosen], any kind of number.
+    /// Tokens of each chosen completion. `[chosen]`, any kind of number.
     pub chosen_tokens: &'a Tensor,
-    /// [rejected].
+    /// `[rejected]`.
     pub rejected_tokens: &'a Tensor,
     /// The reference's, where [`PreferenceLoss::needs_reference`].
     pub reference: Option<Reference<'a>>,
     /// Log-ratios log p - log p_ref of completions under prompts they do not belong to (in practice each prompt with
-    /// the next one's completion), [rows], detached or not; where [`PreferenceLoss::needs_mismatched`].
+    /// the next one's completion), `[rows]`, detached or not; where [`PreferenceLoss::needs_mismatched`].
     pub mismatched: Option<&'a Tensor>,
 }
 
@@ -54,11 +54,11 @@ impl PreferenceBatch<'_> {
 /// Losses of the rows of a batch.
 #[derive(Debug)]
 pub struct RowLosses {
-    /// One per pair, or per completion for losses that are not paired. [rows], f32, with gradient.
+    /// One per pair, or per completion for losses that are not paired. `[rows]`, f32, with gradient.
     pub losses: Tensor,
-    /// Implicit rewards of the chosen completions, [chosen], detached.
+    /// Implicit rewards of the chosen completions, `[chosen]`, detached.
     pub chosen_rewards: Tensor,
-    /// [rejected], detached.
+    /// `[rejected]`, detached.
     pub rejected_rewards: Tensor,
 }
 
@@ -264,7 +264,7 @@ pub(super) fn check_smoothing(e: f64) -> Result<()> {
     if (0.0..0.5).contains(&e) { Ok(()) } else { Err(bad("loss.label_smoothing", "must be in [0, 0.5)")) }
 }
 
-/// Rows' mean per token: [rows] / max([rows], 1).
+/// Mean per token of rows: sum / max(tokens, 1).
 pub(super) fn per_token(sum: &Tensor, tokens: &Tensor) -> Tensor {
     sum / tokens.to_kind(sum.kind()).clamp_min(1.0)
 }
