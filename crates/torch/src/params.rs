@@ -6,7 +6,7 @@
 //! built. tch's VarStore renames duplicates, broadcasts wrong shapes and ignores extra tensors; this does none.
 
 use crate::weights::Weights;
-use crate::{Device, Error, Kind, Result, Tensor, no_grad};
+use crate::{Device, Error, Kind, Result, Tensor};
 use indexmap::IndexMap;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -89,39 +89,6 @@ impl ParamStore {
     /// Everything by name, sharing storage: what a checkpoint writes.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         self.params.iter().map(|(n, p)| (n.clone(), p.tensor.detach())).collect()
-    }
-
-    /// Adds the parameters of another store under `prefix`.
-    pub fn absorb(&mut self, prefix: &str, other: ParamStore) {
-        for (name, p) in other.params {
-            self.params.insert(join(prefix, &name), p);
-        }
-    }
-
-    /// Copies values in by name. Every name must exist here with the same shape, and every parameter must be given.
-    pub fn restore(&self, values: &Weights) -> Result<()> {
-        let mut report = LoadReport::default();
-        let _guard = no_grad();
-        for (name, p) in &self.params {
-            match values.shape(name) {
-                None => report.missing.push((name.clone(), Vec::new())),
-                Some(found) if found != p.tensor.size() => {
-                    report.wrong_shape.push((name.clone(), p.tensor.size(), found));
-                }
-                Some(_) => {
-                    let mut t = p.tensor.shallow_clone();
-                    t.copy_(&values.load(name, Device::Cpu)?);
-                    report.loaded += 1;
-                }
-            }
-        }
-        report.unexpected =
-            values.names().filter(|n| !self.params.contains_key(*n)).map(str::to_string).collect();
-        if report.missing.is_empty() && report.wrong_shape.is_empty() && report.unexpected.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Weights(Box::new(report)))
-        }
     }
 }
 

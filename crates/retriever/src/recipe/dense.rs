@@ -24,7 +24,9 @@ use ragduet_text::Encoding;
 use ragduet_torch::optim::AdamW;
 use ragduet_torch::{Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
-use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, Schedule, config, interrupt, is_frozen};
+use ragduet_train::{
+    LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config, interrupt, is_frozen,
+};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -93,7 +95,7 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
     let scale = Scale::new(config, device);
     let loss = config.loss.build()?;
     check_data(&set, &*loss, config)?;
-    let optimizer = optimizer(config, &model, &scale);
+    let optimizer = optimizer(config, &model, &scale)?;
     let lengths = Lengths::of(&model, &set)?;
     let (total, per_epoch) = total_steps(config, &set, &lengths)?;
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
@@ -104,6 +106,9 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
 
     // Resume.
     let found = if options.resume { checkpoints.latest()? } else { None };
+    if options.resume && found.is_none() {
+        tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
+    }
     let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
     let encode = EncodeSettings { batch_tokens: config.eval.batch_tokens, ..EncodeSettings::default() };
     let mut run = Run {
@@ -528,19 +533,20 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
     Ok(())
 }
 
-fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> AdamW {
+fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Result<AdamW> {
     let all = state::parameters(model, scale);
+    check_patterns(&config.optim.freeze, all.iter().map(|(n, _)| n.as_str()))?;
     for (name, p) in &all {
         let _ = p.set_requires_grad(!is_frozen(name, &config.optim.freeze));
     }
     let training: Vec<(String, Tensor)> = all.into_iter().filter(|(_, p)| p.requires_grad()).collect();
     let layers = model.layers();
-    AdamW::new(&training, config.optim.adamw(), |name| {
+    Ok(AdamW::new(&training, config.optim.adamw(), |name| {
         // Parts of the encoder outside any layer (a final norm) learn like the top one.
         let head = name == LOG_SCALE || name.contains("dense.linear");
         let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
         config.optim.rule(name, depth, layers)
-    })
+    }))
 }
 
 /// Optimiser steps in all, and of the first epoch.

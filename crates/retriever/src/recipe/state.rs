@@ -4,11 +4,10 @@ use super::model::Scale;
 use crate::biencoder::BiEncoder;
 use crate::{Error, Result};
 use fs_err as fs;
+use ragduet_torch::Tensor;
 use ragduet_torch::optim::AdamW;
-use ragduet_torch::rng::RngState;
-use ragduet_torch::weights::{Weights, save_tensors, write_atomic};
-use ragduet_torch::{Tensor, no_grad};
-use ragduet_train::EarlyStopping;
+use ragduet_torch::weights::write_atomic;
+use ragduet_train::{EarlyStopping, state as train_state};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -29,10 +28,6 @@ pub(super) struct Position {
     pub best: EarlyStopping,
 }
 
-const MODEL: &str = "parameters.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const RNG: &str = "rng.safetensors";
-const POSITION: &str = "position.json";
 const NEGATIVES: &str = "negatives.json";
 
 /// All trained and frozen parameters, the factor of similarities included.
@@ -49,10 +44,7 @@ pub(super) fn save(
     position: &Position,
     negatives: Option<&[Vec<u32>]>,
 ) -> Result<()> {
-    save_tensors(&dir.join(MODEL), &parameters(model, scale), &[])?;
-    save_tensors(&dir.join(OPTIMIZER), &optimizer.state(), &[])?;
-    save_tensors(&dir.join(RNG), &RngState::get(model.device)?.to_named(), &[])?;
-    write_json(&dir.join(POSITION), position)?;
+    train_state::save(dir, &parameters(model, scale), optimizer, model.device, position)?;
     if let Some(n) = negatives {
         write_json(&dir.join(NEGATIVES), &n)?;
     }
@@ -66,32 +58,9 @@ pub(super) fn restore(
     scale: &Scale,
     optimizer: &mut AdamW,
 ) -> Result<(Position, Option<Vec<Vec<u32>>>)> {
-    let weights = Weights::open_file(&dir.join(MODEL))?;
-    {
-        let _guard = no_grad();
-        for (name, p) in parameters(model, scale) {
-            match weights.shape(&name) {
-                Some(shape) if shape == p.size() => {
-                    p.shallow_clone().copy_(&weights.load(&name, model.device)?)
-                }
-                found => {
-                    return Err(Error::Unusable(format!(
-                        "{}: parameter `{name}` is {found:?}, the model needs {:?}",
-                        dir.display(),
-                        p.size()
-                    )));
-                }
-            }
-        }
-    }
-    optimizer.restore(&Weights::open_file(&dir.join(OPTIMIZER))?)?;
-    let position = read_json(&dir.join(POSITION))?;
     let path = dir.join(NEGATIVES);
     let negatives = if path.is_file() { Some(read_json(&path)?) } else { None };
-    let rng = Weights::open_file(&dir.join(RNG))?;
-    if let Some(state) = RngState::from_named(|n| rng.load_as_is(n).ok(), model.device) {
-        state.set()?;
-    }
+    let position = train_state::restore(dir, &parameters(model, scale), optimizer, model.device)?;
     Ok((position, negatives))
 }
 
