@@ -173,7 +173,6 @@ fn environment() -> Result<Environment<'static>, JinjaError> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(|out, _, value| {
-        use std::fmt::Write;
         out.write_str(&python::display(value)).map_err(|_| JinjaError::from(ErrorKind::WriteFailure))
     });
     environment.add_function("raise_exception", |text: String| -> Result<Value, JinjaError> {
