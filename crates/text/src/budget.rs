@@ -46,7 +46,8 @@ pub fn fit_contexts(
         };
         let room = offsets.len().saturating_sub(excess);
         // Cuts to fewer bytes than before, so the loop ends.
-        let cut = (room >= min_passage_tokens.max(1)).then(|| cut_at(&shown[end].text, &offsets, room)).flatten();
+        let cut =
+            (room >= min_passage_tokens.max(1)).then(|| cut_at(&shown[end].text, &offsets, room)).flatten();
         match cut {
             Some((bytes, left)) if left >= min_passage_tokens => {
                 shown[end].text.truncate(bytes);
@@ -117,7 +118,8 @@ mod tests {
 
     fn tokenizer() -> Tokenizer {
         let corpus = ["the cat sat on the mat. the dog slept.", "a question? an answer."];
-        train_byte_bpe(corpus, &ByteBpeOptions { vocab_size: 290, min_frequency: 1, ..Default::default() }).unwrap()
+        train_byte_bpe(corpus, &ByteBpeOptions { vocab_size: 290, min_frequency: 1, ..Default::default() })
+            .unwrap()
     }
 
     fn contexts(texts: &[String]) -> Vec<Context> {

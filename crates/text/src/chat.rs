@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn a_template_may_refuse() {
-        let template = ChatTemplate::new("\n{{ raise_exception('roles must alternate') }}", Vec::new()).unwrap();
+        let template =
+            ChatTemplate::new("\n{{ raise_exception('roles must alternate') }}", Vec::new()).unwrap();
         let error = template.render(&[], None, false).unwrap_err().to_string();
         assert_eq!(error, "chat template: line 2: roles must alternate");
     }

@@ -95,7 +95,12 @@ impl Default for ExampleOptions {
 impl Tokenizer {
     /// The example of a plain prompt and its completion, joined as they are. Special tokens that the tokenizer puts
     /// in front (`<s>`) are there; those behind only as the end of the completion.
-    pub fn completion_example(&self, prompt: &str, completion: &str, options: &ExampleOptions) -> Result<Built> {
+    pub fn completion_example(
+        &self,
+        prompt: &str,
+        completion: &str,
+        options: &ExampleOptions,
+    ) -> Result<Built> {
         if completion.trim().is_empty() {
             return Ok(Err(Untrainable::NoAnswer));
         }
@@ -127,7 +132,9 @@ impl Tokenizer {
         let spans = match options.loss_on {
             LossOn::All => Vec::new(),
             LossOn::Assistant if template.marks_answers() => whole.answers.clone(),
-            LossOn::Completion if template.marks_answers() => whole.answers.last().cloned().into_iter().collect(),
+            LossOn::Completion if template.marks_answers() => {
+                whole.answers.last().cloned().into_iter().collect()
+            }
             LossOn::Assistant => answers
                 .iter()
                 .map(|&i| answer_span(template, messages, tools, i, &whole.text))

@@ -101,7 +101,9 @@ impl RagPrompt {
             return Err(("cite", "passages must be numbered to be cited"));
         }
         match &self.abstain {
-            Some(text) if text.trim().is_empty() => Err(("abstain", "must not be empty; leave it out instead")),
+            Some(text) if text.trim().is_empty() => {
+                Err(("abstain", "must not be empty; leave it out instead"))
+            }
             _ => Ok(()),
         }
     }
@@ -125,7 +127,12 @@ impl RagPrompt {
         let mut parts: Vec<String> = vec![self.system.clone(), self.task()];
         for shot in &self.shots {
             let turn = self.turn(&shot.question, &shot.contexts, false);
-            parts.push(format!("{turn}{}{}{}", self.separator, self.answer_prefix, self.completion(&shot.answer)));
+            parts.push(format!(
+                "{turn}{}{}{}",
+                self.separator,
+                self.answer_prefix,
+                self.completion(&shot.answer)
+            ));
         }
         parts.push(self.turn(question, contexts, false));
         parts.push(self.answer_prefix.clone());

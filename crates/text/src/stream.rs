@@ -43,7 +43,9 @@ impl<'a> DecodeStream<'a> {
         // Context that ends within a character, completed by the answer: only the common part was there before.
         let common = match text.strip_prefix(before.as_str()) {
             Some(_) => before.len(),
-            None => text.char_indices().zip(before.chars()).find(|((_, a), b)| a != b).map_or(0, |((i, _), _)| i),
+            None => {
+                text.char_indices().zip(before.chars()).find(|((_, a), b)| a != b).map_or(0, |((i, _), _)| i)
+            }
         };
         let piece = text[common..].to_owned();
         if !piece.is_empty() {

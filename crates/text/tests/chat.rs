@@ -127,7 +127,10 @@ fn completions_end_and_are_never_cut() {
     assert_eq!(example.ids.last().copied(), tokenizer.eos_id());
     let short = ExampleOptions { max_len: Some(example.ids.len() - 1), ..options };
     let built = tokenizer.completion_example("question:", " answer", &short).unwrap();
-    assert_eq!(built, Err(Untrainable::TooLong { tokens: example.ids.len(), max_len: example.ids.len() - 1 }));
+    assert_eq!(
+        built,
+        Err(Untrainable::TooLong { tokens: example.ids.len(), max_len: example.ids.len() - 1 })
+    );
     let built = tokenizer.completion_example("question:", " ", &options).unwrap();
     assert_eq!(built, Err(Untrainable::NoAnswer));
 }
