@@ -90,6 +90,25 @@ pub enum Error {
         reason: String,
     },
 
+    /// A chat template is broken, or refused the conversation.
+    #[error("chat template: {reason}")]
+    Template {
+        /// Line and reason, or what the template itself said.
+        reason: String,
+    },
+
+    /// The answers cannot be found in what a chat template renders, so no loss mask can be made.
+    #[error(
+        "chat template: the text before message {message} is not the beginning of the whole, so the answer cannot be \
+         told from its prompt; mark answers with {{% generation %}} in the template. It renders:\n{rendered}"
+    )]
+    Unmaskable {
+        /// Which message, from 0.
+        message: usize,
+        /// The conversation as the template renders it.
+        rendered: String,
+    },
+
     /// A prompt was asked for by a name that is not there.
     #[error("no prompt is named {name:?}; the prompts are {}", list(known))]
     UnknownPrompt {

@@ -9,6 +9,12 @@
 //! - [`Prompts`] are the texts put before queries and passages.
 //! - [`train_wordpiece`] and [`train_byte_bpe`] make a tokenizer from raw text, deterministically.
 //!
+//! - [`ChatTemplate`] renders conversations as `transformers` does, [`RagPrompt`] questions with their passages;
+//!   [`fit_contexts`] cuts passages until a prompt fits.
+//! - [`Tokenizer::chat_example`] and [`Tokenizer::completion_example`] make training examples with loss masks;
+//!   [`pack_best_fit`] arranges them into rows.
+//! - [`DecodeStream`] and [`StopMatcher`] give the text of ids as they are generated.
+//!
 //! Two things are deliberately absent. Nothing here pads: batches are packed by the caller, and the padding and
 //! truncation blocks that many `tokenizer.json` files carry are ignored. And nothing here touches tensors.
 //!
@@ -23,20 +29,33 @@
 //! # Ok::<(), ragduet_text::Error>(())
 //! ```
 
+mod budget;
+mod chat;
 mod encode;
 mod error;
+mod example;
 mod files;
 mod layout;
 mod load;
+mod pack;
 mod prompts;
+mod rag;
 mod special;
+mod stream;
 mod tokenizer;
+mod tokens;
 mod train;
 mod vocab_txt;
 
+pub use budget::{Budgeted, fit_contexts};
+pub use chat::{ChatTemplate, Rendered, message};
 pub use encode::{EncodeOptions, Encoding, PairOptions, PairTruncation};
 pub use error::{Error, Result};
+pub use example::{Built, ExampleOptions, LossOn, TrainExample, Untrainable};
+pub use pack::{Packing, pack_best_fit, pack_in_order};
 pub use prompts::Prompts;
+pub use rag::{Context, PassageFormat, RagPrompt, Shot};
 pub use special::SpecialIds;
+pub use stream::{DecodeStream, StopMatcher};
 pub use tokenizer::{Tokenizer, TruncationSide};
 pub use train::{ByteBpeOptions, WordPieceOptions, train_byte_bpe, train_wordpiece};

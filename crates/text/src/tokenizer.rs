@@ -187,7 +187,7 @@ impl Tokenizer {
     }
 }
 
-fn pretty(value: &Value) -> Vec<u8> {
+pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     // `Display` of a JSON value cannot fail, unlike the writer functions.
     format!("{value:#}\n").into_bytes()
 }

@@ -1,0 +1,325 @@
+//! Chat templates: conversations to the text that a model was trained on.
+//!
+//! A template is Jinja. It is rendered as `apply_chat_template` of `transformers` does it: blocks trimmed, undefined
+//! names empty, values printed as Python prints them, and the names `messages`, `tools`, `documents`,
+//! `add_generation_prompt`, `bos_token` and so on, `raise_exception`, `strftime_now` and `tojson`.
+//!
+//! Two things differ. `strftime_now` is in UTC and can be fixed ([`ChatTemplate::at`]), since a training run should
+//! not depend on the day it runs. And `{% generation %}` blocks are always tracked: [`Rendered::answers`].
+
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Rest, Value};
+use minijinja::{Environment, Error as JinjaError, ErrorKind, State};
+use serde_json::Value as Json;
+
+use crate::{Error, Result, Tokenizer};
+
+mod python;
+
+// Mark where a `generation` block begins and ends in the output. Non-characters: no text holds them.
+const OPEN: char = '\u{10fffe}';
+const CLOSE: char = '\u{10ffff}';
+
+/// A message as templates see it: `{"role": role, "content": content}`.
+pub fn message(role: &str, content: &str) -> Json {
+    serde_json::json!({ "role": role, "content": content })
+}
+
+/// The chat template of a tokenizer, or several under names.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    names: Vec<String>,
+    tracked: bool,
+    tokens: Vec<(&'static str, String)>,
+}
+
+/// A rendered conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Bytes of `text` that came from `{% generation %}` blocks, ascending.
+    pub answers: Vec<Range<usize>>,
+}
+
+impl ChatTemplate {
+    /// Compiles one template. `tokens` are special tokens by the name that templates use (`bos_token`).
+    pub fn new(source: &str, tokens: Vec<(&'static str, String)>) -> Result<Self> {
+        Self::named(vec![("default".into(), source.into())], tokens)
+    }
+
+    /// Compiles several templates; `default` is the usual one, `tool_use` is taken when there are tools.
+    pub fn named(sources: Vec<(String, String)>, tokens: Vec<(&'static str, String)>) -> Result<Self> {
+        let mut environment = environment().map_err(template_error)?;
+        let (mut names, mut tracked) = (Vec::new(), false);
+        for (name, source) in sources {
+            let (source, found) = replace_generation(&source);
+            tracked |= found;
+            environment.add_template_owned(name.clone(), source).map_err(template_error)?;
+            names.push(name);
+        }
+        Ok(Self { environment, names, tracked, tokens })
+    }
+
+    /// Fixes what `strftime_now` takes for now, in seconds since 1970 (UTC).
+    #[must_use]
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.environment
+            .add_function("strftime_now", move |format: String| python::strftime(seconds, &format));
+        self
+    }
+
+    /// Whether the template marks answers with `{% generation %}`.
+    pub fn marks_answers(&self) -> bool {
+        self.tracked
+    }
+
+    /// Renders a conversation. Messages and tools are passed to the template as they are.
+    pub fn render(
+        &self,
+        messages: &[Json],
+        tools: Option<&[Json]>,
+        add_generation_prompt: bool,
+    ) -> Result<Rendered> {
+        let has = |name: &str| self.names.iter().any(|n| n == name);
+        let name = match tools {
+            Some(_) if has("tool_use") => "tool_use",
+            _ if has("default") => "default",
+            _ => {
+                let reason = format!("none is named default; there are {}", self.names.join(", "));
+                return Err(Error::Template { reason });
+            }
+        };
+        let list = |values: &[Json]| Value::from(values.iter().map(value).collect::<Vec<_>>());
+        let mut context = vec![
+            ("messages", list(messages)),
+            ("tools", tools.map_or_else(|| Value::from(()), list)),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        ];
+        context.extend(self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))));
+        let template = self.environment.get_template(name).map_err(template_error)?;
+        let text = template.render(Value::from_pairs(context)).map_err(template_error)?;
+        Ok(unmark(&text))
+    }
+}
+
+impl Tokenizer {
+    /// The chat template of the directory: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`
+    /// (one text, or a list of named ones), else `chat_template.json`. `None` if there is none.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        let file = |name: &str| self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
+        if let Some(bytes) = file("chat_template.jinja") {
+            return ChatTemplate::new(&String::from_utf8_lossy(bytes), self.named_tokens()).map(Some);
+        }
+        for name in ["tokenizer_config.json", "chat_template.json"] {
+            let Some(bytes) = file(name) else { continue };
+            let json: Json =
+                serde_json::from_slice(bytes).map_err(|source| Error::Json { path: name.into(), source })?;
+            let sources = match json.get("chat_template") {
+                None | Some(Json::Null) => continue,
+                Some(Json::String(source)) => vec![("default".to_owned(), source.clone())],
+                Some(Json::Array(list)) => list.iter().filter_map(named_source).collect(),
+                Some(Json::Object(map)) => {
+                    map.iter().filter_map(|(n, s)| Some((n.clone(), s.as_str()?.to_owned()))).collect()
+                }
+                Some(_) => {
+                    let reason = "chat_template must be a text or a list of named texts".into();
+                    return Err(Error::Invalid { path: name.into(), reason });
+                }
+            };
+            return ChatTemplate::named(sources, self.named_tokens()).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Gives the tokenizer a chat template; [`Tokenizer::save`] writes it as `chat_template.jinja`.
+    pub fn set_chat_template(&mut self, source: &str) -> Result<()> {
+        ChatTemplate::new(source, Vec::new())?;
+        self.files.retain(|(name, _)| name != "chat_template.jinja" && name != "chat_template.json");
+        self.files.push(("chat_template.jinja".into(), source.as_bytes().to_vec()));
+        Ok(())
+    }
+
+    /// Special tokens by the names that templates use.
+    fn named_tokens(&self) -> Vec<(&'static str, String)> {
+        let ids = &self.special;
+        [
+            ("bos_token", ids.bos),
+            ("eos_token", ids.eos),
+            ("unk_token", ids.unk),
+            ("sep_token", ids.sep),
+            ("pad_token", ids.pad),
+            ("cls_token", ids.cls),
+            ("mask_token", ids.mask),
+        ]
+        .into_iter()
+        .filter_map(|(name, id)| Some((name, self.id_to_token(id?)?)))
+        .collect()
+    }
+}
+
+fn named_source(entry: &Json) -> Option<(String, String)> {
+    Some((entry.get("name")?.as_str()?.to_owned(), entry.get("template")?.as_str()?.to_owned()))
+}
+
+fn environment() -> Result<Environment<'static>, JinjaError> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|out, _, value| {
+        out.write_str(&python::display(value)).map_err(|_| JinjaError::from(ErrorKind::WriteFailure))
+    });
+    environment.add_function("raise_exception", |text: String| -> Result<Value, JinjaError> {
+        Err(JinjaError::new(ErrorKind::InvalidOperation, text))
+    });
+    environment.add_function("strftime_now", |format: String| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        python::strftime(i64::try_from(now).unwrap_or(i64::MAX), &format)
+    });
+    environment.add_filter("tojson", tojson);
+    environment.add_function(
+        "generation__",
+        |state: &mut State, options: Kwargs| -> Result<String, JinjaError> {
+            let caller: Value = options.get("caller")?;
+            Ok(format!("{OPEN}{}{CLOSE}", caller.call(state, &[])?))
+        },
+    );
+    Ok(environment)
+}
+
+/// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of `transformers`.
+fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<String, JinjaError> {
+    let argument = |index: usize, name: &str| -> Result<Option<Value>, JinjaError> {
+        let given = match positional.get(index) {
+            Some(given) => Some(given.clone()),
+            None => options.get::<Option<Value>>(name)?,
+        };
+        Ok(given.filter(|v| !v.is_none() && !v.is_undefined()))
+    };
+    let separators = match argument(2, "separators")? {
+        Some(pair) => {
+            let pair: Vec<String> = pair.try_iter()?.map(|v| v.to_string()).collect();
+            match <[String; 2]>::try_from(pair) {
+                Ok([between, after_key]) => Some((between, after_key)),
+                Err(_) => return Err(JinjaError::new(ErrorKind::InvalidOperation, "separators: two texts")),
+            }
+        }
+        None => None,
+    };
+    let style = python::JsonStyle {
+        ensure_ascii: argument(0, "ensure_ascii")?.is_some_and(|v| v.is_true()),
+        indent: argument(1, "indent")?.map(usize::try_from).transpose()?,
+        separators,
+        sort_keys: argument(3, "sort_keys")?.is_some_and(|v| v.is_true()),
+    };
+    options.assert_all_used()?;
+    python::json(value, &style)
+}
+
+fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(b) => Value::from(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(n), _) => Value::from(n),
+            (None, Some(n)) => Value::from(n),
+            (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(list) => Value::from(list.iter().map(value).collect::<Vec<_>>()),
+        Json::Object(map) => Value::from_pairs(map.iter().map(|(k, v)| (k.as_str(), value(v)))),
+    }
+}
+
+/// `{% generation %}` is a tag of `transformers`. A `call` block has the same scope and the same white space, and
+/// its function may put marks around what it renders.
+fn replace_generation(source: &str) -> (String, bool) {
+    let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
+    while let Some(at) = rest.find("{%") {
+        let Some(length) = rest[at + 2..].find("%}") else { break };
+        let inner = &rest[at + 2..at + 2 + length];
+        let word = inner.trim_matches(['-', '+']).trim();
+        out.push_str(&rest[..at + 2]);
+        let replacement = match word {
+            "generation" => Some("call generation__()"),
+            "endgeneration" => Some("endcall"),
+            _ => None,
+        };
+        match replacement {
+            Some(replacement) => {
+                out.push_str(&inner.replacen(word, &format!(" {replacement} "), 1));
+                found = true;
+            }
+            None => out.push_str(inner),
+        }
+        rest = &rest[at + 2 + length..];
+    }
+    out.push_str(rest);
+    (out, found)
+}
+
+/// Takes the marks out.
+fn unmark(marked: &str) -> Rendered {
+    let mut rendered = Rendered::default();
+    let mut open = None;
+    for c in marked.chars() {
+        match c {
+            OPEN => open = Some(rendered.text.len()),
+            CLOSE => rendered.answers.extend(open.take().map(|start| start..rendered.text.len())),
+            c => rendered.text.push(c),
+        }
+    }
+    rendered
+}
+
+fn template_error(error: JinjaError) -> Error {
+    let place = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+    let detail = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    Error::Template { reason: format!("{place}{detail}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_prints_and_json() {
+        let source = "{{ none }} {{ true }} {{ [1, 'a', 1.5] }} {{ undefined_name }}{{ messages[0] | tojson }}\n\
+                      {{ messages[0] | tojson(indent=2) }} {{ strftime_now('%Y') }}";
+        let template = ChatTemplate::new(source, Vec::new()).unwrap().at(0);
+        let text = template.render(&[message("user", "é\"<")], None, false).unwrap().text;
+        assert_eq!(
+            text,
+            "None True [1, 'a', 1.5] {\"role\": \"user\", \"content\": \"é\\\"<\"}\n\
+             {\n  \"role\": \"user\",\n  \"content\": \"é\\\"<\"\n} 1970"
+        );
+    }
+
+    #[test]
+    fn generation_blocks_are_tracked() {
+        let source = "{% for m in messages %}<{{ m.role }}>\n{%- generation %}{{ m.content }}{% endgeneration -%}\n!{% endfor %}";
+        let rendered = ChatTemplate::new(source, Vec::new()).unwrap().render(
+            &[message("a", "né"), message("b", "x")],
+            None,
+            false,
+        );
+        let rendered = rendered.unwrap();
+        assert_eq!(rendered.text, "<a>né!<b>x!");
+        let answers: Vec<&str> = rendered.answers.iter().map(|r| &rendered.text[r.clone()]).collect();
+        assert_eq!(answers, ["né", "x"]);
+    }
+
+    #[test]
+    fn a_template_may_refuse() {
+        let template =
+            ChatTemplate::new("\n{{ raise_exception('roles must alternate') }}", Vec::new()).unwrap();
+        let error = template.render(&[], None, false).unwrap_err().to_string();
+        assert_eq!(error, "chat template: line 2: roles must alternate");
+    }
+}

@@ -1,0 +1,247 @@
+//! Training examples of a language model: ids, and which of them are learned.
+//!
+//! A mask is made from byte spans of the rendered text and the offsets of one tokenization of the whole. Where the
+//! tokens of the prompt are the first tokens of the whole, that is the same as counting the prompt's tokens (as TRL
+//! does); where a token straddles the border, counting is wrong and this is not: the token is learned.
+//!
+//! The spans of a conversation come from `{% generation %}` where the template has it, else from prefix rendering:
+//! the conversation up to an answer, with the generation prompt, must be the beginning of the whole. Templates that
+//! render earlier turns differently from the last (Qwen 3 drops their reasoning) are handled by searching for a
+//! marker put in place of the answer; that is checked, too, and what cannot be found is an error, never a guess.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::chat::ChatTemplate;
+use crate::layout::Slot;
+use crate::{Error, Result, Tokenizer};
+
+/// Which tokens are learned.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// The completion; of a conversation, the last answer.
+    #[default]
+    Completion,
+    /// Every answer of a conversation.
+    Assistant,
+    /// Everything.
+    All,
+}
+
+/// An example that can be trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrainExample {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Whether each token is learned, as a target. At least one beside the first token is.
+    pub loss: Vec<bool>,
+}
+
+impl TrainExample {
+    /// Number of tokens that are learned. The first token has nothing before it, so it is never a target.
+    pub fn targets(&self) -> usize {
+        self.loss.iter().skip(1).filter(|&&on| on).count()
+    }
+}
+
+/// Why an example cannot be trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Untrainable {
+    /// There is no answer.
+    NoAnswer,
+    /// It is over the limit, and cutting it would cut the answer.
+    TooLong {
+        /// Its tokens.
+        tokens: usize,
+        /// The limit.
+        max_len: usize,
+    },
+}
+
+impl std::fmt::Display for Untrainable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoAnswer => f.write_str("there is no answer to learn"),
+            Self::TooLong { tokens, max_len } => write!(f, "{tokens} tokens, {max_len} are allowed"),
+        }
+    }
+}
+
+/// An example, or the reason why there is none; the caller counts the reasons.
+pub type Built = std::result::Result<TrainExample, Untrainable>;
+
+/// How examples are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExampleOptions {
+    /// Most tokens. Longer examples are [`Untrainable::TooLong`]; nothing is cut. `None` is no limit.
+    pub max_len: Option<usize>,
+    /// Which tokens are learned.
+    pub loss_on: LossOn,
+    /// Whether a plain completion ends with the end-of-sequence token, so that the model learns to stop. Chat
+    /// templates bring their own end.
+    pub append_eos: bool,
+}
+
+impl Default for ExampleOptions {
+    fn default() -> Self {
+        Self { max_len: None, loss_on: LossOn::default(), append_eos: true }
+    }
+}
+
+impl Tokenizer {
+    /// The example of a plain prompt and its completion, joined as they are. Special tokens that the tokenizer puts
+    /// in front (`<s>`) are there; those behind only as the end of the completion.
+    pub fn completion_example(
+        &self,
+        prompt: &str,
+        completion: &str,
+        options: &ExampleOptions,
+    ) -> Result<Built> {
+        if completion.trim().is_empty() {
+            return Ok(Err(Untrainable::NoAnswer));
+        }
+        let text = format!("{prompt}{completion}");
+        let (mut ids, mut loss) = self.front(options.loss_on);
+        // Without a prompt and a token before it, the first token is no target: the rest still is.
+        let (body, on) = self.spanned(&text, &[prompt.len()..text.len()], options.loss_on)?;
+        ids.extend(body);
+        loss.extend(on);
+        if let Some(eos) = self.eos_id().filter(|&eos| options.append_eos && ids.last() != Some(&eos)) {
+            ids.push(eos);
+            loss.push(true);
+        }
+        Ok(checked(ids, loss, options))
+    }
+
+    /// The example of a conversation. Messages are passed to the template as they are; answers are the messages whose
+    /// role is `assistant`.
+    pub fn chat_example(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Value],
+        tools: Option<&[Value]>,
+        options: &ExampleOptions,
+    ) -> Result<Built> {
+        let answers: Vec<usize> = (0..messages.len()).filter(|&i| is_answer(&messages[i])).collect();
+        let Some(&last) = answers.last() else { return Ok(Err(Untrainable::NoAnswer)) };
+        let whole = template.render(messages, tools, false)?;
+        let spans = match options.loss_on {
+            LossOn::All => Vec::new(),
+            LossOn::Assistant if template.marks_answers() => whole.answers.clone(),
+            LossOn::Completion if template.marks_answers() => {
+                whole.answers.last().cloned().into_iter().collect()
+            }
+            LossOn::Assistant => answers
+                .iter()
+                .map(|&i| answer_span(template, messages, tools, i, &whole.text))
+                .collect::<Result<_>>()?,
+            LossOn::Completion => vec![answer_span(template, messages, tools, last, &whole.text)?],
+        };
+        let (ids, loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
+        Ok(checked(ids, loss, options))
+    }
+
+    /// Ids of a rendered text and which of them touch a span. No special tokens are added: templates write them.
+    fn spanned(&self, text: &str, spans: &[Range<usize>], on: LossOn) -> Result<(Vec<u32>, Vec<bool>)> {
+        let encoding =
+            self.inner.encode(text, false).map_err(|e| Error::Encode { index: 0, reason: e.to_string() })?;
+        let ids = encoding.get_ids().to_vec();
+        if on == LossOn::All {
+            return Ok((ids.clone(), vec![true; ids.len()]));
+        }
+        let mut loss = Vec::with_capacity(ids.len());
+        let mut next = 0;
+        for &(start, end) in encoding.get_offsets() {
+            // Byte-level tokenizers may trim spaces from offsets, so the token of a lone space can be empty; it lies
+            // behind the space, at the very end of a span perhaps.
+            while spans.get(next).is_some_and(|span| start >= span.end && end > span.end) {
+                next += 1;
+            }
+            loss.push(spans.get(next).is_some_and(|span| end > span.start));
+        }
+        Ok((ids, loss))
+    }
+
+    /// The special tokens in front of a text.
+    fn front(&self, on: LossOn) -> (Vec<u32>, Vec<bool>) {
+        let slots = self.layouts.single(true).0.iter();
+        let ids: Vec<u32> = slots
+            .map_while(|slot| match slot {
+                Slot::Special { id, .. } => Some(*id),
+                Slot::First { .. } | Slot::Second { .. } => None,
+            })
+            .collect();
+        let loss = vec![on == LossOn::All; ids.len()];
+        (ids, loss)
+    }
+}
+
+fn is_answer(message: &Value) -> bool {
+    message.get("role").and_then(Value::as_str) == Some("assistant")
+}
+
+fn checked(ids: Vec<u32>, loss: Vec<bool>, options: &ExampleOptions) -> Built {
+    if let Some(max_len) = options.max_len.filter(|&max_len| ids.len() > max_len) {
+        return Err(Untrainable::TooLong { tokens: ids.len(), max_len });
+    }
+    let example = TrainExample { ids, loss };
+    if example.targets() == 0 { Err(Untrainable::NoAnswer) } else { Ok(example) }
+}
+
+/// Bytes of the whole text that message `index` adds behind the generation prompt.
+fn answer_span(
+    template: &ChatTemplate,
+    messages: &[Value],
+    tools: Option<&[Value]>,
+    index: usize,
+    whole: &str,
+) -> Result<Range<usize>> {
+    // A template may refuse a part of a conversation; then this way is not open, which is not an error yet.
+    let render =
+        |upto: usize, prompt: bool| template.render(&messages[..upto], tools, prompt).map(|r| r.text).ok();
+    let before = render(index, true).or_else(|| render(index, false));
+    let after = if index + 1 == messages.len() { Some(whole.to_owned()) } else { render(index + 1, false) };
+    if let (Some(before), Some(after)) = (&before, &after)
+        && whole.starts_with(before.as_str())
+        && whole.starts_with(after.as_str())
+        && before.len() < after.len()
+    {
+        return Ok(before.len()..after.len());
+    }
+    let unmaskable = || Error::Unmaskable { message: index, rendered: whole.to_owned() };
+    let span = replaced_span(template, messages, tools, index, whole).ok_or_else(unmaskable)?;
+    // What the template puts between generation prompt and answer (an empty reasoning block) is learned as well.
+    let start = before.filter(|b| whole.starts_with(b.as_str()) && b.len() <= span.start);
+    Ok(start.map_or(span.start, |before| before.len())..span.end)
+}
+
+/// Finds the content of a message by rendering another in its place. The end of the turn, a special token directly
+/// behind, belongs to the answer: without it the model would not learn to stop.
+fn replaced_span(
+    template: &ChatTemplate,
+    messages: &[Value],
+    tools: Option<&[Value]>,
+    index: usize,
+    whole: &str,
+) -> Option<Range<usize>> {
+    const MARK: &str = "\u{10fffc}answer\u{10fffd}";
+    let mut changed = messages.to_vec();
+    *changed.get_mut(index)?.get_mut("content")? = MARK.into();
+    let other = template.render(&changed, tools, false).ok()?.text;
+    let at = other.find(MARK)?;
+    let (head, tail) = (&other[..at], &other[at + MARK.len()..]);
+    if !whole.starts_with(head) || !whole.ends_with(tail) || head.len() + tail.len() >= whole.len() {
+        return None;
+    }
+    let end = whole.len() - tail.len();
+    let turn_end = match tail.strip_prefix("<|") {
+        Some(rest) => rest.find("|>").map_or(0, |n| n + 4),
+        None if tail.starts_with("</s>") => 4,
+        None => 0,
+    };
+    Some(head.len()..end + turn_end)
+}
