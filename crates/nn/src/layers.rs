@@ -1,6 +1,6 @@
 //! The layers that architectures share. Masters are f32; [`Linear`] computes in the dtype of the forward pass.
 
-use crate::Result;
+use crate::{Result, kernels};
 use ragduet_torch::ops::{self, Norm};
 use ragduet_torch::{Compute, Init, Kind, ParamBuilder, Tensor};
 
@@ -9,6 +9,8 @@ use ragduet_torch::{Compute, Init, Kind, ParamBuilder, Tensor};
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// Whether the checkpoint holds [in, out], as GPT-2's does.
+    transposed: bool,
 }
 
 impl Linear {
@@ -16,19 +18,63 @@ impl Linear {
     pub fn build(b: &ParamBuilder, inputs: i64, outputs: i64, bias: bool, std: f64) -> Result<Self> {
         let weight = b.get("weight", &[outputs, inputs], Init::Normal(std))?;
         let bias = if bias { Some(b.get("bias", &[outputs], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, transposed: false })
+    }
+
+    /// `weight` [in, out] and `bias` [out]: GPT-2's `Conv1D`.
+    pub fn build_transposed(b: &ParamBuilder, inputs: i64, outputs: i64, std: f64) -> Result<Self> {
+        let weight = b.get("weight", &[inputs, outputs], Init::Normal(std))?;
+        Ok(Self { weight, bias: Some(b.get("bias", &[outputs], Init::Zeros)?), transposed: true })
+    }
+
+    /// [out, in], whatever the checkpoint's order.
+    fn rows(&self) -> Tensor {
+        if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() }
     }
 
     /// [.., in] -> [.., out], computed and returned in the compute dtype.
     pub fn forward(&self, x: &Tensor, compute: Compute) -> Tensor {
-        product(x, &self.weight, self.bias.as_ref(), compute)
+        product(x, &self.rows(), self.bias.as_ref(), compute)
     }
 
     /// Several projections of one input as one matrix product: [.., in] -> [.., sum of outs].
     pub fn forward_joined(parts: &[&Linear], x: &Tensor, compute: Compute) -> Tensor {
-        let weight = Tensor::cat(&parts.iter().map(|l| &l.weight).collect::<Vec<_>>(), 0);
+        if let [one] = parts {
+            return one.forward(x, compute);
+        }
+        let (weight, bias) = Self::join(parts);
+        product(x, &weight, bias.as_ref(), compute)
+    }
+
+    /// The weights of [`Linear::forward_joined`] joined and cast for many products without gradients. Shares the
+    /// storage of a single part in f32.
+    pub(crate) fn joined(parts: &[&Linear], compute: Compute) -> Joined {
+        let (weight, bias) = match parts {
+            [one] => (one.rows().detach(), one.bias.as_ref().map(Tensor::detach)),
+            _ => Self::join(parts),
+        };
+        let kind = compute.kind();
+        Joined { weight: weight.to_kind(kind), bias: bias.map(|b| b.to_kind(kind)) }
+    }
+
+    fn join(parts: &[&Linear]) -> (Tensor, Option<Tensor>) {
+        let weight = Tensor::cat(&parts.iter().map(|l| l.rows()).collect::<Vec<_>>(), 0);
         let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.bias.as_ref()).collect();
-        product(x, &weight, biases.map(|b| Tensor::cat(&b, 0)).as_ref(), compute)
+        (weight, biases.map(|b| Tensor::cat(&b, 0)))
+    }
+}
+
+/// Weights made ready for inference: [out, in] in the compute dtype, several projections in one.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Joined {
+    /// [rows, in] in the compute dtype -> [rows, out].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
     }
 }
 
@@ -74,6 +120,30 @@ impl LayerNorm {
     }
 }
 
+/// Root-mean-square normalisation over the last dimension (Zhang & Sennrich, 2019, arXiv 1910.07467), in f32.
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` [n].
+    pub fn build(b: &ParamBuilder, n: i64, eps: f64) -> Result<Self> {
+        Ok(Self { weight: b.get("weight", &[n], Init::Ones)?, eps })
+    }
+
+    /// The plain layer; the result has x's dtype.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        kernels::rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// Pre-norm: s = dropout(x) + residual, as (s in f32, RmsNorm(s) in x's dtype).
+    pub fn add_then_norm(&self, x: &Tensor, residual: &Tensor, dropout: f64) -> (Tensor, Tensor) {
+        kernels::add_then_rms_norm(x, residual, &self.weight, self.eps, dropout)
+    }
+}
+
 /// A lookup table.
 #[derive(Debug)]
 pub struct Embedding {
@@ -84,6 +154,11 @@ impl Embedding {
     /// `weight` [rows, n].
     pub fn build(b: &ParamBuilder, rows: i64, n: i64, std: f64) -> Result<Self> {
         Ok(Self { weight: b.get("weight", &[rows, n], Init::Normal(std))? })
+    }
+
+    /// The table, [rows, n].
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 
     /// [tokens] of i64 -> [tokens, n] in f32.
