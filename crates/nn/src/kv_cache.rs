@@ -19,9 +19,8 @@ pub(crate) enum Part {
 pub(crate) struct Prepared {
     /// By [`Part`].
     pub layers: Vec<[Joined; 4]>,
+    /// [vocab, hidden].
     pub head: Tensor,
-    pub head_bias: Option<Tensor>,
-    pub head_scale: f64,
 }
 
 /// The sizes of a cache.
@@ -103,8 +102,7 @@ impl KvCache {
 
     /// The output projection in the compute dtype.
     pub fn head(&self) -> LmHead<'_> {
-        let p = &self.prepared;
-        LmHead { weight: &p.head, bias: p.head_bias.as_ref(), scale: p.head_scale }
+        LmHead { weight: &self.prepared.head, bias: None, scale: 1.0 }
     }
 
     /// Makes room for at least `capacity` tokens per sequence.

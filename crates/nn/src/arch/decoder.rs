@@ -190,7 +190,6 @@ pub(super) struct Decoder {
     pub norm: Norm,
     /// [vocab, hidden], where it is not the embedding.
     pub head: Option<Tensor>,
-    pub head_bias: Option<Tensor>,
     pub shape: Shape,
     pub recompute: bool,
 }
@@ -199,7 +198,7 @@ impl Decoder {
     fn embed(&self, ids: &Tensor, positions: &Tensor, dropout: f64) -> Stream {
         let mut x = self.words.forward(ids);
         if let Some(places) = &self.places {
-            x = x + places.forward(positions);
+            x = &x + places.forward(positions);
         }
         Stream { carry: if dropout > 0.0 { x.dropout(dropout, true) } else { x }, pending: None }
     }
@@ -211,7 +210,7 @@ impl Decoder {
         if let Some(x) = &stream.pending {
             let x = x.to_kind(Kind::Float);
             let x = if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x };
-            stream.carry = stream.carry + x;
+            stream.carry = &stream.carry + x;
         }
         self.norm.forward(&stream.carry)
     }
@@ -224,14 +223,7 @@ impl Decoder {
             .iter()
             .map(|b| [Part::Qkv, Part::Out, Part::Up, Part::Down].map(|p| joined(&**b, p)))
             .collect();
-        let head = self.head();
-        let kind = compute.kind();
-        Prepared {
-            layers,
-            head: head.weight.detach().to_kind(kind),
-            head_bias: head.bias.map(|b| b.detach().to_kind(kind)),
-            head_scale: head.scale,
-        }
+        Prepared { layers, head: self.head().weight.detach().to_kind(compute.kind()) }
     }
 }
 
@@ -297,7 +289,7 @@ impl CausalLm for Decoder {
 
     fn head(&self) -> LmHead<'_> {
         let weight = self.head.as_ref().unwrap_or(self.words.weight());
-        LmHead { weight, bias: self.head_bias.as_ref(), scale: 1.0 }
+        LmHead { weight, bias: None, scale: 1.0 }
     }
 
     fn hidden_size(&self) -> i64 {

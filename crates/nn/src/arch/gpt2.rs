@@ -141,7 +141,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         blocks,
         norm: Norm::Layer(LayerNorm::build(&m.at("ln_f"), h, c.layer_norm_epsilon, true)?),
         head,
-        head_bias: None,
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

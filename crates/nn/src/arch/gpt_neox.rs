@@ -159,7 +159,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         blocks,
         norm: Norm::Layer(LayerNorm::build(&m.at("final_layer_norm"), h, c.layer_norm_eps, true)?),
         head,
-        head_bias: None,
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

@@ -276,7 +276,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         blocks,
         norm: Norm::Rms(RmsNorm::build(&m.at("norm"), h, c.rms_norm_eps)?),
         head,
-        head_bias: None,
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,
