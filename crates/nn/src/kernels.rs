@@ -3,7 +3,22 @@
 //! One function each, with the fused operation's signature.
 
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Kind, Tensor, ops};
+use ragduet_torch::{Device, Kind, Tensor, ops};
+
+/// x W^T + b for inference. A single row in bf16 on the CPU goes through ATen's matrix-vector kernel, which reads the
+/// weights 1.2 to 1.7 times faster than the one for matrices.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let single = x.dim() == 2 && x.size()[0] == 1;
+    if !(single && x.kind() == Kind::BFloat16 && x.device() == Device::Cpu) {
+        return x.linear(weight, bias);
+    }
+    let row = x.view(-1);
+    match bias {
+        Some(b) => b.addmv(weight, &row),
+        None => weight.mv(&row),
+    }
+    .unsqueeze(0)
+}
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension; x's dtype, computed in f32.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
@@ -72,16 +87,29 @@ pub(crate) fn cached_attention(
     window: Option<i64>,
 ) -> Tensor {
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    let heads = |t: &Tensor| t.narrow(1, 0, longest).transpose(1, 2);
-    let lengths = Tensor::from_slice(lengths).to_device(q.device()).unsqueeze(1);
-    let place = Tensor::arange(longest, (Kind::Int64, q.device())).unsqueeze(0);
-    let mut seen = place.lt_tensor(&lengths);
+    let reach = window.map_or(longest, |w| (w + 1).min(longest));
+    let heads_first = |t: &Tensor, from, n| t.narrow(1, from, n).transpose(1, 2);
+    let [rows, heads, d] = [0, 1, 2].map(|i| q.size()[i]);
+    // The query heads of one key head are as rows of one sequence: nothing is repeated.
+    let kv_heads = k_cache.size()[2];
+    let grouped = q.reshape([rows, kv_heads, heads / kv_heads, d]);
+    let (from, n, mask) = if lengths.iter().all(|&l| l == longest) {
+        (longest - reach, reach, None)
+    } else {
+        (0, longest, Some(seen(lengths, longest, window, q.device())))
+    };
+    let (k, v) = (heads_first(k_cache, from, n), heads_first(v_cache, from, n));
+    Tensor::scaled_dot_product_attention(&grouped, &k, &v, mask, 0.0, false, scale, false)
+        .reshape([rows, heads, d])
+}
+
+/// Which places of a cache each row sees, [rows, 1, 1, longest].
+fn seen(lengths: &[i64], longest: i64, window: Option<i64>, device: Device) -> Tensor {
+    let ends = Tensor::from_slice(lengths).to_device(device).unsqueeze(1);
+    let place = Tensor::arange(longest, (Kind::Int64, device)).unsqueeze(0);
+    let mut seen = place.lt_tensor(&ends);
     if let Some(window) = window {
-        seen = seen.logical_and(&place.ge_tensor(&(lengths - (window + 1))));
+        seen = seen.logical_and(&place.ge_tensor(&(ends - (window + 1))));
     }
-    let rows = q.size()[0];
-    let mask = seen.view([rows, 1, 1, longest]);
-    let (k, v) = (heads(k_cache), heads(v_cache));
-    let q = q.unsqueeze(2);
-    Tensor::scaled_dot_product_attention(&q, &k, &v, Some(mask), 0.0, false, scale, true).squeeze_dim(2)
+    seen.view([lengths.len() as i64, 1, 1, longest])
 }

@@ -1,8 +1,9 @@
 //! Keys and values of generated sequences, and the model's weights made ready for many small products.
 
+use crate::kernels;
 use crate::layers::Joined;
 use crate::lm::LmHead;
-use ragduet_torch::{Compute, Device, Tensor, no_grad};
+use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
 use std::rc::Rc;
 
 /// The four matrix products of a decoder layer.
@@ -97,7 +98,8 @@ impl KvCache {
     /// Logits of rows of hidden states that [`crate::CausalLm::extend`] gave: [rows, hidden] -> [rows, vocab], f32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let _guard = no_grad();
-        crate::logits(&self.head(), hidden, self.shape.compute)
+        let head = &self.prepared.head;
+        kernels::linear(&hidden.to_kind(head.kind()), head, None).to_kind(Kind::Float)
     }
 
     /// The output projection in the compute dtype.

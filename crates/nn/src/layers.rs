@@ -74,7 +74,7 @@ pub(crate) struct Joined {
 impl Joined {
     /// [rows, in] in the compute dtype -> [rows, out].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        kernels::linear(x, &self.weight, self.bias.as_ref())
     }
 }
 
