@@ -7,7 +7,7 @@
 //! Prints `{"logits": [[..]], "tokens": [..]}`: the prompt's logits and the tokens chosen. Used by
 //! `tests/python/test_language_models.py`.
 
-use ragduet_nn::{CausalLm, LmKind, Mode, PackedTokens, load_language_model, logits, save_language_model};
+use ragduet_nn::{CausalLm, Mode, PackedTokens, load_language_model, logits, save_language_model};
 use ragduet_torch::{Compute, Device, Tensor, no_grad};
 use std::error::Error;
 use std::path::Path;
@@ -21,12 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompt: Vec<u32> = prompt.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
     let model = load_language_model(Path::new(from), Device::Cpu)?;
     save_language_model(&model, Path::new(to))?;
-    let LmKind::Causal(lm) = &model.kind;
+    let lm = model.causal().ok_or("not a decoder-only model")?;
     let _guard = no_grad();
     let batch = PackedTokens::from_ids([prompt.as_slice()], Device::Cpu);
     let all = logits(&lm.head(), &lm.forward(&batch, Mode::eval(Compute::F32)), Compute::F32);
     let all: Vec<Vec<f32>> = Vec::try_from(&all)?;
-    println!("{}", serde_json::json!({"logits": all, "tokens": greedy(lm.as_ref(), &batch, new)?}));
+    println!("{}", serde_json::json!({"logits": all, "tokens": greedy(lm, &batch, new)?}));
     Ok(())
 }
 

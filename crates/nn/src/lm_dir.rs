@@ -31,6 +31,22 @@ pub struct LanguageModel {
     pub report: LoadReport,
 }
 
+impl LanguageModel {
+    /// The forward pass of a decoder-only model.
+    pub fn causal(&self) -> Option<&dyn CausalLm> {
+        match &self.kind {
+            LmKind::Causal(lm) => Some(lm.as_ref()),
+        }
+    }
+
+    /// The same, to set dropout and recomputation.
+    pub fn causal_mut(&mut self) -> Option<&mut dyn CausalLm> {
+        match &mut self.kind {
+            LmKind::Causal(lm) => Some(lm.as_mut()),
+        }
+    }
+}
+
 /// Reads the configs and the weights (of any floating-point dtype, into f32) of a directory.
 ///
 /// Strict: every parameter must be there, and what is left over must be a buffer or a tied head.
@@ -45,12 +61,12 @@ pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> 
     let copied_head = weights.shape(arch.head_name()).is_some();
     let builder = ParamBuilder::from_weights(weights, device);
     let source = ConfigSource { path: &path, json: &config };
-    let model = arch.build(&source, &builder)?;
+    let kind = arch.build(&source, &builder)?;
     let (params, report) = builder.finish(|_| false, |name| is_unused(name, arch))?;
     if copied_head && params.get(arch.head_name()).is_none() {
         check_tied(dir, arch, &source, &params)?;
     }
-    Ok(LanguageModel { kind: LmKind::Causal(model), params, config, generation, report })
+    Ok(LanguageModel { kind, params, config, generation, report })
 }
 
 /// A model of this config with random weights (seed the generators first).
@@ -62,9 +78,9 @@ pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageMod
     let arch = architecture(path, &config)?;
     let generation = GenerationConfig::read(Path::new(""), &config)?;
     let builder = ParamBuilder::fresh(device);
-    let model = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let kind = arch.build(&ConfigSource { path, json: &config }, &builder)?;
     let (params, report) = builder.finish(|_| true, |_| true)?;
-    Ok(LanguageModel { kind: LmKind::Causal(model), params, config, generation, report })
+    Ok(LanguageModel { kind, params, config, generation, report })
 }
 
 /// Writes the configs and the weights (f32, a tied head once) that transformers' AutoModelForCausalLM loads.

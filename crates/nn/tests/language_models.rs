@@ -2,8 +2,8 @@
 //! cache in one go, in chunks, token by token, after reordering). Goldens and their script lie in `golden/lm/`.
 
 use ragduet_nn::{
-    CausalLm, KvCache, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, load_language_model,
-    logits, save_language_model,
+    CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model, logits,
+    save_language_model,
 };
 use ragduet_testkit::{assert_close, assert_relative, max_diff};
 use ragduet_torch::weights::Weights;
@@ -37,8 +37,7 @@ fn pack(texts: &[impl AsRef<[u32]>]) -> PackedTokens {
 }
 
 fn causal(model: &LanguageModel) -> &dyn CausalLm {
-    let LmKind::Causal(lm) = &model.kind;
-    lm.as_ref()
+    model.causal().unwrap()
 }
 
 const F32: Compute = Compute::F32;
@@ -81,11 +80,9 @@ fn check(name: &str) {
     let train = |m: &LanguageModel| causal(m).forward(&pack(&c.texts), Mode::train(F32));
     let still = lm.forward(&pack(&c.texts), Mode::eval(F32));
     assert_eq!(max_diff(&train(&model), &still) > 1e-3, name.starts_with("gpt2"), "{name}: dropout");
-    let LmKind::Causal(lm) = &mut model.kind;
-    lm.set_dropout(Some(0.3), Some(0.3));
+    model.causal_mut().unwrap().set_dropout(Some(0.3), Some(0.3));
     assert!(max_diff(&train(&model), &still) > 1e-3, "{name}: dropout switched on");
-    let LmKind::Causal(lm) = &mut model.kind;
-    lm.set_dropout(Some(0.0), Some(0.0));
+    model.causal_mut().unwrap().set_dropout(Some(0.0), Some(0.0));
     assert_close(&train(&model), &still, 1e-5, &format!("{name}: dropout switched off"));
 }
 

@@ -68,8 +68,10 @@ impl Layer {
     fn build(c: &Config, index: i64, b: &ParamBuilder) -> Result<Self> {
         let (h, std) = (c.n_embd, c.initializer_range);
         let inner = c.n_inner.unwrap_or(4 * h);
+        // What adds to the residual stream starts smaller the deeper the model is, as in the paper (section 2.3).
+        let last = std / (2.0 * c.n_layer as f64).sqrt();
         let linear =
-            |name: &str, inputs, outputs| Linear::build_transposed(&b.at(name), inputs, outputs, std);
+            |name: &str, inputs, outputs, std| Linear::build_transposed(&b.at(name), inputs, outputs, std);
         let norm = |name: &str| LayerNorm::build(&b.at(name), h, c.layer_norm_epsilon, true);
         let mut scale = 1.0;
         if c.scale_attn_weights {
@@ -80,11 +82,11 @@ impl Layer {
         }
         Ok(Self {
             attention_norm: Norm::Layer(norm("ln_1")?),
-            qkv: linear("attn.c_attn", h, 3 * h)?,
-            out: linear("attn.c_proj", h, h)?,
+            qkv: linear("attn.c_attn", h, 3 * h, std)?,
+            out: linear("attn.c_proj", h, h, last)?,
             mlp_norm: Norm::Layer(norm("ln_2")?),
-            up: linear("mlp.c_fc", h, inner)?,
-            down: linear("mlp.c_proj", inner, h)?,
+            up: linear("mlp.c_fc", h, inner, std)?,
+            down: linear("mlp.c_proj", inner, h, last)?,
             activation: c.activation_function,
             heads: c.n_head,
             scale,

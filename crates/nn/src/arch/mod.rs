@@ -11,7 +11,7 @@ mod mpnet;
 mod post_norm;
 mod roberta;
 
-use crate::{CausalLm, Encoder, Result};
+use crate::{Encoder, LmKind, Result};
 use llama::Member;
 use ragduet_torch::ParamBuilder;
 use serde_json::Value;
@@ -108,17 +108,17 @@ impl LmArchitecture {
     }
 
     /// Builds the model; its parameters come from the builder.
-    pub(crate) fn build(self, config: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Box<dyn CausalLm>> {
+    pub(crate) fn build(self, config: &ConfigSource<'_>, b: &ParamBuilder) -> Result<LmKind> {
         let member = match self {
             Self::Llama => Member::Llama,
             Self::Mistral => Member::Mistral,
             Self::Qwen2 => Member::Qwen2,
             Self::Qwen3 => Member::Qwen3,
             Self::SmolLm3 => Member::SmolLm3,
-            Self::Gpt2 => return Ok(Box::new(gpt2::build(config, b)?)),
-            Self::GptNeoX => return Ok(Box::new(gpt_neox::build(config, b)?)),
+            Self::Gpt2 => return Ok(LmKind::Causal(Box::new(gpt2::build(config, b)?))),
+            Self::GptNeoX => return Ok(LmKind::Causal(Box::new(gpt_neox::build(config, b)?))),
         };
-        Ok(Box::new(llama::build(config, b, member)?))
+        Ok(LmKind::Causal(Box::new(llama::build(config, b, member)?)))
     }
 
     /// What precedes every name but the head's; checkpoints of the bare model lack it.
