@@ -71,6 +71,7 @@ struct Part {
 }
 
 fn main() {
+    ragduet_torch::device::use_caching_allocator();
     let compute = match std::env::args().nth(1).as_deref() {
         Some("fp32") => Compute::F32,
         _ => Compute::Bf16,

@@ -1,6 +1,6 @@
 //! Compiles the C++ shim against the libtorch that torch-sys links, and tells dependents where it lies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
@@ -23,15 +23,18 @@ fn main() {
         .warnings(false)
         .flag_if_supported("-Wno-unknown-pragmas")
         // The loops of kernels.cpp are written for the vectoriser; they do not rely on signed zeros or traps.
+        // at::parallel_for is a header template: without OpenMP it silently runs on one thread.
+        .flag("-fopenmp")
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math");
-    for file in ["common", "optim", "runtime", "attention", "norm", "activation"] {
+    for file in ["common", "allocator", "optim", "runtime", "attention", "norm", "activation"] {
         build.file(format!("csrc/{file}.cpp"));
     }
     build.compile("ragduet_shim");
     for lib in ["torch", "torch_cpu", "c10"] {
         println!("cargo:rustc-link-lib={lib}");
     }
+    println!("cargo:rustc-link-lib={}", openmp(&lib));
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:lib_dir={}", lib.display());
     link(&lib);
@@ -42,4 +45,15 @@ fn link(lib: &std::path::Path) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
     println!("cargo:rustc-link-arg=-ltorch");
+}
+
+/// The OpenMP runtime that libtorch brings, so that the process has one pool of threads; else the system's.
+fn openmp(lib: &Path) -> String {
+    let files = std::fs::read_dir(lib).into_iter().flatten().flatten();
+    let mut names: Vec<String> = files.filter_map(|f| f.file_name().into_string().ok()).collect();
+    names.sort();
+    match names.into_iter().find(|n| n.starts_with("libgomp") && n.contains(".so")) {
+        Some(name) => format!("dylib:+verbatim={name}"),
+        None => "gomp".into(),
+    }
 }

@@ -47,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     common::start(cli.verbose, cli.quiet);
+    ragduet_torch::device::use_caching_allocator();
     let result = common::without_panics(|| match cli.command {
         Command::Quickstart(a) => a.run(cli.quiet),
         Command::Train(a) => a.run(cli.quiet),

@@ -7,7 +7,7 @@
 //! Prints `{"logits": [[..]], "tokens": [..]}`: the prompt's logits and the tokens chosen. Used by
 //! `tests/python/test_language_models.py`.
 
-use ragduet_nn::{CausalLm, Mode, PackedTokens, load_language_model, logits, save_language_model};
+use ragduet_nn::{CausalLm, Mode, PackedTokens, load_language_model, save_language_model};
 use ragduet_torch::{Compute, Device, Tensor, no_grad};
 use std::error::Error;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lm = model.causal().ok_or("not a decoder-only model")?;
     let _guard = no_grad();
     let batch = PackedTokens::from_ids([prompt.as_slice()], Device::Cpu);
-    let all = logits(&lm.head(), &lm.forward(&batch, Mode::eval(Compute::F32)), Compute::F32);
+    let all = lm.logits(&lm.forward(&batch, Mode::eval(Compute::F32)), Compute::F32);
     let all: Vec<Vec<f32>> = Vec::try_from(&all)?;
     println!("{}", serde_json::json!({"logits": all, "tokens": greedy(lm, &batch, new)?}));
     Ok(())
@@ -36,7 +36,7 @@ fn greedy(lm: &dyn CausalLm, prompt: &PackedTokens, new: usize) -> Result<Vec<u3
     let mut tokens = Vec::new();
     while tokens.len() < new {
         let last: Tensor = hidden.narrow(0, hidden.size()[0] - 1, 1);
-        let next = u32::try_from(i64::try_from(cache.logits(&last).argmax(-1, false))?)?;
+        let next = u32::try_from(i64::try_from(lm.logits(&last, Compute::F32).argmax(-1, false))?)?;
         tokens.push(next);
         hidden = lm.extend(&PackedTokens::from_ids([[next].as_slice()], Device::Cpu), &mut cache);
     }

@@ -3,13 +3,13 @@
 //! One function each, with the fused operation's signature.
 
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Device, Kind, Tensor, ops};
+use ragduet_torch::{Device, Kind, Tensor, grad_enabled, ops};
 
-/// x W^T + b for inference. A single row in bf16 on the CPU goes through ATen's matrix-vector kernel, which reads the
+/// x W^T + b. A single row in bf16 on the CPU, where no gradient is wanted, goes through ATen's matrix-vector kernel, which reads the
 /// weights 1.2 to 1.7 times faster than the one for matrices.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let single = x.dim() == 2 && x.size()[0] == 1;
-    if !(single && x.kind() == Kind::BFloat16 && x.device() == Device::Cpu) {
+    if grad_enabled() || !(single && x.kind() == Kind::BFloat16 && x.device() == Device::Cpu) {
         return x.linear(weight, bias);
     }
     let row = x.view(-1);

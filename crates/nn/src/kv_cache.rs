@@ -1,28 +1,6 @@
-//! Keys and values of generated sequences, and the model's weights made ready for many small products.
+//! Keys and values of the sequences that a language model continues.
 
-use crate::kernels;
-use crate::layers::Joined;
-use crate::lm::LmHead;
-use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
-use std::rc::Rc;
-
-/// The four matrix products of a decoder layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Part {
-    Qkv,
-    Out,
-    Up,
-    Down,
-}
-
-/// Weights joined per product and cast to the compute dtype, once.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    /// By [`Part`].
-    pub layers: Vec<[Joined; 4]>,
-    /// [vocab, hidden].
-    pub head: Tensor,
-}
+use ragduet_torch::{Compute, Device, Tensor, no_grad};
 
 /// The sizes of a cache.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +13,6 @@ pub(crate) struct CacheShape {
 }
 
 /// What a model remembers of the sequences it continues.
-///
-/// The model's weights are copied in (joined, in the compute dtype) when the cache is made: after a step of training
-/// make a new one.
 #[derive(Debug)]
 pub struct KvCache {
     /// Per layer k and v, [sequences, capacity, kv_heads, head_dim] in the compute dtype.
@@ -45,18 +20,16 @@ pub struct KvCache {
     lengths: Vec<usize>,
     capacity: usize,
     shape: CacheShape,
-    prepared: Rc<Prepared>,
 }
 
 impl KvCache {
-    pub(crate) fn new(sequences: usize, capacity: usize, shape: CacheShape, prepared: Prepared) -> Self {
-        let mut cache =
-            Self { layers: Vec::new(), lengths: Vec::new(), capacity: 0, shape, prepared: Rc::new(prepared) };
+    pub(crate) fn new(sequences: usize, capacity: usize, shape: CacheShape) -> Self {
+        let mut cache = Self { layers: Vec::new(), lengths: Vec::new(), capacity: 0, shape };
         cache.reset(sequences, capacity);
         cache
     }
 
-    /// Empties the cache for other sequences, keeping the prepared weights.
+    /// Empties the cache for other sequences.
     pub fn reset(&mut self, sequences: usize, capacity: usize) {
         let s = self.shape;
         if (sequences, capacity) != (self.lengths.len(), self.capacity) || self.layers.is_empty() {
@@ -93,18 +66,6 @@ impl KvCache {
     /// The dtype it was made for.
     pub fn compute(&self) -> Compute {
         self.shape.compute
-    }
-
-    /// Logits of rows of hidden states that [`crate::CausalLm::extend`] gave: [rows, hidden] -> [rows, vocab], f32.
-    pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let _guard = no_grad();
-        let head = &self.prepared.head;
-        kernels::linear(&hidden.to_kind(head.kind()), head, None).to_kind(Kind::Float)
-    }
-
-    /// The output projection in the compute dtype.
-    pub fn head(&self) -> LmHead<'_> {
-        LmHead { weight: &self.prepared.head, bias: None, scale: 1.0 }
     }
 
     /// Makes room for at least `capacity` tokens per sequence.
@@ -145,10 +106,6 @@ impl KvCache {
     /// The sequences as they were with at most `length` tokens each (rejected drafts, a shared prompt).
     pub fn truncate(&mut self, length: usize) {
         self.lengths.iter_mut().for_each(|l| *l = (*l).min(length));
-    }
-
-    pub(crate) fn prepared(&self) -> &Prepared {
-        &self.prepared
     }
 
     pub(crate) fn layer(&self, layer: usize) -> (&Tensor, &Tensor) {

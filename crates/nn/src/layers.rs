@@ -2,7 +2,8 @@
 
 use crate::{Result, kernels};
 use ragduet_torch::ops::{self, Norm};
-use ragduet_torch::{Compute, Init, Kind, ParamBuilder, Tensor};
+use ragduet_torch::{Compute, Device, Init, Kind, ParamBuilder, Tensor, grad_enabled};
+use std::cell::RefCell;
 
 /// y = x W^T + b.
 #[derive(Debug)]
@@ -11,20 +12,43 @@ pub struct Linear {
     bias: Option<Tensor>,
     /// Whether the checkpoint holds [in, out], as GPT-2's does.
     transposed: bool,
+    prepared: RefCell<Option<Prepared>>,
 }
+
+/// Operands in the compute dtype, joined where several layers share an input, kept between passes without gradients.
+#[derive(Debug)]
+struct Prepared {
+    /// Dtype, number of layers joined, and how often their parameters had been changed.
+    key: (Kind, usize, i64),
+    operands: Operands,
+}
+
+/// Weight and bias.
+type Operands = (Tensor, Option<Tensor>);
 
 impl Linear {
     /// `weight` [out, in] and, where asked for, `bias` [out], under the builder's path.
     pub fn build(b: &ParamBuilder, inputs: i64, outputs: i64, bias: bool, std: f64) -> Result<Self> {
         let weight = b.get("weight", &[outputs, inputs], Init::Normal(std))?;
         let bias = if bias { Some(b.get("bias", &[outputs], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias, transposed: false })
+        Ok(Self { bias, ..Self::of(weight) })
     }
 
     /// `weight` [in, out] and `bias` [out]: GPT-2's `Conv1D`.
     pub fn build_transposed(b: &ParamBuilder, inputs: i64, outputs: i64, std: f64) -> Result<Self> {
         let weight = b.get("weight", &[inputs, outputs], Init::Normal(std))?;
-        Ok(Self { weight, bias: Some(b.get("bias", &[outputs], Init::Zeros)?), transposed: true })
+        let bias = Some(b.get("bias", &[outputs], Init::Zeros)?);
+        Ok(Self { bias, transposed: true, ..Self::of(weight) })
+    }
+
+    /// Without a bias, of a weight [out, in] that may be shared: an output projection tied to the embedding.
+    pub fn of(weight: Tensor) -> Self {
+        Self { weight, bias: None, transposed: false, prepared: RefCell::default() }
+    }
+
+    /// The weight as the checkpoint holds it.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 
     /// [out, in], whatever the checkpoint's order.
@@ -34,53 +58,48 @@ impl Linear {
 
     /// [.., in] -> [.., out], computed and returned in the compute dtype.
     pub fn forward(&self, x: &Tensor, compute: Compute) -> Tensor {
-        product(x, &self.rows(), self.bias.as_ref(), compute)
+        Self::forward_joined(&[self], x, compute)
     }
 
     /// Several projections of one input as one matrix product: [.., in] -> [.., sum of outs].
     pub fn forward_joined(parts: &[&Linear], x: &Tensor, compute: Compute) -> Tensor {
-        if let [one] = parts {
-            return one.forward(x, compute);
+        let (weight, bias) = Self::operands(parts, compute.kind());
+        kernels::linear(&x.to_kind(compute.kind()), &weight, bias.as_ref())
+    }
+
+    /// The layer and an activation: one pass over the result where the device and the moment allow it.
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation, compute: Compute) -> Tensor {
+        if activation == Activation::Gelu && x.device() == Device::Cpu && !grad_enabled() {
+            let (weight, bias) = Self::operands(&[self], compute.kind());
+            return ops::linear_gelu(&x.to_kind(compute.kind()), &weight, bias.as_ref());
         }
-        let (weight, bias) = Self::join(parts);
-        product(x, &weight, bias.as_ref(), compute)
+        activation.apply(&self.forward(x, compute))
     }
 
-    /// The weights of [`Linear::forward_joined`] joined and cast for many products without gradients. Shares the
-    /// storage of a single part in f32.
-    pub(crate) fn joined(parts: &[&Linear], compute: Compute) -> Joined {
-        let (weight, bias) = match parts {
-            [one] => (one.rows().detach(), one.bias.as_ref().map(Tensor::detach)),
-            _ => Self::join(parts),
+    fn operands(parts: &[&Linear], kind: Kind) -> Operands {
+        let tensors = || parts.iter().flat_map(|l| std::iter::once(&l.weight).chain(&l.bias));
+        let make = || {
+            let join = |list: &[&Tensor]| match list {
+                [one] => one.to_kind(kind),
+                several => Tensor::cat(several, 0).to_kind(kind),
+            };
+            let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.bias.as_ref()).collect();
+            let rows: Vec<Tensor> = parts.iter().map(|l| l.rows()).collect();
+            (join(&rows.iter().collect::<Vec<_>>()), biases.map(|b| join(&b)))
         };
-        let kind = compute.kind();
-        Joined { weight: weight.to_kind(kind), bias: bias.map(|b| b.to_kind(kind)) }
+        let share = |(w, b): &Operands| (w.shallow_clone(), b.as_ref().map(Tensor::shallow_clone));
+        let mut prepared = parts[0].prepared.borrow_mut();
+        if grad_enabled() {
+            *prepared = None;
+            return make();
+        }
+        // Counts only grow, so their sum changes whenever one of them does.
+        let key = (kind, parts.len(), tensors().map(ops::version).sum());
+        match &*prepared {
+            Some(p) if p.key == key => share(&p.operands),
+            _ => share(&prepared.insert(Prepared { key, operands: make() }).operands),
+        }
     }
-
-    fn join(parts: &[&Linear]) -> (Tensor, Option<Tensor>) {
-        let weight = Tensor::cat(&parts.iter().map(|l| l.rows()).collect::<Vec<_>>(), 0);
-        let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.bias.as_ref()).collect();
-        (weight, biases.map(|b| Tensor::cat(&b, 0)))
-    }
-}
-
-/// Weights made ready for inference: [out, in] in the compute dtype, several projections in one.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Joined {
-    /// [rows, in] in the compute dtype -> [rows, out].
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        kernels::linear(x, &self.weight, self.bias.as_ref())
-    }
-}
-
-fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, compute: Compute) -> Tensor {
-    let kind = compute.kind();
-    x.to_kind(kind).linear(&weight.to_kind(kind), bias.map(|b| b.to_kind(kind)).as_ref())
 }
 
 /// Normalisation over the last dimension, in f32.

@@ -21,6 +21,6 @@ pub use error::{Error, Result};
 pub use generation::GenerationConfig;
 pub use kv_cache::KvCache;
 pub use layers::{Activation, Embedding, LayerNorm, Linear, RmsNorm};
-pub use lm::{CausalLm, LmHead, logits};
+pub use lm::{CausalLm, LmHead};
 pub use lm_dir::{LanguageModel, LmKind, fresh_language_model, load_language_model, save_language_model};
 pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, save_encoder};

@@ -2,7 +2,7 @@
 
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
-use ragduet_torch::{Compute, Device, Kind, Tensor};
+use ragduet_torch::{Compute, Device, Tensor};
 use std::fmt::Debug;
 
 /// The output projection: logits = scale * (hidden weight^T + bias).
@@ -36,12 +36,15 @@ pub trait CausalLm: Debug {
     /// As [`CausalLm::forward`], and where the batch has not a segment per sequence.
     fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor;
 
-    /// An empty cache with the weights prepared for inference in this dtype (a copy of most of them in bf16, of
-    /// those of joined products in f32).
+    /// An empty cache for keys and values in this dtype.
     fn new_cache(&self, sequences: usize, capacity: usize, compute: Compute, device: Device) -> KvCache;
 
-    /// The output projection, for training; with a cache take [`KvCache::head`].
+    /// The output projection, for losses that never make the logits whole.
     fn head(&self) -> LmHead<'_>;
+
+    /// Logits of rows of hidden states: [rows, hidden] -> [rows, vocab], f32. Without gradients the projection is kept
+    /// in the compute dtype between calls.
+    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor;
 
     /// Size of a hidden state.
     fn hidden_size(&self) -> i64;
@@ -63,16 +66,4 @@ pub trait CausalLm: Debug {
 
     /// Replaces the config's dropout: in the hidden layers (and on embeddings), and on attention probabilities.
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>);
-
-    /// Whether training keeps only the layers' inputs and computes the rest again backward.
-    fn set_recompute(&mut self, on: bool);
-}
-
-/// Logits of rows of hidden states: [rows, hidden] -> [rows, vocab], f32. For losses use the fused cross-entropy,
-/// which never makes them whole.
-pub fn logits(head: &LmHead<'_>, hidden: &Tensor, compute: Compute) -> Tensor {
-    let kind = compute.kind();
-    let bias = head.bias.map(|b| b.to_kind(kind));
-    let out = hidden.to_kind(kind).linear(&head.weight.to_kind(kind), bias.as_ref()).to_kind(Kind::Float);
-    if head.scale == 1.0 { out } else { out * head.scale }
 }

@@ -2,7 +2,7 @@
 //! cache in one go, in chunks, token by token, after reordering). Goldens and their script lie in `golden/lm/`.
 
 use ragduet_nn::{
-    CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model, logits,
+    CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model,
     save_language_model,
 };
 use ragduet_testkit::{assert_close, assert_relative, max_diff};
@@ -43,7 +43,7 @@ fn causal(model: &LanguageModel) -> &dyn CausalLm {
 const F32: Compute = Compute::F32;
 
 fn full(lm: &dyn CausalLm, texts: &[impl AsRef<[u32]>]) -> Tensor {
-    logits(&lm.head(), &lm.forward(&pack(texts), Mode::eval(F32)), F32)
+    lm.logits(&lm.forward(&pack(texts), Mode::eval(F32)), F32)
 }
 
 /// The rows of text `i` of packed rows.
@@ -70,11 +70,12 @@ fn check(name: &str) {
     let out = tempfile::tempdir().unwrap();
     save_language_model(&model, out.path()).unwrap();
     let again = load_language_model(out.path(), Device::Cpu).unwrap();
-    assert_eq!(max_diff(&full(causal(&again), &c.texts), &ours), 0.0, "{name}: saved and read again");
+    let before = full(causal(&model), &c.texts);
+    assert_eq!(max_diff(&full(causal(&again), &c.texts), &before), 0.0, "{name}: saved and read again");
     assert_eq!(again.generation, model.generation);
 
     let lm = causal(&model);
-    let low = logits(&lm.head(), &lm.forward(&pack(&c.texts), Mode::eval(Compute::Bf16)), F32);
+    let low = lm.logits(&lm.forward(&pack(&c.texts), Mode::eval(Compute::Bf16)), F32);
     assert_relative(&low, &ours, 3e-2, &format!("{name}: bf16"));
 
     let train = |m: &LanguageModel| causal(m).forward(&pack(&c.texts), Mode::train(F32));
@@ -119,7 +120,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
     let mut cache = lm.new_cache(texts.len(), 64, F32, Device::Cpu);
     let step = |new: &[&[u32]], cache: &mut KvCache| {
         let hidden = lm.extend(&pack(new), cache);
-        cache.logits(&hidden)
+        lm.logits(&hidden, F32)
     };
     let whole: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     same(&step(&whole, &mut cache), full, "prompt into a cache");
@@ -164,7 +165,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
     let got = step(&[&a[5..8]], &mut cache);
     same(&got, &rows(full, &texts, 2).narrow(0, 5, 3), "after truncation");
 
-    // bf16: the prepared weights are what the plain pass casts each time.
+    // bf16: the kept weights are what the plain pass casts each time.
     let plain = lm.forward(&pack(&[b]), Mode::eval(Compute::Bf16));
     let mut cache = lm.new_cache(1, 64, Compute::Bf16, Device::Cpu);
     let first = lm.extend(&pack(&[&b[..half]]), &mut cache);
@@ -341,4 +342,27 @@ fn a_fresh_model_starts_as_configured() {
     assert_eq!((lm.max_tokens(), lm.context_length()), (None, 2048));
     let loss = full(lm, &[vec![1u32, 2, 3, 4]]).log_softmax(-1, Kind::Float).mean(Kind::Float);
     assert!((f64::try_from(loss).unwrap() + 300f64.ln()).abs() < 0.1);
+}
+
+#[test]
+fn a_step_of_training_is_seen_by_the_next_generated_token() {
+    let m = load_language_model(&golden("llama"), Device::Cpu).unwrap();
+    let lm = causal(&m);
+    let _guard = no_grad();
+    let step = |ids: &[u32], cache: &mut KvCache| {
+        let hidden = lm.extend(&pack(&[ids]), cache);
+        lm.logits(&hidden, Compute::Bf16)
+    };
+    let mut cache = lm.new_cache(1, 8, Compute::Bf16, Device::Cpu);
+    let before = step(&[3, 4, 5], &mut cache);
+    for name in ["model.layers.0.self_attn.k_proj.weight", "lm_head.weight"] {
+        cache.reset(1, 8);
+        assert_eq!(max_diff(&step(&[3, 4, 5], &mut cache), &before), 0.0);
+        let mut weight = m.params.get(name).unwrap().shallow_clone();
+        let saved = weight.copy();
+        let _ = weight.g_mul_scalar_(1.5);
+        cache.reset(1, 8);
+        assert!(max_diff(&step(&[3, 4, 5], &mut cache), &before) > 1e-2, "{name}");
+        weight.copy_(&saved);
+    }
 }

@@ -1,6 +1,7 @@
 // GELU (the exact, erf form) on the CPU in f32 and bf16. One exponential serves erf and its derivative
 // (Abramowitz and Stegun 7.1.26, absolute error 1.5e-7), which ATen computes with two slower calls.
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/gelu.h>
 
 #include "kernels.h"
@@ -15,6 +16,7 @@ namespace {
 // The normal distribution function at x, and exp(-x*x/2).
 RD_INLINE float normal_cdf(float x, float* bell) {
   float z = __builtin_fabsf(x) * 0.70710678118654752f;
+  z = z < 9.0f ? z : 9.0f;  // the tail is 0 long before; keeps the square finite
   float e = fast_exp(-z * z);
   float t = 1.0f / (1.0f + 0.3275911f * z);
   float poly = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
@@ -93,5 +95,17 @@ extern "C" int rd_gelu(Tensor* x, Tensor** out) {
     auto type = x->scalar_type();
     bool ours = x->device().is_cpu() && (type == at::kFloat || type == at::kBFloat16);
     *out = new Tensor(ours ? ragduet::Gelu::apply(*x) : at::gelu(*x));
+  });
+}
+
+// gelu(x w^T + b) in one product with oneDNN's epilogue, where no gradient is wanted (CPU).
+extern "C" int rd_linear_gelu(Tensor* x, Tensor* w, Tensor* b, Tensor** out) {
+  return ragduet::guarded([&] {
+    static auto op = c10::Dispatcher::singleton()
+                         .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+                         .typed<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view,
+                                       c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+    c10::List<std::optional<at::Scalar>> none;
+    *out = new Tensor(op.call(*x, *w, b ? std::optional<Tensor>(*b) : std::nullopt, "gelu", none, "none"));
   });
 }

@@ -10,6 +10,7 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 
+#include <algorithm>
 #include <atomic>
 #include <limits>
 
@@ -39,70 +40,95 @@ struct Dropout {
   float inv_keep;
 };
 
-// In place: scores -> dropped probabilities; lse[i] = log of the row's sum of exponentials.
-template <typename T>
-RD_INLINE void softmax_rows(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale, Reach reach,
-                            Dropout drop, uint64_t first_row) {
-  for (int64_t i = 0; i < rows; ++i) {
-    T* row = s + i * n;
-    const int64_t lo = reach.from(i), hi = reach.to(i, n);
-    float top = -std::numeric_limits<float>::infinity();
-    for (int64_t j = lo; j < hi; ++j) {
-      float v = load<T>(row[j]) * scale;
-      buf[j] = v;
-      top = v > top ? v : top;
-    }
-    float total = 0.0f;
-    for (int64_t j = lo; j < hi; ++j) {
-      float e = fast_exp(buf[j] - top);
-      buf[j] = e;
-      total += e;
-    }
-    lse[i] = top + __builtin_logf(total);
-    const float inv = drop.inv_keep / total;
-    const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));
-    for (int64_t j = 0; j < lo; ++j) row[j] = store<T>(0.0f);
-    for (int64_t j = lo; j < hi; ++j)
-      row[j] = store<T>(
-          element_hash(seed, static_cast<uint32_t>(j)) >= drop.threshold ? buf[j] * inv : 0.0f);
-    for (int64_t j = hi; j < n; ++j) row[j] = store<T>(0.0f);
+// The parts of one row, each a loop over plain arrays: inlined into the loop over rows they stay scalar.
+#define RD_SOFTMAX_ROW(SUFFIX, T)                                                                          \
+  /* buf = scale * s; returns the largest. */                                                              \
+  RD_CLONES float scaled_##SUFFIX(const T* __restrict s, float* __restrict buf, int64_t n, float scale) {  \
+    float top = -std::numeric_limits<float>::infinity();                                                   \
+    RD_REDUCE(max : top)                                                                                   \
+    for (int64_t j = 0; j < n; ++j) {                                                                      \
+      float v = load<T>(s[j]) * scale;                                                                     \
+      buf[j] = v;                                                                                          \
+      top = v > top ? v : top;                                                                             \
+    }                                                                                                      \
+    return top;                                                                                            \
+  }                                                                                                        \
+  /* s = dropped probabilities. `column` is the first one's number. */                                     \
+  RD_CLONES void dropped_##SUFFIX(const float* __restrict buf, T* __restrict s, int64_t n, float inv,      \
+                                  RowSeed seed, uint32_t column, uint32_t threshold) {                     \
+    for (int64_t j = 0; j < n; ++j)                                                                        \
+      s[j] = store<T>(buf[j] * keep_factor(seed, column + static_cast<uint32_t>(j), threshold, inv));      \
+  }                                                                                                        \
+  /* p = probabilities, d = gradient of them, s = dropped probabilities; returns sum(p * d). */            \
+  RD_CLONES float undropped_##SUFFIX(T* __restrict s, const T* __restrict g, float* __restrict p,          \
+                                     float* __restrict d, int64_t n, float scale, float lse, RowSeed seed, \
+                                     uint32_t column, Dropout drop) {                                      \
+    float delta = 0.0f;                                                                                    \
+    RD_REDUCE(+ : delta)                                                                                   \
+    for (int64_t j = 0; j < n; ++j) {                                                                      \
+      float e = fast_exp(load<T>(s[j]) * scale - lse);                                                     \
+      float keep =                                                                                         \
+          keep_factor(seed, column + static_cast<uint32_t>(j), drop.threshold, drop.inv_keep);             \
+      float v = load<T>(g[j]) * keep;                                                                      \
+      p[j] = e;                                                                                            \
+      d[j] = v;                                                                                            \
+      s[j] = store<T>(e * keep);                                                                           \
+      delta += e * v;                                                                                      \
+    }                                                                                                      \
+    return delta;                                                                                          \
+  }                                                                                                        \
+  /* g = gradient of the unscaled scores. */                                                               \
+  RD_CLONES void score_grad_##SUFFIX(const float* __restrict p, const float* __restrict d,                 \
+                                     T* __restrict g, int64_t n, float delta, float scale) {               \
+    for (int64_t j = 0; j < n; ++j) g[j] = store<T>(p[j] * (d[j] - delta) * scale);                        \
   }
-}
+RD_SOFTMAX_ROW(f32, float)
+RD_SOFTMAX_ROW(bf16, uint16_t)
 
-// In place: scores -> dropped probabilities, gradient of those -> gradient of the unscaled scores.
-template <typename T>
-RD_INLINE void softmax_rows_backward(T* s, T* g, const float* lse, float* buf, int64_t rows, int64_t n,
-                                     float scale, Reach reach, Dropout drop, uint64_t first_row) {
-  float* grad = buf + n;
-  for (int64_t i = 0; i < rows; ++i) {
-    T *srow = s + i * n, *grow = g + i * n;
-    const int64_t lo = reach.from(i), hi = reach.to(i, n);
-    const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));
-    float delta = 0.0f;
-    for (int64_t j = lo; j < hi; ++j) {
-      float p = fast_exp(load<T>(srow[j]) * scale - lse[i]);
-      float keep = keep_factor(seed, static_cast<uint32_t>(j), drop.threshold, drop.inv_keep);
-      float d = load<T>(grow[j]) * keep;
-      buf[j] = p;
-      grad[j] = d;
-      srow[j] = store<T>(p * keep);
-      delta += p * d;
-    }
-    for (int64_t j = lo; j < hi; ++j) grow[j] = store<T>(buf[j] * (grad[j] - delta) * scale);
-    for (int64_t j = 0; j < lo; ++j) srow[j] = grow[j] = store<T>(0.0f);
-    for (int64_t j = hi; j < n; ++j) srow[j] = grow[j] = store<T>(0.0f);
+// In place exp(buf - top); returns the sum.
+RD_CLONES float exponentials(float* buf, int64_t n, float top) {
+  float total = 0.0f;
+  RD_REDUCE(+ : total)
+  for (int64_t j = 0; j < n; ++j) {
+    float e = fast_exp(buf[j] - top);
+    buf[j] = e;
+    total += e;
   }
+  return total;
 }
 
 #define RD_SOFTMAX(SUFFIX, T)                                                                              \
-  RD_CLONES void softmax_##SUFFIX(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale,      \
-                                  Reach reach, Dropout drop, uint64_t first) {                             \
-    softmax_rows<T>(s, lse, buf, rows, n, scale, reach, drop, first);                                      \
+  /* In place: scores -> dropped probabilities; lse[i] = log of the row's sum of exponentials. */          \
+  void softmax_##SUFFIX(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale, Reach reach,   \
+                        Dropout drop, uint64_t first_row) {                                                \
+    for (int64_t i = 0; i < rows; ++i) {                                                                   \
+      T* row = s + i * n;                                                                                  \
+      const int64_t lo = reach.from(i), hi = reach.to(i, n), seen = hi - lo;                               \
+      const float top = scaled_##SUFFIX(row + lo, buf, seen, scale);                                       \
+      const float total = exponentials(buf, seen, top);                                                    \
+      lse[i] = top + __builtin_logf(total);                                                                \
+      const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));                      \
+      std::fill(row, row + lo, T{0});                                                                      \
+      dropped_##SUFFIX(buf, row + lo, seen, drop.inv_keep / total, seed, static_cast<uint32_t>(lo),        \
+                       drop.threshold);                                                                    \
+      std::fill(row + hi, row + n, T{0});                                                                  \
+    }                                                                                                      \
   }                                                                                                        \
-  RD_CLONES void softmax_backward_##SUFFIX(T* s, T* g, const float* lse, float* buf, int64_t rows,         \
-                                           int64_t n, float scale, Reach reach, Dropout drop,              \
-                                           uint64_t first) {                                               \
-    softmax_rows_backward<T>(s, g, lse, buf, rows, n, scale, reach, drop, first);                          \
+  /* In place: scores -> dropped probabilities, gradient of those -> gradient of the unscaled scores. */   \
+  void softmax_backward_##SUFFIX(T* s, T* g, const float* lse, float* buf, int64_t rows, int64_t n,        \
+                                 float scale, Reach reach, Dropout drop, uint64_t first_row) {             \
+    for (int64_t i = 0; i < rows; ++i) {                                                                   \
+      T *srow = s + i * n, *grow = g + i * n;                                                              \
+      const int64_t lo = reach.from(i), hi = reach.to(i, n), seen = hi - lo;                               \
+      const RowSeed seed = row_seed(drop.seed, first_row + static_cast<uint64_t>(i));                      \
+      const float delta = undropped_##SUFFIX(srow + lo, grow + lo, buf, buf + n, seen, scale, lse[i],      \
+                                             seed, static_cast<uint32_t>(lo), drop);                       \
+      score_grad_##SUFFIX(buf, buf + n, grow + lo, seen, delta, scale);                                    \
+      for (T* edge : {srow, grow}) {                                                                       \
+        std::fill(edge, edge + lo, T{0});                                                                  \
+        std::fill(edge + hi, edge + n, T{0});                                                              \
+      }                                                                                                    \
+    }                                                                                                      \
   }
 RD_SOFTMAX(f32, float)
 RD_SOFTMAX(bf16, uint16_t)

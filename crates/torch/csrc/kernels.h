@@ -4,11 +4,17 @@
 
 #define RD_INLINE inline __attribute__((always_inline))
 
+// Before a loop that sums up (or takes a maximum) in floating point: lets the vectoriser change the order, which it
+// may not do by itself. RD_REDUCE(+ : total)
+#define RD_PRAGMA(x) _Pragma(#x)
+#define RD_REDUCE(...) RD_PRAGMA(omp simd reduction(__VA_ARGS__))
+
 namespace ragduet {
 
-// exp in about 2 ulp over the range that softmax and GELU need; below -87 the result is 0 for our purposes.
+// exp in about 2 ulp over the range that softmax and GELU need; below -87 the result is 0 for our purposes. `x` must
+// be finite. The exponent is clamped as an integer: clamping x against constants makes the compiler split off the
+// constant paths, and the loop around it stays scalar.
 RD_INLINE float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
   float n = __builtin_rintf(x * 1.44269504088896341f);
   float f = x - n * 0.693359375f;
   f = f + n * 2.12194440e-4f;
@@ -19,7 +25,10 @@ RD_INLINE float fast_exp(float x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
-  int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  int32_t k = static_cast<int32_t>(n);
+  k = k < -126 ? -126 : k;
+  k = k > 127 ? 127 : k;
+  int32_t bits = (k + 127) << 23;
   float scale;
   __builtin_memcpy(&scale, &bits, 4);
   return p * scale;

@@ -21,12 +21,14 @@ RD_INLINE void forward_row(const T* x, const float* residual, const float* w, co
                            RowSeed seed, uint32_t threshold, float inv_keep, bool pre_norm) {
   float total = 0.0f;
   if (threshold) {
+    RD_REDUCE(+ : total)
     for (int64_t j = 0; j < n; ++j) {
       float v = load<T>(x[j]) * keep_factor(seed, static_cast<uint32_t>(j), threshold, inv_keep) + residual[j];
       sum[j] = v;
       total += v;
     }
   } else {
+    RD_REDUCE(+ : total)
     for (int64_t j = 0; j < n; ++j) {
       float v = load<T>(x[j]) + residual[j];
       sum[j] = v;
@@ -35,6 +37,7 @@ RD_INLINE void forward_row(const T* x, const float* residual, const float* w, co
   }
   float mean = total / static_cast<float>(n);
   float square = 0.0f;
+  RD_REDUCE(+ : square)
   for (int64_t j = 0; j < n; ++j) {
     float d = sum[j] - mean;
     square += d * d;
@@ -65,6 +68,7 @@ RD_INLINE void backward_row(const float* d_carry, const T* d_normed, const float
                             bool pre_norm) {
   float s1 = 0.0f, s2 = 0.0f;
   const float* into_norm = pre_norm ? nullptr : d_carry;
+  RD_REDUCE(+ : s1, s2)
   for (int64_t j = 0; j < n; ++j) {
     float dy = (d_normed ? load<T>(d_normed[j]) : 0.0f) + (into_norm ? into_norm[j] : 0.0f);
     float xhat = (sum[j] - mean) * rstd;

@@ -17,8 +17,11 @@ extern "C" int rd_fused_adamw(Tensor* const* params, Tensor* const* grads, Tenso
     auto counts = ragduet::collect(steps, n);
     // The kernel reads the step number; counting is its caller's part.
     at::_foreach_add_(counts, 1);
-    at::_fused_adamw_(ragduet::collect(params, n), ragduet::collect(grads, n), ragduet::collect(exp_avgs, n),
+    auto changed = ragduet::collect(params, n);
+    at::_fused_adamw_(changed, ragduet::collect(grads, n), ragduet::collect(exp_avgs, n),
                       ragduet::collect(exp_avg_sqs, n), {}, counts, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    // The fused kernel does not count as a change in place; what was derived from the old values must notice.
+    for (auto& p : changed) p.unsafeGetTensorImpl()->bump_version();
   });
 }
 

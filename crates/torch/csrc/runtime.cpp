@@ -43,6 +43,11 @@ extern "C" int rd_backward(Tensor* const* outputs, Tensor* const* grads, size_t 
       [&] { torch::autograd::backward(ragduet::collect(outputs, n), ragduet::collect(grads, n)); });
 }
 
+extern "C" int rd_grad_enabled() { return at::GradMode::is_enabled() ? 1 : 0; }
+
+// How often the tensor's storage was changed in place; views share the count.
+extern "C" int64_t rd_version(Tensor* t) { return t->is_inference() ? -1 : static_cast<int64_t>(t->_version()); }
+
 // allocated, peak allocated, reserved, free, total, in bytes; -1 where the device does not say.
 extern "C" int rd_cuda_memory(int index, int64_t* out) {
   return ragduet::guarded([&] {

@@ -30,6 +30,9 @@ unsafe extern "C" {
     pub fn rd_cuda_empty_cache() -> c_int;
     pub fn rd_cuda_reset_peak(index: c_int) -> c_int;
     pub fn rd_cpu_capabilities() -> *mut c_char;
+    pub fn rd_install_allocator();
+    pub fn rd_cpu_memory(out: *mut i64);
+    pub fn rd_cpu_reset_peak();
     pub fn rd_free_string(s: *mut c_char);
     pub fn rd_dropout_add_layer_norm(
         x: *mut C_tensor,
@@ -41,6 +44,14 @@ unsafe extern "C" {
         pre_norm: c_int,
         carry: *mut *mut C_tensor,
         normed: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_grad_enabled() -> c_int;
+    pub fn rd_version(t: *mut C_tensor) -> i64;
+    pub fn rd_linear_gelu(
+        x: *mut C_tensor,
+        w: *mut C_tensor,
+        b: *mut C_tensor,
+        out: *mut *mut C_tensor,
     ) -> c_int;
     pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
     pub fn rd_varlen_attention(

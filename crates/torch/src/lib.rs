@@ -25,3 +25,9 @@ pub use tch::{Device, IndexOp, Kind, Tensor};
 pub fn no_grad() -> tch::NoGradGuard {
     tch::no_grad_guard()
 }
+
+/// Whether gradients are being tracked on this thread.
+pub fn grad_enabled() -> bool {
+    // SAFETY: reads a thread-local flag.
+    unsafe { ffi::rd_grad_enabled() != 0 }
+}

@@ -151,6 +151,22 @@ pub fn gelu(x: &Tensor) -> Tensor {
     ffi::adopt(out)
 }
 
+/// gelu(x w^T + b) in one pass: for the CPU, where no gradient is wanted. `x` [.., in], `w` [out, in], `b` [out], of
+/// one dtype.
+pub fn linear_gelu(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    let b = b.map_or(std::ptr::null_mut(), ffi::handle);
+    // SAFETY: as above.
+    expect(unsafe { ffi::rd_linear_gelu(ffi::handle(x), ffi::handle(w), b, &mut out) });
+    ffi::adopt(out)
+}
+
+/// How often a tensor was changed in place, by any view of it: tells whether something derived from it still holds.
+pub fn version(t: &Tensor) -> i64 {
+    // SAFETY: reads a counter of a live tensor.
+    unsafe { ffi::rd_version(ffi::handle(t)) }
+}
+
 /// The mean of each sequence's rows: [tokens, n] -> [sequences, n], in f32.
 pub fn segment_mean(x: &Tensor, segs: &Segments) -> Tensor {
     let n = segs.len() as i64;
@@ -335,6 +351,37 @@ mod tests {
         let _ = x.grad().zero_();
         want.sum(Kind::Float).backward();
         close(&ours, &x.grad(), 2e-6);
+    }
+
+    #[test]
+    fn a_fused_linear_and_gelu_equals_the_two() {
+        crate::rng::seed(10);
+        let t = |s: &[i64]| Tensor::randn(s, CPU);
+        let (x, w, b) = (t(&[37, 48]), t(&[96, 48]), t(&[96]));
+        let want = x.linear(&w, Some(&b)).gelu("none");
+        close(&linear_gelu(&x, &w, Some(&b)), &want, 1e-4);
+        close(&linear_gelu(&x, &w, None), &x.linear(&w, None::<&Tensor>).gelu("none"), 1e-4);
+        let half = |t: &Tensor| t.to_kind(Kind::BFloat16);
+        let low = linear_gelu(&half(&x), &half(&w), Some(&half(&b))).to_kind(Kind::Float);
+        close(&low, &want, 0.2);
+    }
+
+    #[test]
+    fn a_change_in_place_shows_in_the_version_also_by_the_optimiser() {
+        let mut w = Tensor::ones([4], CPU).set_requires_grad(true);
+        let start = version(&w);
+        (&w * 2.0).sum(Kind::Float).backward();
+        assert_eq!(version(&w), start);
+        {
+            let _g = crate::no_grad();
+            let _ = w.fill_(3.0);
+        }
+        let filled = version(&w);
+        assert_ne!(filled, start);
+        let rule = |_: &str| crate::optim::GroupRule { lr_scale: 1.0, weight_decay: 0.0 };
+        let mut adam = crate::optim::AdamW::new(&[("w".into(), w.shallow_clone())], Default::default(), rule);
+        adam.step(0.1).unwrap();
+        assert_ne!(version(&w), filled);
     }
 
     #[test]

@@ -24,20 +24,22 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In `<run>/checkpoints`, keeping the last `keep` (at least 1). Leftovers of a killed process are removed.
+    /// In `<run>/checkpoints`, keeping the last `keep` (at least 1). What a killed process left half-done is put
+    /// back or removed.
     pub fn open(run: &Path, keep: usize) -> Result<Self> {
         let dir = run.join("checkpoints");
         fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "tmp") {
-                fs::remove_dir_all(&path)?;
-            }
+        let found: Vec<PathBuf> =
+            fs::read_dir(&dir)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+        for path in found.iter().filter(|p| p.extension().is_some_and(|e| e == "tmp" || e == "old")) {
+            recover(&path.with_extension(""))?;
         }
         Ok(Self { dir, keep: keep.max(1) })
     }
 
-    /// Writes the checkpoint of a step: `write` fills a temporary folder, which is synced and renamed.
+    /// Writes the checkpoint of a step: `write` fills a temporary folder, which is synced and renamed. Then removes
+    /// what is over the number to keep, and checkpoints of later steps: they are damaged ones that a resume passed
+    /// over, and training takes another course from here.
     pub fn save<E: From<Error>>(
         &self,
         step: u64,
@@ -45,36 +47,54 @@ impl Checkpoints {
     ) -> Result<PathBuf, E> {
         let target = self.dir.join(format!("step-{step:09}"));
         replace_dir(&target, write)?;
-        // Later steps are damaged ones that a resume passed over: they are superseded now.
-        let (past, superseded): (Vec<_>, Vec<_>) =
-            self.list()?.into_iter().partition(|p| step_of(p).is_some_and(|s| s <= step));
-        for old in past.iter().rev().skip(self.keep).chain(&superseded) {
-            fs::remove_dir_all(old).map_err(Error::from)?;
+        let (past, left): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(|(s, _)| *s <= step);
+        for (_, path) in &left {
+            tracing::warn!("{}: removed; training goes on from before it", path.display());
+        }
+        let excess = past.len().saturating_sub(self.keep);
+        for (_, path) in past.iter().take(excess).chain(&left) {
+            discard(path);
         }
         Ok(target)
     }
 
-    /// The newest checkpoint that is complete; damaged ones are named and passed over.
+    /// The newest checkpoint that is complete; damaged ones are named and passed over. `None`: there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where there are checkpoints but all are damaged: starting from step 0 would throw the
+    /// run away unasked.
     pub fn latest(&self) -> Result<Option<(u64, PathBuf)>> {
-        for path in self.list()?.into_iter().rev() {
+        let mut newest = None;
+        for (step, path) in self.list()?.into_iter().rev() {
             match check(&path) {
-                Ok(()) => {
-                    let step = step_of(&path).unwrap_or(0);
-                    return Ok(Some((step, path)));
+                Ok(()) => return Ok(Some((step, path))),
+                Err(e) => {
+                    tracing::warn!("{e}; trying the one before");
+                    newest.get_or_insert(e);
                 }
-                Err(e) => tracing::warn!("{e}; trying the one before"),
             }
         }
-        Ok(None)
+        match newest {
+            None => Ok(None),
+            Some(e) => Err(Error::Checkpoint {
+                path: self.dir.clone(),
+                why: format!(
+                    "no checkpoint here is complete; the newest: {e}. Start a new run with --out, or remove this \
+                     folder to begin this one again"
+                ),
+            }),
+        }
     }
 
-    fn list(&self) -> Result<Vec<PathBuf>> {
-        let mut all: Vec<PathBuf> = fs::read_dir(&self.dir)?
-            .map(|e| e.map(|e| e.path()))
-            .collect::<std::io::Result<Vec<_>>>()?
-            .into_iter()
-            .filter(|p| step_of(p).is_some())
-            .collect();
+    /// Steps and folders, by step.
+    fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if let Some(step) = step_of(&path) {
+                all.push((step, path));
+            }
+        }
         all.sort();
         Ok(all)
     }
@@ -84,55 +104,98 @@ fn step_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Removes a folder under another name first: killed in the midst of it, no folder with half its files is left that
+/// looks like a damaged checkpoint. That it cannot be removed is no reason to stop training.
+fn discard(path: &Path) {
+    let away = sibling(path, ".tmp");
+    let removed = fs::rename(path, &away).and_then(|()| fs::remove_dir_all(&away));
+    if let Err(e) = removed {
+        tracing::warn!("an old checkpoint stays: {e}");
+    }
+}
+
 /// Fills a folder under a temporary name, writes a manifest, syncs everything and puts it in the place of `target`.
-/// Killed at any moment, `target` is the old or the new one; should it be killed between the two renames, the old one
-/// lies beside it as `<name>.old` and [`recover`] puts it back.
+///
+/// The two are exchanged in one call, so that `target` is at every moment the whole old or the whole new one. A
+/// filesystem that cannot do this (some network ones) gets two renames: killed between them the old one lies beside
+/// it as `<name>.old`, and [`recover`] puts it back.
 pub fn replace_dir<E: From<Error>>(
     target: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let sibling = |ext: &str| {
-        let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(ext);
-        target.with_file_name(name)
-    };
-    let (tmp, old) = (sibling(".tmp"), sibling(".old"));
+    let tmp = sibling(target, ".tmp");
     recover(target)?;
-    let prepare = || -> Result<()> {
-        if tmp.exists() {
-            fs::remove_dir_all(&tmp)?;
+    fs::create_dir_all(&tmp).map_err(Error::from)?;
+    let filled = write(&tmp).and_then(|()| Ok(seal(&tmp)?));
+    if let Err(e) = filled {
+        // The disk may be full: give the space back. The first error is the one to report.
+        let _ = fs::remove_dir_all(&tmp);
+        return Err(e);
+    }
+    Ok(put(&tmp, target)?)
+}
+
+/// Writes the manifest and syncs everything.
+fn seal(dir: &Path) -> Result<()> {
+    let manifest = Manifest { files: digest(dir, dir)? };
+    let path = dir.join(MANIFEST);
+    let text = serde_json::to_vec(&manifest).map_err(|source| Error::Json { path: path.clone(), source })?;
+    write_atomic(&path, &text)?;
+    sync_tree(dir)
+}
+
+fn put(tmp: &Path, target: &Path) -> Result<()> {
+    let sync_parent = || -> Result<()> {
+        match target.parent() {
+            Some(p) if !p.as_os_str().is_empty() => Ok(fs::File::open(p)?.sync_all()?),
+            _ => Ok(fs::File::open(".")?.sync_all()?),
         }
-        Ok(fs::create_dir_all(&tmp)?)
     };
-    prepare()?;
-    write(&tmp)?;
-    let put = || -> Result<()> {
-        let manifest = Manifest { files: digest(&tmp, &tmp)? };
-        let text = serde_json::to_vec(&manifest)
-            .map_err(|source| Error::Json { path: tmp.join(MANIFEST), source })?;
-        write_atomic(&tmp.join(MANIFEST), &text)?;
-        sync_tree(&tmp)?;
-        if target.exists() {
-            fs::rename(target, &old)?;
-        }
-        fs::rename(&tmp, target)?;
-        if let Some(parent) = target.parent() {
-            fs::File::open(parent)?.sync_all()?;
-        }
-        if old.exists() {
-            fs::remove_dir_all(&old)?;
-        }
-        Ok(())
+    if !target.exists() {
+        fs::rename(tmp, target)?;
+        return sync_parent();
+    }
+    let old = if exchange(tmp, target)? {
+        tmp.to_path_buf()
+    } else {
+        let old = sibling(target, ".old");
+        fs::rename(target, &old)?;
+        fs::rename(tmp, target)?;
+        old
     };
-    put()?;
+    sync_parent()?;
+    if let Err(e) = fs::remove_dir_all(&old) {
+        tracing::warn!("the folder before it stays: {e}");
+    }
     Ok(())
 }
 
-/// Puts `<name>.old` back where a kill left no `<name>`.
+/// Exchanges two folders in one step; `false` where the filesystem cannot.
+fn exchange(a: &Path, b: &Path) -> Result<bool> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        Err(e) => {
+            let e = std::io::Error::from(e);
+            Err(std::io::Error::new(e.kind(), format!("{} <-> {}: {e}", a.display(), b.display())).into())
+        }
+    }
+}
+
+/// Puts `<name>.old` back where a kill left no `<name>`, and removes a half-written `<name>.tmp`.
 pub fn recover(target: &Path) -> Result<()> {
-    let mut name = target.file_name().unwrap_or_default().to_os_string();
-    name.push(".old");
-    let old = target.with_file_name(name);
+    let (tmp, old) = (sibling(target, ".tmp"), sibling(target, ".old"));
+    if tmp.exists() {
+        fs::remove_dir_all(&tmp)?;
+    }
     if old.exists() {
         if target.exists() {
             fs::remove_dir_all(&old)?;
@@ -224,8 +287,59 @@ mod tests {
         assert_eq!(c.latest().unwrap().unwrap().0, 15);
         fs::write(dir.path().join("checkpoints/step-000000015/sub/a"), "y").unwrap();
         assert_eq!(c.latest().unwrap().unwrap().0, 10);
-        fs::remove_file(dir.path().join("checkpoints/step-000000010/manifest.json")).unwrap();
-        assert!(c.latest().unwrap().is_none());
+        // Training went on from step 10: the damaged one of step 15 must not push the new one out.
+        let c = Checkpoints::open(dir.path(), 1).unwrap();
+        let new = c.save(12, fill("z")).unwrap();
+        assert_eq!(c.list().unwrap(), [(12, new.clone())]);
+        assert_eq!(c.latest().unwrap(), Some((12, new.clone())));
+        // Starting over from step 0 is not for the program to decide.
+        fs::remove_file(new.join("manifest.json")).unwrap();
+        let e = c.latest().unwrap_err().to_string();
+        assert!(e.contains("no manifest.json") && e.contains("--out"), "{e}");
+    }
+
+    #[test]
+    fn a_missing_and_a_longer_file_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("best");
+        replace_dir(&target, fill("x")).unwrap();
+        check(&target).unwrap();
+        fs::write(target.join("b"), "bb").unwrap();
+        assert!(check(&target).unwrap_err().to_string().contains("b differs"));
+        fs::remove_file(target.join("b")).unwrap();
+        assert!(check(&target).unwrap_err().to_string().contains("b is missing"));
+    }
+
+    #[test]
+    fn the_best_is_there_and_whole_at_every_moment() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let best = dir.path().join("best");
+        replace_dir(&best, fill("0")).unwrap();
+        let (probe, other) = (dir.path().join("p"), dir.path().join("q"));
+        fs::create_dir(&probe).unwrap();
+        fs::create_dir(&other).unwrap();
+        if !exchange(&probe, &other).unwrap() {
+            eprintln!("skipped: this filesystem cannot exchange folders");
+            return;
+        }
+        let done = AtomicBool::new(false);
+        let looks = std::thread::scope(|s| {
+            let watcher = s.spawn(|| {
+                let mut looks = 0u64;
+                while !done.load(Ordering::Relaxed) {
+                    assert!(best.join(MANIFEST).is_file(), "gone after {looks} looks");
+                    looks += 1;
+                }
+                looks
+            });
+            for _ in 0..100 {
+                replace_dir(&best, fill("n")).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            watcher.join().unwrap()
+        });
+        assert!(looks > 100 && check(&best).is_ok());
     }
 
     #[test]
@@ -238,6 +352,15 @@ mod tests {
             Err(Error::RunDir { path: d.into(), why: "disk full".into() })
         });
         assert!(failed.is_err());
+        assert_eq!(
+            fs::read_dir(dir.path().join("checkpoints")).unwrap().count(),
+            1,
+            "its space is given back"
+        );
+        // Killed while writing step 3, and between the two renames of step 1.
+        fs::create_dir(dir.path().join("checkpoints/step-000000003.tmp")).unwrap();
+        let one = dir.path().join("checkpoints/step-000000001");
+        fs::rename(&one, sibling(&one, ".old")).unwrap();
         let c = Checkpoints::open(dir.path(), 3).unwrap();
         assert_eq!(c.latest().unwrap().unwrap().0, 1);
         assert_eq!(fs::read_dir(dir.path().join("checkpoints")).unwrap().count(), 1);

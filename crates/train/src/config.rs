@@ -1,7 +1,9 @@
 //! Configs: TOML files, `extends`, `--set a.b=c`, schemas.
 //!
-//! A typo is an error that points at the key: in a file by line and column, in an override by its text.
+//! A typo is an error that points at the key: in a file by line and column (also where it is in a file that another
+//! one extends), in an override by its text.
 
+use crate::sources::Sources;
 use crate::{Error, Result};
 use fs_err as fs;
 use schemars::JsonSchema;
@@ -10,76 +12,72 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// Reads a config file and applies overrides. The file may say `extends = "other.toml"` (relative to itself): then
-/// its keys go over that file's, table by table.
-pub fn load<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<T> {
-    let text = fs::read_to_string(path)?;
-    let origin = path.display().to_string();
-    let plain = !text.lines().any(|l| l.trim_start().starts_with("extends"));
-    if plain {
-        // The file as it is: serde's errors carry the line.
-        toml::from_str::<T>(&text)
-            .map_err(|e| Error::Config { origin: origin.clone(), message: e.to_string() })?;
+/// Reads a config file and applies overrides.
+///
+/// The file may say `extends = "other.toml"` (relative to itself): then its keys go over that file's, table by table.
+/// Overrides `a.b=c` come last; the value is TOML, or a string where it is none, and replaces what was there. A choice
+/// (an enum such as the loss) is replaced, not merged, where another variant is chosen.
+///
+/// # Errors
+/// [`Error::Config`], which names the file, line and column, or the override.
+pub fn load<T: DeserializeOwned + JsonSchema>(path: &Path, overrides: &[String]) -> Result<T> {
+    let files = chain(path)?;
+    let mut sources = Sources::default();
+    for (path, text) in &files {
+        sources.add_file(path, text);
     }
-    let mut table = merged(path, &mut Vec::new())?;
-    for o in overrides {
-        set(&mut table, o)?;
-        // One at a time, so that an error names the override that caused it.
-        T::deserialize(Value::Table(table.clone()))
-            .map_err(|e| Error::Config { origin: format!("--set {o}"), message: e.to_string() })?;
+    for text in overrides {
+        sources.add_override(text)?;
     }
-    T::deserialize(Value::Table(table)).map_err(|e| Error::Config { origin, message: e.to_string() })
+    sources.read(schemars::schema_for!(T).as_value())
 }
 
-fn merged(path: &Path, seen: &mut Vec<PathBuf>) -> Result<Table> {
-    let real = path.canonicalize()?;
-    let origin = path.display().to_string();
-    if seen.contains(&real) {
-        return Err(Error::Config { origin, message: "`extends` goes in a circle".into() });
-    }
-    seen.push(real);
-    let mut table: Table = toml::from_str(&fs::read_to_string(path)?)
-        .map_err(|e| Error::Config { origin: origin.clone(), message: e.to_string() })?;
-    match table.remove("extends") {
-        None => Ok(table),
-        Some(Value::String(base)) => {
-            let mut under = merged(&path.parent().unwrap_or(Path::new(".")).join(base), seen)?;
-            overlay(&mut under, table);
-            Ok(under)
-        }
-        Some(_) => Err(Error::Config { origin, message: "`extends` must be the path of a file".into() }),
-    }
+/// [`load`], and the resolved config as TOML: what [`crate::RunDir`] keeps.
+pub fn load_resolved<T>(path: &Path, overrides: &[String]) -> Result<(T, String)>
+where
+    T: DeserializeOwned + JsonSchema + Serialize,
+{
+    let config = load(path, overrides)?;
+    let resolved = to_toml(&config)?;
+    Ok((config, resolved))
 }
 
-fn overlay(under: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(Value::Table(a)), Value::Table(b)) => overlay(a, b),
-            (_, value) => {
-                under.insert(key, value);
+/// A file and those it extends, itself first.
+fn chain(path: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    let mut seen = Vec::new();
+    let mut next = Some(path.to_path_buf());
+    while let Some(path) = next {
+        let fail = |message: String| Error::Config {
+            origin: files.last().map_or(&path, |(p, _)| p).display().to_string(),
+            message,
+        };
+        let real = match path.canonicalize() {
+            Err(e) if !files.is_empty() => return Err(fail(format!("extends {}: {e}", path.display()))),
+            // fs_err's message names the file.
+            Err(_) => {
+                return Err(fs::read_to_string(&path).err().map_or(fail("cannot be read".into()), Error::Io));
             }
+            Ok(real) => real,
+        };
+        if seen.contains(&real) {
+            return Err(fail("`extends` goes in a circle".into()));
         }
+        seen.push(real);
+        let text = fs::read_to_string(&path)?;
+        // A table that does not parse extends nothing; its error comes when it is read with its place.
+        let base = toml::from_str::<Table>(&text).ok().and_then(|mut t| t.remove("extends"));
+        next = match base {
+            None => None,
+            Some(Value::String(base)) => Some(path.parent().unwrap_or(Path::new(".")).join(base)),
+            Some(_) => {
+                let origin = path.display().to_string();
+                return Err(Error::Config { origin, message: "`extends` must be the path of a file".into() });
+            }
+        };
+        files.push((path, text));
     }
-}
-
-/// Applies `a.b.c=value`; the value is TOML, or a bare string where it is none.
-fn set(table: &mut Table, text: &str) -> Result<()> {
-    let fail = |message: &str| Error::Config { origin: format!("--set {text}"), message: message.into() };
-    let (path, value) = text.split_once('=').ok_or_else(|| fail("expected key=value"))?;
-    let value = value.trim();
-    let parsed = toml::from_str::<Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| Value::String(value.into()));
-    let keys: Vec<&str> = path.trim().split('.').collect();
-    let (last, parents) = keys.split_last().ok_or_else(|| fail("expected key=value"))?;
-    let mut at = table;
-    for key in parents {
-        let next = at.entry(key.to_string()).or_insert_with(|| Value::Table(Table::new()));
-        at = next.as_table_mut().ok_or_else(|| fail(&format!("`{key}` is not a table")))?;
-    }
-    at.insert(last.to_string(), parsed);
-    Ok(())
+    Ok(files)
 }
 
 /// The config as TOML, every default written out.
@@ -122,48 +120,172 @@ mod tests {
     use super::*;
     use serde::Deserialize;
 
-    #[derive(Debug, Serialize, Deserialize, PartialEq)]
+    #[derive(Debug, Serialize, Deserialize, PartialEq, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct C {
         seed: u64,
         name: Option<String>,
         inner: Inner,
+        #[serde(default)]
+        loss: Option<Loss>,
     }
 
-    #[derive(Debug, Serialize, Deserialize, PartialEq)]
+    #[derive(Debug, Serialize, Deserialize, PartialEq, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Inner {
         lr: f64,
+        #[serde(default)]
+        schedule: crate::ScheduleConfig,
     }
 
-    fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
-        let path = dir.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
+    #[derive(Debug, Serialize, Deserialize, PartialEq, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    enum Loss {
+        Triplet(Triplet),
+        InfoNce(InfoNce),
+    }
+
+    #[derive(Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Triplet {
+        margin: f64,
+        squared: bool,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, PartialEq, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct InfoNce {}
+
+    const BASE: &str = "seed = 1\n[inner]\nlr = 0.5\n";
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            Self(dir)
+        }
+
+        fn load(&self, name: &str, set: &[&str]) -> Result<C> {
+            let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
+            load(&self.0.path().join(name), &set)
+        }
+
+        #[track_caller]
+        fn fails(&self, name: &str, set: &[&str], words: &[&str]) {
+            let e = self.load(name, set).unwrap_err().to_string();
+            for w in words {
+                assert!(e.contains(w), "`{w}` is missing in: {e}");
+            }
+        }
     }
 
     #[test]
     fn overrides_and_extends() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "base.toml", "seed = 1\n[inner]\nlr = 0.5\n");
-        let top = write(dir.path(), "top.toml", "extends = \"base.toml\"\nname = \"x\"\n");
-        let c: C = load(&top, &["inner.lr=2e-5".into(), "name=a b".into()]).unwrap();
-        assert_eq!(c, C { seed: 1, name: Some("a b".into()), inner: Inner { lr: 2e-5 } });
-        let circle = write(dir.path(), "c.toml", "extends = \"c.toml\"");
-        assert!(load::<C>(&circle, &[]).unwrap_err().to_string().contains("circle"));
+        let top = "extends = \"base.toml\"\nname = \"x\"\n";
+        let f = Files::new(&[("base.toml", BASE), ("top.toml", top)]);
+        let c = f.load("top.toml", &["inner.lr=2e-5", "name=a b"]).unwrap();
+        let inner = Inner { lr: 2e-5, schedule: crate::ScheduleConfig::Linear };
+        assert_eq!(c, C { seed: 1, name: Some("a b".into()), inner, loss: None });
+        let name = |text: &str| f.load("top.toml", &[text]).unwrap().name.unwrap();
+        assert_eq!(name("name=say \"hi\" \\ [x"), "say \"hi\" \\ [x");
+        assert_eq!(name("name=a\nseed = 7"), "a\nseed = 7");
+        assert_eq!(name("name = \"3\""), "3");
+        assert_eq!(name("name="), "");
+        // Dotted keys and headers, and a later override over an earlier.
+        assert_eq!(f.load("top.toml", &["seed=2", "seed=3"]).unwrap().seed, 3);
+        let path = f.0.path().join("top.toml");
+        let (c, resolved) = load_resolved::<C>(&path, &[]).unwrap();
+        assert_eq!(toml::from_str::<C>(&resolved).unwrap(), c);
+        assert!(resolved.contains("schedule = \"linear\""), "{resolved}");
     }
 
     #[test]
-    fn typos_are_pointed_at() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = write(dir.path(), "c.toml", "seed = 1\n[inner]\nlr = 0.5\nlrr = 3\n");
-        let e = load::<C>(&path, &[]).unwrap_err().to_string();
-        assert!(e.contains("c.toml") && e.contains("line 4") && e.contains("lrr"), "{e}");
-        let path = write(dir.path(), "d.toml", "seed = 1\n[inner]\nlr = 0.5\n");
-        let e = load::<C>(&path, &["inner.rl=1".into()]).unwrap_err().to_string();
-        assert!(e.contains("--set inner.rl=1") && e.contains("unknown field `rl`"), "{e}");
-        assert!(load::<C>(&path, &["seed.x=1".into()]).unwrap_err().to_string().contains("not a table"));
-        assert!(load::<C>(&path, &["seed".into()]).is_err());
+    fn another_variant_replaces_the_one_that_was_chosen() {
+        let base = format!("{BASE}[inner.schedule.cosine]\ncycles = 2.0\n[loss.triplet]\nmargin = 0.3\n");
+        let top = "extends = \"base.toml\"\n[loss.info_nce]\n";
+        let f = Files::new(&[("base.toml", &base), ("top.toml", top)]);
+        assert_eq!(f.load("top.toml", &[]).unwrap().loss, Some(Loss::InfoNce(InfoNce {})));
+        // The same variant is merged.
+        let triplet = |margin, squared| Some(Loss::Triplet(Triplet { margin, squared }));
+        let loss = |name: &str, set: &str| f.load(name, &[set]).unwrap().loss;
+        assert_eq!(loss("base.toml", "loss.triplet.squared=true"), triplet(0.3, true));
+        assert_eq!(loss("top.toml", "loss.triplet.squared=true"), triplet(0.0, true));
+        // What an override sets is set as a whole.
+        assert_eq!(loss("base.toml", "loss={triplet={squared=true}}"), triplet(0.0, true));
+        let schedule = |set: &str| f.load("base.toml", &[set]).unwrap().inner.schedule;
+        assert_eq!(schedule("inner.schedule=linear"), crate::ScheduleConfig::Linear);
+        assert_eq!(schedule("inner.schedule.constant={}"), crate::ScheduleConfig::Constant);
+        let cosine = crate::CosineConfig { min_ratio: 0.5, cycles: 2.0 };
+        assert_eq!(schedule("inner.schedule.cosine.min_ratio=0.5"), crate::ScheduleConfig::Cosine(cosine));
+    }
+
+    #[test]
+    fn typos_are_pointed_at_in_every_file() {
+        let typo = format!("{BASE}lrr = 3\n");
+        let f = Files::new(&[
+            ("typo.toml", &typo),
+            ("over.toml", "# A comment: ü\nextends = \"typo.toml\"\n\nseed = 2\n"),
+            ("over2.toml", "extends = \"good.toml\"\n  \"größe\" = 2\n"),
+            ("good.toml", BASE),
+            ("syntax.toml", "seed = 1\nname = \"unfinished\n"),
+            ("over3.toml", "extends = \"syntax.toml\"\n"),
+            ("lacks.toml", "seed = 1\n[inner]\n"),
+            ("lacks2.toml", "seed = 1\n"),
+            ("range.toml", "seed = 1\n[inner]\nlr = 0.5\nschedule = { cosine = { min_ratio = 2 } }\n"),
+        ]);
+        let near = "4 | lrr = 3\n  | ^^^\nunknown field `lrr`, expected `lr` or `schedule`";
+        f.fails("typo.toml", &[], &["typo.toml:4:1: ", near]);
+        // The file that has it is named, not the one that extends it.
+        f.fails("over.toml", &[], &["typo.toml:4:1: ", near]);
+        f.fails("over2.toml", &[], &["over2.toml:2:3", "größe"]);
+        f.fails("syntax.toml", &[], &["syntax.toml:2:"]);
+        f.fails("over3.toml", &[], &["syntax.toml:2:"]);
+        f.fails("lacks.toml", &[], &["lacks.toml:2:1: ", "[inner]", "missing field `lr`"]);
+        f.fails("lacks2.toml", &[], &["lacks2.toml: missing field `inner`"]);
+        f.fails("range.toml", &[], &["range.toml:4:", "2 is not a number from 0 to 1"]);
+        f.fails("none.toml", &[], &["none.toml"]);
+    }
+
+    #[test]
+    fn overrides_are_named() {
+        let f = Files::new(&[("c.toml", BASE)]);
+        for (set, words) in [
+            ("inner.rl=1", "unknown field `rl`"),
+            ("seed.x=1", "invalid type"),
+            ("seed=one", "invalid type: string \"one\""),
+            ("loss.triplet.margn=1", "unknown field `margn`"),
+            ("loss.tripplet.margin=1", "unknown variant `tripplet`"),
+            ("seed", "expected key=value"),
+            ("=1", "expected key=value"),
+            ("a..b=1", "expected key=value"),
+        ] {
+            f.fails("c.toml", &["name=fine", set], &[&format!("--set {set}: "), words]);
+        }
+    }
+
+    #[test]
+    fn extends_that_leads_nowhere() {
+        let f = Files::new(&[
+            ("a.toml", "extends = \"b.toml\""),
+            ("b.toml", "extends = \"a.toml\""),
+            ("c.toml", "extends = \"none.toml\""),
+            ("d.toml", "extends = 3"),
+        ]);
+        f.fails("a.toml", &[], &["b.toml: `extends` goes in a circle"]);
+        f.fails("c.toml", &[], &["c.toml: extends", "none.toml"]);
+        f.fails("d.toml", &[], &["d.toml: `extends` must be"]);
+    }
+
+    #[test]
+    fn schema_names_every_key() {
+        let schema: serde_json::Value = serde_json::from_str(&schema::<C>()).unwrap();
+        let keys: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(keys, ["seed", "name", "inner", "loss"]);
+        assert_eq!(schema["additionalProperties"], false);
     }
 
     #[test]

@@ -44,6 +44,31 @@ pub enum Error {
         /// What differs.
         why: String,
     },
+    /// A checkpoint of another model or run.
+    #[error(
+        "{path}: this checkpoint does not fit ({why}); resume with the settings the run was started with"
+    )]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        why: String,
+    },
+    /// A loss that was NaN or infinite when it was read from the device.
+    #[error(
+        "the loss is {value} at step {step} (learning rate {lr:.3e}; the batch begins with {batch}); lower the \
+         learning rate, train with precision fp32, or clip gradients harder. The last complete checkpoint is kept"
+    )]
+    Diverged {
+        /// The loss.
+        value: f64,
+        /// The optimiser step.
+        step: u64,
+        /// The learning rate then.
+        lr: f64,
+        /// Ids of the batch's first examples.
+        batch: String,
+    },
     /// NaN or infinity where a number is needed.
     #[error(
         "{what} is {value} at step {step} (learning rate {lr:.3e}); lower the learning rate, train with precision \

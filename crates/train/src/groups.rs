@@ -1,6 +1,6 @@
 //! Which parameters train, how fast, and with how much decay: rules over names.
 
-use crate::{ScheduleConfig, Warmup};
+use crate::{Error, Result, ScheduleConfig, Warmup, checked};
 use ragduet_torch::optim::{AdamWOptions, GroupRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,24 +10,32 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// Base learning rate, the highest of the schedule.
+    #[serde(deserialize_with = "checked::positive")]
     pub lr: f64,
     /// Decoupled weight decay; biases and norms have none.
+    #[serde(deserialize_with = "checked::not_negative")]
     pub weight_decay: f64,
     /// Decay of the first moment.
+    #[serde(deserialize_with = "checked::decay")]
     pub beta1: f64,
     /// Decay of the second moment.
+    #[serde(deserialize_with = "checked::decay")]
     pub beta2: f64,
     /// Added to the root of the second moment.
+    #[serde(deserialize_with = "checked::positive")]
     pub eps: f64,
     /// Each layer learns this much slower than the one above it; 1: all alike.
+    #[serde(deserialize_with = "checked::factor")]
     pub layer_decay: f64,
     /// Learning rate of new parts behind the encoder (projection, temperature); absent: `lr`.
+    #[serde(deserialize_with = "checked::optional_not_negative")]
     pub head_lr: Option<f64>,
     /// What follows the warm-up.
     pub schedule: ScheduleConfig,
     /// How the learning rate rises.
     pub warmup: Warmup,
     /// Gradients are scaled down to this norm; 0: never.
+    #[serde(deserialize_with = "checked::not_negative")]
     pub max_grad_norm: f64,
     /// Names of parameters that do not train; `*` stands for anything.
     pub freeze: Vec<String>,
@@ -68,16 +76,35 @@ impl OptimizerConfig {
     }
 }
 
-/// Biases and the weights of norms are not decayed.
+/// Biases, the weights of norms (`LayerNorm.weight`, `mlp_norm.weight`, GPT-2's `ln_1.weight`) and logarithms of
+/// scales are not decayed: pulling them to 0 shifts what the layers compute rather than simplifying it.
 fn decays(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    let in_norm = lower.rsplit('.').nth(1).is_some_and(|part| part.contains("norm"));
+    let in_norm = lower
+        .rsplit('.')
+        .nth(1)
+        .is_some_and(|part| part.contains("norm") || part == "ln" || part.starts_with("ln_"));
     !(lower.ends_with("bias") || in_norm || lower.ends_with("log_scale"))
 }
 
 /// Whether any pattern names this parameter.
 pub fn is_frozen(name: &str, patterns: &[String]) -> bool {
     patterns.iter().any(|p| matches_pattern(p, name))
+}
+
+/// Checks that each pattern of `optim.freeze` names a parameter: one that names none is a typo, and what it should
+/// have frozen would train.
+pub fn check_patterns<'a>(patterns: &[String], names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    for p in patterns {
+        if !names.clone().any(|n| matches_pattern(p, n)) {
+            let some: Vec<&str> = names.clone().take(3).collect();
+            return Err(Error::Config {
+                origin: "optim.freeze".into(),
+                message: format!("`{p}` names no parameter; names are such as {}", some.join(", ")),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// `*` matches any run of characters; without one the pattern also matches as a dotted prefix.
@@ -119,6 +146,29 @@ mod tests {
         ];
         assert!(yes.iter().all(|(p, n)| matches_pattern(p, n)));
         assert!(!no.iter().any(|(p, n)| matches_pattern(p, n)));
+        let names = ["embeddings.word.weight", "encoder.layer.0.x"];
+        let check = |p: &str| check_patterns(&[p.to_string()], names.iter().copied());
+        check("encoder.layer.*").unwrap();
+        let e = check("embedings.*").unwrap_err().to_string();
+        assert!(e.contains("optim.freeze") && e.contains("`embedings.*`"), "{e}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_pointed_at() {
+        for (text, words) in [
+            ("lr = 0.0", "above 0"),
+            ("lr = nan", "above 0"),
+            ("weight_decay = -0.1", "at least 0"),
+            ("beta2 = 1.0", "below 1"),
+            ("layer_decay = 1.2", "at most 1"),
+            ("head_lr = -1", "at least 0"),
+            ("max_grad_norm = inf", "at least 0"),
+        ] {
+            let e = toml::from_str::<OptimizerConfig>(text).unwrap_err().to_string();
+            assert!(e.contains(words) && e.contains("line 1"), "{text}: {e}");
+        }
+        let c: OptimizerConfig = toml::from_str("head_lr = 1e-3\nlayer_decay = 0.9").unwrap();
+        assert_eq!((c.head_lr, c.layer_decay, c.lr), (Some(1e-3), 0.9, 2e-5));
     }
 
     #[test]
@@ -131,6 +181,9 @@ mod tests {
         for (name, wd) in [
             ("encoder.layer.0.output.LayerNorm.weight", 0.0),
             ("layers.0.mlp_norm.weight", 0.0),
+            ("h.0.ln_1.weight", 0.0),
+            ("ln_f.weight", 0.0),
+            ("h.0.mlp.c_fc.weight", 0.01),
             ("x.bias", 0.0),
             ("layers.0.mlp.Wi.weight", 0.01),
         ] {

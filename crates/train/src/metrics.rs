@@ -1,23 +1,21 @@
-//! Where numbers go: `metrics.jsonl` and TensorBoard events.
-//!
-//! No TensorBoard crate is maintained (tensorboard-rs is declared inactive by its author, tfrecord's last release is
-//! of 2023), so events are written here: the container is length, checksum, message, checksum (TFRecord), and the
-//! messages are four small protobufs, by `prost`.
+//! Where numbers go: `metrics.jsonl`, one object per line, and TensorBoard events beside it.
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::events::EventWriter;
 use fs_err as fs;
-use prost::Message;
+use ragduet_torch::weights::write_atomic;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Writes the metrics of a run.
 #[derive(Debug)]
 pub struct MetricSink {
-    jsonl: BufWriter<fs::File>,
-    events: BufWriter<fs::File>,
+    jsonl: fs::File,
+    events: EventWriter,
+    epoch: Option<f64>,
 }
 
 impl MetricSink {
@@ -29,216 +27,120 @@ impl MetricSink {
             cut_after(&path, step)?;
         }
         let jsonl = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        let board = dir.join("tensorboard");
-        fs::create_dir_all(&board)?;
-        // TensorBoard reads files in the order of their names; two of one second must not be one file.
-        let count = fs::read_dir(&board)?.count();
-        let name = format!("events.out.tfevents.{}.{count:04}.ragduet", now() as u64);
-        let mut sink = Self {
-            jsonl: BufWriter::new(jsonl),
-            events: BufWriter::new(fs::File::create_new(board.join(name))?),
-        };
-        let version =
-            Event { wall_time: now(), file_version: Some("brain.Event:2".into()), ..Event::default() };
-        sink.event(&version)?;
-        if let Some(step) = resume_from {
-            // TensorBoard drops what earlier files say of later steps.
-            let log = SessionLog { status: 1 };
-            sink.event(&Event {
-                wall_time: now(),
-                step: step as i64 + 1,
-                session_log: Some(log),
-                ..Event::default()
-            })?;
-        }
-        sink.flush()?;
-        Ok(sink)
+        let restart = resume_from.map(|step| signed(step).saturating_add(1));
+        let events = EventWriter::create(&dir.join("tensorboard"), restart, now())?;
+        Ok(Self { jsonl, events, epoch: None })
     }
 
-    /// Writes values of one kind (`train`, `dev`, `mining`) at a step. NaN and infinity become null.
+    /// The place in the data, which every line from now on states as `epoch`.
+    pub fn set_epoch(&mut self, epoch: f64) {
+        self.epoch = Some(epoch);
+    }
+
+    /// Writes values of one kind (`train`, `dev`, `mining`) at a step. NaN and infinity become null in
+    /// `metrics.jsonl`, which knows neither.
     pub fn write(&mut self, kind: &str, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        let time = now();
+        let mut line = self.head(kind, step, time);
+        for (name, value) in values {
+            debug_assert!(!["step", "kind", "time"].contains(name), "`{name}` is a key of every line");
+            line.insert(name.to_string(), json!(value));
+        }
+        self.line(line)?;
+        let tagged = values.iter().map(|(name, v)| (format!("{kind}/{name}"), *v));
+        self.events.scalars(signed(step), time, tagged)?;
+        self.events.flush()
+    }
+
+    /// Writes a structured record, under `value`, to `metrics.jsonl` only.
+    pub fn record(&mut self, kind: &str, step: u64, value: &impl Serialize) -> Result<()> {
+        let mut line = self.head(kind, step, now());
+        line.insert("value".into(), json!(value));
+        self.line(line)
+    }
+
+    fn head(&self, kind: &str, step: u64, time: f64) -> Map<String, Value> {
         let mut line = Map::new();
         line.insert("step".into(), step.into());
         line.insert("kind".into(), kind.into());
-        line.insert("time".into(), json!(now()));
-        line.extend(values.iter().map(|(k, v)| (k.to_string(), json!(v))));
-        self.line(&Value::Object(line))?;
-        let value = values
-            .iter()
-            .map(|(k, v)| SummaryValue { tag: format!("{kind}/{k}"), simple_value: Some(*v as f32) })
-            .collect();
-        let summary = Some(Summary { value });
-        self.event(&Event { wall_time: now(), step: step as i64, summary, ..Event::default() })?;
-        self.flush()
-    }
-
-    /// Writes a structured record to `metrics.jsonl` only.
-    pub fn record(&mut self, kind: &str, step: u64, value: &impl Serialize) -> Result<()> {
-        self.line(&json!({"step": step, "kind": kind, "time": now(), "value": value}))?;
-        self.flush()
-    }
-
-    fn line(&mut self, value: &Value) -> Result<()> {
-        writeln!(self.jsonl, "{value}")?;
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event) -> Result<()> {
-        let bytes = event.encode_to_vec();
-        let length = (bytes.len() as u64).to_le_bytes();
-        self.events.write_all(&length)?;
-        self.events.write_all(&masked_crc(&length).to_le_bytes())?;
-        self.events.write_all(&bytes)?;
-        self.events.write_all(&masked_crc(&bytes).to_le_bytes())?;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.jsonl.flush()?;
-        self.events.flush()?;
-        Ok(())
-    }
-}
-
-/// Mean of a loss between two log lines, and the guard against NaN.
-#[derive(Debug, Default)]
-pub struct LossMeter {
-    sum: f64,
-    count: u64,
-}
-
-impl LossMeter {
-    /// Adds a step's loss.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] on NaN or infinity.
-    pub fn add(&mut self, loss: f64, step: u64, lr: f64) -> Result<()> {
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "the loss", value: loss, step, lr });
+        line.insert("time".into(), json!(time));
+        if let Some(epoch) = self.epoch {
+            line.insert("epoch".into(), json!(epoch));
         }
-        self.sum += loss;
-        self.count += 1;
-        Ok(())
+        line
     }
 
-    /// The mean so far.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.count.max(1) as f64
-    }
-
-    /// The mean, and starts anew.
-    pub fn take(&mut self) -> f64 {
-        let mean = self.mean();
-        *self = Self::default();
-        mean
+    /// One call for the whole line, so that a killed process tears at most the last one.
+    fn line(&mut self, line: Map<String, Value>) -> Result<()> {
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        Ok(self.jsonl.write_all(text.as_bytes())?)
     }
 }
 
-fn cut_after(path: &PathBuf, step: u64) -> Result<()> {
-    let mut kept = Vec::new();
-    for line in BufReader::new(fs::File::open(path)?).lines() {
-        let line = line?;
-        // A line torn by a crash does not parse and goes, too.
-        let at = serde_json::from_str::<Value>(&line).ok().and_then(|v| v.get("step")?.as_u64());
+/// Keeps the lines up to a step. A line that a crash tore (also in the midst of a character) goes, too.
+fn cut_after(path: &Path, step: u64) -> Result<()> {
+    let all = fs::read(path)?;
+    let mut kept = Vec::with_capacity(all.len());
+    for line in all.split(|&b| b == b'\n') {
+        let at = serde_json::from_slice::<Value>(line).ok().and_then(|v| v.get("step")?.as_u64());
         if at.is_some_and(|s| s <= step) {
-            kept.extend_from_slice(line.as_bytes());
+            kept.extend_from_slice(line);
             kept.push(b'\n');
         }
     }
-    Ok(ragduet_torch::weights::write_atomic(path, &kept)?)
+    Ok(write_atomic(path, &kept)?)
+}
+
+fn signed(step: u64) -> i64 {
+    i64::try_from(step).unwrap_or(i64::MAX)
 }
 
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-/// tensorflow/core/util/event.proto, the fields in use.
-#[derive(Clone, PartialEq, Message)]
-struct Event {
-    #[prost(double, tag = "1")]
-    wall_time: f64,
-    #[prost(int64, tag = "2")]
-    step: i64,
-    #[prost(string, optional, tag = "3")]
-    file_version: Option<String>,
-    #[prost(message, optional, tag = "5")]
-    summary: Option<Summary>,
-    #[prost(message, optional, tag = "7")]
-    session_log: Option<SessionLog>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SessionLog {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Summary {
-    #[prost(message, repeated, tag = "1")]
-    value: Vec<SummaryValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SummaryValue {
-    #[prost(string, tag = "1")]
-    tag: String,
-    // Optional, so that 0 is written: proto3 leaves a plain field at its default out.
-    #[prost(float, optional, tag = "2")]
-    simple_value: Option<f32>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn lines_and_events_can_be_read_back_and_resuming_cuts_the_future() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut sink = MetricSink::open(dir.path(), None).unwrap();
-        for step in 1..=4 {
-            sink.write("train", step, &[("loss", 1.0 / step as f64), ("lr", f64::NAN)]).unwrap();
-        }
-        drop(sink);
-        let _sink = MetricSink::open(dir.path(), Some(2)).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
-        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1]["loss"], 0.5);
-        assert!(lines[1]["lr"].is_null());
-
-        let mut files: Vec<_> =
-            std::fs::read_dir(dir.path().join("tensorboard")).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
-        let bytes = std::fs::read(&files[0]).unwrap();
-        let (mut at, mut events) = (0, Vec::new());
-        while at < bytes.len() {
-            let n = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
-            let crc = |b: &[u8], c: &[u8]| assert_eq!(masked_crc(b).to_le_bytes(), c);
-            crc(&bytes[at..at + 8], &bytes[at + 8..at + 12]);
-            let body = &bytes[at + 12..at + 12 + n];
-            crc(body, &bytes[at + 12 + n..at + 16 + n]);
-            events.push(Event::decode(body).unwrap());
-            at += 16 + n;
-        }
-        assert_eq!(events[0].file_version.as_deref(), Some("brain.Event:2"));
-        let last = events.iter().rev().find(|e| e.summary.is_some()).unwrap();
-        assert_eq!(last.step, 4);
-        assert_eq!(last.summary.as_ref().unwrap().value[0].tag, "train/loss");
-        // The check value of CRC-32C.
-        assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
+    fn lines(dir: &Path) -> Vec<Value> {
+        let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     #[test]
-    fn nan_stops() {
-        let mut m = LossMeter::default();
-        m.add(2.0, 1, 1e-3).unwrap();
-        let e = m.add(f64::NAN, 2, 1e-3).unwrap_err().to_string();
-        assert!(e.contains("NaN at step 2") && e.contains("learning rate"), "{e}");
-        assert_eq!(m.take(), 2.0);
+    fn lines_hold_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = MetricSink::open(dir.path(), None).unwrap();
+        sink.write("train", 1, &[("loss", 0.5), ("lr", f64::NAN), ("x", f64::INFINITY)]).unwrap();
+        sink.set_epoch(0.25);
+        sink.record("note", 2, &json!({"a": [1]})).unwrap();
+        // Readable while the run goes on.
+        let lines = lines(dir.path());
+        assert_eq!((lines[0]["step"].as_u64(), lines[0]["kind"].as_str()), (Some(1), Some("train")));
+        assert_eq!(lines[0]["loss"], 0.5);
+        assert!(lines[0]["lr"].is_null() && lines[0]["x"].is_null() && lines[0].get("epoch").is_none());
+        assert_eq!((&lines[1]["epoch"], &lines[1]["value"]["a"][0]), (&json!(0.25), &json!(1)));
+    }
+
+    #[test]
+    fn resuming_cuts_the_future_and_torn_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = MetricSink::open(dir.path(), None).unwrap();
+        for step in 1..=4 {
+            sink.write("train", step, &[("loss", 1.0 / step as f64)]).unwrap();
+        }
+        drop(sink);
+        let path = dir.path().join("metrics.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Torn within a two-byte character: not even UTF-8.
+        bytes.extend_from_slice(b"{\"step\":1,\"kind\":\"gr\xc3");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut sink = MetricSink::open(dir.path(), Some(2)).unwrap();
+        sink.write("train", 3, &[("loss", 9.0)]).unwrap();
+        let read: Vec<_> = lines(dir.path()).iter().map(|l| (l["step"].clone(), l["loss"].clone())).collect();
+        assert_eq!(read, [(json!(1), json!(1.0)), (json!(2), json!(0.5)), (json!(3), json!(9.0))]);
+        assert_eq!(std::fs::read_dir(dir.path().join("tensorboard")).unwrap().count(), 2);
     }
 }

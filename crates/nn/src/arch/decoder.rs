@@ -2,7 +2,7 @@
 //! An architecture is a [`Block`] and the names of its checkpoint.
 
 use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
-use crate::kv_cache::{CacheShape, KvCache, Part, Prepared};
+use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::{LayerNorm, RmsNorm, lower};
 use crate::lm::{CausalLm, LmHead};
 use crate::rope::{Angles, Rope};
@@ -40,9 +40,6 @@ pub(super) struct Stream {
 
 /// A layer.
 pub(super) trait Block: std::fmt::Debug {
-    /// The linear layers of each of the four products ([`Part`]).
-    fn linears(&self, part: Part) -> Vec<&Linear>;
-
     /// Layer `index` of the model.
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream;
 }
@@ -110,14 +107,6 @@ enum Route {
 }
 
 impl Pass<'_> {
-    /// A product of the layer: [tokens, in] in the compute dtype -> [tokens, out].
-    pub fn product(&self, layer: usize, part: Part, block: &dyn Block, x: &Tensor) -> Tensor {
-        match &self.cached {
-            Some(a) => a.cache.prepared().layers[layer][part as usize].forward(x),
-            None => Linear::forward_joined(&block.linears(part), x, self.compute),
-        }
-    }
-
     /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
     /// `window`: how many tokens before its own one sees.
     pub fn attend(
@@ -188,10 +177,9 @@ pub(super) struct Decoder {
     pub rope: Option<Rope>,
     pub blocks: Vec<Box<dyn Block>>,
     pub norm: Norm,
-    /// [vocab, hidden], where it is not the embedding.
-    pub head: Option<Tensor>,
+    /// Shares the embedding's weight where the two are tied.
+    pub head: Linear,
     pub shape: Shape,
-    pub recompute: bool,
 }
 
 impl Decoder {
@@ -213,17 +201,6 @@ impl Decoder {
             stream.carry = &stream.carry + x;
         }
         self.norm.forward(&stream.carry)
-    }
-
-    fn prepare(&self, compute: Compute) -> Prepared {
-        let _guard = no_grad();
-        let joined = |b: &dyn Block, part| Linear::joined(&b.linears(part), compute);
-        let layers = self
-            .blocks
-            .iter()
-            .map(|b| [Part::Qkv, Part::Out, Part::Up, Part::Down].map(|p| joined(&**b, p)))
-            .collect();
-        Prepared { layers, head: self.head().weight.detach().to_kind(compute.kind()) }
     }
 }
 
@@ -284,12 +261,15 @@ impl CausalLm for Decoder {
             compute,
             device,
         };
-        KvCache::new(sequences, capacity, shape, self.prepare(compute))
+        KvCache::new(sequences, capacity, shape)
     }
 
     fn head(&self) -> LmHead<'_> {
-        let weight = self.head.as_ref().unwrap_or(self.words.weight());
-        LmHead { weight, bias: None, scale: 1.0 }
+        LmHead { weight: self.head.weight(), bias: None, scale: 1.0 }
+    }
+
+    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
+        self.head.forward(hidden, compute).to_kind(Kind::Float)
     }
 
     fn hidden_size(&self) -> i64 {
@@ -325,9 +305,5 @@ impl CausalLm for Decoder {
             self.shape.embedding_dropout = p;
         }
         self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
-    }
-
-    fn set_recompute(&mut self, on: bool) {
-        self.recompute = on;
     }
 }

@@ -3,9 +3,8 @@
 
 use super::ConfigSource;
 use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
-use crate::kv_cache::Part;
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
-use ragduet_torch::{Init, ParamBuilder, Tensor};
+use ragduet_torch::{Init, ParamBuilder};
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -95,26 +94,16 @@ impl Layer {
 }
 
 impl Block for Layer {
-    fn linears(&self, part: Part) -> Vec<&Linear> {
-        vec![match part {
-            Part::Qkv => &self.qkv,
-            Part::Out => &self.out,
-            Part::Up => &self.up,
-            Part::Down => &self.down,
-        }]
-    }
-
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let product = |part, x: &Tensor| pass.product(index, part, self, x);
         let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
         let hidden = x.size()[1];
-        let qkv = product(Part::Qkv, &x).view([-1, 3, self.heads, hidden / self.heads]);
+        let qkv = self.qkv.forward(&x, pass.compute).view([-1, 3, self.heads, hidden / self.heads]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.select(1, i));
         let mixed = pass.attend(index, &q, &k, &v, self.scale, None);
-        let stream = Stream { carry, pending: Some(product(Part::Out, &mixed)) };
+        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let inner = self.activation.apply(&product(Part::Up, &x));
-        Stream { carry, pending: Some(product(Part::Down, &inner)) }
+        let inner = self.up.forward_activated(&x, self.activation, pass.compute);
+        Stream { carry, pending: Some(self.down.forward(&inner, pass.compute)) }
     }
 }
 
@@ -131,11 +120,11 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let blocks = (0..c.n_layer)
         .map(|i| Ok(Box::new(Layer::build(&c, i, &m.at("h").at(i))?) as Box<dyn Block>))
         .collect::<Result<_>>()?;
-    let head: Option<Tensor> = if c.tie_word_embeddings {
-        None
+    let head = Linear::of(if c.tie_word_embeddings {
+        words.weight().shallow_clone()
     } else {
-        Some(b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?)
-    };
+        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
+    });
     Ok(Decoder {
         words,
         places: Some(places),
@@ -155,6 +144,5 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
             layer_prefix: "transformer.h.",
             embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
         },
-        recompute: false,
     })
 }

@@ -3,7 +3,6 @@
 
 use super::ConfigSource;
 use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
-use crate::kv_cache::Part;
 use crate::layers::lower;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result, kernels};
@@ -91,18 +90,8 @@ impl Layer {
 }
 
 impl Block for Layer {
-    fn linears(&self, part: Part) -> Vec<&Linear> {
-        vec![match part {
-            Part::Qkv => &self.qkv,
-            Part::Out => &self.out,
-            Part::Up => &self.up,
-            Part::Down => &self.down,
-        }]
-    }
-
     /// What a layer adds is summed at its end, because the two parts drop out separately.
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let product = |part, x: &Tensor| pass.product(index, part, self, x);
         let dropped = |x: Tensor| {
             let x = x.to_kind(Kind::Float);
             if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x }
@@ -110,16 +99,17 @@ impl Block for Layer {
         let x = stream.carry;
         let normed = lower(&self.attention_norm.forward(&x), pass.compute);
         // The product's rows are q, k and v of the first head, then of the second...
-        let qkv = product(Part::Qkv, &normed).view([-1, self.heads, 3, self.head_dim]);
+        let qkv = self.qkv.forward(&normed, pass.compute).view([-1, self.heads, 3, self.head_dim]);
         let [mut q, mut k, v] = [0, 1, 2].map(|i| qkv.select(2, i));
         if let Some((cos, sin)) = &pass.angles {
             (q, k) = (kernels::rope(&q, cos, sin), kernels::rope(&k, cos, sin));
         }
         let scale = (self.head_dim as f64).powf(-0.5);
-        let attended = dropped(product(Part::Out, &pass.attend(index, &q, &k, &v, scale, None)));
+        let attended = dropped(self.out.forward(&pass.attend(index, &q, &k, &v, scale, None), pass.compute));
         let mlp = |x: &Tensor| {
             let normed = lower(&self.mlp_norm.forward(x), pass.compute);
-            dropped(product(Part::Down, &self.activation.apply(&product(Part::Up, &normed))))
+            let inner = self.up.forward_activated(&normed, self.activation, pass.compute);
+            dropped(self.down.forward(&inner, pass.compute))
         };
         let carry = if self.parallel {
             mlp(&x) + attended + x
@@ -147,11 +137,11 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         .collect::<Result<_>>()?;
     let theta = source.number("rotary_emb_base").unwrap_or(10_000.0);
     let rope = RopeShape { rotated, positions: c.max_position_embeddings, theta };
-    let head = if c.tie_word_embeddings {
-        None
+    let head = Linear::of(if c.tie_word_embeddings {
+        words.weight().shallow_clone()
     } else {
-        Some(b.at("embed_out").get("weight", &[c.vocab_size, h], Init::Normal(std))?)
-    };
+        b.at("embed_out").get("weight", &[c.vocab_size, h], Init::Normal(std))?
+    });
     Ok(Decoder {
         words,
         places: None,
@@ -171,6 +161,5 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
             layer_prefix: "gpt_neox.layers.",
             embedding_names: &["gpt_neox.embed_in.weight"],
         },
-        recompute: false,
     })
 }

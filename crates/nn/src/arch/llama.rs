@@ -4,7 +4,6 @@
 
 use super::ConfigSource;
 use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
-use crate::kv_cache::Part;
 use crate::layers::RmsNorm;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Linear, Result, kernels};
@@ -224,32 +223,26 @@ impl Layer {
 }
 
 impl Block for Layer {
-    fn linears(&self, part: Part) -> Vec<&Linear> {
-        match part {
-            Part::Qkv => vec![&self.q, &self.k, &self.v],
-            Part::Out => vec![&self.out],
-            Part::Up => vec![&self.gate, &self.up],
-            Part::Down => vec![&self.down],
-        }
-    }
-
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let product = |part, x: &Tensor| pass.product(index, part, self, x);
         let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let qkv = product(Part::Qkv, &x).view([-1, self.heads + 2 * self.kv_heads, self.head_dim]);
+        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.compute).view([
+            -1,
+            self.heads + 2 * self.kv_heads,
+            self.head_dim,
+        ]);
         let (q, k, v) = self.heads(&qkv, pass);
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
-        let stream = Stream { carry, pending: Some(product(Part::Out, &mixed)) };
+        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let up = product(Part::Up, &x);
+        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.compute);
         let gated = if self.activation == Activation::Silu {
             kernels::swiglu(&up)
         } else {
             let parts = up.chunk(2, -1);
             self.activation.apply(&parts[0]) * &parts[1]
         };
-        Stream { carry, pending: Some(product(Part::Down, &gated)) }
+        Stream { carry, pending: Some(self.down.forward(&gated, pass.compute)) }
     }
 }
 
@@ -264,11 +257,11 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         .collect::<Result<_>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
-    let head = if c.tie_word_embeddings {
-        None
+    let head = Linear::of(if c.tie_word_embeddings {
+        words.weight().shallow_clone()
     } else {
-        Some(b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?)
-    };
+        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
+    });
     Ok(Decoder {
         words,
         places: None,
@@ -288,6 +281,5 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
             layer_prefix: "model.layers.",
             embedding_names: &["model.embed_tokens.weight"],
         },
-        recompute: false,
     })
 }

@@ -111,7 +111,7 @@ impl Block {
         let mixed = attend(&qkv[0], &qkv[1], &qkv[2], &options).reshape([tokens, s.hidden]);
         let projected = self.out.forward(&mixed, m.compute);
         let (carry, low) = self.attention_norm.add(&projected, carry, m.dropout(s.out_dropout));
-        let inner = s.activation.apply(&self.up.forward(&low, m.compute));
+        let inner = self.up.forward_activated(&low, s.activation, m.compute);
         self.output_norm.add(&self.down.forward(&inner, m.compute), &carry, m.dropout(s.dropout))
     }
 }

@@ -1,0 +1,24 @@
+//! Losses of generators. They see log-probabilities, never a model or a vocabulary.
+//!
+//! Supervised: [`SftLoss`]. Preferences: a file and a variant of [`PreferenceLossConfig`] each, all of them a function
+//! of a [`PreferenceBatch`] giving [`RowLosses`]; [`Preference`] adds the likelihood term that some of them have and
+//! normalises over the accumulation window.
+
+mod dpo;
+mod ipo;
+mod kto;
+mod orpo;
+mod preference;
+mod sft;
+mod simpo;
+
+pub use dpo::{Dpo, Hinge, Robust};
+pub use ipo::Ipo;
+pub use kto::Kto;
+pub use orpo::Orpo;
+pub use preference::{
+    Likelihood, LikelihoodScope, Preference, PreferenceBatch, PreferenceConfig, PreferenceLoss,
+    PreferenceLossConfig, Reference, RewardMetrics, RowLosses, Window,
+};
+pub use sft::SftLoss;
+pub use simpo::SimPo;
