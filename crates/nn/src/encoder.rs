@@ -36,6 +36,23 @@ impl PackedTokens {
             segments: Segments::new(&lengths, device),
         }
     }
+
+    /// From token ids alone (language models have no segment ids).
+    pub fn from_ids<'a>(texts: impl IntoIterator<Item = &'a [u32]>, device: Device) -> Self {
+        let (mut ids, mut positions, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for text in texts {
+            ids.extend(text.iter().map(|&i| i64::from(i)));
+            positions.extend(0..text.len() as i64);
+            lengths.push(text.len());
+        }
+        let ids = Tensor::from_slice(&ids).to_device(device);
+        Self {
+            type_ids: ids.zeros_like(),
+            ids,
+            positions: Tensor::from_slice(&positions).to_device(device),
+            segments: Segments::new(&lengths, device),
+        }
+    }
 }
 
 /// How a forward pass runs.

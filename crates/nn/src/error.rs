@@ -21,12 +21,14 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// An architecture without an implementation here.
-    #[error("{path}: model_type `{model_type}` is not supported; encoders: {supported}")]
+    #[error("{path}: model_type `{model_type}` is not supported; {kind}: {supported}")]
     UnknownArchitecture {
         /// The config.json.
         path: PathBuf,
         /// What it says.
         model_type: String,
+        /// What was looked for: encoders, language models.
+        kind: &'static str,
         /// What there is.
         supported: String,
     },

@@ -9,8 +9,10 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
-/// The files of an encoder directory, beside the weights, that are fetched where the repository has them.
-const OPTIONAL: [&str; 11] = [
+/// The files of a model directory, beside the weights, that are fetched where the repository has them.
+const OPTIONAL: [&str; 13] = [
+    "generation_config.json",
+    "chat_template.jinja",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -76,7 +78,9 @@ fn fetch(repo: Repo, cache: Cache) -> std::result::Result<PathBuf, ApiError> {
     let listed = |name: &str| info.siblings.iter().any(|s| s.rfilename == name);
     for sibling in &info.siblings {
         let file = sibling.rfilename.as_str();
+        // Mistral's repositories hold the weights twice, "consolidated" in another format.
         let weights = !file.contains('/')
+            && !file.starts_with("consolidated")
             && (file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json"));
         if weights {
             repo.get(file)?;

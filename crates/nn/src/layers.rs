@@ -1,6 +1,6 @@
 //! The layers that architectures share. Masters are f32; [`Linear`] computes in the dtype of the forward pass.
 
-use crate::Result;
+use crate::{Result, kernels};
 use ragduet_torch::ops::{self, Norm};
 use ragduet_torch::{Compute, Device, Init, Kind, ParamBuilder, Tensor, grad_enabled};
 use std::cell::RefCell;
@@ -10,6 +10,8 @@ use std::cell::RefCell;
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// Whether the checkpoint holds [in, out], as GPT-2's does.
+    transposed: bool,
     prepared: RefCell<Option<Prepared>>,
 }
 
@@ -29,7 +31,29 @@ impl Linear {
     pub fn build(b: &ParamBuilder, inputs: i64, outputs: i64, bias: bool, std: f64) -> Result<Self> {
         let weight = b.get("weight", &[outputs, inputs], Init::Normal(std))?;
         let bias = if bias { Some(b.get("bias", &[outputs], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias, prepared: RefCell::default() })
+        Ok(Self { bias, ..Self::of(weight) })
+    }
+
+    /// `weight` [in, out] and `bias` [out]: GPT-2's `Conv1D`.
+    pub fn build_transposed(b: &ParamBuilder, inputs: i64, outputs: i64, std: f64) -> Result<Self> {
+        let weight = b.get("weight", &[inputs, outputs], Init::Normal(std))?;
+        let bias = Some(b.get("bias", &[outputs], Init::Zeros)?);
+        Ok(Self { bias, transposed: true, ..Self::of(weight) })
+    }
+
+    /// Without a bias, of a weight [out, in] that may be shared: an output projection tied to the embedding.
+    pub fn of(weight: Tensor) -> Self {
+        Self { weight, bias: None, transposed: false, prepared: RefCell::default() }
+    }
+
+    /// The weight as the checkpoint holds it.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// [out, in], whatever the checkpoint's order.
+    fn rows(&self) -> Tensor {
+        if self.transposed { self.weight.tr() } else { self.weight.shallow_clone() }
     }
 
     /// [.., in] -> [.., out], computed and returned in the compute dtype.
@@ -40,7 +64,7 @@ impl Linear {
     /// Several projections of one input as one matrix product: [.., in] -> [.., sum of outs].
     pub fn forward_joined(parts: &[&Linear], x: &Tensor, compute: Compute) -> Tensor {
         let (weight, bias) = Self::operands(parts, compute.kind());
-        x.to_kind(compute.kind()).linear(&weight, bias.as_ref())
+        kernels::linear(&x.to_kind(compute.kind()), &weight, bias.as_ref())
     }
 
     /// The layer and an activation: one pass over the result where the device and the moment allow it.
@@ -60,7 +84,8 @@ impl Linear {
                 several => Tensor::cat(several, 0).to_kind(kind),
             };
             let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.bias.as_ref()).collect();
-            (join(&parts.iter().map(|l| &l.weight).collect::<Vec<_>>()), biases.map(|b| join(&b)))
+            let rows: Vec<Tensor> = parts.iter().map(|l| l.rows()).collect();
+            (join(&rows.iter().collect::<Vec<_>>()), biases.map(|b| join(&b)))
         };
         let share = |(w, b): &Operands| (w.shallow_clone(), b.as_ref().map(Tensor::shallow_clone));
         let mut prepared = parts[0].prepared.borrow_mut();
@@ -114,6 +139,30 @@ impl LayerNorm {
     }
 }
 
+/// Root-mean-square normalisation over the last dimension (Zhang & Sennrich, 2019, arXiv 1910.07467), in f32.
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` [n].
+    pub fn build(b: &ParamBuilder, n: i64, eps: f64) -> Result<Self> {
+        Ok(Self { weight: b.get("weight", &[n], Init::Ones)?, eps })
+    }
+
+    /// The plain layer; the result has x's dtype.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        kernels::rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// Pre-norm: s = dropout(x) + residual, as (s in f32, RmsNorm(s) in x's dtype).
+    pub fn add_then_norm(&self, x: &Tensor, residual: &Tensor, dropout: f64) -> (Tensor, Tensor) {
+        kernels::add_then_rms_norm(x, residual, &self.weight, self.eps, dropout)
+    }
+}
+
 /// A lookup table.
 #[derive(Debug)]
 pub struct Embedding {
@@ -124,6 +173,11 @@ impl Embedding {
     /// `weight` [rows, n].
     pub fn build(b: &ParamBuilder, rows: i64, n: i64, std: f64) -> Result<Self> {
         Ok(Self { weight: b.get("weight", &[rows, n], Init::Normal(std))? })
+    }
+
+    /// The table, [rows, n].
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 
     /// [tokens] of i64 -> [tokens, n] in f32.

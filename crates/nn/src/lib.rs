@@ -6,11 +6,21 @@
 pub mod arch;
 mod encoder;
 mod error;
+mod generation;
 pub mod hub;
+mod kernels;
+mod kv_cache;
 mod layers;
+mod lm;
+mod lm_dir;
 mod model_dir;
+mod rope;
 
 pub use encoder::{Encoder, Mode, PackedTokens};
 pub use error::{Error, Result};
-pub use layers::{Activation, Embedding, LayerNorm, Linear};
+pub use generation::GenerationConfig;
+pub use kv_cache::KvCache;
+pub use layers::{Activation, Embedding, LayerNorm, Linear, RmsNorm};
+pub use lm::{CausalLm, LmHead};
+pub use lm_dir::{LanguageModel, LmKind, fresh_language_model, load_language_model, save_language_model};
 pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, save_encoder};

@@ -6,10 +6,10 @@ use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model, write_atomic};
 use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Shards of a saved model are at most this large, as transformers' default.
-const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+pub(crate) const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// An encoder with its parameters and the config it was made from.
 #[derive(Debug)]
@@ -29,15 +29,7 @@ pub struct EncoderModel {
 /// Strict: every parameter of the encoder must be there, and what is left over must be a part that an embedding
 /// model does not use (poolers, pre-training heads, position buffers).
 pub fn load_encoder(dir: &Path, device: Device) -> Result<EncoderModel> {
-    let path = dir.join("config.json");
-    if !path.is_file() {
-        return Err(Error::Hub {
-            id: dir.display().to_string(),
-            reason: "no config.json here; give the folder of a saved model".into(),
-        });
-    }
-    let json: Value = serde_json::from_slice(&fs::read(&path)?)
-        .map_err(|source| Error::Json { path: path.clone(), source })?;
+    let (path, json) = read_config(dir)?;
     let arch = architecture(&path, &json)?;
     let weights = canonical(Weights::open_dir(dir)?, arch);
     let builder = ParamBuilder::from_weights(weights, device);
@@ -69,11 +61,32 @@ pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
             map.insert("architectures".into(), serde_json::json!([name]));
         }
     }
-    let mut text = serde_json::to_vec_pretty(&config)
-        .map_err(|source| Error::Json { path: dir.join("config.json"), source })?;
-    text.push(b'\n');
-    write_atomic(&dir.join("config.json"), &text)?;
+    write_json(&dir.join("config.json"), &config)?;
     Ok(save_model(dir, &model.params.named(), MAX_SHARD_BYTES)?)
+}
+
+/// `config.json` of a folder and its path.
+pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value)> {
+    let path = dir.join("config.json");
+    if !path.is_file() {
+        return Err(Error::Hub {
+            id: dir.display().to_string(),
+            reason: "no config.json here; give the folder of a saved model".into(),
+        });
+    }
+    let json = read_json(&path)?;
+    Ok((path, json))
+}
+
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_slice(&fs::read(path)?).map_err(|source| Error::Json { path: path.into(), source })
+}
+
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.into(), source })?;
+    text.push(b'\n');
+    Ok(write_atomic(path, &text)?)
 }
 
 fn architecture(path: &Path, json: &Value) -> Result<Architecture> {
@@ -81,6 +94,7 @@ fn architecture(path: &Path, json: &Value) -> Result<Architecture> {
     Architecture::from_model_type(model_type).ok_or_else(|| Error::UnknownArchitecture {
         path: path.into(),
         model_type: model_type.into(),
+        kind: "encoders",
         supported: Architecture::MODEL_TYPES.map(|(n, _)| n).join(", "),
     })
 }

@@ -1,13 +1,18 @@
 //! Architectures: a file each, a variant each.
 
 mod bert;
+mod decoder;
 mod distilbert;
+mod gpt2;
+mod gpt_neox;
+mod llama;
 mod modernbert;
 mod mpnet;
 mod post_norm;
 mod roberta;
 
-use crate::{Encoder, Result};
+use crate::{Encoder, LmKind, Result};
+use llama::Member;
 use ragduet_torch::ParamBuilder;
 use serde_json::Value;
 
@@ -66,6 +71,102 @@ impl Architecture {
     }
 }
 
+/// The decoder-only language models, by `model_type` of `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LmArchitecture {
+    /// Llama 1 to 3 and SmolLM2.
+    Llama,
+    /// Mistral.
+    Mistral,
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+    /// Qwen3.
+    Qwen3,
+    /// SmolLM3.
+    SmolLm3,
+    /// GPT-2.
+    Gpt2,
+    /// GPT-NeoX and Pythia.
+    GptNeoX,
+}
+
+impl LmArchitecture {
+    /// The `model_type`s that are read.
+    pub const MODEL_TYPES: [(&'static str, LmArchitecture); 7] = [
+        ("llama", LmArchitecture::Llama),
+        ("mistral", LmArchitecture::Mistral),
+        ("qwen2", LmArchitecture::Qwen2),
+        ("qwen3", LmArchitecture::Qwen3),
+        ("smollm3", LmArchitecture::SmolLm3),
+        ("gpt2", LmArchitecture::Gpt2),
+        ("gpt_neox", LmArchitecture::GptNeoX),
+    ];
+
+    /// By `model_type`.
+    pub fn from_model_type(name: &str) -> Option<Self> {
+        Self::MODEL_TYPES.iter().find(|(n, _)| *n == name).map(|(_, a)| *a)
+    }
+
+    /// Builds the model; its parameters come from the builder.
+    pub(crate) fn build(self, config: &ConfigSource<'_>, b: &ParamBuilder) -> Result<LmKind> {
+        let member = match self {
+            Self::Llama => Member::Llama,
+            Self::Mistral => Member::Mistral,
+            Self::Qwen2 => Member::Qwen2,
+            Self::Qwen3 => Member::Qwen3,
+            Self::SmolLm3 => Member::SmolLm3,
+            Self::Gpt2 => return Ok(LmKind::Causal(Box::new(gpt2::build(config, b)?))),
+            Self::GptNeoX => return Ok(LmKind::Causal(Box::new(gpt_neox::build(config, b)?))),
+        };
+        Ok(LmKind::Causal(Box::new(llama::build(config, b, member)?)))
+    }
+
+    /// What precedes every name but the head's; checkpoints of the bare model lack it.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "transformer.",
+            Self::GptNeoX => "gpt_neox.",
+            _ => "model.",
+        }
+    }
+
+    /// The name of the output projection.
+    pub(crate) fn head_name(self) -> &'static str {
+        if self == Self::GptNeoX { "embed_out.weight" } else { "lm_head.weight" }
+    }
+
+    /// The name of the token embedding.
+    pub(crate) fn embedding_name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "transformer.wte.weight",
+            Self::GptNeoX => "gpt_neox.embed_in.weight",
+            _ => "model.embed_tokens.weight",
+        }
+    }
+
+    /// The class of transformers that loads it.
+    pub(crate) fn class_name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::SmolLm3 => "SmolLM3ForCausalLM",
+            Self::Gpt2 => "GPT2LMHeadModel",
+            Self::GptNeoX => "GPTNeoXForCausalLM",
+        }
+    }
+
+    /// Keys of `config.json` that must be there for transformers to compute what is computed here.
+    pub(crate) fn explicit_settings(self, config: &ConfigSource<'_>) -> Vec<(&'static str, Value)> {
+        match self {
+            // transformers 5.3 reads `rotary_pct` but writes `rope_parameters.partial_rotary_factor`.
+            Self::GptNeoX => vec![("rotary_pct", gpt_neox::rotary_share(config).into())],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A parsed `config.json` and where it came from, for errors.
 #[derive(Debug)]
 pub(crate) struct ConfigSource<'a> {
@@ -86,6 +187,11 @@ impl ConfigSource<'_> {
             value: self.json.get(key).unwrap_or(&Value::Null).to_string(),
             supported: supported.into(),
         })
+    }
+
+    /// A number at the top level.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.json.get(key).and_then(Value::as_f64)
     }
 
     pub fn heads_divide(&self, hidden: i64, heads: i64, key: &str) -> Result<()> {

@@ -1,0 +1,309 @@
+//! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head.
+//! An architecture is a [`Block`] and the names of its checkpoint.
+
+use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
+use crate::kv_cache::{CacheShape, KvCache};
+use crate::layers::{LayerNorm, RmsNorm, lower};
+use crate::lm::{CausalLm, LmHead};
+use crate::rope::{Angles, Rope};
+use crate::{Embedding, Linear, kernels};
+use ragduet_torch::ops::{AttentionOptions, Segments};
+use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
+
+/// Sizes, dropout and names.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub vocab: i64,
+    pub hidden: i64,
+    pub kv_heads: i64,
+    pub head_dim: i64,
+    pub positions: i64,
+    /// On embeddings, and on what layers add.
+    pub embedding_dropout: f64,
+    pub hidden_dropout: f64,
+    pub attention_dropout: f64,
+    /// What precedes a layer's number in parameter names.
+    pub layer_prefix: &'static str,
+    /// The names of embedding tables.
+    pub embedding_names: &'static [&'static str],
+}
+
+/// The residual stream between two sub-layers: its value is `carry + dropout(pending)`. The sum is left to the next
+/// norm, which makes it in the same pass over memory.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// f32.
+    pub carry: Tensor,
+    /// Compute dtype.
+    pub pending: Option<Tensor>,
+}
+
+/// A layer.
+pub(super) trait Block: std::fmt::Debug {
+    /// Layer `index` of the model.
+    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream;
+}
+
+/// The norm at the end.
+#[derive(Debug)]
+pub(super) enum Norm {
+    Layer(LayerNorm),
+    Rms(RmsNorm),
+}
+
+impl Norm {
+    /// (carry + dropout(pending) in f32, its norm in the compute dtype).
+    pub fn add_then_norm(&self, stream: &Stream, dropout: f64, compute: Compute) -> (Tensor, Tensor) {
+        match (&stream.pending, self) {
+            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout),
+            (Some(x), Norm::Rms(n)) => n.add_then_norm(x, &stream.carry, dropout),
+            (None, Norm::Layer(n)) => {
+                (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), compute))
+            }
+            (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), compute)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Norm::Layer(n) => n.forward(x),
+            Norm::Rms(n) => n.forward(x),
+        }
+    }
+}
+
+/// One way through the layers.
+#[derive(Debug)]
+pub(super) struct Pass<'a> {
+    pub compute: Compute,
+    /// 0 outside training.
+    pub hidden_dropout: f64,
+    attention_dropout: f64,
+    /// Of rotary models.
+    pub angles: Option<Angles>,
+    segments: &'a Segments,
+    cached: Option<Append<'a>>,
+}
+
+/// How new tokens join a cache.
+#[derive(Debug)]
+struct Append<'a> {
+    cache: &'a KvCache,
+    /// Where k and v of each token go: sequence * capacity + position.
+    slots: Tensor,
+    /// Lengths with the new tokens.
+    lengths: Vec<i64>,
+    route: Route,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    /// All sequences are new: attention among the new tokens.
+    Prompt,
+    /// A token for each.
+    Token,
+    /// Anything else.
+    Several,
+}
+
+impl Pass<'_> {
+    /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
+    /// `window`: how many tokens before its own one sees.
+    pub fn attend(
+        &self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        scale: f64,
+        window: Option<i64>,
+    ) -> Tensor {
+        let packed = || {
+            let o = AttentionOptions { scale, dropout: self.attention_dropout, causal: true, window };
+            kernels::varlen_attention(q, k, v, self.segments, &o)
+        };
+        let mixed = match &self.cached {
+            None => packed(),
+            Some(a) => {
+                a.cache.write(layer, &a.slots, k, v);
+                let (keys, values) = a.cache.layer(layer);
+                match a.route {
+                    Route::Prompt => packed(),
+                    Route::Token => kernels::cached_attention(q, keys, values, &a.lengths, scale, window),
+                    Route::Several => several(q, keys, values, self.segments, &a.lengths, scale, window),
+                }
+            }
+        };
+        mixed.flatten(1, 2)
+    }
+}
+
+/// Several new tokens per sequence on a filled cache: sequence by sequence, with a mask. Rare (a second turn, checking a
+/// draft), and short against the prompt.
+fn several(
+    q: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    segments: &Segments,
+    lengths: &[i64],
+    scale: f64,
+    window: Option<i64>,
+) -> Tensor {
+    let heads_first = |t: Tensor| t.transpose(0, 1).unsqueeze(0);
+    let rows = segments.offsets().windows(2).zip(lengths).enumerate().map(|(i, (w, &whole))| {
+        let new = w[1] - w[0];
+        let cut = |t: &Tensor| heads_first(t.get(i as i64).narrow(0, 0, whole));
+        let own = Tensor::arange_start(whole - new, whole, (Kind::Int64, q.device())).unsqueeze(1);
+        let place = Tensor::arange(whole, (Kind::Int64, q.device())).unsqueeze(0);
+        let mut seen = place.le_tensor(&own);
+        if let Some(window) = window {
+            seen = seen.logical_and(&place.ge_tensor(&(own - window)));
+        }
+        let q = heads_first(q.narrow(0, w[0], new));
+        let (k, v) = (cut(keys), cut(values));
+        Tensor::scaled_dot_product_attention(&q, &k, &v, Some(seen), 0.0, false, scale, true)
+            .squeeze_dim(0)
+            .transpose(0, 1)
+    });
+    Tensor::cat(&rows.collect::<Vec<_>>(), 0)
+}
+
+/// The model.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    pub words: Embedding,
+    /// Learned positions.
+    pub places: Option<Embedding>,
+    pub rope: Option<Rope>,
+    pub blocks: Vec<Box<dyn Block>>,
+    pub norm: Norm,
+    /// Shares the embedding's weight where the two are tied.
+    pub head: Linear,
+    pub shape: Shape,
+}
+
+impl Decoder {
+    fn embed(&self, ids: &Tensor, positions: &Tensor, dropout: f64) -> Stream {
+        let mut x = self.words.forward(ids);
+        if let Some(places) = &self.places {
+            x = &x + places.forward(positions);
+        }
+        Stream { carry: if dropout > 0.0 { x.dropout(dropout, true) } else { x }, pending: None }
+    }
+
+    fn run(&self, mut stream: Stream, pass: &Pass<'_>) -> Tensor {
+        for (i, block) in self.blocks.iter().enumerate() {
+            stream = block.forward(i, stream, pass);
+        }
+        if let Some(x) = &stream.pending {
+            let x = x.to_kind(Kind::Float);
+            let x = if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x };
+            stream.carry = &stream.carry + x;
+        }
+        self.norm.forward(&stream.carry)
+    }
+}
+
+impl CausalLm for Decoder {
+    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor {
+        let lengths: Vec<i64> = batch.segments.lengths().collect();
+        let pass = Pass {
+            compute: mode.compute,
+            hidden_dropout: mode.dropout(self.shape.hidden_dropout),
+            attention_dropout: mode.dropout(self.shape.attention_dropout),
+            angles: self.rope.as_ref().map(|r| r.angles(&batch.positions, &batch.segments, &lengths)),
+            segments: &batch.segments,
+            cached: None,
+        };
+        let stream = self.embed(&batch.ids, &batch.positions, mode.dropout(self.shape.embedding_dropout));
+        self.run(stream, &pass)
+    }
+
+    fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor {
+        let _guard = no_grad();
+        let segments = &batch.segments;
+        assert_eq!(segments.len(), cache.sequences(), "a segment for each sequence of the cache");
+        let new: Vec<i64> = segments.lengths().collect();
+        let lengths: Vec<i64> = cache.lengths().iter().zip(&new).map(|(&l, n)| l as i64 + n).collect();
+        cache.reserve(lengths.iter().copied().max().unwrap_or(0) as usize);
+        let route = if cache.lengths().iter().all(|&l| l == 0) {
+            Route::Prompt
+        } else if new.iter().all(|&n| n == 1) {
+            Route::Token
+        } else {
+            Route::Several
+        };
+        let (mut positions, mut slots) = (Vec::new(), Vec::new());
+        for (i, (&whole, &n)) in lengths.iter().zip(&new).enumerate() {
+            positions.extend(whole - n..whole);
+            slots.extend((whole - n..whole).map(|p| (i * cache.capacity()) as i64 + p));
+        }
+        let tensor = |v: &[i64]| Tensor::from_slice(v).to_device(batch.ids.device());
+        let positions = tensor(&positions);
+        let pass = Pass {
+            compute: cache.compute(),
+            hidden_dropout: 0.0,
+            attention_dropout: 0.0,
+            angles: self.rope.as_ref().map(|r| r.angles(&positions, segments, &lengths)),
+            segments,
+            cached: Some(Append { cache, slots: tensor(&slots), lengths, route }),
+        };
+        let hidden = self.run(self.embed(&batch.ids, &positions, 0.0), &pass);
+        cache.advance(new.into_iter());
+        hidden
+    }
+
+    fn new_cache(&self, sequences: usize, capacity: usize, compute: Compute, device: Device) -> KvCache {
+        let shape = CacheShape {
+            layers: self.blocks.len(),
+            kv_heads: self.shape.kv_heads,
+            head_dim: self.shape.head_dim,
+            compute,
+            device,
+        };
+        KvCache::new(sequences, capacity, shape)
+    }
+
+    fn head(&self) -> LmHead<'_> {
+        LmHead { weight: self.head.weight(), bias: None, scale: 1.0 }
+    }
+
+    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
+        self.head.forward(hidden, compute).to_kind(Kind::Float)
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.shape.hidden
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.shape.vocab as usize
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        self.places.as_ref().map(|_| self.shape.positions as usize)
+    }
+
+    fn context_length(&self) -> usize {
+        self.shape.positions as usize
+    }
+
+    fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn depth_of(&self, parameter: &str) -> Option<usize> {
+        if self.shape.embedding_names.contains(&parameter) {
+            return Some(0);
+        }
+        depth_by_prefix(parameter, self.shape.layer_prefix)
+    }
+
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        if let Some(p) = hidden {
+            self.shape.hidden_dropout = p;
+            self.shape.embedding_dropout = p;
+        }
+        self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
+    }
+}

@@ -1,0 +1,285 @@
+//! The Llama family, driven by config: Llama (Touvron et al., 2023, arXiv 2302.13971; Llama 3: 2407.21783), Mistral
+//! (2310.06825), Qwen2 (2407.10671), Qwen3 (2505.09388) and SmolLM3. Pre-norm with RMSNorm, rotary positions,
+//! grouped-query attention (2305.13245), gated feed-forward. As transformers' `*ForCausalLM`.
+
+use super::ConfigSource;
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use crate::layers::RmsNorm;
+use crate::rope::{Rope, RopeShape};
+use crate::{Activation, Embedding, Linear, Result, kernels};
+use ragduet_torch::{Init, ParamBuilder, Tensor};
+use serde_json::{Value, json};
+
+/// Members of the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
+    SmolLm3,
+}
+
+/// `config.json`; what a key means where it is missing depends on the member ([`Member::defaults`]).
+#[derive(Debug, serde::Deserialize)]
+struct Config {
+    vocab_size: i64,
+    hidden_size: i64,
+    intermediate_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    hidden_act: Activation,
+    max_position_embeddings: i64,
+    initializer_range: f64,
+    rms_norm_eps: f64,
+    tie_word_embeddings: bool,
+    attention_bias: bool,
+    attention_dropout: f64,
+    mlp_bias: bool,
+    use_sliding_window: bool,
+    sliding_window: Option<i64>,
+    max_window_layers: i64,
+    layer_types: Option<Vec<String>>,
+    no_rope_layers: Option<Vec<i64>>,
+    no_rope_layer_interval: i64,
+}
+
+impl Member {
+    /// transformers' defaults, with what a member has no key for (Qwen2's biases) set as it is.
+    fn defaults(self) -> Value {
+        let mut all = json!({
+            "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": null, "head_dim": null, "hidden_act": "silu",
+            "max_position_embeddings": 2048, "initializer_range": 0.02, "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": false, "attention_bias": false, "attention_dropout": 0.0, "mlp_bias": false,
+            "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28, "layer_types": null,
+            "no_rope_layers": null, "no_rope_layer_interval": 4,
+        });
+        let own = match self {
+            Member::Llama => json!({}),
+            Member::Mistral => json!({
+                "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131_072,
+            }),
+            Member::Qwen2 => json!({
+                "vocab_size": 151_936, "intermediate_size": 22016, "num_key_value_heads": 32,
+                "max_position_embeddings": 32768,
+            }),
+            Member::Qwen3 => json!({
+                "vocab_size": 151_936, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128,
+                "max_position_embeddings": 32768,
+            }),
+            Member::SmolLm3 => json!({
+                "vocab_size": 128_256, "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16,
+                "num_key_value_heads": 4, "max_position_embeddings": 32768, "sliding_window": null,
+                "tie_word_embeddings": true,
+            }),
+        };
+        overlay(&mut all, &own);
+        all
+    }
+
+    /// Bases of the rotary angles.
+    fn theta(self) -> f64 {
+        if self == Member::SmolLm3 { 2_000_000.0 } else { 10_000.0 }
+    }
+}
+
+fn overlay(under: &mut Value, over: &Value) {
+    if let (Some(under), Some(over)) = (under.as_object_mut(), over.as_object()) {
+        under.extend(over.iter().map(|(k, v)| (k.clone(), v.clone())));
+    }
+}
+
+impl Config {
+    fn read(source: &ConfigSource<'_>, member: Member) -> Result<Self> {
+        let mut json = member.defaults();
+        overlay(&mut json, source.json);
+        let mut c: Self = ConfigSource { path: source.path, json: &json }.parse()?;
+        if matches!(member, Member::Mistral | Member::Qwen2) {
+            c.attention_bias = member == Member::Qwen2;
+        }
+        if matches!(member, Member::Mistral | Member::Qwen2 | Member::Qwen3) {
+            c.mlp_bias = false;
+        }
+        Ok(c)
+    }
+
+    fn kv_heads(&self) -> i64 {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    fn head_dim(&self) -> i64 {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    fn rotates(&self, member: Member, layer: i64) -> bool {
+        match &self.no_rope_layers {
+            _ if member != Member::SmolLm3 => true,
+            Some(given) => given.get(layer as usize).is_none_or(|&on| on != 0),
+            None => (layer + 1) % self.no_rope_layer_interval != 0,
+        }
+    }
+
+    /// How many tokens before its own one sees in this layer.
+    fn window(&self, member: Member, layer: i64) -> Option<i64> {
+        let on = match (member, &self.layer_types) {
+            (Member::Llama, _) => false,
+            (Member::Mistral, _) => true,
+            (_, Some(types)) => {
+                self.use_sliding_window && types.get(layer as usize).is_some_and(|t| t == "sliding_attention")
+            }
+            (Member::SmolLm3, None) => self.use_sliding_window && !self.rotates(member, layer),
+            (_, None) => self.use_sliding_window && layer >= self.max_window_layers,
+        };
+        // transformers counts the token itself.
+        self.sliding_window.filter(|_| on).map(|w| w - 1)
+    }
+
+    fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
+        if self.head_dim.is_none() {
+            source.heads_divide(self.hidden_size, self.num_attention_heads, "num_attention_heads")?;
+        }
+        if self.head_dim() % 2 != 0 {
+            return source.unsupported("head_dim", "an even number");
+        }
+        if source.number("partial_rotary_factor").is_some_and(|f| f != 1.0) {
+            return source.unsupported("partial_rotary_factor", "1");
+        }
+        source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Norm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    /// Qwen3: of q and k, within each head.
+    head_norms: Option<(RmsNorm, RmsNorm)>,
+    mlp_norm: Norm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    activation: Activation,
+    heads: i64,
+    kv_heads: i64,
+    head_dim: i64,
+    rotates: bool,
+    window: Option<i64>,
+}
+
+impl Layer {
+    fn build(c: &Config, member: Member, index: i64, b: &ParamBuilder) -> Result<Self> {
+        let (h, d, std) = (c.hidden_size, c.head_dim(), c.initializer_range);
+        let (heads, kv_heads) = (c.num_attention_heads, c.kv_heads());
+        let linear =
+            |name: &str, inputs, outputs, bias| Linear::build(&b.at(name), inputs, outputs, bias, std);
+        let norm = |name: &str, n| RmsNorm::build(&b.at(name), n, c.rms_norm_eps);
+        let bias = c.attention_bias;
+        Ok(Self {
+            attention_norm: Norm::Rms(norm("input_layernorm", h)?),
+            q: linear("self_attn.q_proj", h, heads * d, bias)?,
+            k: linear("self_attn.k_proj", h, kv_heads * d, bias)?,
+            v: linear("self_attn.v_proj", h, kv_heads * d, bias)?,
+            out: linear("self_attn.o_proj", heads * d, h, bias && member != Member::Qwen2)?,
+            head_norms: if member == Member::Qwen3 {
+                Some((norm("self_attn.q_norm", d)?, norm("self_attn.k_norm", d)?))
+            } else {
+                None
+            },
+            mlp_norm: Norm::Rms(norm("post_attention_layernorm", h)?),
+            gate: linear("mlp.gate_proj", h, c.intermediate_size, c.mlp_bias)?,
+            up: linear("mlp.up_proj", h, c.intermediate_size, c.mlp_bias)?,
+            down: linear("mlp.down_proj", c.intermediate_size, h, c.mlp_bias)?,
+            activation: c.hidden_act,
+            heads,
+            kv_heads,
+            head_dim: d,
+            rotates: c.rotates(member, index),
+            window: c.window(member, index),
+        })
+    }
+
+    /// [tokens, heads + 2 kv_heads, head_dim] -> q, k, v.
+    fn heads(&self, qkv: &Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
+        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
+        let angles = pass.angles.as_ref().filter(|_| self.rotates);
+        let turned = |x: &Tensor| match angles {
+            Some((cos, sin)) => kernels::rope(x, cos, sin),
+            None => x.shallow_clone(),
+        };
+        if let Some((of_q, of_k)) = &self.head_norms {
+            let q = of_q.forward(&qkv.narrow(1, 0, self.heads));
+            let k = of_k.forward(&qkv.narrow(1, self.heads, self.kv_heads));
+            return (turned(&q), turned(&k), v);
+        }
+        let qk = turned(&qkv.narrow(1, 0, self.heads + self.kv_heads));
+        (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads), v)
+    }
+}
+
+impl Block for Layer {
+    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
+        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
+        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.compute).view([
+            -1,
+            self.heads + 2 * self.kv_heads,
+            self.head_dim,
+        ]);
+        let (q, k, v) = self.heads(&qkv, pass);
+        let scale = (self.head_dim as f64).powf(-0.5);
+        let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
+        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
+        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
+        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.compute);
+        let gated = if self.activation == Activation::Silu {
+            kernels::swiglu(&up)
+        } else {
+            let parts = up.chunk(2, -1);
+            self.activation.apply(&parts[0]) * &parts[1]
+        };
+        Stream { carry, pending: Some(self.down.forward(&gated, pass.compute)) }
+    }
+}
+
+pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member) -> Result<Decoder> {
+    let c = Config::read(source, member)?;
+    c.check(source)?;
+    let (h, std) = (c.hidden_size, c.initializer_range);
+    let m = b.at("model");
+    let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
+    let blocks = (0..c.num_hidden_layers)
+        .map(|i| Ok(Box::new(Layer::build(&c, member, i, &m.at("layers").at(i))?) as Box<dyn Block>))
+        .collect::<Result<_>>()?;
+    let rope =
+        RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
+    let head = Linear::of(if c.tie_word_embeddings {
+        words.weight().shallow_clone()
+    } else {
+        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
+    });
+    Ok(Decoder {
+        words,
+        places: None,
+        rope: Some(Rope::build(source, rope, b.device())?),
+        blocks,
+        norm: Norm::Rms(RmsNorm::build(&m.at("norm"), h, c.rms_norm_eps)?),
+        head,
+        shape: Shape {
+            vocab: c.vocab_size,
+            hidden: h,
+            kv_heads: c.kv_heads(),
+            head_dim: c.head_dim(),
+            positions: c.max_position_embeddings,
+            embedding_dropout: 0.0,
+            hidden_dropout: 0.0,
+            attention_dropout: c.attention_dropout,
+            layer_prefix: "model.layers.",
+            embedding_names: &["model.embed_tokens.weight"],
+        },
+    })
+}

@@ -1,0 +1,69 @@
+//! What every decoder-only language model does.
+
+use crate::encoder::{Mode, PackedTokens};
+use crate::kv_cache::KvCache;
+use ragduet_torch::{Compute, Device, Tensor};
+use std::fmt::Debug;
+
+/// The output projection: logits = scale * (hidden weight^T + bias).
+#[derive(Debug, Clone, Copy)]
+pub struct LmHead<'a> {
+    /// [vocab, hidden]: the token embedding itself where the two are tied.
+    pub weight: &'a Tensor,
+    /// [vocab].
+    pub bias: Option<&'a Tensor>,
+    /// 1 but for T5.
+    pub scale: f64,
+}
+
+/// A causal transformer over packed rows.
+pub trait CausalLm: Debug {
+    /// Hidden states after the final norm, [tokens, hidden], f32. Causal within each segment; positions are
+    /// `batch.positions`.
+    ///
+    /// # Panics
+    /// On token ids outside the vocabulary, or positions outside a learned table (see [`CausalLm::max_tokens`]).
+    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor;
+
+    /// Appends segment i of `batch` to sequence i of the cache and returns the new tokens' hidden states
+    /// [tokens, hidden], f32, without a graph. For a prompt (empty cache), one token per sequence, and several
+    /// tokens on a cache that holds some; a segment may be empty. The cache grows where it is full.
+    ///
+    /// Positions go on where each sequence ends: `batch.positions` is not read. With dynamic rotary scaling, keys
+    /// keep the angles that they had when they were appended, as in transformers.
+    ///
+    /// # Panics
+    /// As [`CausalLm::forward`], and where the batch has not a segment per sequence.
+    fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor;
+
+    /// An empty cache for keys and values in this dtype.
+    fn new_cache(&self, sequences: usize, capacity: usize, compute: Compute, device: Device) -> KvCache;
+
+    /// The output projection, for losses that never make the logits whole.
+    fn head(&self) -> LmHead<'_>;
+
+    /// Logits of rows of hidden states: [rows, hidden] -> [rows, vocab], f32. Without gradients the projection is kept
+    /// in the compute dtype between calls.
+    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor;
+
+    /// Size of a hidden state.
+    fn hidden_size(&self) -> i64;
+
+    /// Rows of the token embedding.
+    fn vocab_size(&self) -> usize;
+
+    /// The longest text that can be computed: learned positions end, rotary ones do not.
+    fn max_tokens(&self) -> Option<usize>;
+
+    /// `max_position_embeddings`: the longest text that the model is meant for.
+    fn context_length(&self) -> usize;
+
+    /// Number of transformer layers.
+    fn layers(&self) -> usize;
+
+    /// For layer-wise learning rates and freezing: 0 for embeddings, 1.. for layers, None for the rest.
+    fn depth_of(&self, parameter: &str) -> Option<usize>;
+
+    /// Replaces the config's dropout: in the hidden layers (and on embeddings), and on attention probabilities.
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>);
+}

@@ -1,0 +1,155 @@
+//! Language models as Hugging Face directories: `config.json`, `generation_config.json` and safetensors, in and out.
+
+use crate::arch::{ConfigSource, LmArchitecture};
+use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::{CausalLm, Error, GenerationConfig, Result};
+use fs_err as fs;
+use ragduet_torch::weights::{Weights, save_model};
+use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
+use serde_json::Value;
+use std::path::Path;
+
+/// The kinds of language models.
+#[derive(Debug)]
+pub enum LmKind {
+    /// Decoder-only.
+    Causal(Box<dyn CausalLm>),
+}
+
+/// A language model with its parameters and the configs it was made from.
+#[derive(Debug)]
+pub struct LanguageModel {
+    /// The forward pass.
+    pub kind: LmKind,
+    /// Its parameters by Hugging Face name; a tied head is there once, as the embedding.
+    pub params: ParamStore,
+    /// `config.json` as read, so that saving keeps keys that are not used here.
+    pub config: Value,
+    /// `generation_config.json`.
+    pub generation: GenerationConfig,
+    /// What the checkpoint gave.
+    pub report: LoadReport,
+}
+
+impl LanguageModel {
+    /// The forward pass of a decoder-only model.
+    pub fn causal(&self) -> Option<&dyn CausalLm> {
+        match &self.kind {
+            LmKind::Causal(lm) => Some(lm.as_ref()),
+        }
+    }
+
+    /// The same, to set dropout and recomputation.
+    pub fn causal_mut(&mut self) -> Option<&mut dyn CausalLm> {
+        match &mut self.kind {
+            LmKind::Causal(lm) => Some(lm.as_mut()),
+        }
+    }
+}
+
+/// Reads the configs and the weights (of any floating-point dtype, into f32) of a directory.
+///
+/// Strict: every parameter must be there, and what is left over must be a buffer or a tied head.
+///
+/// # Errors
+/// On an architecture or setting that is not known, and on weights that do not fit.
+pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> {
+    let (path, config) = read_config(dir)?;
+    let arch = architecture(&path, &config)?;
+    let generation = GenerationConfig::read(dir, &config)?;
+    let weights = canonical(Weights::open_dir(dir)?, arch);
+    let copied_head = weights.shape(arch.head_name()).is_some();
+    let builder = ParamBuilder::from_weights(weights, device);
+    let source = ConfigSource { path: &path, json: &config };
+    let kind = arch.build(&source, &builder)?;
+    let (params, report) = builder.finish(|_| false, |name| is_unused(name, arch))?;
+    if copied_head && params.get(arch.head_name()).is_none() {
+        check_tied(dir, arch, &source, &params)?;
+    }
+    Ok(LanguageModel { kind, params, config, generation, report })
+}
+
+/// A model of this config with random weights (seed the generators first).
+///
+/// # Errors
+/// On an architecture or setting that is not known.
+pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageModel> {
+    let path = Path::new("config.json");
+    let arch = architecture(path, &config)?;
+    let generation = GenerationConfig::read(Path::new(""), &config)?;
+    let builder = ParamBuilder::fresh(device);
+    let kind = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let (params, report) = builder.finish(|_| true, |_| true)?;
+    Ok(LanguageModel { kind, params, config, generation, report })
+}
+
+/// Writes the configs and the weights (f32, a tied head once) that transformers' AutoModelForCausalLM loads.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub fn save_language_model(model: &LanguageModel, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let path = dir.join("config.json");
+    let arch = architecture(&path, &model.config)?;
+    let mut config = model.config.clone();
+    if let Some(map) = config.as_object_mut() {
+        map.shift_remove("torch_dtype");
+        map.insert("dtype".into(), "float32".into());
+        map.insert("architectures".into(), serde_json::json!([arch.class_name()]));
+        for (key, value) in arch.explicit_settings(&ConfigSource { path: &path, json: &model.config }) {
+            map.insert(key.into(), value);
+        }
+    }
+    write_json(&path, &config)?;
+    if let Some(file) = &model.generation.file {
+        write_json(&dir.join("generation_config.json"), file)?;
+    }
+    Ok(save_model(dir, &model.params.named(), MAX_SHARD_BYTES)?)
+}
+
+fn architecture(path: &Path, json: &Value) -> Result<LmArchitecture> {
+    let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+    LmArchitecture::from_model_type(model_type).ok_or_else(|| Error::UnknownArchitecture {
+        path: path.into(),
+        model_type: model_type.into(),
+        kind: "language models",
+        supported: LmArchitecture::MODEL_TYPES.map(|(n, _)| n).join(", "),
+    })
+}
+
+/// Names of the bare model get the prefix of the one with a head.
+fn canonical(weights: Weights, arch: LmArchitecture) -> Weights {
+    weights.renamed(|name| {
+        let whole = name.starts_with(arch.prefix()) || name == arch.head_name();
+        (!whole).then(|| format!("{}{name}", arch.prefix()))
+    })
+}
+
+/// Buffers of older checkpoints, and a head that is the embedding.
+fn is_unused(name: &str, arch: LmArchitecture) -> bool {
+    let buffers = [
+        ".attn.bias",
+        ".attn.masked_bias",
+        ".attention.bias",
+        ".attention.masked_bias",
+        "rotary_emb.inv_freq",
+    ];
+    name == arch.head_name() || buffers.iter().any(|b| name.ends_with(b))
+}
+
+/// A head that the config calls tied but that is stored with other values would be lost silently.
+fn check_tied(
+    dir: &Path,
+    arch: LmArchitecture,
+    source: &ConfigSource<'_>,
+    params: &ParamStore,
+) -> Result<()> {
+    let head = Weights::open_dir(dir)?.load(arch.head_name(), Device::Cpu)?;
+    let same = params
+        .get(arch.embedding_name())
+        .is_some_and(|e| e.size() == head.size() && e.to_device(Device::Cpu).equal(&head));
+    if same {
+        return Ok(());
+    }
+    source.unsupported("tie_word_embeddings", "false, because the stored head is not the embedding")
+}

@@ -1,0 +1,148 @@
+"""Random tiny language models, their logits and one step's gradients, by transformers.
+
+    python crates/nn/tests/golden/lm/make_lm.py        (transformers 5.3.0, torch 2.11.0)
+
+Per variant a folder with config.json, generation_config.json and model.safetensors (as save_pretrained writes them,
+some then rewritten in the spelling of transformers 4) and golden.safetensors: ids, lengths, logits of each text
+computed alone and the gradients of sum(logits * probe) for every parameter. The folder is read back by transformers
+before anything is computed.
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config,
+    SmolLM3Config,
+)
+
+HERE = pathlib.Path(__file__).parent
+VOCAB = 37
+COMMON = dict(
+    vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+)
+WIDE = COMMON | dict(head_dim=8)
+NEOX = dict(
+    vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+    max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+)
+GPT2 = dict(
+    vocab_size=VOCAB, n_embd=16, n_inner=24, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2,
+    resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1,
+)
+ROPE = dict(rope_theta=500.0)
+LLAMA3 = ROPE | dict(
+    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
+)
+YARN = ROPE | dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+FOUR = WIDE | dict(num_hidden_layers=4)
+
+# Configs; the second of a pair are keys to set (None: to remove) in the written config.json.
+CONFIGS = {
+    "llama": LlamaConfig(**COMMON),
+    "llama_tied_biased": LlamaConfig(
+        **WIDE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5
+    ),
+    "llama_mha_gelu": LlamaConfig(**COMMON | dict(num_key_value_heads=None), hidden_act="gelu"),
+    "llama_linear": LlamaConfig(**WIDE, rope_parameters=ROPE | dict(rope_type="linear", factor=3.0)),
+    "llama_dynamic": LlamaConfig(
+        **WIDE | dict(max_position_embeddings=32), rope_parameters=ROPE | dict(rope_type="dynamic", factor=2.0)
+    ),
+    "llama_llama3": LlamaConfig(**WIDE, rope_parameters=LLAMA3),
+    "llama_llama3_old": (
+        LlamaConfig(**WIDE),
+        {"rope_parameters": None, "rope_theta": 500.0, "rope_scaling": LLAMA3 | {"rope_theta": None}},
+    ),
+    "llama_linear_old": (
+        LlamaConfig(**WIDE),
+        {"rope_parameters": None, "rope_theta": 700.0, "rope_scaling": {"type": "linear", "factor": 2.0}},
+    ),
+    "llama_yarn": LlamaConfig(**WIDE, rope_parameters=YARN),
+    "llama_yarn_factors": LlamaConfig(
+        **WIDE, rope_parameters=YARN | dict(mscale=0.8, mscale_all_dim=0.5, beta_fast=8.0, beta_slow=0.5,
+                                            truncate=False)
+    ),
+    "llama_bf16": LlamaConfig(**COMMON, dtype="bfloat16"),
+    "mistral": MistralConfig(**WIDE, sliding_window=6, rope_parameters=ROPE),
+    "mistral_global": MistralConfig(**COMMON, sliding_window=None),
+    "qwen2": Qwen2Config(**COMMON, rope_parameters=dict(rope_theta=1e6)),
+    "qwen2_sliding": Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    "qwen3": Qwen3Config(**WIDE, tie_word_embeddings=True, attention_bias=True),
+    "qwen3_layer_types": Qwen3Config(
+        **WIDE, use_sliding_window=True, sliding_window=9, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "smollm3": SmolLM3Config(**COMMON | dict(num_hidden_layers=4)),
+    "smollm3_sliding": SmolLM3Config(
+        **COMMON, tie_word_embeddings=False, no_rope_layers=[0, 1], use_sliding_window=True, sliding_window=7,
+        attention_bias=True, mlp_bias=True,
+    ),
+    "gpt2": GPT2Config(**GPT2),
+    "gpt2_scaled": GPT2Config(
+        **GPT2 | dict(activation_function="gelu"), scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False
+    ),
+    "gpt_neox": (GPTNeoXConfig(**NEOX), {}),
+    "gpt_neox_serial": (
+        GPTNeoXConfig(**NEOX, use_parallel_residual=False, attention_bias=False, hidden_act="gelu_new"),
+        {"rope_parameters": None, "rotary_pct": 0.5, "rotary_emb_base": 300},
+    ),
+}
+LENGTHS = [1, 7, 40, 22]
+
+
+def write(name, config, changes):
+    folder = HERE / name
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    with torch.no_grad():
+        # Larger than the initialisation, so that every part matters in the outcome.
+        for n, p in model.named_parameters():
+            norm = "norm" in n or ".ln_" in n
+            p.copy_(torch.randn_like(p) * 0.3 + (1.0 if norm and "weight" in n else 0.0))
+    if name.endswith("bf16"):
+        model.bfloat16()
+    model.save_pretrained(folder)
+    if changes:
+        path = folder / "config.json"
+        edited = json.loads(path.read_text())
+        for key, value in changes.items():
+            if value is None:
+                edited.pop(key, None)
+            else:
+                edited[key] = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        edited["torch_dtype"] = edited.pop("dtype", "float32")
+        path.write_text(json.dumps(edited, indent=2) + "\n")
+    return folder
+
+
+def main():
+    only = sys.argv[1:]
+    for i, (name, config) in enumerate(CONFIGS.items()):
+        if only and name not in only:
+            continue
+        config, changes = config if isinstance(config, tuple) else (config, None)
+        torch.manual_seed(i)
+        folder = write(name, config, changes)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        texts = [torch.randint(3, VOCAB, (l,)) for l in LENGTHS]
+        logits = []
+        for text in texts:
+            # transformers 5.3 keeps the frequencies of the longest text so far ("dynamic"), although it means not to.
+            rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
+            if rotary is not None:
+                rotary.inv_freq = rotary.original_inv_freq.clone()
+            logits.append(model(input_ids=text[None], use_cache=False).logits[0])
+        packed = torch.cat(logits)
+        probe = torch.randn_like(packed)
+        (packed * probe).sum().backward()
+        out = {"ids": torch.cat(texts), "lengths": torch.tensor(LENGTHS), "logits": packed.detach(), "probe": probe}
+        for n, p in model.named_parameters():
+            out[f"grad.{n}"] = p.grad
+        save_file({k: v.contiguous() for k, v in out.items()}, folder / "golden.safetensors")
+        stored = load_file(folder / "model.safetensors")
+        print(name, sum(p.numel() for p in model.parameters()), len(stored), packed.detach().std().item())
+
+
+main()
