@@ -93,7 +93,7 @@ fn masks_cover_the_answers() {
         ("qwen25", "e<|im_end|>\n", "b<|im_end|>\ne<|im_end|>\n"),
         // The reasoning block is empty, and only in the last turn; the first one is found by its marker.
         ("qwen3", "<think>\n\n</think>\n\ne<|im_end|>\n", "b<|im_end|><think>\n\n</think>\n\ne<|im_end|>\n"),
-        ("zephyr", "\ne</s>\n", "\nb</s>\n\ne</s>\n"),
+        ("zephyr", "e</s>\n", "b</s>\ne</s>\n"),
         ("generation", "e<|im_end|>\n", "b<|im_end|>\ne<|im_end|>\n"),
     ] {
         let source = &golden.templates[name];
@@ -137,7 +137,9 @@ fn completions_end_and_are_never_cut() {
 
 #[test]
 fn a_token_across_the_border_is_learned() {
-    let tokenizer = tokenizer();
+    // A first word has no space before it, so this one is learned as a whole.
+    let tokenizer =
+        train_byte_bpe(["answer"; 8], &ByteBpeOptions { min_frequency: 1, ..Default::default() }).unwrap();
     let whole = tokenizer.completion_example("an", "swer", &ExampleOptions::default()).unwrap().unwrap();
     let one = tokenizer.count("answer").unwrap();
     assert!(one < tokenizer.count("an").unwrap() + tokenizer.count("swer").unwrap());
