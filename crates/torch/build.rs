@@ -27,7 +27,7 @@ fn main() {
         .flag("-fopenmp")
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math");
-    for file in ["common", "allocator", "optim", "runtime", "attention", "norm", "activation"] {
+    for file in ["common", "allocator", "optim", "runtime", "attention", "norm", "activation", "loss"] {
         build.file(format!("csrc/{file}.cpp"));
     }
     build.compile("ragduet_shim");

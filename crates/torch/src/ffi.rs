@@ -53,6 +53,16 @@ unsafe extern "C" {
         b: *mut C_tensor,
         out: *mut *mut C_tensor,
     ) -> c_int;
+    pub fn rd_linear_cross_entropy(
+        hidden: *mut C_tensor,
+        weight: *mut C_tensor,
+        targets: *mut C_tensor,
+        scale: f64,
+        bf16: c_int,
+        chunk: i64,
+        nll: *mut *mut C_tensor,
+        hit: *mut *mut C_tensor,
+    ) -> c_int;
     pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
     pub fn rd_varlen_attention(
         q: *mut C_tensor,

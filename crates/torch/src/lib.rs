@@ -8,6 +8,7 @@ pub mod device;
 mod error;
 mod ffi;
 pub mod grad;
+pub mod loss;
 pub mod ops;
 pub mod optim;
 pub mod params;
