@@ -291,7 +291,7 @@ fn wrong(column: &str, expected: &str, got: &Value) -> Fault {
     Fault::new(Problem::WrongType, format!("column {column:?}: expected {expected}, got {}", kind(got)))
 }
 
-fn kind(value: &Value) -> String {
+pub(crate) fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(_) => "a boolean".into(),
