@@ -5,10 +5,18 @@
 //! - [`faithfulness`]: what answers owe to their contexts.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
 
+//! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
+//!   measured answers; [`recipe`]: training.
+
+pub mod answers;
 pub mod contexts;
 pub mod decode;
 mod error;
 pub mod faithfulness;
 pub mod loss;
+mod model;
+pub mod prepare;
+pub mod recipe;
 
 pub use error::{Error, Result};
+pub use model::{CausalStepper, Generator, ScratchGenerator};

@@ -117,6 +117,13 @@ impl Tokenizer {
         Ok(checked(ids, loss, options))
     }
 
+    /// The tokens of a prompt as [`Tokenizer::completion_example`] has them: special tokens in front, none behind.
+    pub fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>> {
+        let (mut ids, _) = self.front(LossOn::Completion);
+        ids.extend(self.spanned(prompt, &[], LossOn::Completion)?.0);
+        Ok(ids)
+    }
+
     /// The example of a conversation. Messages are passed to the template as they are; answers are the messages whose
     /// role is `assistant`.
     pub fn chat_example(

@@ -3,10 +3,27 @@
 use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_torch::weights::write_atomic;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// How often checkpoints are written, and how many stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SaveConfig {
+    /// Optimiser steps between checkpoints; 0: at the end only.
+    pub every_steps: u64,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for SaveConfig {
+    fn default() -> Self {
+        Self { every_steps: 200, keep: 2 }
+    }
+}
 
 const MANIFEST: &str = "manifest.json";
 

@@ -18,6 +18,7 @@ mod schedule;
 mod sources;
 pub mod state;
 
+pub use checkpoint::SaveConfig;
 pub use early_stop::{EarlyStopping, Goal, StopConfig};
 pub use error::{Error, Result};
 pub use groups::{OptimizerConfig, check_patterns, is_frozen, matches_pattern};

@@ -9,7 +9,7 @@ use ragduet_data::{BatchConfig, Format};
 use ragduet_metrics::Measure;
 use ragduet_text::Prompts;
 use ragduet_torch::Precision;
-use ragduet_train::{OptimizerConfig, StopConfig};
+use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -245,22 +245,6 @@ impl Default for EvalConfig {
             at_start: true,
             stop: None,
         }
-    }
-}
-
-/// Checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SaveConfig {
-    /// Optimiser steps between checkpoints; 0: at the end only.
-    pub every_steps: u64,
-    /// How many are kept.
-    pub keep: usize,
-}
-
-impl Default for SaveConfig {
-    fn default() -> Self {
-        Self { every_steps: 200, keep: 2 }
     }
 }
 

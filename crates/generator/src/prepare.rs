@@ -1,0 +1,265 @@
+//! From a record to tokens: the contexts of the prompt, what fits of them, the ids and which of them are learned.
+
+use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
+use crate::error::{Result, bad};
+use ragduet_data::{Passage, RagRecord};
+use ragduet_text::{
+    Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable, fit_contexts,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How prompts are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptConfig {
+    /// The words.
+    pub template: RagPrompt,
+    /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
+    pub chat: Option<bool>,
+    /// Most tokens of prompt and answer; absent: what the model can take.
+    pub max_tokens: Option<usize>,
+    /// A passage of which less than this would be left is dropped rather than shortened.
+    pub min_passage_tokens: usize,
+    /// Which tokens are learned.
+    pub loss_on: LossOn,
+}
+
+impl Default for PromptConfig {
+    fn default() -> Self {
+        Self {
+            template: RagPrompt::default(),
+            chat: None,
+            max_tokens: None,
+            min_passage_tokens: 16,
+            loss_on: LossOn::Completion,
+        }
+    }
+}
+
+/// What became of the records and passages that were prepared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PrepareReport {
+    /// Records that became examples.
+    pub examples: usize,
+    /// Records left out, by reason.
+    pub left_out: BTreeMap<String, usize>,
+    /// Passages shown whole.
+    pub kept: usize,
+    /// Passages shown shortened.
+    pub shortened: usize,
+    /// Passages for which there was no room.
+    pub dropped: usize,
+    /// Examples that learn to abstain.
+    pub abstaining: usize,
+}
+
+impl PrepareReport {
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.examples += other.examples;
+        self.kept += other.kept;
+        self.shortened += other.shortened;
+        self.dropped += other.dropped;
+        self.abstaining += other.abstaining;
+        for (why, n) in &other.left_out {
+            *self.left_out.entry(why.clone()).or_default() += n;
+        }
+    }
+}
+
+impl std::fmt::Display for PrepareReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} examples; passages: {} whole, {} shortened, {} dropped for want of room",
+            self.examples, self.kept, self.shortened, self.dropped
+        )?;
+        if self.abstaining > 0 {
+            write!(f, "; {} learn to abstain", self.abstaining)?;
+        }
+        for (why, n) in &self.left_out {
+            write!(f, "; {n} left out: {why}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A prompt, and the passages that it shows.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Its passages, in order, as shown.
+    pub contexts: Vec<Context>,
+}
+
+/// Turns records into prompts and examples.
+#[derive(Debug)]
+pub struct Preparer<'a> {
+    tokenizer: &'a Tokenizer,
+    chat: Option<ChatTemplate>,
+    config: &'a PromptConfig,
+    contexts: ContextConfig,
+    max_tokens: usize,
+    seed: u64,
+}
+
+impl<'a> Preparer<'a> {
+    /// For a tokenizer and a model that takes `limit` tokens.
+    ///
+    /// # Errors
+    /// Settings that contradict each other or the tokenizer.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        config: &'a PromptConfig,
+        contexts: ContextConfig,
+        limit: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        config.template.validate().map_err(|(key, why)| bad(&format!("prompt.template.{key}"), why))?;
+        contexts.check()?;
+        let template = if config.chat == Some(false) { None } else { tokenizer.chat_template()? };
+        if config.chat == Some(true) && template.is_none() {
+            return Err(bad("prompt.chat", "the tokenizer has no chat template"));
+        }
+        let max_tokens = config.max_tokens.unwrap_or(limit);
+        if max_tokens > limit {
+            return Err(bad("prompt.max_tokens", format!("the model takes {limit} tokens")));
+        }
+        Ok(Self { tokenizer, chat: template, config, contexts, max_tokens, seed })
+    }
+
+    /// The passages that a record's prompt shows in an epoch.
+    fn choose(&self, record: &RagRecord, epoch: u64) -> Chosen<usize> {
+        // Passages by place: first the candidates, then golden ones that were not found.
+        let gold: Vec<usize> = record
+            .gold
+            .iter()
+            .enumerate()
+            .map(|(i, g)| {
+                let found = record.contexts.iter().position(|f| f.passage.id == g.id);
+                found.unwrap_or(record.contexts.len() + i)
+            })
+            .collect();
+        let candidates: Vec<usize> = (0..record.contexts.len()).collect();
+        let holds = |text: &str| {
+            let text = text.to_lowercase();
+            record.answers.iter().any(|a| text.contains(&a.to_lowercase()))
+        };
+        let answering: Vec<bool> = record.contexts.iter().map(|f| holds(&f.passage.text)).collect();
+        let sources = Sources { golden: &gold, candidates: &candidates, answering: &answering };
+        self.contexts.choose(&sources, Key { seed: self.seed, epoch, example: &record.id })
+    }
+
+    fn passage<'r>(record: &'r RagRecord, place: usize) -> &'r Passage {
+        match record.contexts.get(place) {
+            Some(found) => &found.passage,
+            None => &record.gold[place - record.contexts.len()],
+        }
+    }
+
+    /// The example of a record in an epoch, and what was cut for it.
+    pub fn example(&self, record: &RagRecord, epoch: u64, report: &mut PrepareReport) -> Result<Built> {
+        let chosen = self.choose(record, epoch);
+        let Some(answer) = record.answers.first() else {
+            *report.left_out.entry(Untrainable::NoAnswer.to_string()).or_default() += 1;
+            return Ok(Err(Untrainable::NoAnswer));
+        };
+        let template = &self.config.template;
+        let gold: Vec<String> = record.gold.iter().map(|g| g.id.clone()).collect();
+        let build = |contexts: &[Context]| {
+            let target = match (&template.abstain, chosen.abstain) {
+                (Some(abstain), true) => abstain.clone(),
+                _ => template.target(answer, contexts, &gold),
+            };
+            let options = ExampleOptions { max_len: None, loss_on: self.config.loss_on, append_eos: true };
+            match &self.chat {
+                Some(chat) => {
+                    let mut messages = template.messages(&record.question, contexts);
+                    messages.push(ragduet_text::message("assistant", &target));
+                    self.tokenizer.chat_example(chat, &messages, None, &options)
+                }
+                None => {
+                    let prompt = template.plain(&record.question, contexts);
+                    self.tokenizer.completion_example(&prompt, &template.completion(&target), &options)
+                }
+            }
+        };
+        let contexts = self.fit(record, &chosen, report, |c| {
+            Ok(build(c)?.map_or(0, |example| example.ids.len()))
+        })?;
+        let built = match build(&contexts)? {
+            Ok(e) if e.ids.len() > self.max_tokens => {
+                Err(Untrainable::TooLong { tokens: e.ids.len(), max_len: self.max_tokens })
+            }
+            other => other,
+        };
+        match &built {
+            Ok(_) => {
+                report.examples += 1;
+                report.abstaining += usize::from(chosen.abstain);
+            }
+            Err(Untrainable::NoAnswer) => {
+                *report.left_out.entry(Untrainable::NoAnswer.to_string()).or_default() += 1;
+            }
+            Err(Untrainable::TooLong { .. }) => {
+                let why = format!("question and answer alone are over {} tokens", self.max_tokens);
+                *report.left_out.entry(why).or_default() += 1;
+            }
+        }
+        Ok(built)
+    }
+
+    /// The prompt of a record, leaving `reserve` tokens for the answer.
+    pub fn prompt(&self, record: &RagRecord, reserve: usize, report: &mut PrepareReport) -> Result<Prompt> {
+        let chosen = self.choose(record, 0);
+        let encode = |contexts: &[Context]| -> ragduet_text::Result<Vec<u32>> {
+            match &self.chat {
+                Some(chat) => {
+                    let messages = self.config.template.messages(&record.question, contexts);
+                    let text = chat.render(&messages, None, true)?.text;
+                    // The template writes special tokens itself.
+                    let options =
+                        EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
+                    Ok(self.tokenizer.encode(&text, &options)?.ids)
+                }
+                None => self.tokenizer.prompt_ids(&self.config.template.plain(&record.question, contexts)),
+            }
+        };
+        let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.len() + reserve))?;
+        report.examples += 1;
+        Ok(Prompt { ids: encode(&contexts)?, contexts })
+    }
+
+    /// Cuts the least relevant passages until the whole fits; the order of the prompt stays.
+    fn fit(
+        &self,
+        record: &RagRecord,
+        chosen: &Chosen<usize>,
+        report: &mut PrepareReport,
+        mut measure: impl FnMut(&[Context]) -> ragduet_text::Result<usize>,
+    ) -> Result<Vec<Context>> {
+        let mut by_rank: Vec<&Shown<usize>> = chosen.passages.iter().collect();
+        by_rank.sort_by_key(|s| s.rank);
+        let named = |s: &Shown<usize>| {
+            let p = Self::passage(record, s.passage);
+            Context::new(&p.id, p.title.clone(), &p.text)
+        };
+        let ranked: Vec<Context> = by_rank.iter().map(|s| named(s)).collect();
+        let order: Vec<String> =
+            chosen.passages.iter().map(|s| Self::passage(record, s.passage).id.clone()).collect();
+        let in_order = |shown: &[Context]| -> Vec<Context> {
+            order.iter().filter_map(|id| shown.iter().find(|c| &c.id == id)).cloned().collect()
+        };
+        let fitted =
+            fit_contexts(self.tokenizer, &ranked, self.max_tokens, self.config.min_passage_tokens, |c| {
+                measure(&in_order(c))
+            })?;
+        report.kept += fitted.kept.len();
+        report.shortened += fitted.shortened.len();
+        report.dropped += fitted.dropped.len();
+        Ok(in_order(&fitted.contexts))
+    }
+}

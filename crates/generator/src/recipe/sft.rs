@@ -1,0 +1,421 @@
+//! Supervised fine-tuning: question, contexts, answer.
+//!
+//! Examples of an epoch are made anew (other distractors, dropped golden passages), shuffled and laid one after another
+//! into forward passes of `batch.tokens`. The loss of a step is the mean over the learned tokens of its whole window.
+//! Batches are a pure function of (data, config, seed, epoch): a checkpoint stores a place, and a resumed run repeats
+//! on the CPU what the uninterrupted one does, bit for bit.
+
+use super::config::SftConfig;
+use crate::answers::{AnswerOptions, AnswerScores, answer_all};
+use crate::contexts::ContextConfig;
+use crate::error::{Error, Result, catch};
+use crate::model::Generator;
+use crate::prepare::{PrepareReport, Preparer};
+use ragduet_data::{BadRowPolicy, BadRows, RagRecord, read_rag};
+use ragduet_nn::{Mode, PackedTokens, hub};
+use ragduet_text::{TrainExample, pack_in_order};
+use ragduet_torch::loss::linear_cross_entropy;
+use ragduet_torch::optim::AdamW;
+use ragduet_torch::weights::write_atomic;
+use ragduet_torch::{Device, Kind, Tensor, device, grad, rng};
+use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
+use ragduet_train::{
+    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config as settings, interrupt,
+    is_frozen, state,
+};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How a run is carried out, beside its config.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The run folder.
+    pub out: PathBuf,
+    /// Whether to go on with the run that is there.
+    pub resume: bool,
+    /// No progress on standard error.
+    pub quiet: bool,
+    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
+    pub stop_after: Option<u64>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// Whether the run came to its end (and was not interrupted).
+    pub finished: bool,
+    /// The best model's folder (the last one's, where there is no dev set).
+    pub model_dir: PathBuf,
+    /// The dev set with the best model.
+    pub best: Option<AnswerScores>,
+    /// What became of the training records in the last epoch made.
+    pub prepared: PrepareReport,
+    /// Tokens per second, evaluation left out.
+    pub tokens_per_second: f64,
+    /// Learned tokens per second.
+    pub targets_per_second: f64,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Position {
+    step: u64,
+    epoch: u64,
+    /// Windows of the epoch that are done.
+    window: usize,
+    best: EarlyStopping,
+}
+
+/// A forward pass.
+#[derive(Debug)]
+struct Batch {
+    texts: Vec<Vec<u32>>,
+    /// Rows whose next token is learned, and those tokens.
+    rows: Vec<i64>,
+    targets: Vec<i64>,
+}
+
+/// Trains as the config says, into `options.out`.
+pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
+    config.validate()?;
+    let device = device::parse(&config.device)?;
+    let resolved = settings::to_toml(config)?;
+    let dir = RunDir::open(&options.out, &resolved, options.resume, device)?;
+    interrupt::install();
+
+    // Build.
+    rng::seed(config.seed);
+    let (records, dev) = read(config, &options.out)?;
+    let generator = build(config, &records, device)?;
+    let mut optimizer = optimizer(config, &generator)?;
+    let parameters = generator.model.params.named();
+    let preparer = Preparer::new(
+        &generator.tokenizer,
+        &config.prompt,
+        config.contexts.clone(),
+        generator.max_tokens().min(config.batch.tokens),
+        config.seed,
+    )?;
+    let (mut windows, mut report) = epoch(&preparer, &records, config, 0)?;
+    let planned = windows.len() as u64 * config.train.epochs;
+    let total = config.train.max_steps.map_or(planned, |m| m.min(planned));
+    let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
+    let (all, training) = generator.model.params.count();
+    tracing::info!(
+        "{report}; {training} of {all} parameters train ({:.1} %); {total} steps, {} per epoch; {} on {device:?}, seed {}",
+        100.0 * training as f64 / all as f64,
+        windows.len(),
+        generator.compute,
+        config.seed,
+    );
+
+    // Resume.
+    let checkpoints = Checkpoints::open(&options.out, config.save.keep)?;
+    recover(&options.out.join("best"))?;
+    let found = if options.resume { checkpoints.latest()? } else { None };
+    if options.resume && found.is_none() {
+        tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
+    }
+    let mut sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
+    let mut at = Position::default();
+    if let Some((step, path)) = &found {
+        at = state::restore(path, &parameters, &mut optimizer, device)?;
+        tracing::info!("resumed at step {step}");
+        if at.epoch > 0 {
+            (windows, report) = epoch(&preparer, &records, config, at.epoch)?;
+        }
+    }
+
+    // Train.
+    let mut progress = Progress::new(total, at.step, options.quiet);
+    let mut meter = LossMeter::default();
+    let stop_at = options.stop_after.map_or(u64::MAX, |n| at.step + n);
+    let (mut tokens, mut targets, mut busy) = (0u64, 0u64, 0.0f64);
+    let mut best = None;
+    let mut give_up = false;
+    while at.step < total && !give_up {
+        if at.window >= windows.len() {
+            (at.epoch, at.window) = (at.epoch + 1, 0);
+            (windows, report) = epoch(&preparer, &records, config, at.epoch)?;
+            if windows.is_empty() {
+                continue;
+            }
+        }
+        let window = &windows[at.window];
+        let started = Instant::now();
+        let lr = config.optim.lr * schedule.factor(at.step);
+        let (value, norm) = step(config, &generator, &mut optimizer, window, lr, at.step + 1)?;
+        busy += started.elapsed().as_secs_f64();
+        let now: usize = window.iter().flat_map(|b| &b.texts).map(Vec::len).sum();
+        let learned: usize = window.iter().map(|b| b.targets.len()).sum();
+        tokens += now as u64;
+        targets += learned as u64;
+        at.step += 1;
+        at.window += 1;
+        meter.add(value, at.step, lr)?;
+        let speed = tokens as f64 / busy;
+        progress.step(at.step, || format!("loss {:.4} lr {lr:.2e} {speed:.0} tokens/s", meter.mean()));
+        if at.step.is_multiple_of(config.train.log_every.max(1)) || at.step == total {
+            let values = [
+                ("loss", meter.take()),
+                ("lr", lr),
+                ("grad_norm", norm),
+                ("epoch", at.epoch as f64 + at.window as f64 / windows.len() as f64),
+                ("tokens_per_second", speed),
+                ("tokens", now as f64),
+                ("targets", learned as f64),
+            ];
+            sink.write("train", at.step, &values)?;
+        }
+        let every = config.eval.every_steps;
+        let last = at.step == total;
+        if (last || (every > 0 && at.step.is_multiple_of(every))) && !dev.is_empty() {
+            let scores = evaluate(config, &generator, &dev)?;
+            progress.aside(|| {
+                tracing::info!(
+                    "dev at step {}: exact match {:.4}  f1 {:.4}  answer in contexts {:.4} ({} questions)",
+                    at.step, scores.exact_match, scores.f1, scores.answer_in_contexts, scores.questions
+                );
+            });
+            sink.write("dev", at.step, &scores.named())?;
+            let min_gain = config.eval.stop.map_or(0.0, |s| s.min_gain);
+            if at.best.update(scores.f1, at.step, min_gain) {
+                save_best(&generator, &options.out, at.step, Some(&scores), &report)?;
+                best = Some(scores);
+            }
+            give_up = at.best.should_stop(config.eval.stop.as_ref());
+        }
+        let asked = interrupt::asked() || at.step >= stop_at;
+        let due = config.save.every_steps > 0 && at.step.is_multiple_of(config.save.every_steps);
+        if due || asked || give_up || last {
+            checkpoints.save(at.step, |d| state::save(d, &parameters, &optimizer, device, &at))?;
+        }
+        if asked && !last {
+            progress.finish();
+            tracing::info!("stopped at step {}; go on with --resume", at.step);
+            return Ok(outcome(options, &at, false, best, report, (tokens, targets, busy)));
+        }
+    }
+    progress.finish();
+    if dev.is_empty() {
+        save_best(&generator, &options.out, at.step, None, &report)?;
+    }
+    Ok(outcome(options, &at, true, best, report, (tokens, targets, busy)))
+}
+
+fn outcome(
+    options: &RunOptions,
+    at: &Position,
+    finished: bool,
+    best: Option<AnswerScores>,
+    prepared: PrepareReport,
+    (tokens, targets, busy): (u64, u64, f64),
+) -> Outcome {
+    Outcome {
+        step: at.step,
+        finished,
+        model_dir: options.out.join("best"),
+        best,
+        prepared,
+        tokens_per_second: tokens as f64 / busy.max(1e-9),
+        targets_per_second: targets as f64 / busy.max(1e-9),
+    }
+}
+
+fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord>)> {
+    let policy = if config.data.skip_bad_rows {
+        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
+    } else {
+        BadRowPolicy::default()
+    };
+    let bad = BadRows::new(policy);
+    let all = |path: &Path, most: usize| -> Result<Vec<RagRecord>> {
+        Ok(read_rag(path, &bad)?.take(most).collect::<std::result::Result<_, _>>()?)
+    };
+    let records = all(&config.data.train, usize::MAX)?;
+    let most = if config.eval.questions == 0 { usize::MAX } else { config.eval.questions };
+    let dev = config.data.dev.as_deref().map_or(Ok(Vec::new()), |path| all(path, most))?;
+    let moved = bad.report().bad_rows();
+    if moved > 0 {
+        tracing::warn!("{moved} bad rows were moved to {}", out.join("bad_rows.jsonl").display());
+    }
+    Ok((records, dev))
+}
+
+fn build(config: &SftConfig, records: &[RagRecord], device: Device) -> Result<Generator> {
+    let compute = config.precision.resolve(device);
+    let c = &config.model;
+    let mut generator = match (&c.base, &c.scratch) {
+        (Some(base), _) => Generator::load(&hub::resolve(base)?, device, compute)?,
+        (None, Some(scratch)) => {
+            let texts = records.iter().flat_map(|r| {
+                let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
+                passages.map(|p| p.text.as_str()).chain([r.question.as_str()]).chain(r.answers.iter().map(String::as_str))
+            });
+            scratch.build(texts.collect::<Vec<_>>().into_iter(), device, compute)?
+        }
+        (None, None) => return Err(crate::error::bad("model", "give `base` or `[model.scratch]`")),
+    };
+    if let Some(lm) = generator.model.causal_mut() {
+        lm.set_dropout(c.dropout, c.attention_dropout);
+    }
+    Ok(generator)
+}
+
+fn optimizer(config: &SftConfig, generator: &Generator) -> Result<AdamW> {
+    let params = &generator.model.params;
+    check_patterns(&config.optim.freeze, params.iter().map(|(n, _)| n))?;
+    params.set_trainable(|name| !is_frozen(name, &config.optim.freeze));
+    let lm = generator.lm();
+    let layers = lm.layers();
+    Ok(AdamW::new(&params.trainable(), config.optim.adamw(), |name| {
+        // The final norm and the head learn like the top layer.
+        config.optim.rule(name, Some(lm.depth_of(name).unwrap_or(layers)), layers)
+    }))
+}
+
+/// The optimiser steps of an epoch: windows of forward passes.
+fn epoch(
+    preparer: &Preparer<'_>,
+    records: &[RagRecord],
+    config: &SftConfig,
+    epoch: u64,
+) -> Result<(Vec<Vec<Batch>>, PrepareReport)> {
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), config.seed);
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let made: Vec<(Option<TrainExample>, PrepareReport)> = order
+        .par_iter()
+        .map(|&i| {
+            let mut report = PrepareReport::default();
+            let built = preparer.example(&records[i], epoch, &mut report)?;
+            Ok((built.ok(), report))
+        })
+        .collect::<Result<_>>()?;
+    let mut report = PrepareReport::default();
+    let mut examples = Vec::with_capacity(made.len());
+    for (example, one) in made {
+        report.add(&one);
+        examples.extend(example);
+    }
+    if examples.is_empty() {
+        return Err(Error::Unusable(format!("nothing to train on: {report}")));
+    }
+    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+    let packing = pack_in_order(&lengths, config.batch.tokens);
+    let mut examples: Vec<Option<TrainExample>> = examples.into_iter().map(Some).collect();
+    let batches: Vec<Batch> = packing
+        .rows
+        .iter()
+        .map(|row| Batch::of(row.iter().filter_map(|&i| examples[i].take())))
+        .collect();
+    let mut windows: Vec<Vec<Batch>> = Vec::new();
+    for batch in batches {
+        match windows.last_mut() {
+            Some(w) if w.len() < config.batch.accumulate => w.push(batch),
+            _ => windows.push(vec![batch]),
+        }
+    }
+    Ok((windows, report))
+}
+
+impl Batch {
+    fn of(examples: impl Iterator<Item = TrainExample>) -> Self {
+        let mut out = Self { texts: Vec::new(), rows: Vec::new(), targets: Vec::new() };
+        let mut start = 0;
+        for e in examples {
+            for (i, _) in e.loss.iter().enumerate().skip(1).filter(|(_, on)| **on) {
+                out.rows.push((start + i - 1) as i64);
+                out.targets.push(i64::from(e.ids[i]));
+            }
+            start += e.ids.len();
+            out.texts.push(e.ids);
+        }
+        out
+    }
+}
+
+/// -log p of a batch's learned tokens, [targets].
+fn target_nll(generator: &Generator, batch: &Batch, mode: Mode) -> Tensor {
+    let packed = PackedTokens::from_ids(batch.texts.iter().map(Vec::as_slice), generator.device);
+    let lm = generator.lm();
+    let hidden = lm.forward(&packed, mode);
+    let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
+    let head = lm.head();
+    // Only rows before a learned token meet the vocabulary.
+    linear_cross_entropy(
+        &hidden.index_select(0, &on(&batch.rows)),
+        head.weight,
+        &on(&batch.targets),
+        head.scale,
+        generator.compute,
+    )
+    .0
+}
+
+/// One optimiser step: the loss, and the gradients' norm before clipping.
+fn step(
+    config: &SftConfig,
+    generator: &Generator,
+    optimizer: &mut AdamW,
+    window: &[Batch],
+    lr: f64,
+    number: u64,
+) -> Result<(f64, f64)> {
+    optimizer.clear_grads()?;
+    let learned: usize = window.iter().map(|b| b.targets.len()).sum();
+    let mut sum = 0.0;
+    for batch in window {
+        sum += catch("a training step", "lower batch.tokens and raise batch.accumulate", || {
+            let nll = target_nll(generator, batch, Mode::train(generator.compute));
+            let share = config.loss.share(&nll, learned as u64);
+            grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
+            Ok(f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?)
+        })?;
+    }
+    let grads = optimizer.grads();
+    let norm = if config.optim.max_grad_norm > 0.0 {
+        grad::clip_norm(&grads, config.optim.max_grad_norm)?
+    } else {
+        grad::norm(&grads)?
+    };
+    if !norm.is_finite() || !sum.is_finite() {
+        let (what, value) = if sum.is_finite() { ("the gradient norm", norm) } else { ("the loss", sum) };
+        return Err(ragduet_train::Error::NotFinite { what, value, step: number, lr }.into());
+    }
+    optimizer.step(lr)?;
+    Ok((sum, norm))
+}
+
+fn evaluate(config: &SftConfig, generator: &Generator, dev: &[RagRecord]) -> Result<AnswerScores> {
+    let options = AnswerOptions {
+        prompt: &config.prompt,
+        contexts: ContextConfig::retrieved(config.eval.contexts.unwrap_or(config.contexts.count)),
+        decode: &config.eval.decode,
+        batch: config.eval.batch,
+        seed: config.seed,
+    };
+    Ok(AnswerScores::of(&answer_all(generator, dev, &options, &mut |_| ())?.0))
+}
+
+/// Writes `best/`: the model as transformers reads it, and how it came about.
+fn save_best(
+    generator: &Generator,
+    out: &Path,
+    step: u64,
+    scores: Option<&AnswerScores>,
+    prepared: &PrepareReport,
+) -> Result<()> {
+    replace_dir(&out.join("best"), |d| generator.save(d))?;
+    let facts = serde_json::json!({"step": step, "dev": scores, "prepared": prepared});
+    let path = out.join("best.json");
+    let text = serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: path.clone(), source })?;
+    Ok(write_atomic(&path, &text)?)
+}
