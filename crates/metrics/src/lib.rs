@@ -20,12 +20,14 @@
 //! # Ok::<(), ragduet_metrics::Error>(())
 //! ```
 
+pub mod answer;
 mod error;
 mod measure;
 mod qrels;
 mod retrieval;
 mod run;
 pub mod significance;
+mod text;
 mod tsv;
 
 pub use error::{Error, Result};
@@ -33,3 +35,4 @@ pub use measure::Measure;
 pub use qrels::Qrels;
 pub use retrieval::{EvalOptions, Evaluation, MissingQueries, Scores, evaluate, evaluate_with};
 pub use run::Run;
+pub use text::Example;
