@@ -21,10 +21,14 @@
 //! ```
 
 pub mod answer;
+pub mod bleu;
+pub mod chrf;
 mod error;
 mod measure;
+pub mod porter;
 mod qrels;
 mod retrieval;
+pub mod rouge;
 mod run;
 pub mod significance;
 mod text;
