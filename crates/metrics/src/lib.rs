@@ -23,13 +23,17 @@
 pub mod answer;
 pub mod bleu;
 pub mod chrf;
+pub mod classification;
 mod error;
+pub mod faithfulness;
 mod measure;
+pub mod perplexity;
 pub mod porter;
 mod qrels;
 mod retrieval;
 pub mod rouge;
 mod run;
+pub mod sentences;
 pub mod significance;
 mod text;
 mod tsv;
