@@ -105,4 +105,23 @@ pub enum Error {
         /// What to write instead.
         remedy: &'static str,
     },
+    /// There is nothing to average.
+    #[error("no examples to score")]
+    NoExamples,
+    /// An example without a gold text.
+    #[error("example {example} (counted from 0) has no reference to be measured against")]
+    NoReference {
+        /// Its position.
+        example: usize,
+    },
+    /// Two inputs that belong together differ in length.
+    #[error("{what} do not fit together: {a} and {b}")]
+    Lengths {
+        /// What was given.
+        what: &'static str,
+        /// Length of the first.
+        a: usize,
+        /// Length of the second.
+        b: usize,
+    },
 }

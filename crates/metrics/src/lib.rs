@@ -20,12 +20,22 @@
 //! # Ok::<(), ragduet_metrics::Error>(())
 //! ```
 
+pub mod answer;
+pub mod bleu;
+pub mod chrf;
+pub mod classification;
 mod error;
+pub mod faithfulness;
 mod measure;
+pub mod perplexity;
+pub mod porter;
 mod qrels;
 mod retrieval;
+pub mod rouge;
 mod run;
+pub mod sentences;
 pub mod significance;
+mod text;
 mod tsv;
 
 pub use error::{Error, Result};
@@ -33,3 +43,4 @@ pub use measure::Measure;
 pub use qrels::Qrels;
 pub use retrieval::{EvalOptions, Evaluation, MissingQueries, Scores, evaluate, evaluate_with};
 pub use run::Run;
+pub use text::Example;
