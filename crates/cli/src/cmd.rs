@@ -1,12 +1,15 @@
 //! One file per command.
 
+pub mod ask;
 pub mod data;
 pub mod doctor;
 pub mod encode;
 pub mod eval;
+pub mod generate;
 pub mod index;
 pub mod info;
 pub mod mine;
 pub mod quickstart;
+pub mod retrieve;
 pub mod search;
 pub mod train;

@@ -29,8 +29,8 @@ impl std::error::Error for Usage {}
 pub fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn,ragduet_retriever=info,ragduet_train=info,ragduet=info",
-        (_, 1) => "info,ragduet_retriever=debug,ragduet_train=debug,ragduet=debug",
+        (_, 0) => "warn,ragduet_retriever=info,ragduet_generator=info,ragduet_train=info,ragduet=info",
+        (_, 1) => "info,ragduet_retriever=debug,ragduet_generator=debug,ragduet_train=debug,ragduet=debug",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("RAGDUET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
@@ -75,6 +75,10 @@ pub fn finish(result: Result<()>) -> ExitCode {
             || matches!(
                 e.downcast_ref::<ragduet_retriever::Error>(),
                 Some(ragduet_retriever::Error::Config { .. })
+            )
+            || matches!(
+                e.downcast_ref::<ragduet_generator::Error>(),
+                Some(ragduet_generator::Error::Config { .. })
             )
     });
     ExitCode::from(if usage { 2 } else { 1 })

@@ -34,6 +34,12 @@ enum Command {
     Index(cmd::index::Args),
     /// Find passages for questions.
     Search(cmd::search::Args),
+    /// Find passages for the questions of a dataset, as records for a generator.
+    Retrieve(cmd::retrieve::Args),
+    /// Answer a file of records with a generator.
+    Generate(Box<cmd::generate::Args>),
+    /// Answer questions from an index, with sources.
+    Ask(Box<cmd::ask::Args>),
     /// Measure a model.
     Eval(cmd::eval::Args),
     /// Convert and describe data.
@@ -55,6 +61,9 @@ fn main() -> ExitCode {
         Command::Encode(a) => a.run(cli.quiet),
         Command::Index(a) => a.run(cli.quiet),
         Command::Search(a) => a.run(cli.quiet),
+        Command::Retrieve(a) => a.run(cli.quiet),
+        Command::Generate(a) => a.run(cli.quiet),
+        Command::Ask(a) => a.run(cli.quiet),
         Command::Eval(a) => a.run(cli.quiet),
         Command::Data(a) => a.run(),
         Command::Info(a) => a.run(),

@@ -4,7 +4,7 @@ use crate::contexts::ContextConfig;
 use crate::decode::{DecodeConfig, Request};
 use crate::error::Result;
 use crate::model::Generator;
-use crate::prepare::{Preparer, PrepareReport, PromptConfig};
+use crate::prepare::{PrepareReport, Preparer, PromptConfig};
 use ragduet_data::RagRecord;
 use ragduet_metrics::answer::{exact_match, token_f1};
 use ragduet_text::Context;
@@ -97,15 +97,11 @@ pub fn answer_all(
         generator.max_tokens(),
         options.seed,
     )?;
-    let reserve = options
-        .decode
-        .resolve(generator.model.generation.file.as_ref(), &generator.eos())?
-        .max_new_tokens;
+    let reserve =
+        options.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?.max_new_tokens;
     let mut report = PrepareReport::default();
-    let prompts = records
-        .iter()
-        .map(|r| preparer.prompt(r, reserve, &mut report))
-        .collect::<Result<Vec<_>>>()?;
+    let prompts =
+        records.iter().map(|r| preparer.prompt(r, reserve, &mut report)).collect::<Result<Vec<_>>>()?;
     let requests: Vec<Request> = prompts
         .iter()
         .zip(records)
@@ -132,7 +128,9 @@ pub fn measured(record: &RagRecord, shown: &[Context], answer: String) -> Answer
     let holds = |gold: &String| {
         let gold = ragduet_metrics::answer::normalise(gold);
         !gold.is_empty()
-            && shown.iter().any(|c| format!(" {} ", ragduet_metrics::answer::normalise(&c.text)).contains(&format!(" {gold} ")))
+            && shown.iter().any(|c| {
+                format!(" {} ", ragduet_metrics::answer::normalise(&c.text)).contains(&format!(" {gold} "))
+            })
     };
     Answered {
         id: record.id.clone(),

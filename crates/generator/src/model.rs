@@ -1,10 +1,13 @@
 //! A generator: a decoder-only language model with its tokenizer, as one folder that transformers loads.
 
-use crate::decode::{Generated, Hooks, Request, Stepper};
 use crate::decode::{DecodeConfig, generate};
+use crate::decode::{Generated, Hooks, Request, Stepper};
 use crate::error::{Error, Result, catch};
 use fs_err as fs;
-use ragduet_nn::{CausalLm, KvCache, LanguageModel, PackedTokens, fresh_language_model, load_language_model, save_language_model};
+use ragduet_nn::{
+    CausalLm, KvCache, LanguageModel, PackedTokens, fresh_language_model, load_language_model,
+    save_language_model,
+};
 use ragduet_text::{ByteBpeOptions, Tokenizer, train_byte_bpe};
 use ragduet_torch::{Compute, Device, Tensor};
 use schemars::JsonSchema;
@@ -74,7 +77,10 @@ impl Generator {
 
     /// A fresh cache over the model, for [`crate::decode::generate`].
     pub fn stepper(&self, sequences: usize, capacity: usize) -> CausalStepper<'_> {
-        CausalStepper { generator: self, cache: self.lm().new_cache(sequences, capacity, self.compute, self.device) }
+        CausalStepper {
+            generator: self,
+            cache: self.lm().new_cache(sequences, capacity, self.compute, self.device),
+        }
     }
 
     /// Continues prompts, at most `batch` at a time, shortest first so that little waits for the longest; results are

@@ -4,7 +4,8 @@ use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Result, bad};
 use ragduet_data::{Passage, RagRecord};
 use ragduet_text::{
-    Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable, fit_contexts,
+    Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable,
+    fit_contexts,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -187,9 +188,8 @@ impl<'a> Preparer<'a> {
                 }
             }
         };
-        let contexts = self.fit(record, &chosen, report, |c| {
-            Ok(build(c)?.map_or(0, |example| example.ids.len()))
-        })?;
+        let contexts =
+            self.fit(record, &chosen, report, |c| Ok(build(c)?.map_or(0, |example| example.ids.len())))?;
         let built = match build(&contexts)? {
             Ok(e) if e.ids.len() > self.max_tokens => {
                 Err(Untrainable::TooLong { tokens: e.ids.len(), max_len: self.max_tokens })

@@ -48,7 +48,7 @@ impl ParamStore {
     }
 
     /// Names and parameters, in building order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> + Clone {
         self.params.iter().map(|(n, p)| (n.as_str(), p))
     }
 

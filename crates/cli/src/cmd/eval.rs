@@ -20,6 +20,10 @@ enum What {
     ///
     /// Example: ragduet eval retriever -m sentence-transformers/all-MiniLM-L6-v2 --data scifact --split test
     Retriever(Box<Retriever>),
+    /// Answer a file of records and score the answers: exact match, token F1, what the passages are worth.
+    ///
+    /// Example: ragduet eval generator -g runs/reader/best --data test.rag.jsonl --compare
+    Generator(Box<super::generate::EvalArgs>),
     /// Score a TREC run file.
     ///
     /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
@@ -78,6 +82,7 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         match self.what {
             What::Retriever(a) => retriever(&a, quiet),
+            What::Generator(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
                 let run = Run::read_trec(&a.run)?;

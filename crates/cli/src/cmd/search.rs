@@ -10,58 +10,35 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-/// Arguments of `search`.
-///
-/// Example: ragduet search --index corpus.idx "what causes it?" -k 5
-#[derive(Debug, clap::Args)]
-pub struct Args {
+/// Which index is searched, and with what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct IndexArgs {
     /// Index folder.
     #[arg(long)]
     index: PathBuf,
-    /// The questions; without any, one is read from each line of standard input.
-    questions: Vec<String>,
-    /// Passages per question.
-    #[arg(short, default_value_t = 10)]
-    k: usize,
-    /// HNSW: how widely to look, instead of the index's own setting.
-    #[arg(long)]
-    ef: Option<usize>,
     /// Model, where it is not the one that the index was built with.
     #[arg(short, long)]
     model: Option<String>,
     /// Corpus for showing texts, where it has moved.
     #[arg(long)]
     corpus: Option<PathBuf>,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Where the retriever runs: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
-    device: String,
-    /// Compute precision: auto, fp32 or bf16.
+    search_device: String,
+    /// The retriever's compute precision: auto, fp32 or bf16.
     #[arg(long, default_value = "auto")]
-    precision: ragduet_torch::Precision,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    search_precision: ragduet_torch::Precision,
 }
 
-#[derive(Debug, Serialize)]
-struct Found {
-    question: String,
-    hits: Vec<Line>,
-}
-
-#[derive(Debug, Serialize)]
-struct Line {
-    id: String,
-    score: f32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-}
-
-impl Args {
-    /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
+impl IndexArgs {
+    /// The `k` best passages of each question, with their texts where the corpus is there.
+    pub fn find(
+        &self,
+        questions: Vec<String>,
+        k: usize,
+        ef: Option<usize>,
+        quiet: bool,
+    ) -> Result<Vec<Found>> {
         let index = open(&self.index)?;
         let ids = IdMap::open(&self.index)?;
         let path = self.index.join(SOURCE_FILE);
@@ -74,12 +51,8 @@ impl Args {
         let Some(model) = self.model.clone().or_else(|| source.as_ref().map(|s| s.model.clone())) else {
             return Err(Usage("this index does not say which model made it; give --model".into()).into());
         };
-        let args = ModelArgs::new(model, &self.device, self.precision);
+        let args = ModelArgs::new(model, &self.search_device, self.search_precision);
         let model = args.load()?;
-        let questions = match self.questions.is_empty() {
-            true => std::io::stdin().lines().collect::<Result<Vec<_>, _>>()?,
-            false => self.questions.clone(),
-        };
         if model.dim() as usize != index.dim() {
             anyhow::bail!(
                 "the model gives {} numbers per text but the index holds {}: it was built with another model",
@@ -88,7 +61,7 @@ impl Args {
             );
         }
         let queries = encode_texts(&model, Side::Query, &questions, &args.encode_settings(), &mut |_, _| ())?;
-        let params = SearchParams { ef: self.ef, ..SearchParams::top(self.k) };
+        let params = SearchParams { ef, ..SearchParams::top(k) };
         let hits = index.search(Vectors::new(&queries, index.dim())?, &params)?;
         let name =
             |row: u32| ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string);
@@ -110,6 +83,62 @@ impl Args {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
         }
+        Ok(found)
+    }
+}
+
+/// Arguments of `search`.
+///
+/// Example: ragduet search --index corpus.idx "what causes it?" -k 5
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    from: IndexArgs,
+    /// The questions; without any, one is read from each line of standard input.
+    questions: Vec<String>,
+    /// Passages per question.
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// HNSW: how widely to look, instead of the index's own setting.
+    #[arg(long)]
+    ef: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a question found.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// The question.
+    pub question: String,
+    /// Best first.
+    pub hits: Vec<Line>,
+}
+
+/// A passage that was found.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Its name.
+    pub id: String,
+    /// How well it matches.
+    pub score: f32,
+    /// Its title, where the corpus is at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Its text, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let questions = match self.questions.is_empty() {
+            true => std::io::stdin().lines().collect::<Result<Vec<_>, _>>()?,
+            false => self.questions.clone(),
+        };
+        let found = self.from.find(questions, self.k, self.ef, quiet)?;
         if self.json {
             return common::print_json(&found);
         }

@@ -1,6 +1,8 @@
 //! `ragduet train`.
 
 use anyhow::Result;
+use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::sft;
 use ragduet_metrics::Evaluation;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
@@ -20,8 +22,16 @@ enum What {
     ///
     /// Example: ragduet train retriever -c configs/retriever/covid-qa.toml --set optim.lr=3e-5 --out runs/covid
     Retriever(Common),
+    /// Fine-tune a generator on questions, retrieved passages and answers.
+    ///
+    /// Example: ragduet train generator -c configs/generator/quickstart.toml --out runs/reader
+    Generator(Common),
     /// Print the JSON schema of a config, for editors.
-    Schema,
+    Schema {
+        /// Of which.
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator"])]
+        of: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,15 +58,21 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         match self.what {
             What::Retriever(c) => retriever(&c, quiet),
-            What::Schema => {
-                print!("{}", config::schema::<RetrieverConfig>());
+            What::Generator(c) => generator(&c, quiet),
+            What::Schema { of } => {
+                let schema = match of.as_str() {
+                    "generator" => config::schema::<SftConfig>(),
+                    _ => config::schema::<RetrieverConfig>(),
+                };
+                print!("{schema}");
                 Ok(())
             }
         }
     }
 }
 
-fn retriever(c: &Common, quiet: bool) -> Result<()> {
+/// The run folder, and the config file: the run's own where none is given.
+fn places(c: &Common) -> Result<(PathBuf, PathBuf)> {
     let out = match (&c.out, &c.config) {
         (Some(out), _) => out.clone(),
         (None, Some(config)) => PathBuf::from("runs").join(config.file_stem().unwrap_or_default()),
@@ -69,6 +85,40 @@ fn retriever(c: &Common, quiet: bool) -> Result<()> {
             out.join("config.toml")
         }
     };
+    Ok((out, file))
+}
+
+fn generator(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: SftConfig = config::load(&file, &c.set)?;
+    let options = sft::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = sft::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir, "best": o.best, "prepared": o.prepared,
+            "tokens_per_second": o.tokens_per_second, "targets_per_second": o.targets_per_second,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    println!("{}", o.prepared);
+    if let Some(s) = o.best {
+        println!("dev: exact match {:.4}, f1 {:.4} ({} questions)", s.exact_match, s.f1, s.questions);
+    }
+    println!(
+        "{} steps, {:.0} tokens/s ({:.0} learned); model: {}",
+        o.step,
+        o.tokens_per_second,
+        o.targets_per_second,
+        o.model_dir.display()
+    );
+    Ok(())
+}
+
+fn retriever(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
     let config: RetrieverConfig = config::load(&file, &c.set)?;
     let options = RunOptions { out: out.clone(), resume: c.resume, quiet, stop_after: None };
     let outcome = train(&config, &options)?;

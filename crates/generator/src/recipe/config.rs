@@ -142,7 +142,8 @@ pub struct EvalConfig {
 impl Default for EvalConfig {
     fn default() -> Self {
         // Greedy, so that the figure of one model is one figure.
-        let decode = DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
+        let decode =
+            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
         Self { every_steps: 0, questions: 200, contexts: None, batch: 16, decode, stop: None }
     }
 }
@@ -154,7 +155,8 @@ impl SftConfig {
         if self.model.base.is_some() == self.model.scratch.is_some() {
             return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
         }
-        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)] {
+        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)]
+        {
             if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
                 return bad(&format!("model.{key}"), "must be at least 0 and below 1");
             }

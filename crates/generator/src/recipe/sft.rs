@@ -20,8 +20,8 @@ use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Device, Kind, Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
 use ragduet_train::{
-    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config as settings, interrupt,
-    is_frozen, state,
+    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config as settings,
+    interrupt, is_frozen, state,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -181,7 +181,11 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
             progress.aside(|| {
                 tracing::info!(
                     "dev at step {}: exact match {:.4}  f1 {:.4}  answer in contexts {:.4} ({} questions)",
-                    at.step, scores.exact_match, scores.f1, scores.answer_in_contexts, scores.questions
+                    at.step,
+                    scores.exact_match,
+                    scores.f1,
+                    scores.answer_in_contexts,
+                    scores.questions
                 );
             });
             sink.write("dev", at.step, &scores.named())?;
@@ -257,7 +261,10 @@ fn build(config: &SftConfig, records: &[RagRecord], device: Device) -> Result<Ge
         (None, Some(scratch)) => {
             let texts = records.iter().flat_map(|r| {
                 let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
-                passages.map(|p| p.text.as_str()).chain([r.question.as_str()]).chain(r.answers.iter().map(String::as_str))
+                passages
+                    .map(|p| p.text.as_str())
+                    .chain([r.question.as_str()])
+                    .chain(r.answers.iter().map(String::as_str))
             });
             scratch.build(texts.collect::<Vec<_>>().into_iter(), device, compute)?
         }
@@ -311,11 +318,8 @@ fn epoch(
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
     let packing = pack_in_order(&lengths, config.batch.tokens);
     let mut examples: Vec<Option<TrainExample>> = examples.into_iter().map(Some).collect();
-    let batches: Vec<Batch> = packing
-        .rows
-        .iter()
-        .map(|row| Batch::of(row.iter().filter_map(|&i| examples[i].take())))
-        .collect();
+    let batches: Vec<Batch> =
+        packing.rows.iter().map(|row| Batch::of(row.iter().filter_map(|&i| examples[i].take()))).collect();
     let mut windows: Vec<Vec<Batch>> = Vec::new();
     for batch in batches {
         match windows.last_mut() {
@@ -416,6 +420,7 @@ fn save_best(
     replace_dir(&out.join("best"), |d| generator.save(d))?;
     let facts = serde_json::json!({"step": step, "dev": scores, "prepared": prepared});
     let path = out.join("best.json");
-    let text = serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: path.clone(), source })?;
+    let text =
+        serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: path.clone(), source })?;
     Ok(write_atomic(&path, &text)?)
 }

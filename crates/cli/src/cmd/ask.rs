@@ -1,0 +1,121 @@
+//! `ragduet ask`: question, retrieval, answer, sources.
+
+use crate::cmd::generate::GeneratorArgs;
+use crate::cmd::search::IndexArgs;
+use crate::common;
+use anyhow::{Result, anyhow};
+use ragduet_data::{Found, Passage, RagRecord};
+use ragduet_generator::decode::{Hooks, Request, generate};
+use ragduet_generator::prepare::{PrepareReport, Preparer};
+use ragduet_text::DecodeStream;
+use serde_json::json;
+use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
+
+/// Arguments of `ask`.
+///
+/// Example: ragduet ask --index corpus.idx -g runs/reader/best "what causes it?"
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    index: IndexArgs,
+    #[command(flatten)]
+    generator: GeneratorArgs,
+    /// The questions; without any, one is read from each line of standard input.
+    questions: Vec<String>,
+    /// Print JSON, all at once.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let questions = match self.questions.is_empty() {
+            true => std::io::stdin().lock().lines().collect::<Result<Vec<_>, _>>()?,
+            false => self.questions.clone(),
+        };
+        let generator = self.generator.load()?;
+        let (prompt, contexts) = self.generator.prompt()?;
+        let decoding =
+            self.generator.decode().resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
+        let found = self.index.find(questions, contexts.count.max(1), None, quiet)?;
+        let preparer = Preparer::new(
+            &generator.tokenizer,
+            &prompt,
+            contexts,
+            generator.max_tokens(),
+            self.generator.seed,
+        )?;
+        let mut all = Vec::new();
+        for (i, f) in found.into_iter().enumerate() {
+            let contexts = f
+                .hits
+                .iter()
+                .map(|h| {
+                    let text = h.text.clone().ok_or_else(|| {
+                        anyhow!("the text of passage {} is not at hand; give the corpus with --corpus", h.id)
+                    })?;
+                    let passage = Passage { id: h.id.clone(), title: h.title.clone(), text };
+                    Ok(Found { passage, score: Some(h.score) })
+                })
+                .collect::<Result<_>>()?;
+            let record = RagRecord {
+                id: i.to_string(),
+                question: f.question.clone(),
+                contexts,
+                ..RagRecord::default()
+            };
+            let ready = preparer.prompt(&record, decoding.max_new_tokens, &mut PrepareReport::default())?;
+            if !self.json {
+                println!("{}", f.question);
+            }
+            let mut stream = DecodeStream::new(&generator.tokenizer, &ready.ids, true);
+            let mut text = String::new();
+            let mut failed = None;
+            let json = self.json;
+            let mut on_token = |event: &ragduet_generator::decode::TokenEvent| match stream.push(event.token)
+            {
+                Ok(piece) => {
+                    if !json {
+                        print!("{piece}");
+                        let _ = std::io::stdout().flush();
+                    }
+                    text.push_str(&piece);
+                    ControlFlow::Continue(())
+                }
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                }
+            };
+            let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
+            let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
+            let mut stepper = generator.stepper(1, ready.ids.len() + decoding.max_new_tokens);
+            let request = Request { prompt: ready.ids.clone(), seed: self.generator.seed };
+            let out = generate(&mut stepper, &[request], &decoding, hooks)?;
+            if let Some(e) = failed {
+                return Err(e.into());
+            }
+            let answer = match out.first().and_then(|s| s.first()) {
+                Some(g) => generator.text(g)?,
+                None => String::new(),
+            };
+            if self.json {
+                let sources: Vec<_> = ready
+                    .contexts
+                    .iter()
+                    .map(|c| json!({"id": c.id, "title": c.title, "text": c.text}))
+                    .collect();
+                all.push(json!({"question": f.question, "answer": answer, "sources": sources}));
+                continue;
+            }
+            println!("\n  from:");
+            for (n, c) in ready.contexts.iter().enumerate() {
+                println!("  [{}] {} {}", n + 1, c.id, c.title.as_deref().unwrap_or(""));
+            }
+            println!();
+        }
+        if self.json { common::print_json(&all) } else { Ok(()) }
+    }
+}

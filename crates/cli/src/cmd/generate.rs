@@ -1,0 +1,285 @@
+//! `ragduet generate` and `ragduet eval generator`: answers to a file of records.
+
+use crate::common::{self, Usage, counter};
+use anyhow::{Context, Result};
+use ragduet_data::{RagRecord, read_rag};
+use ragduet_generator::Generator;
+use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_all};
+use ragduet_generator::contexts::ContextConfig;
+use ragduet_generator::decode::DecodeConfig;
+use ragduet_generator::prepare::PromptConfig;
+use ragduet_generator::recipe::config::SftConfig;
+use ragduet_torch::{Precision, device};
+use std::collections::HashSet;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+/// The generator and how it answers; shared by the commands that answer.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GeneratorArgs {
+    /// Generator folder (a Hugging Face causal language model, or `best` of a run), or hub id.
+    #[arg(short, long)]
+    pub generator: String,
+    /// Where to run: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Compute precision: auto, fp32 or bf16.
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
+    /// Prompt settings (TOML, the keys of `[prompt]`); those of the run that trained the generator if not given.
+    #[arg(long, value_name = "FILE")]
+    pub prompt: Option<PathBuf>,
+    /// Passages shown; as many as in training if not given, 0 for none (closed-book).
+    #[arg(long)]
+    pub contexts: Option<usize>,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// Draw from the distribution instead of taking the likeliest token.
+    #[arg(long)]
+    pub sample: bool,
+    /// Divides the logits when sampling.
+    #[arg(long)]
+    pub temperature: Option<f64>,
+    /// Sample among the k likeliest tokens.
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Sample among the likeliest tokens that together reach this probability.
+    #[arg(long)]
+    pub top_p: Option<f64>,
+    /// Sample among tokens at least this times as likely as the likeliest.
+    #[arg(long)]
+    pub min_p: Option<f64>,
+    /// Above 1: tokens that occurred are less likely.
+    #[arg(long)]
+    pub repetition_penalty: Option<f64>,
+    /// Beams.
+    #[arg(long)]
+    pub beams: Option<usize>,
+    /// Ends an answer where its text contains this; may be given several times.
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Seed of samples.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Answers generated at a time.
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+}
+
+impl GeneratorArgs {
+    /// Loads the model.
+    pub fn load(&self) -> Result<Generator> {
+        let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
+        let dir = ragduet_nn::hub::resolve(&self.generator)?;
+        Generator::load(&dir, device, self.precision.resolve(device))
+            .with_context(|| format!("cannot load the generator `{}`", self.generator))
+    }
+
+    /// How answers are generated.
+    pub fn decode(&self) -> DecodeConfig {
+        DecodeConfig {
+            max_new_tokens: Some(self.max_new_tokens),
+            do_sample: Some(self.sample),
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            num_beams: self.beams,
+            stop_strings: self.stop.clone(),
+            seed: self.seed,
+            ..DecodeConfig::default()
+        }
+    }
+
+    /// How prompts are made: as given, or as the run did that trained the model.
+    pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
+        let run = Path::new(&self.generator).parent().map(|p| p.join("config.toml")).filter(|p| p.is_file());
+        let trained: Option<SftConfig> = run.and_then(|path| ragduet_train::config::load(&path, &[]).ok());
+        let prompt = match &self.prompt {
+            Some(path) => ragduet_train::config::load(path, &[])?,
+            None => trained.as_ref().map(|c| c.prompt.clone()).unwrap_or_default(),
+        };
+        let usual = trained.map_or(5, |c| c.eval.contexts.unwrap_or(c.contexts.count));
+        Ok((prompt, ContextConfig::retrieved(self.contexts.unwrap_or(usual))))
+    }
+}
+
+/// Arguments of `generate`.
+///
+/// Example: ragduet generate -g runs/reader/best -i test.rag.jsonl -o answers.jsonl
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    generator: GeneratorArgs,
+    /// Records with questions and passages (`ragduet retrieve` writes them).
+    #[arg(short, long)]
+    input: PathBuf,
+    /// Answers, one JSON object a line. A file that is there is gone on with: its questions are not asked again.
+    #[arg(short, long)]
+    out: PathBuf,
+}
+
+/// Questions answered between two writes.
+const WRITE_EVERY: usize = 256;
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let done = answered_ids(&self.out)?;
+        let records: Vec<RagRecord> = read_rag(&self.input, &common::bad_rows(None))?
+            .filter(|r| r.as_ref().map_or(true, |r| !done.contains(&r.id)))
+            .collect::<Result<_, _>>()?;
+        if !done.is_empty() {
+            tracing::info!("{} questions are answered already; {} to go", done.len(), records.len());
+        }
+        let generator = self.generator.load()?;
+        let (prompt, contexts) = self.generator.prompt()?;
+        let decode = self.generator.decode();
+        let options = AnswerOptions {
+            prompt: &prompt,
+            contexts,
+            decode: &decode,
+            batch: self.generator.batch,
+            seed: self.generator.seed,
+        };
+        let mut out = fs_err::OpenOptions::new().create(true).append(true).open(&self.out)?;
+        let bar = counter("answering", Some(records.len() as u64), quiet);
+        let started = std::time::Instant::now();
+        let mut before = 0;
+        for chunk in records.chunks(WRITE_EVERY) {
+            let (answers, _) =
+                answer_all(&generator, chunk, &options, &mut |n| bar.set_position((before + n) as u64))?;
+            let mut text = Vec::new();
+            for a in &answers {
+                serde_json::to_writer(&mut text, a)?;
+                text.push(b'\n');
+            }
+            out.write_all(&text)?;
+            before += chunk.len();
+        }
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{}: {} answers in {seconds:.1} s", self.out.display(), records.len());
+        Ok(())
+    }
+}
+
+/// Ids that an earlier, perhaps killed, call has answered; a torn last line is cut off.
+fn answered_ids(path: &Path) -> Result<HashSet<String>> {
+    let mut ids = HashSet::new();
+    if !path.exists() {
+        return Ok(ids);
+    }
+    let mut good = 0u64;
+    let mut input = std::io::BufReader::new(fs_err::File::open(path)?);
+    let mut line = Vec::new();
+    let mut number = 0;
+    while input.read_until(b'\n', &mut line)? > 0 {
+        number += 1;
+        let whole = line.ends_with(b"\n");
+        match serde_json::from_slice::<serde_json::Value>(&line) {
+            Ok(row) if whole => {
+                if let Some(id) = row.get("id").and_then(serde_json::Value::as_str) {
+                    ids.insert(id.to_string());
+                }
+                good += line.len() as u64;
+            }
+            _ if whole => {
+                return Err(
+                    Usage(format!("{}:{number} is no answer; choose another --out", path.display())).into()
+                );
+            }
+            _ => break,
+        }
+        line.clear();
+    }
+    fs_err::OpenOptions::new().write(true).open(path)?.set_len(good)?;
+    Ok(ids)
+}
+
+/// Arguments of `eval generator`.
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    generator: GeneratorArgs,
+    /// Records with questions, passages and answers.
+    #[arg(long)]
+    data: PathBuf,
+    /// Only the first questions of the file.
+    #[arg(long)]
+    questions: Option<usize>,
+    /// Answer without passages, too, and with those of another question: what the passages are worth.
+    #[arg(long)]
+    compare: bool,
+    /// Write every answer with its measures (JSON Lines).
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl EvalArgs {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let records: Vec<RagRecord> = read_rag(&self.data, &common::bad_rows(None))?
+            .take(self.questions.unwrap_or(usize::MAX))
+            .collect::<Result<_, _>>()?;
+        let generator = self.generator.load()?;
+        let (prompt, contexts) = self.generator.prompt()?;
+        let decode = self.generator.decode();
+        let ask = |records: &[RagRecord], contexts: ContextConfig| -> Result<Vec<Answered>> {
+            let options = AnswerOptions {
+                prompt: &prompt,
+                contexts,
+                decode: &decode,
+                batch: self.generator.batch,
+                seed: self.generator.seed,
+            };
+            let bar = counter("answering", Some(records.len() as u64), quiet);
+            let (answers, report) =
+                answer_all(&generator, records, &options, &mut |n| bar.set_position(n as u64))?;
+            bar.finish_and_clear();
+            tracing::info!("{report}");
+            Ok(answers)
+        };
+        let answers = ask(&records, contexts.clone())?;
+        if let Some(path) = &self.save {
+            let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+            for a in &answers {
+                serde_json::to_writer(&mut out, a)?;
+                out.write_all(b"\n")?;
+            }
+            out.flush()?;
+        }
+        let mut table = vec![("with passages", AnswerScores::of(&answers))];
+        if self.compare {
+            table.push(("without", AnswerScores::of(&ask(&records, ContextConfig::retrieved(0))?)));
+            table.push(("another's", AnswerScores::of(&ask(&mismatched(&records), contexts)?)));
+        }
+        if self.json {
+            return common::print_json(
+                &table.iter().map(|(n, s)| (*n, s)).collect::<std::collections::BTreeMap<_, _>>(),
+            );
+        }
+        let head: String = table.iter().map(|(n, _)| format!("{n:>15}")).collect();
+        println!("{:<20}{head}", format!("{} questions", records.len()));
+        for (i, (name, _)) in table[0].1.named().iter().enumerate() {
+            let row: String = table.iter().map(|(_, s)| format!("{:>15.4}", s.named()[i].1)).collect();
+            println!("{name:<20}{row}");
+        }
+        Ok(())
+    }
+}
+
+/// Each question with the passages of the next one.
+fn mismatched(records: &[RagRecord]) -> Vec<RagRecord> {
+    (0..records.len())
+        .map(|i| RagRecord {
+            contexts: records[(i + 1) % records.len()].contexts.clone(),
+            ..records[i].clone()
+        })
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! `ragduet retrieve`.
+
+use crate::common::{self, ModelArgs, counter};
+use anyhow::{Context, Result};
+use ragduet_data::{Found, Passage, RagRecord, ReadOptions, rag_line, read_corpus};
+use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `retrieve`.
+///
+/// Example: ragduet retrieve -m runs/quickstart/best --data datasets/maravel --split train -k 10 -o train.rag.jsonl
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A BEIR folder: corpus, questions, judgements.
+    #[arg(long)]
+    data: PathBuf,
+    /// Its split.
+    #[arg(long, default_value = "train")]
+    split: String,
+    /// Answers by question (JSON Lines with `_id` and `answers`); answers.jsonl of the folder if not given.
+    #[arg(long)]
+    answers: Option<PathBuf>,
+    /// Passages per question.
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// The file to write, records for `train generator` and `generate` (JSON Lines).
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Move rows that cannot be used to this file instead of stopping.
+    #[arg(long, value_name = "FILE")]
+    skip_bad_rows: Option<PathBuf>,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let model = self.model.load()?;
+        let bad = common::bad_rows(self.skip_bad_rows.as_ref());
+        let path = self.answers.clone().unwrap_or_else(|| self.data.join("answers.jsonl"));
+        let answers = read_answers(&path)?;
+        let options = ReadOptions { split: Some(self.split.clone()), ..ReadOptions::default() };
+        let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
+        let corpus: HashMap<String, Passage> = read_corpus(&self.data, &options, &bad)?
+            .map(|p| p.map(|p| (p.id.clone(), p)))
+            .collect::<Result<_, _>>()?;
+        common::report_bad_rows(&bad);
+        let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
+        let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
+        let settings = self.model.encode_settings();
+        let (scores, run) =
+            evaluate_model(&model, &set, &measures, self.k, &settings, &mut |n, _| bar.set_position(n))?;
+        bar.finish_and_clear();
+        let mut out = std::io::BufWriter::new(fs_err::File::create(&self.out)?);
+        let (mut written, mut unanswered) = (0, 0);
+        for (id, question) in &set.queries {
+            let Some(answers) = answers.get(id) else {
+                unanswered += 1;
+                continue;
+            };
+            let contexts = run.get(id).unwrap_or_default().iter().filter_map(|(p, score)| {
+                Some(Found { passage: corpus.get(p)?.clone(), score: Some(*score) })
+            });
+            let mut relevant: Vec<&String> =
+                set.qrels.get(id).into_iter().flatten().filter(|(_, g)| **g > 0).map(|(p, _)| p).collect();
+            relevant.sort();
+            let gold = relevant.into_iter().filter_map(|p| corpus.get(p).cloned());
+            let record = RagRecord {
+                id: id.clone(),
+                question: question.clone(),
+                answers: answers.clone(),
+                contexts: contexts.collect(),
+                gold: gold.collect(),
+            };
+            writeln!(out, "{}", rag_line(&record))?;
+            written += 1;
+        }
+        out.flush()?;
+        if unanswered > 0 {
+            tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
+        }
+        let shown: Vec<String> = scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
+        println!(
+            "{}: {written} questions with {} passages each; {}",
+            self.out.display(),
+            self.k,
+            shown.join(", ")
+        );
+        Ok(())
+    }
+}
+
+fn read_answers(path: &Path) -> Result<HashMap<String, Vec<String>>> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        #[serde(alias = "id", alias = "qid")]
+        _id: String,
+        #[serde(alias = "answer")]
+        answers: OneOrMany,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    let file = fs_err::File::open(path)?;
+    let mut out = HashMap::new();
+    for (i, line) in std::io::BufReader::new(file).lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row: Row =
+            serde_json::from_str(&line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
+        let answers = match row.answers {
+            OneOrMany::One(a) => vec![a],
+            OneOrMany::Many(list) => list,
+        };
+        out.insert(row._id, answers);
+    }
+    Ok(out)
+}
