@@ -27,6 +27,7 @@ pub mod classification;
 mod error;
 pub mod faithfulness;
 mod measure;
+pub mod meteor;
 pub mod perplexity;
 pub mod porter;
 mod qrels;
@@ -37,6 +38,7 @@ pub mod sentences;
 pub mod significance;
 mod text;
 mod tsv;
+pub mod wordnet;
 
 pub use error::{Error, Result};
 pub use measure::Measure;
