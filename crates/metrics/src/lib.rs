@@ -21,6 +21,7 @@
 //! ```
 
 pub mod answer;
+pub mod bertscore;
 pub mod bleu;
 pub mod chrf;
 pub mod classification;
