@@ -65,7 +65,8 @@ pub fn score(prediction: Tokens<'_>, references: &[Tokens<'_>], dim: usize) -> R
     let prediction_units = units(prediction, dim)?;
     let mut best: Option<Prf> = None;
     for reference in references {
-        let new = pair(&prediction_units, prediction.weights, &units(*reference, dim)?, reference.weights, dim);
+        let new =
+            pair(&prediction_units, prediction.weights, &units(*reference, dim)?, reference.weights, dim);
         best = Some(best.map_or(new, |old| Prf {
             precision: old.precision.max(new.precision),
             recall: old.recall.max(new.recall),

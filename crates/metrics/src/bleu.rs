@@ -48,7 +48,8 @@ pub fn score(prediction: &str, references: &[impl AsRef<str>]) -> Bleu {
 /// [`Error::NoExamples`](crate::Error::NoExamples), [`Error::NoReference`](crate::Error::NoReference).
 pub fn corpus(examples: &[Example]) -> Result<Bleu> {
     check(examples)?;
-    let sum = examples.par_iter().map(|e| stats(&e.prediction, &e.references)).reduce(Stats::default, Stats::add);
+    let sum =
+        examples.par_iter().map(|e| stats(&e.prediction, &e.references)).reduce(Stats::default, Stats::add);
     Ok(sum.bleu(false))
 }
 
@@ -59,11 +60,8 @@ fn stats(prediction: &str, references: &[impl AsRef<str>]) -> Stats {
         references.iter().map(|r| tokenise_13a(r.as_ref().trim_end_matches(is_space))).collect();
     let references: Vec<Vec<&str>> = references.iter().map(|r| words(r).collect()).collect();
     let closest = references.iter().map(Vec::len).min_by_key(|&len| (len.abs_diff(hypothesis.len()), len));
-    let mut stats = Stats {
-        hypothesis_len: hypothesis.len(),
-        reference_len: closest.unwrap_or(0),
-        ..Stats::default()
-    };
+    let mut stats =
+        Stats { hypothesis_len: hypothesis.len(), reference_len: closest.unwrap_or(0), ..Stats::default() };
     for n in 1..=ORDERS {
         let mut most: HashMap<&[&str], usize> = HashMap::new();
         for reference in &references {
@@ -149,7 +147,11 @@ fn tokenise_13a(line: &str) -> String {
 }
 
 /// Replaces pairs of neighbours from the left, none overlapping, as a regular expression does.
-fn pairs(chars: &[char], fits: impl Fn(char, char) -> bool, with: impl Fn(char, char) -> [char; 4]) -> Vec<char> {
+fn pairs(
+    chars: &[char],
+    fits: impl Fn(char, char) -> bool,
+    with: impl Fn(char, char) -> [char; 4],
+) -> Vec<char> {
     let mut out = Vec::with_capacity(chars.len() * 2);
     let mut at = 0;
     while at < chars.len() {

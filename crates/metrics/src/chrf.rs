@@ -62,7 +62,8 @@ fn f_score(stats: &Stats) -> f64 {
     let usable: Vec<_> = stats.iter().filter(|[hyp, reference, _]| *hyp > 0 && *reference > 0).collect();
     let orders = usable.len().max(1) as f64;
     let precision = usable.iter().map(|[hyp, _, both]| *both as f64 / *hyp as f64).sum::<f64>() / orders;
-    let recall = usable.iter().map(|[_, reference, both]| *both as f64 / *reference as f64).sum::<f64>() / orders;
+    let recall =
+        usable.iter().map(|[_, reference, both]| *both as f64 / *reference as f64).sum::<f64>() / orders;
     if precision + recall == 0.0 {
         return 0.0;
     }

@@ -74,7 +74,12 @@ pub fn classification(
         let mean = |field: fn(&ClassScores) -> f64| {
             each.iter().zip(weights).map(|(scores, w)| field(scores) * w).sum::<f64>() / total
         };
-        ClassScores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1), support: n }
+        ClassScores {
+            precision: mean(|s| s.precision),
+            recall: mean(|s| s.recall),
+            f1: mean(|s| s.f1),
+            support: n,
+        }
     };
     let occurs: Vec<f64> =
         each.iter().enumerate().map(|(c, s)| f64::from(s.support > 0 || given(c) > 0)).collect();

@@ -133,7 +133,8 @@ pub fn score(grounded: &Grounded) -> Faithfulness {
         with_citation += 1;
         cited_content += words.len();
         // A passage that was not shown supports nothing.
-        let cited: Vec<&HashSet<String>> = cited.iter().filter_map(|n| vocabularies.get(n.checked_sub(1)?)).collect();
+        let cited: Vec<&HashSet<String>> =
+            cited.iter().filter_map(|n| vocabularies.get(n.checked_sub(1)?)).collect();
         cited_found += words.iter().filter(|w| cited.iter().any(|v| v.contains(*w))).count();
     }
     let (citation_precision, citation_recall) = citation_scores(grounded, gold_ids);
@@ -207,7 +208,11 @@ pub struct Entailment {
 /// # Errors
 /// [`Error::BadSetting`] for a probability or a threshold outside 0 to 1.
 pub fn entailment(probabilities: &[Vec<f64>], threshold: f64) -> Result<Option<Entailment>> {
-    let bad = |setting, got: f64| Error::BadSetting { setting, got: got.to_string(), remedy: "it lies between 0 and 1" };
+    let bad = |setting, got: f64| Error::BadSetting {
+        setting,
+        got: got.to_string(),
+        remedy: "it lies between 0 and 1",
+    };
     let is_share = |p: &f64| (0.0..=1.0).contains(p);
     if !is_share(&threshold) {
         return Err(bad("the entailment threshold", threshold));
@@ -230,13 +235,18 @@ mod tests {
     fn grounded(answer: &str, contexts: &[(&str, &str)], gold: &[&str]) -> Grounded {
         Grounded {
             answer: answer.into(),
-            contexts: contexts.iter().map(|(id, text)| Passage { id: (*id).into(), text: (*text).into() }).collect(),
+            contexts: contexts
+                .iter()
+                .map(|(id, text)| Passage { id: (*id).into(), text: (*text).into() })
+                .collect(),
             gold_ids: gold.iter().map(|&id| id.into()).collect(),
         }
     }
 
-    const CONTEXTS: [(&str, &str); 2] =
-        [("d1", "The Eiffel Tower was built in 1889 in Paris."), ("d2", "Berlin has 3.7 million inhabitants.")];
+    const CONTEXTS: [(&str, &str); 2] = [
+        ("d1", "The Eiffel Tower was built in 1889 in Paris."),
+        ("d2", "Berlin has 3.7 million inhabitants."),
+    ];
 
     #[test]
     fn support_counts_content_words_where_they_are_cited() {
@@ -253,14 +263,17 @@ mod tests {
     #[test]
     fn what_cannot_be_said_is_none() {
         let got = score(&grounded("", &CONTEXTS, &[]));
-        assert_eq!(got, Faithfulness {
-            support: None,
-            cited_support: None,
-            cited_sentences: None,
-            present: None,
-            citation_precision: None,
-            citation_recall: None,
-        });
+        assert_eq!(
+            got,
+            Faithfulness {
+                support: None,
+                cited_support: None,
+                cited_sentences: None,
+                present: None,
+                citation_precision: None,
+                citation_recall: None,
+            }
+        );
         let got = score(&grounded("It is the.", &[], &["d1"]));
         assert_eq!((got.support, got.present), (None, Some(0.0)));
         assert_eq!((got.citation_precision, got.citation_recall), (None, Some(0.0)));

@@ -1,11 +1,16 @@
-//! How good is a ranking, and is one ranking better than another?
+//! How good is a ranking or a generated text, and is one system better than another?
 //!
-//! Pure functions over ids and scores; nothing here reads a model, and the crate never links libtorch.
+//! Pure functions over ids, scores and texts; nothing here reads a model, and the crate never links libtorch.
 //!
 //! - [`Qrels`] are the judgements and [`Run`] is what a system returned. Both read the field's files (BEIR and
 //!   TREC).
 //! - [`evaluate`] computes [`Measure`]s per query and on average, equal to `trec_eval` (`pytrec_eval`) down to how
 //!   ties are broken.
+//! - Generated texts, each measure in a module with `score` for one [`Example`]'s texts and `corpus` for many, equal to
+//!   its reference tool: [`answer`] (exact match and F1, SQuAD), [`rouge`], [`bleu`], [`chrf`], [`meteor`],
+//!   [`bertscore`] (over the caller's vectors) and [`perplexity`] (from the caller's sums).
+//! - [`faithfulness`]: how much of an answer its contexts account for, and whether it cites the right ones.
+//! - [`classification`]: accuracy, precision, recall and F1 of classes; errors and correlations of numbers.
 //! - [`significance`] says whether the difference between two systems could be chance.
 //!
 //! ```

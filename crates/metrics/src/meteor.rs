@@ -5,8 +5,10 @@
 //! ran. Like nltk, it looks up the *stems* of the words that are left, so it finds less than one would think.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
+use regex::Regex;
 use serde::Serialize;
 
 use crate::text::{check, mean};
@@ -31,20 +33,12 @@ pub struct MeteorScores {
     pub synonyms: bool,
 }
 
-/// Cuts a text as nltk's `wordpunct_tokenize`: runs of letters, digits and underscores, runs of other marks.
+/// Cuts a text as nltk's `wordpunct_tokenize`: runs of letters, marks, digits and underscores, and runs of the rest.
 pub fn wordpunct(text: &str) -> Vec<&str> {
-    let kind = |c: char| (c.is_whitespace(), c.is_alphanumeric() || c == '_');
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let end = rest.find(|c| kind(c) != kind(first)).unwrap_or(rest.len());
-        let (run, after) = rest.split_at(end);
-        if !first.is_whitespace() {
-            out.push(run);
-        }
-        rest = after;
-    }
-    out
+    // Both classes are Unicode's (UTS 18), in nltk and in `regex`: a superscript two is no word.
+    static TOKEN: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\w+|[^\w\s]+").expect("a constant expression that the tests use"));
+    TOKEN.find_iter(text).map(|found| found.as_str()).collect()
 }
 
 /// Scores one tokenised hypothesis, from 0 to 1, against its best reference; 0 without references or matches.

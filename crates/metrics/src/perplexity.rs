@@ -21,7 +21,9 @@ pub struct Perplexity {
 /// # Errors
 /// [`Error::BadSetting`] for a sum that is not a number, or one without tokens that is not 0.
 pub fn perplexity(texts: &[(f64, usize)]) -> Result<Option<Perplexity>> {
-    let bad = |got: f64, remedy| Err(Error::BadSetting { setting: "a negative log-likelihood", got: got.to_string(), remedy });
+    let bad = |got: f64, remedy| {
+        Err(Error::BadSetting { setting: "a negative log-likelihood", got: got.to_string(), remedy })
+    };
     for &(nll, tokens) in texts {
         if nll.is_nan() {
             return bad(nll, "the model that made it has diverged");

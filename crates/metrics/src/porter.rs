@@ -130,7 +130,9 @@ fn step_1b(word: String) -> String {
 /// nltk's condition: y after a consonant that is not the word's only other letter.
 fn step_1c(word: String) -> String {
     match word.strip_suffix('y') {
-        Some(stem) if stem.chars().count() > 1 && consonants(stem).last() == Some(&true) => format!("{stem}i"),
+        Some(stem) if stem.chars().count() > 1 && consonants(stem).last() == Some(&true) => {
+            format!("{stem}i")
+        }
         _ => word,
     }
 }
@@ -153,7 +155,9 @@ fn step_2(mut word: String) -> String {
 }
 
 fn step_4(word: String) -> String {
-    let Some((suffix, stem)) = STEP_4.iter().find_map(|s| Some((*s, word.strip_suffix(s)?))) else { return word };
+    let Some((suffix, stem)) = STEP_4.iter().find_map(|s| Some((*s, word.strip_suffix(s)?))) else {
+        return word;
+    };
     let fits = measure(stem) > 1 && (suffix != "ion" || stem.ends_with(['s', 't']));
     if fits { stem.to_owned() } else { word }
 }

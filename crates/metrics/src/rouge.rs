@@ -117,8 +117,7 @@ impl Ids {
         words
             .filter(|word| !word.is_empty())
             .map(|word| {
-                let word =
-                    if self.stemmer && word.len() > 3 { porter::stem(word) } else { word.to_owned() };
+                let word = if self.stemmer && word.len() > 3 { porter::stem(word) } else { word.to_owned() };
                 let next = self.known.len() as u32;
                 *self.known.entry(word).or_insert(next)
             })

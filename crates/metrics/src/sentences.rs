@@ -8,8 +8,8 @@
 use std::ops::RangeInclusive;
 
 const ABBREVIATIONS: [&str; 26] = [
-    "mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "etc", "e.g", "i.e", "cf", "al", "fig", "figs", "eq",
-    "vol", "pp", "inc", "ltd", "co", "corp", "gen", "approx", "ca",
+    "mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "etc", "e.g", "i.e", "cf", "al", "fig", "figs",
+    "eq", "vol", "pp", "inc", "ltd", "co", "corp", "gen", "approx", "ca",
 ];
 
 /// A citation such as `[1-9999]` is a year range or noise rather than that many passages.
@@ -33,7 +33,8 @@ pub fn sentences(text: &str) -> Vec<&str> {
             // "…。" needs no space after it; "3.5", "example.com" and "e.g. this" go on.
             let wide = matches!(c, '。' | '！' | '？');
             let spaced = rest.len() > next.len() || next.is_empty() || cited > end;
-            let goes_on = next.starts_with(char::is_lowercase) || c == '.' && is_abbreviated(&line[start..at], next);
+            let goes_on =
+                next.starts_with(char::is_lowercase) || c == '.' && is_abbreviated(&line[start..at], next);
             if wide || spaced && (!goes_on || next.is_empty()) {
                 out.push(line[start..cited].trim());
                 start = cited;
@@ -134,14 +135,14 @@ mod tests {
             (" \n ", vec![]),
             ("One", vec!["One"]),
             ("One. Two! Three?", vec!["One.", "Two!", "Three?"]),
-            ("Dr. J. Smith paid 3.5 to example.com, e.g. Today. Yes", vec![
-                "Dr. J. Smith paid 3.5 to example.com, e.g. Today.",
-                "Yes",
-            ]),
-            ("He said \"no.\" Then he left... and came back.", vec![
-                "He said \"no.\"",
-                "Then he left... and came back.",
-            ]),
+            (
+                "Dr. J. Smith paid 3.5 to example.com, e.g. Today. Yes",
+                vec!["Dr. J. Smith paid 3.5 to example.com, e.g. Today.", "Yes"],
+            ),
+            (
+                "He said \"no.\" Then he left... and came back.",
+                vec!["He said \"no.\"", "Then he left... and came back."],
+            ),
             ("It rained. [2] [3, 4] Then sun [1].", vec!["It rained. [2] [3, 4]", "Then sun [1]."]),
             ("It rained.[2] it did", vec!["It rained.[2] it did"]),
             ("一。二！三", vec!["一。", "二！", "三"]),

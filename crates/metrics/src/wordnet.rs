@@ -72,7 +72,11 @@ impl WordNet {
                 endings,
                 index: read(folder.join(format!("index.{name}")), "a WordNet index line", index_line)?,
                 synsets: read(folder.join(format!("data.{name}")), "a WordNet data line", data_line)?,
-                exceptions: read(folder.join(format!("{name}.exc")), "a form and its base forms", exception_line)?,
+                exceptions: read(
+                    folder.join(format!("{name}.exc")),
+                    "a form and its base forms",
+                    exception_line,
+                )?,
             })
         });
         Ok(Self { parts: parts.collect::<Result<_>>()? })
@@ -88,7 +92,9 @@ impl WordNet {
             match part.exceptions.get(&word) {
                 Some(base) => forms.extend(base.iter().cloned()),
                 None => forms.extend(
-                    part.endings.iter().filter_map(|(old, new)| Some(format!("{}{new}", word.strip_suffix(old)?))),
+                    part.endings
+                        .iter()
+                        .filter_map(|(old, new)| Some(format!("{}{new}", word.strip_suffix(old)?))),
                 ),
             }
             let synsets = forms.iter().filter_map(|form| part.index.get(form)).flatten();

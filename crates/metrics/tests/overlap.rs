@@ -54,7 +54,9 @@ fn rouge_equals_rouge_score() {
         for (row, got) in golden.rows.iter().zip(&scores.each) {
             let want = if stemmer { &row.stemmed } else { &row.plain };
             let Rouge { rouge1, rouge2, rouge_l, rouge_lsum } = *got;
-            for (Prf { precision, recall, f1 }, want) in [rouge1, rouge2, rouge_l, rouge_lsum].into_iter().zip(want) {
+            for (Prf { precision, recall, f1 }, want) in
+                [rouge1, rouge2, rouge_l, rouge_lsum].into_iter().zip(want)
+            {
                 let of = format!("{:?} {got:?} {want:?}", row.example);
                 close(precision, want[0], &of);
                 close(recall, want[1], &of);

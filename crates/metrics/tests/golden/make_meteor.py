@@ -50,7 +50,8 @@ def add(p, refs):
     tok = wordpunct_tokenize
     rows.append(dict(prediction=p, references=refs, tokens=tok(p), with_synonyms=meteor_score([tok(r) for r in refs], tok(p), wordnet=wordnet),
                      without=meteor_score([tok(r) for r in refs], tok(p), wordnet=Empty())))
-for p, r in [("", [""]), ("", ["a"]), ("a", [""]), ("a", ["a"]), ("...!?", ["..."]), ("it's 3.5%\u001cx\u3000y", ["its 3.5 %"]), ("the cat the", ["the the cat", "cat"])]:
+for p, r in [("", [""]), ("", ["a"]), ("a", [""]), ("a", ["a"]), ("...!?", ["..."]), ("it's 3.5%\u001cx\u3000y", ["its 3.5 %"]), ("the cat the", ["the the cat", "cat"]),
+             ("x² a‿b a\u0301b", ["क्षि ½ ⅷ Ⓐb x"]), ("क्षि½ⅷ Ⓐb\u200dc", ["b"])]:
     add(p, r)
 for _ in range(300):
     text = lambda: " ".join(random.choice(WORDS) for _ in range(random.randrange(12)))
