@@ -24,6 +24,16 @@
 //! assert_eq!(report.mean(Measure::Mrr { k: None }), Some(0.5));
 //! # Ok::<(), ragduet_metrics::Error>(())
 //! ```
+//!
+//! ```
+//! use ragduet_metrics::{Example, answer, rouge};
+//!
+//! let example = Example { prediction: "the Eiffel tower".into(), references: vec!["Eiffel Tower, Paris".into()] };
+//! let scores = answer::corpus(std::slice::from_ref(&example))?;
+//! assert_eq!((scores.exact, scores.f1), (0.0, 0.8));
+//! assert_eq!(rouge::corpus(&[example], false)?.mean.rouge2.recall, 0.5);
+//! # Ok::<(), ragduet_metrics::Error>(())
+//! ```
 
 pub mod answer;
 pub mod bertscore;
