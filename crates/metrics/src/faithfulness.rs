@@ -11,6 +11,7 @@
 //! left out of means, whose counts say how many they rest on.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -98,9 +99,9 @@ pub struct FaithfulnessScores {
 /// The content words of a text, stemmed, in order and with repetitions.
 pub fn content_words(text: &str) -> Vec<String> {
     let text = without_citations(text).to_lowercase();
-    let is_function = |word: &&str| FUNCTION_WORDS.split(' ').any(|function| function == *word);
+    static FUNCTION: LazyLock<HashSet<&str>> = LazyLock::new(|| FUNCTION_WORDS.split(' ').collect());
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.filter(|word| !is_function(word)).map(porter::stem).collect()
+    words.filter(|word| !FUNCTION.contains(word)).map(porter::stem).collect()
 }
 
 /// Whether a text stands in one of the contexts, both normalised, as whole words: 0 or 1; `None` where nothing of the

@@ -20,8 +20,7 @@ pub fn sentences(text: &str) -> Vec<&str> {
     let mut out = Vec::new();
     for line in text.split(['\n', '\r']) {
         let mut start = 0;
-        let mut chars = line.char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
+        for (at, c) in line.char_indices() {
             if at < start || !matches!(c, '.' | '!' | '?' | '。' | '！' | '？') {
                 continue;
             }

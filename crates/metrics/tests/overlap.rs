@@ -100,8 +100,8 @@ fn stems_equal_nltks() {
 
 #[test]
 fn an_example_without_reference_is_an_error() {
-    let bare = Example { prediction: "x".into(), references: vec![] };
-    assert!(matches!(bleu::corpus(&[bare.clone()]), Err(Error::NoReference { example: 0 })));
-    assert!(matches!(chrf::corpus(&[bare.clone()]), Err(Error::NoReference { example: 0 })));
-    assert!(matches!(rouge::corpus(&[bare], true), Err(Error::NoReference { example: 0 })));
+    let bare = [Example { prediction: "x".into(), references: vec![] }];
+    assert!(matches!(bleu::corpus(&bare), Err(Error::NoReference { example: 0 })));
+    assert!(matches!(chrf::corpus(&bare), Err(Error::NoReference { example: 0 })));
+    assert!(matches!(rouge::corpus(&bare, true), Err(Error::NoReference { example: 0 })));
 }

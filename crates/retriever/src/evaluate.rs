@@ -149,7 +149,8 @@ pub fn rank(
     let mut names = names.iter();
     let params = SearchParams::top(depth.min(index.len()).max(1));
     for block in Vectors::new(queries, index.dim())?.blocks(1024) {
-        for (name, hits) in names.by_ref().zip(index.search(block, &params)?) {
+        // The hits first: `zip` asks its left side once more at a block's end, and a name would be lost there.
+        for (hits, name) in index.search(block, &params)?.into_iter().zip(names.by_ref()) {
             let docs = hits
                 .into_iter()
                 .map(|h| {
@@ -163,4 +164,25 @@ pub fn rank(
         }
     }
     Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Similarity;
+
+    #[test]
+    fn every_query_gets_its_own_ranking_also_beyond_one_block() {
+        let rows: Vec<f32> = (0..8).flat_map(|i| (0..8).map(move |j| f32::from(u8::from(i == j)))).collect();
+        let mut index = build(&IndexConfig::default(), Similarity::Dot.into(), 8).unwrap();
+        index.add(Vectors::new(&rows, 8).unwrap()).unwrap();
+        let ids = IdMap::from_ids((0..8).map(|i| format!("p{i}"))).unwrap();
+        let names: Vec<String> = (0..2500).map(|i| format!("q{i}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let queries: Vec<f32> = (0..2500).flat_map(|i| rows[(i % 8) * 8..][..8].to_vec()).collect();
+        let run = rank(&*index, &ids, &names, &queries, 3).unwrap();
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!(run.get(name).unwrap()[0].0, format!("p{}", i % 8), "{name}");
+        }
+    }
 }
