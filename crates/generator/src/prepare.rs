@@ -154,7 +154,7 @@ impl<'a> Preparer<'a> {
         self.contexts.choose(&sources, Key { seed: self.seed, epoch, example: &record.id })
     }
 
-    fn passage<'r>(record: &'r RagRecord, place: usize) -> &'r Passage {
+    fn passage(record: &RagRecord, place: usize) -> &Passage {
         match record.contexts.get(place) {
             Some(found) => &found.passage,
             None => &record.gold[place - record.contexts.len()],

@@ -89,7 +89,7 @@ fn cut_at(text: &str, offsets: &[(usize, usize)], room: usize) -> Option<(usize,
                 || matches!(c, '。' | '！' | '？' | '\n')
         })
         .map(|(i, c)| i + c.len_utf8())
-        .last()
+        .next_back()
         .filter(|&bytes| bytes * 3 >= limit * 2);
     let word = match at_word_end {
         true => Some(limit),

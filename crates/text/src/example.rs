@@ -107,7 +107,8 @@ impl Tokenizer {
         let text = format!("{prompt}{completion}");
         let (mut ids, mut loss) = self.front(options.loss_on);
         // Without a prompt and a token before it, the first token is no target: the rest still is.
-        let (body, on) = self.spanned(&text, &[prompt.len()..text.len()], options.loss_on)?;
+        let (body, on) =
+            self.spanned(&text, std::slice::from_ref(&(prompt.len()..text.len())), options.loss_on)?;
         ids.extend(body);
         loss.extend(on);
         if let Some(eos) = self.eos_id().filter(|&eos| options.append_eos && ids.last() != Some(&eos)) {

@@ -424,3 +424,47 @@ fn save_best(
         serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: path.clone(), source })?;
     Ok(write_atomic(&path, &text)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ScratchGenerator;
+    use ragduet_torch::{Compute, no_grad};
+
+    /// The definition: log-softmax of the whole logits, text by text.
+    fn plain(g: &Generator, e: &TrainExample) -> f64 {
+        let packed = PackedTokens::from_ids([e.ids.as_slice()], Device::Cpu);
+        let hidden = g.lm().forward(&packed, Mode::eval(Compute::F32));
+        let log_p = g.lm().logits(&hidden, Compute::F32).log_softmax(-1, Kind::Float);
+        let on = (1..e.ids.len()).filter(|&i| e.loss[i]);
+        on.map(|i| -log_p.double_value(&[i as i64 - 1, i64::from(e.ids[i])])).sum()
+    }
+
+    #[test]
+    fn packed_examples_lose_what_they_lose_alone_and_a_window_is_a_mean_over_its_tokens() {
+        ragduet_torch::device::set_threads(1);
+        rng::seed(4);
+        let size =
+            ScratchGenerator { vocab_size: 280, hidden_size: 32, layers: 2, ..ScratchGenerator::default() };
+        let g =
+            size.build(["some words to learn pieces from"].into_iter(), Device::Cpu, Compute::F32).unwrap();
+        let example = |n: usize, from: usize| TrainExample {
+            ids: (0..n).map(|i| ((i * 37 + from * 11) % 250) as u32 + 5).collect(),
+            loss: (0..n).map(|i| i >= from).collect(),
+        };
+        let examples = [example(9, 4), example(30, 28), example(2, 1), example(17, 0)];
+        let want: f64 = {
+            let _g = no_grad();
+            examples.iter().map(|e| plain(&g, e)).sum::<f64>()
+        };
+        let tokens: usize = examples.iter().map(TrainExample::targets).sum();
+        let window = [Batch::of(examples[..3].iter().cloned()), Batch::of(examples[3..].iter().cloned())];
+        let learned: usize = window.iter().map(|b| b.targets.len()).sum();
+        assert_eq!(learned, tokens);
+        let have: f64 = window
+            .iter()
+            .map(|b| f64::try_from(target_nll(&g, b, Mode::eval(Compute::F32)).sum(Kind::Double)).unwrap())
+            .sum();
+        assert!((have - want).abs() < 1e-4 * want, "{have} {want}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Supervised fine-tuning as a whole: it learns, it resumes bit for bit, and what it cannot learn from is counted.
+
+use ragduet_generator::Generator;
+use ragduet_generator::decode::{DecodeConfig, Request};
+use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::sft::{Outcome, RunOptions, train};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, Device, Tensor};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests of one process share the generators: those that draw take turns.
+static GENERATORS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // Idle pools of the other tests' threads spin, and the tensors are tiny.
+    ragduet_torch::device::set_threads(1);
+    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const COLOURS: [&str; 4] = ["red", "green", "blue", "white"];
+
+/// Doors and their colours; the passages say which.
+fn write_records(dir: &Path, more: &str) -> PathBuf {
+    let mut text = String::new();
+    for i in 0..12 {
+        let contexts: Vec<_> = [i, (i + 5) % 12]
+            .iter()
+            .map(|d| serde_json::json!({"id": d.to_string(), "text": format!("Door {d} is {}.", COLOURS[d % 4])}))
+            .collect();
+        let row = serde_json::json!({
+            "id": format!("q{i}"), "question": format!("What colour is door {i}?"), "answers": [COLOURS[i % 4]],
+            "contexts": contexts, "gold": [i.to_string()],
+        });
+        let _ = writeln!(text, "{row}");
+    }
+    text.push_str(more);
+    let path = dir.join("records.jsonl");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn config(dir: &Path, records: &Path, more: &str) -> SftConfig {
+    let _ = dir;
+    toml::from_str(&format!(
+        r#"
+        seed = 5
+        precision = "fp32"
+        [model.scratch]
+        vocab_size = 300
+        hidden_size = 48
+        layers = 2
+        heads = 4
+        kv_heads = 2
+        intermediate_size = 96
+        max_positions = 256
+        [data]
+        train = "{0}"
+        dev = "{0}"
+        [contexts]
+        count = 2
+        [batch]
+        tokens = 400
+        [optim]
+        lr = 3e-3
+        [eval.decode]
+        max_new_tokens = 8
+        do_sample = false
+        {more}
+        "#,
+        records.display()
+    ))
+    .unwrap()
+}
+
+fn run(config: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+}
+
+fn weights(run: &Path) -> Vec<(String, Tensor)> {
+    let w = Weights::open_dir(&run.join("best")).unwrap();
+    w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
+}
+
+#[test]
+fn it_learns_its_examples_and_the_saved_folder_answers_them() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let records = write_records(dir.path(), "");
+    let c = config(dir.path(), &records, "[train]\nepochs = 200");
+    let out = dir.path().join("run");
+    let o = run(&c, &out, false, None);
+    let best = o.best.unwrap();
+    assert!(o.finished && best.exact_match >= 0.9, "{best:?}");
+    assert_eq!(o.prepared.examples, 12);
+    // The folder is a generator of its own.
+    let g = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
+    let prompt = g.tokenizer.prompt_ids("hello").unwrap();
+    let decode = DecodeConfig { max_new_tokens: Some(3), do_sample: Some(false), ..DecodeConfig::default() };
+    let request = Request { prompt, seed: 0 };
+    let all = g.answer(&[request.clone(), request], &decode, 1, &mut |_| ()).unwrap();
+    assert_eq!(all[0], all[1]);
+    assert!(out.join("metrics.jsonl").is_file() && out.join("best.json").is_file());
+}
+
+#[test]
+fn stopped_and_resumed_is_as_if_never_stopped() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let records = write_records(dir.path(), "");
+    let more = "every_steps = 3\n[train]\nepochs = 3";
+    let more =
+        format!("[eval]\n{more}\n[contexts]\ncount = 2\ngolden_drop_rate = 0.3\n[save]\nevery_steps = 2");
+    // The tables of `config` come first: put these in their places instead.
+    let text = toml::to_string(&config(dir.path(), &records, "")).unwrap();
+    let mut table: toml::Table = toml::from_str(&text).unwrap();
+    let over: toml::Table = toml::from_str(&more).unwrap();
+    for (key, value) in over {
+        let target = table.get_mut(&key).and_then(toml::Value::as_table_mut).unwrap();
+        for (k, v) in value.as_table().unwrap() {
+            target.insert(k.clone(), v.clone());
+        }
+    }
+    table.get_mut("batch").unwrap().as_table_mut().unwrap().insert("accumulate".into(), 2.into());
+    let c: SftConfig = toml::from_str(&toml::to_string(&table).unwrap()).unwrap();
+    let whole = dir.path().join("whole");
+    let o = run(&c, &whole, false, None);
+    assert!(o.finished && o.step >= 4, "{}", o.step);
+    for stops in [vec![1], vec![2, 1]] {
+        let parts = dir.path().join(format!("parts{}", stops.len()));
+        assert!(!run(&c, &parts, false, Some(stops[0])).finished);
+        for n in &stops[1..] {
+            assert!(!run(&c, &parts, true, Some(*n)).finished);
+        }
+        assert!(run(&c, &parts, true, None).finished);
+        for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
+            assert!(a.equal(b), "{name} after {stops:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_learned_is_counted_and_never_trained_on() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let long = "very ".repeat(400);
+    let more = format!(
+        "{}\n{}\n",
+        serde_json::json!({"id": "none", "question": "What is missing?", "contexts": ["nothing"]}),
+        serde_json::json!({"id": "long", "question": format!("What is {long} long?"), "answers": ["this"]}),
+    );
+    let records = write_records(dir.path(), &more);
+    let o = run(&config(dir.path(), &records, "[train]\nepochs = 1"), &dir.path().join("run"), false, None);
+    assert_eq!((o.prepared.examples, o.prepared.left_out.values().sum::<usize>()), (12, 2));
+    let told = o.prepared.to_string();
+    assert!(told.contains("no answer") && told.contains("alone are over"), "{told}");
+}
+
+#[test]
+fn a_folder_with_nothing_to_learn_is_an_error() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("r.jsonl");
+    std::fs::write(&records, "{\"question\": \"why?\", \"contexts\": [\"because\"]}\n").unwrap();
+    let c = config(dir.path(), &records, "");
+    let options = RunOptions { out: dir.path().join("run"), resume: false, quiet: true, stop_after: None };
+    let e = train(&c, &options).unwrap_err().to_string();
+    assert!(e.contains("nothing to train on"), "{e}");
+}
