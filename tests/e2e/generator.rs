@@ -1,0 +1,159 @@
+//! Retrieved contexts to generator to answers, and the commands' errors.
+
+use crate::util::{binary, config, fails, ok, root, s, slice};
+use serde_json::Value;
+
+fn lines(path: &std::path::Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn from_contexts_to_answers() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let data = slice(dir, 30);
+    std::fs::copy(root().join("datasets/maravel/answers.jsonl"), data.join("answers.jsonl")).unwrap();
+    let run = dir.join("retriever");
+    let short = "[train]\nmax_steps = 3\nepochs = 9.0\n";
+    ok(&["train", "retriever", "-c", s(&config(dir, &data, short)), "--out", s(&run), "--quiet"]);
+    let best = run.join("best");
+    let records = dir.join("train.jsonl");
+    ok(&["retrieve", "-m", s(&best), "--data", s(&data), "--split", "train", "-k", "4", "-o", s(&records)]);
+    let rows = lines(&records);
+    assert!(rows.len() >= 25);
+    for row in &rows {
+        assert_eq!(row["contexts"].as_array().unwrap().len(), 4);
+        assert!(
+            !row["gold"].as_array().unwrap().is_empty() && !row["answers"].as_array().unwrap().is_empty()
+        );
+    }
+
+    let sft = dir.join("sft.toml");
+    std::fs::write(
+        &sft,
+        format!(
+            r#"
+seed = 3
+device = "cpu"
+[model.scratch]
+vocab_size = 500
+hidden_size = 32
+layers = 2
+heads = 2
+kv_heads = 1
+intermediate_size = 64
+max_positions = 512
+[data]
+train = "{0}"
+dev = "{0}"
+[contexts]
+count = 2
+[batch]
+tokens = 1500
+[train]
+max_steps = 5
+epochs = 9
+[eval]
+questions = 5
+[eval.decode]
+max_new_tokens = 6
+do_sample = false
+"#,
+            records.display()
+        ),
+    )
+    .unwrap();
+    let reader = dir.join("reader");
+    let out = ok(&["train", "generator", "-c", s(&sft), "--out", s(&reader), "--json", "--quiet"]);
+    let trained: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&trained["step"], &trained["finished"]), (&Value::from(5), &Value::from(true)));
+    let model = reader.join("best");
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(model.join(file).is_file(), "{file}");
+    }
+
+    // Answers; a second call, with the file cut in the middle of a line, goes on where the first was cut off.
+    let answers = dir.join("answers.jsonl");
+    let generate =
+        ["generate", "-g", s(&model), "-i", s(&records), "-o", s(&answers), "--max-new-tokens", "6"];
+    ok(&generate);
+    let whole = std::fs::read_to_string(&answers).unwrap();
+    assert_eq!(whole.lines().count(), rows.len());
+    std::fs::write(&answers, &whole[..whole.len() * 2 / 3]).unwrap();
+    ok(&generate);
+    assert_eq!(std::fs::read_to_string(&answers).unwrap(), whole);
+
+    let scores = ok(&[
+        "eval",
+        "generator",
+        "-g",
+        s(&model),
+        "--data",
+        s(&records),
+        "--max-new-tokens",
+        "6",
+        "--compare",
+        "--json",
+    ]);
+    let scores: Value = serde_json::from_str(&scores).unwrap();
+    assert_eq!(scores["without"]["answer_in_contexts"], 0.0);
+    assert!(
+        scores["with passages"]["answer_in_contexts"].as_f64()
+            > scores["another's"]["answer_in_contexts"].as_f64()
+    );
+
+    let index = dir.join("index");
+    ok(&["index", "build", "-m", s(&best), "--corpus", s(&data.join("corpus.jsonl")), "-o", s(&index)]);
+    let said = ok(&[
+        "ask",
+        "--index",
+        s(&index),
+        "-g",
+        s(&model),
+        "--max-new-tokens",
+        "5",
+        "--json",
+        "where is it?",
+    ]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said[0]["sources"].as_array().unwrap().len(), 2);
+
+    // A model of the other kind, and a file that holds no answers.
+    let e = fails(1, &["generate", "-g", s(&best), "-i", s(&records), "-o", s(&dir.join("x"))]);
+    assert!(e.contains("bert"), "{e}");
+    let e = fails(
+        2,
+        &["generate", "-g", s(&model), "-i", s(&records), "-o", s(&data.join("corpus.jsonl.bad"))]
+            .map(|a| if a.ends_with(".bad") { s(&sft) } else { a }),
+    );
+    assert!(e.contains("sft.toml:") && e.contains("no answer"), "{e}");
+    let e = fails(
+        2,
+        &[
+            "train",
+            "generator",
+            "-c",
+            s(&sft),
+            "--set",
+            "contexts.golden_drop_rate=2",
+            "--out",
+            s(&dir.join("y")),
+        ],
+    );
+    assert!(e.contains("golden_drop_rate"), "{e}");
+}
+
+#[test]
+fn the_schemas_in_configs_are_current() {
+    for of in ["retriever", "generator"] {
+        let path = root().join(format!("configs/schema/{of}.json"));
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            ok(&["train", "schema", of]),
+            kept,
+            "{} train schema {of} > {}",
+            binary().display(),
+            path.display()
+        );
+    }
+}
