@@ -35,7 +35,7 @@ pub use format::Format;
 pub use length::{LengthBudget, length_sorted_batches};
 pub use mix::{Mixing, Turn, mix};
 pub use pool::{BeirOptions, PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
-pub use rag::{Found, RagRecord, RagRecords, rag_line, read_rag};
+pub use rag::{Found, PreferenceRecord, RagRecord, RagRecords, rag_line, read_preferences, read_rag};
 pub use read::{Beir, Examples, Passages, ReadOptions, read_corpus, read_examples};
 pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};
 pub use stats::{

@@ -54,6 +54,40 @@ pub fn read_rag(path: impl AsRef<Path>, bad: &BadRows) -> Result<RagRecords> {
     Ok(Box::new(rows_of(files, bad, |number, line| record(columns::parse_object(line)?, number).map(Some))))
 }
 
+/// A prompt with a better and a worse answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreferenceRecord {
+    /// What is answered, as it is written.
+    pub prompt: String,
+    /// The better answer.
+    pub chosen: String,
+    /// The worse one.
+    pub rejected: String,
+}
+
+/// Reads preferences: JSON Lines with `prompt`, `chosen` and `rejected`, all texts.
+///
+/// # Errors
+/// The first bad row with file and line, or as `bad` says.
+pub fn read_preferences(
+    path: impl AsRef<Path>,
+    bad: &BadRows,
+) -> Result<Box<dyn Iterator<Item = Result<PreferenceRecord>> + Send>> {
+    let files = shards(path.as_ref(), &["jsonl", "json", "ndjson"])?;
+    Ok(Box::new(rows_of(files, bad, |_, line| {
+        let row = columns::parse_object(line)?;
+        let get = |name: &'static str| {
+            let value = row.get(name).filter(|v| !v.is_null());
+            text(name, value.ok_or_else(|| Fault::new(Problem::MissingColumn, format!("no {name}")))?)
+        };
+        Ok(Some(PreferenceRecord {
+            prompt: get("prompt")?,
+            chosen: get("chosen")?,
+            rejected: get("rejected")?,
+        }))
+    })))
+}
+
 /// A record as a line of [`read_rag`]'s format, without the line's end.
 pub fn rag_line(record: &RagRecord) -> String {
     let passage = |p: &Passage| {
@@ -216,6 +250,17 @@ mod tests {
         };
         let rows = read(&format!("{}\n", rag_line(&record)));
         assert_eq!(rows[0].as_ref().unwrap(), &record);
+    }
+
+    #[test]
+    fn preferences_need_all_three_texts() {
+        let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
+        let rows = "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n{\"prompt\": \"p\", \"chosen\": \"c\"}\n";
+        file.write_all(rows.as_bytes()).unwrap();
+        let read: Vec<_> = read_preferences(file.path(), &BadRows::default()).unwrap().collect();
+        assert_eq!(read[0].as_ref().unwrap().rejected, "r");
+        let e = read[1].as_ref().unwrap_err().to_string();
+        assert!(e.contains("no rejected") && e.contains(":2"), "{e}");
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! How generators are trained: a config and a loop that reads from top to bottom.
 
 pub mod config;
+mod parts;
+pub mod preference;
 pub mod sft;
+
+pub use parts::RunOptions;

@@ -2,8 +2,9 @@
 
 use ragduet_generator::Generator;
 use ragduet_generator::decode::{DecodeConfig, Request};
+use ragduet_generator::recipe::RunOptions;
 use ragduet_generator::recipe::config::SftConfig;
-use ragduet_generator::recipe::sft::{Outcome, RunOptions, train};
+use ragduet_generator::recipe::sft::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
 use std::fmt::Write as _;

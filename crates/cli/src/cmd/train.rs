@@ -1,8 +1,8 @@
 //! `ragduet train`.
 
 use anyhow::Result;
-use ragduet_generator::recipe::config::SftConfig;
-use ragduet_generator::recipe::sft;
+use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
+use ragduet_generator::recipe::{self, sft};
 use ragduet_metrics::Evaluation;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
@@ -26,10 +26,14 @@ enum What {
     ///
     /// Example: ragduet train generator -c configs/generator/quickstart.toml --out runs/reader
     Generator(Common),
+    /// Teach a generator which of two answers is better: DPO and its variants.
+    ///
+    /// Example: ragduet train preference -c configs/generator/dpo.toml --out runs/dpo
+    Preference(Common),
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "preference"])]
         of: String,
     },
 }
@@ -59,9 +63,11 @@ impl Args {
         match self.what {
             What::Retriever(c) => retriever(&c, quiet),
             What::Generator(c) => generator(&c, quiet),
+            What::Preference(c) => preference(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
                     "generator" => config::schema::<SftConfig>(),
+                    "preference" => config::schema::<PreferenceRecipe>(),
                     _ => config::schema::<RetrieverConfig>(),
                 };
                 print!("{schema}");
@@ -91,7 +97,7 @@ fn places(c: &Common) -> Result<(PathBuf, PathBuf)> {
 fn generator(c: &Common, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
     let config: SftConfig = config::load(&file, &c.set)?;
-    let options = sft::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
     let o = sft::train(&config, &options)?;
     if c.json {
         return crate::common::print_json(&serde_json::json!({
@@ -112,6 +118,35 @@ fn generator(c: &Common, quiet: bool) -> Result<()> {
         o.step,
         o.tokens_per_second,
         o.targets_per_second,
+        o.model_dir.display()
+    );
+    Ok(())
+}
+
+fn preference(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: PreferenceRecipe = config::load(&file, &c.set)?;
+    let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = recipe::preference::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir, "scores": o.scores,
+            "pairs": o.pairs.0, "too_long": o.pairs.1,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    if let Some(s) = o.scores {
+        let accuracy = s.rewards.accuracy.unwrap_or(f64::NAN);
+        println!("loss {:.4}, margin {:.4}, accuracy {accuracy:.4}", s.loss, s.rewards.margin);
+    }
+    println!(
+        "{} steps, {} pairs ({} too long); model: {}",
+        o.step,
+        o.pairs.0,
+        o.pairs.1,
         o.model_dir.display()
     );
     Ok(())

@@ -3,7 +3,7 @@
 use crate::contexts::ContextConfig;
 use crate::decode::DecodeConfig;
 use crate::error::{Error, Result};
-use crate::loss::SftLoss;
+use crate::loss::{PreferenceConfig, SftLoss};
 use crate::model::ScratchGenerator;
 use crate::prepare::PromptConfig;
 use ragduet_torch::Precision;
@@ -174,5 +174,74 @@ impl SftConfig {
             return bad("eval.batch", "must be 1 or more");
         }
         self.contexts.check()
+    }
+}
+
+/// Preference optimisation of a generator on prompts with a better and a worse answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreferenceRecipe {
+    /// Everything that is drawn comes from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// In what precision matrix products run.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The model: policy at the start, and reference.
+    pub model: ModelConfig,
+    /// Files of preferences (see `ragduet_data::read_preferences`).
+    pub data: DataConfig,
+    /// The loss.
+    #[serde(default)]
+    pub preference: PreferenceConfig,
+    /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
+    #[serde(default)]
+    pub chat: Option<bool>,
+    /// Most tokens of prompt and answer; pairs with more are left out and counted. Absent: what the model can take.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// Sizes of batches; a pair stays together.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// Length and rhythm.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// The optimiser.
+    #[serde(default = "gentle")]
+    pub optim: OptimizerConfig,
+    /// Optimiser steps between evaluations on `data.dev`; 0: at the end only. The best model has the lowest loss.
+    #[serde(default)]
+    pub eval_every_steps: u64,
+    /// Checkpoints.
+    #[serde(default)]
+    pub save: SaveConfig,
+}
+
+/// Preference losses want small steps.
+fn gentle() -> OptimizerConfig {
+    OptimizerConfig { lr: 1e-6, ..OptimizerConfig::default() }
+}
+
+impl PreferenceRecipe {
+    /// Checks what types cannot.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        if self.model.base.is_none() || self.model.scratch.is_some() {
+            return bad(
+                "model.base",
+                "preferences are learned by a model that can answer: give its folder or hub id",
+            );
+        }
+        if self.batch.tokens == 0 || self.batch.accumulate == 0 || self.train.epochs == 0 {
+            return bad("batch", "tokens, accumulate and train.epochs must be 1 or more");
+        }
+        let built = self.preference.build()?;
+        if !built.loss.paired() {
+            return bad("preference.loss", "this recipe learns from pairs; kto has no recipe yet");
+        }
+        Ok(())
     }
 }

@@ -6,22 +6,21 @@
 //! on the CPU what the uninterrupted one does, bit for bit.
 
 use super::config::SftConfig;
+use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, update};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
 use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer};
-use ragduet_data::{BadRowPolicy, BadRows, RagRecord, read_rag};
-use ragduet_nn::{Mode, PackedTokens, hub};
+use ragduet_data::{RagRecord, read_rag};
+use ragduet_nn::{Mode, PackedTokens};
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::optim::AdamW;
-use ragduet_torch::weights::write_atomic;
-use ragduet_torch::{Device, Kind, Tensor, device, grad, rng};
-use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
+use ragduet_torch::{Kind, Tensor, device, grad, rng};
+use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{
-    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config as settings,
-    interrupt, is_frozen, state,
+    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, config as settings, interrupt, state,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -30,19 +29,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// How a run is carried out, beside its config.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The run folder.
-    pub out: PathBuf,
-    /// Whether to go on with the run that is there.
-    pub resume: bool,
-    /// No progress on standard error.
-    pub quiet: bool,
-    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
-    pub stop_after: Option<u64>,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -93,8 +79,8 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     // Build.
     rng::seed(config.seed);
     let (records, dev) = read(config, &options.out)?;
-    let generator = build(config, &records, device)?;
-    let mut optimizer = optimizer(config, &generator)?;
+    let generator = build(&config.model, config.precision.resolve(device), device, || texts(&records))?;
+    let mut optimizer = optimizer(&config.optim, &generator)?;
     let parameters = generator.model.params.named();
     let preparer = Preparer::new(
         &generator.tokenizer,
@@ -191,7 +177,7 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
             sink.write("dev", at.step, &scores.named())?;
             let min_gain = config.eval.stop.map_or(0.0, |s| s.min_gain);
             if at.best.update(scores.f1, at.step, min_gain) {
-                save_best(&generator, &options.out, at.step, Some(&scores), &report)?;
+                save_best(&generator, &options.out, &facts(at.step, Some(&scores), &report))?;
                 best = Some(scores);
             }
             give_up = at.best.should_stop(config.eval.stop.as_ref());
@@ -209,9 +195,13 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     }
     progress.finish();
     if dev.is_empty() {
-        save_best(&generator, &options.out, at.step, None, &report)?;
+        save_best(&generator, &options.out, &facts(at.step, None, &report))?;
     }
     Ok(outcome(options, &at, true, best, report, (tokens, targets, busy)))
+}
+
+fn facts(step: u64, dev: Option<&AnswerScores>, prepared: &PrepareReport) -> serde_json::Value {
+    serde_json::json!({"step": step, "dev": dev, "prepared": prepared})
 }
 
 fn outcome(
@@ -234,12 +224,7 @@ fn outcome(
 }
 
 fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord>)> {
-    let policy = if config.data.skip_bad_rows {
-        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
-    } else {
-        BadRowPolicy::default()
-    };
-    let bad = BadRows::new(policy);
+    let bad = bad_rows(config.data.skip_bad_rows, out);
     let all = |path: &Path, most: usize| -> Result<Vec<RagRecord>> {
         Ok(read_rag(path, &bad)?.take(most).collect::<std::result::Result<_, _>>()?)
     };
@@ -251,41 +236,6 @@ fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord
         tracing::warn!("{moved} bad rows were moved to {}", out.join("bad_rows.jsonl").display());
     }
     Ok((records, dev))
-}
-
-fn build(config: &SftConfig, records: &[RagRecord], device: Device) -> Result<Generator> {
-    let compute = config.precision.resolve(device);
-    let c = &config.model;
-    let mut generator = match (&c.base, &c.scratch) {
-        (Some(base), _) => Generator::load(&hub::resolve(base)?, device, compute)?,
-        (None, Some(scratch)) => {
-            let texts = records.iter().flat_map(|r| {
-                let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
-                passages
-                    .map(|p| p.text.as_str())
-                    .chain([r.question.as_str()])
-                    .chain(r.answers.iter().map(String::as_str))
-            });
-            scratch.build(texts.collect::<Vec<_>>().into_iter(), device, compute)?
-        }
-        (None, None) => return Err(crate::error::bad("model", "give `base` or `[model.scratch]`")),
-    };
-    if let Some(lm) = generator.model.causal_mut() {
-        lm.set_dropout(c.dropout, c.attention_dropout);
-    }
-    Ok(generator)
-}
-
-fn optimizer(config: &SftConfig, generator: &Generator) -> Result<AdamW> {
-    let params = &generator.model.params;
-    check_patterns(&config.optim.freeze, params.iter().map(|(n, _)| n))?;
-    params.set_trainable(|name| !is_frozen(name, &config.optim.freeze));
-    let lm = generator.lm();
-    let layers = lm.layers();
-    Ok(AdamW::new(&params.trainable(), config.optim.adamw(), |name| {
-        // The final norm and the head learn like the top layer.
-        config.optim.rule(name, Some(lm.depth_of(name).unwrap_or(layers)), layers)
-    }))
 }
 
 /// The optimiser steps of an epoch: windows of forward passes.
@@ -384,17 +334,7 @@ fn step(
             Ok(f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?)
         })?;
     }
-    let grads = optimizer.grads();
-    let norm = if config.optim.max_grad_norm > 0.0 {
-        grad::clip_norm(&grads, config.optim.max_grad_norm)?
-    } else {
-        grad::norm(&grads)?
-    };
-    if !norm.is_finite() || !sum.is_finite() {
-        let (what, value) = if sum.is_finite() { ("the gradient norm", norm) } else { ("the loss", sum) };
-        return Err(ragduet_train::Error::NotFinite { what, value, step: number, lr }.into());
-    }
-    optimizer.step(lr)?;
+    let norm = update(&config.optim, optimizer, sum, lr, number)?;
     Ok((sum, norm))
 }
 
@@ -409,27 +349,21 @@ fn evaluate(config: &SftConfig, generator: &Generator, dev: &[RagRecord]) -> Res
     Ok(AnswerScores::of(&answer_all(generator, dev, &options, &mut |_| ())?.0))
 }
 
-/// Writes `best/`: the model as transformers reads it, and how it came about.
-fn save_best(
-    generator: &Generator,
-    out: &Path,
-    step: u64,
-    scores: Option<&AnswerScores>,
-    prepared: &PrepareReport,
-) -> Result<()> {
-    replace_dir(&out.join("best"), |d| generator.save(d))?;
-    let facts = serde_json::json!({"step": step, "dev": scores, "prepared": prepared});
-    let path = out.join("best.json");
-    let text =
-        serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: path.clone(), source })?;
-    Ok(write_atomic(&path, &text)?)
+/// What a new tokenizer is trained on.
+fn texts(records: &[RagRecord]) -> Vec<&str> {
+    let all = records.iter().flat_map(|r| {
+        let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
+        let own = [r.question.as_str()].into_iter().chain(r.answers.iter().map(String::as_str));
+        passages.map(|p| p.text.as_str()).chain(own)
+    });
+    all.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ScratchGenerator;
-    use ragduet_torch::{Compute, no_grad};
+    use ragduet_torch::{Compute, Device, no_grad};
 
     /// The definition: log-softmax of the whole logits, text by text.
     fn plain(g: &Generator, e: &TrainExample) -> f64 {

@@ -1,0 +1,100 @@
+//! What the recipes share.
+
+use super::config::ModelConfig;
+use crate::error::{Error, Result, bad};
+use crate::model::Generator;
+use ragduet_data::{BadRowPolicy, BadRows};
+use ragduet_nn::hub;
+use ragduet_torch::optim::AdamW;
+use ragduet_torch::weights::write_atomic;
+use ragduet_torch::{Compute, Device, grad};
+use ragduet_train::checkpoint::replace_dir;
+use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
+use std::path::{Path, PathBuf};
+
+/// How a run is carried out, beside its config.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The run folder.
+    pub out: PathBuf,
+    /// Whether to go on with the run that is there.
+    pub resume: bool,
+    /// No progress on standard error.
+    pub quiet: bool,
+    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
+    pub stop_after: Option<u64>,
+}
+
+/// Stop at a bad row, or move it to a file of the run.
+pub(super) fn bad_rows(skip: bool, out: &Path) -> BadRows {
+    BadRows::new(if skip {
+        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
+    } else {
+        BadRowPolicy::Fail
+    })
+}
+
+/// The model that training starts from. `texts`: what the tokenizer of a new one is trained on.
+pub(super) fn build<'a>(
+    c: &ModelConfig,
+    compute: Compute,
+    device: Device,
+    texts: impl FnOnce() -> Vec<&'a str>,
+) -> Result<Generator> {
+    let mut generator = match (&c.base, &c.scratch) {
+        (Some(base), _) => Generator::load(&hub::resolve(base)?, device, compute)?,
+        (None, Some(scratch)) => scratch.build(texts().into_iter(), device, compute)?,
+        (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
+    };
+    if let Some(lm) = generator.model.causal_mut() {
+        lm.set_dropout(c.dropout, c.attention_dropout);
+    }
+    Ok(generator)
+}
+
+/// AdamW over what trains.
+pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<AdamW> {
+    let params = &generator.model.params;
+    check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
+    params.set_trainable(|name| !is_frozen(name, &config.freeze));
+    let lm = generator.lm();
+    let layers = lm.layers();
+    Ok(AdamW::new(&params.trainable(), config.adamw(), |name| {
+        // The final norm and the head learn like the top layer.
+        config.rule(name, Some(lm.depth_of(name).unwrap_or(layers)), layers)
+    }))
+}
+
+/// Clips and steps with the gradients that are there; their norm before clipping.
+///
+/// # Errors
+/// A loss or norm that is no number; the parameters are then as before.
+pub(super) fn update(
+    config: &OptimizerConfig,
+    optimizer: &mut AdamW,
+    loss: f64,
+    lr: f64,
+    step: u64,
+) -> Result<f64> {
+    let grads = optimizer.grads();
+    let norm = if config.max_grad_norm > 0.0 {
+        grad::clip_norm(&grads, config.max_grad_norm)?
+    } else {
+        grad::norm(&grads)?
+    };
+    if !norm.is_finite() || !loss.is_finite() {
+        let (what, value) = if loss.is_finite() { ("the gradient norm", norm) } else { ("the loss", loss) };
+        return Err(ragduet_train::Error::NotFinite { what, value, step, lr }.into());
+    }
+    optimizer.step(lr)?;
+    Ok(norm)
+}
+
+/// Writes `best/`, the model as transformers reads it, and `best.json`, how it came about.
+pub(super) fn save_best(generator: &Generator, out: &Path, facts: &serde_json::Value) -> Result<()> {
+    replace_dir(&out.join("best"), |d| generator.save(d))?;
+    let path = out.join("best.json");
+    let text =
+        serde_json::to_vec_pretty(facts).map_err(|source| Error::Json { path: path.clone(), source })?;
+    Ok(write_atomic(&path, &text)?)
+}

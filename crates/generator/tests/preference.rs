@@ -1,0 +1,142 @@
+//! Preference optimisation as a whole: it starts at the loss that equal models have, prefers what it was taught to,
+//! and resumes bit for bit with the reference it began with.
+
+use ragduet_generator::ScratchGenerator;
+use ragduet_generator::recipe::RunOptions;
+use ragduet_generator::recipe::config::PreferenceRecipe;
+use ragduet_generator::recipe::preference::{Outcome, train};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, Device, Tensor, rng};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests of one process share the generators: those that draw take turns.
+static GENERATORS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // Idle pools of the other tests' threads spin, and the tensors are tiny.
+    ragduet_torch::device::set_threads(1);
+    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const THINGS: [&str; 8] = ["door", "gate", "roof", "wall", "lamp", "boat", "tree", "road"];
+
+fn set_up(dir: &Path) {
+    rng::seed(2);
+    let size = ScratchGenerator {
+        vocab_size: 320,
+        hidden_size: 32,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        intermediate_size: 64,
+        max_positions: 128,
+        ..ScratchGenerator::default()
+    };
+    let texts = THINGS.map(|t| format!("Is the {t} open? yes it is, no it is not."));
+    let model = size.build(texts.iter().map(String::as_str), Device::Cpu, Compute::F32).unwrap();
+    model.save(&dir.join("base")).unwrap();
+    let mut rows = String::new();
+    for t in THINGS {
+        let row = serde_json::json!({
+            "prompt": format!("Is the {t} open?"), "chosen": " yes it is", "rejected": " no it is not",
+        });
+        let _ = writeln!(rows, "{row}");
+    }
+    let _ = writeln!(
+        rows,
+        "{}",
+        serde_json::json!({"prompt": "long ".repeat(300), "chosen": " yes", "rejected": " no"})
+    );
+    std::fs::write(dir.join("pairs.jsonl"), rows).unwrap();
+}
+
+fn config(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
+    toml::from_str(&format!(
+        r#"
+        seed = 3
+        precision = "fp32"
+        model.base = "{0}/base"
+        data.train = "{0}/pairs.jsonl"
+        data.dev = "{0}/pairs.jsonl"
+        preference.loss.{loss}
+        batch = {{ tokens = 160, accumulate = 2 }}
+        optim.lr = 1e-3
+        save.every_steps = 1
+        {more}
+        "#,
+        dir.display()
+    ))
+    .unwrap()
+}
+
+fn run(config: &PreferenceRecipe, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+}
+
+fn lines(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn every_paired_loss_learns_to_prefer() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    for loss in ["dpo = {}", "robust = {}", "hinge = {}", "ipo = {}", "orpo = {}", "simpo = {}"] {
+        let name = loss.split(' ').next().unwrap();
+        let out = dir.path().join(name);
+        let o = run(&config(dir.path(), loss, "train = { epochs = 12, log_every = 1 }"), &out, false, None);
+        assert_eq!(o.pairs, (8, 1), "{name}: what is too long is counted");
+        let s = o.scores.unwrap();
+        assert!(o.finished && s.rewards.accuracy == Some(1.0) && s.rewards.margin > 0.0, "{name}: {s:?}");
+        let first = lines(&out).into_iter().find(|l| l["kind"] == "train").unwrap();
+        let first = first["loss"].as_f64().unwrap();
+        assert!(s.loss < first, "{name}: {first} to {}", s.loss);
+        if name == "dpo" {
+            // Policy and reference are equal at the first step: -log sigmoid(0).
+            assert!((first - std::f64::consts::LN_2).abs() < 1e-5, "{first}");
+        }
+        assert_eq!(out.join("reference.safetensors").is_file(), !matches!(name, "orpo" | "simpo"), "{name}");
+    }
+}
+
+#[test]
+fn stopped_and_resumed_is_as_if_never_stopped() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    let c = config(dir.path(), "dpo = { beta = 0.2 }", "train.epochs = 3\neval_every_steps = 2");
+    let weights = |run: &Path| -> Vec<(String, Tensor)> {
+        let w = Weights::open_dir(&run.join("best")).unwrap();
+        w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
+    };
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    assert!(run(&c, &whole, false, None).step >= 3);
+    assert!(!run(&c, &parts, false, Some(2)).finished);
+    assert!(run(&c, &parts, true, None).finished);
+    for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
+        assert!(a.equal(b), "{name}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    for (loss, more, words) in [
+        ("kto = {}", "", "kto has no recipe"),
+        ("dpo = {}", "max_tokens = 100", "a pair stays together"),
+        ("dpo = {}", "chat = true", "no chat template"),
+        ("orpo = {}", "preference.sft_weight = 0.5", "likelihood term of its own"),
+    ] {
+        let c = config(dir.path(), loss, more);
+        let options = RunOptions { out: dir.path().join(loss), resume: false, quiet: true, stop_after: None };
+        let e = train(&c, &options).unwrap_err().to_string();
+        assert!(e.contains(words), "{e}");
+        let _ = std::fs::remove_dir_all(dir.path().join(loss));
+    }
+}
