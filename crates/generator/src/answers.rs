@@ -115,7 +115,7 @@ pub fn answer_all(
     let mut out = Vec::with_capacity(records.len());
     for ((record, prompt), sequences) in records.iter().zip(&prompts).zip(&generated) {
         let answer = match sequences.first() {
-            Some(best) => generator.text(best)?,
+            Some(best) => generator.text(best, &options.decode.stop_strings)?,
             None => String::new(),
         };
         out.push(measured(record, &prompt.contexts, answer));

@@ -1,6 +1,6 @@
 //! A generator: a decoder-only language model with its tokenizer, as one folder that transformers loads.
 
-use crate::decode::{DecodeConfig, generate};
+use crate::decode::{DecodeConfig, cut_at_stop, generate};
 use crate::decode::{Generated, Hooks, Request, Stepper};
 use crate::error::{Error, Result, catch};
 use fs_err as fs;
@@ -128,9 +128,10 @@ impl Generator {
         Ok(out)
     }
 
-    /// The text of an answer.
-    pub fn text(&self, generated: &Generated) -> Result<String> {
-        Ok(self.tokenizer.decode(generated.content(), true)?.trim().to_string())
+    /// The text of an answer, up to the first of the stop strings.
+    pub fn text(&self, generated: &Generated, stops: &[String]) -> Result<String> {
+        let text = self.tokenizer.decode(generated.content(), true)?;
+        Ok(cut_at_stop(&text, stops).trim().to_string())
     }
 }
 

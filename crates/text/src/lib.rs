@@ -13,7 +13,6 @@
 //!   [`fit_contexts`] cuts passages until a prompt fits.
 //! - [`Tokenizer::chat_example`] and [`Tokenizer::completion_example`] make training examples with loss masks;
 //!   [`pack_best_fit`] arranges them into rows.
-//! - [`DecodeStream`] and [`StopMatcher`] give the text of ids as they are generated.
 //!
 //! Two things are deliberately absent. Nothing here pads: batches are packed by the caller, and the padding and
 //! truncation blocks that many `tokenizer.json` files carry are ignored. And nothing here touches tensors.
@@ -41,7 +40,6 @@ mod pack;
 mod prompts;
 mod rag;
 mod special;
-mod stream;
 mod tokenizer;
 mod tokens;
 mod train;
@@ -56,6 +54,5 @@ pub use pack::{Packing, pack_best_fit, pack_in_order};
 pub use prompts::Prompts;
 pub use rag::{Context, PassageFormat, RagPrompt, Shot};
 pub use special::SpecialIds;
-pub use stream::{DecodeStream, StopMatcher};
 pub use tokenizer::{Tokenizer, TruncationSide};
 pub use train::{ByteBpeOptions, WordPieceOptions, train_byte_bpe, train_wordpiece};

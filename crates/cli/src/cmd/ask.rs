@@ -5,9 +5,8 @@ use crate::cmd::search::IndexArgs;
 use crate::common;
 use anyhow::{Result, anyhow};
 use ragduet_data::{Found, Passage, RagRecord};
-use ragduet_generator::decode::{Hooks, Request, generate};
+use ragduet_generator::decode::{Hooks, Request, TextStream, TokenEvent, generate};
 use ragduet_generator::prepare::{PrepareReport, Preparer};
-use ragduet_text::DecodeStream;
 use serde_json::json;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
@@ -70,18 +69,20 @@ impl Args {
             if !self.json {
                 println!("{}", f.question);
             }
-            let mut stream = DecodeStream::new(&generator.tokenizer, &ready.ids, true);
-            let mut text = String::new();
+            let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
+            let mut stream = TextStream::new(&detokenize, &decoding.stop_strings);
             let mut failed = None;
             let json = self.json;
-            let mut on_token = |event: &ragduet_generator::decode::TokenEvent| match stream.push(event.token)
-            {
+            let show = |piece: &str| {
+                if !json {
+                    print!("{piece}");
+                    // A reader that has gone is noticed by the next line.
+                    let _ = std::io::stdout().flush();
+                }
+            };
+            let mut on_token = |event: &TokenEvent| match stream.push(event.token) {
                 Ok(piece) => {
-                    if !json {
-                        print!("{piece}");
-                        let _ = std::io::stdout().flush();
-                    }
-                    text.push_str(&piece);
+                    show(&piece);
                     ControlFlow::Continue(())
                 }
                 Err(e) => {
@@ -89,7 +90,6 @@ impl Args {
                     ControlFlow::Break(())
                 }
             };
-            let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
             let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
             let mut stepper = generator.stepper(1, ready.ids.len() + decoding.max_new_tokens);
             let request = Request { prompt: ready.ids.clone(), seed: self.generator.seed };
@@ -97,8 +97,9 @@ impl Args {
             if let Some(e) = failed {
                 return Err(e.into());
             }
+            show(&stream.finish()?);
             let answer = match out.first().and_then(|s| s.first()) {
-                Some(g) => generator.text(g)?,
+                Some(g) => generator.text(g, &decoding.stop_strings)?,
                 None => String::new(),
             };
             if self.json {
