@@ -127,7 +127,10 @@ impl<'a> Preparer<'a> {
         }
         let max_tokens = config.max_tokens.unwrap_or(limit);
         if max_tokens > limit {
-            return Err(bad("prompt.max_tokens", format!("the model takes {limit} tokens")));
+            return Err(bad(
+                "prompt.max_tokens",
+                format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
+            ));
         }
         Ok(Self { tokenizer, chat: template, config, contexts, max_tokens, seed })
     }

@@ -246,10 +246,40 @@ fn replaced_span(
         return None;
     }
     let end = whole.len() - tail.len();
-    let turn_end = match tail.strip_prefix("<|") {
-        Some(rest) => rest.find("|>").map_or(0, |n| n + 4),
-        None if tail.starts_with("</s>") => 4,
-        None => 0,
-    };
+    let turn_end = turn_end(tail);
     Some(head.len()..end + turn_end)
+}
+
+/// Bytes of the mark that ends a turn at the start of `tail`, with spaces before it: `<|im_end|>`, ` </s>`,
+/// `<end_of_turn>`. 0 where there is none.
+fn turn_end(tail: &str) -> usize {
+    let mark = tail.trim_start_matches(' ');
+    let Some(inner) = mark.strip_prefix('<') else { return 0 };
+    match inner.find(|c: char| c == '>' || c == '<' || c.is_whitespace()) {
+        Some(n) if n > 0 && inner[n..].starts_with('>') => tail.len() - mark.len() + n + 2,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_that_ends_a_turn_is_learned_whatever_it_looks_like() {
+        for (tail, mark) in [
+            ("<|im_end|>\n<|im_start|>user", "<|im_end|>"),
+            ("</s>", "</s>"),
+            (" </s><s>", " </s>"),
+            ("<end_of_turn>\n", "<end_of_turn>"),
+            // The next turn begins here: not the answer's.
+            ("\n<|user|>", ""),
+            ("\nUser: 1 < 2", ""),
+            ("< b>", ""),
+            ("<>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(&tail[..turn_end(tail)], mark, "{tail}");
+        }
+    }
 }
