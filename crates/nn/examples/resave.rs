@@ -24,19 +24,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lm = model.causal().ok_or("not a decoder-only model")?;
     let _guard = no_grad();
     let batch = PackedTokens::from_ids([prompt.as_slice()], Device::Cpu);
-    let all = lm.logits(&lm.forward(&batch, Mode::eval(Compute::F32)), Compute::F32);
+    let all = lm.logits(&lm.forward(&batch, Mode::eval(Compute::F32)), Mode::eval(Compute::F32));
     let all: Vec<Vec<f32>> = Vec::try_from(&all)?;
     println!("{}", serde_json::json!({"logits": all, "tokens": greedy(lm, &batch, new)?}));
     Ok(())
 }
 
 fn greedy(lm: &dyn CausalLm, prompt: &PackedTokens, new: usize) -> Result<Vec<u32>, Box<dyn Error>> {
-    let mut cache = lm.new_cache(1, 64, Compute::F32, Device::Cpu);
+    let mut cache = lm.new_cache(1, 64, Mode::eval(Compute::F32), Device::Cpu);
     let mut hidden = lm.extend(prompt, &mut cache);
     let mut tokens = Vec::new();
     while tokens.len() < new {
         let last: Tensor = hidden.narrow(0, hidden.size()[0] - 1, 1);
-        let next = u32::try_from(i64::try_from(lm.logits(&last, Compute::F32).argmax(-1, false))?)?;
+        let next =
+            u32::try_from(i64::try_from(lm.logits(&last, Mode::eval(Compute::F32)).argmax(-1, false))?)?;
         tokens.push(next);
         hidden = lm.extend(&PackedTokens::from_ids([[next].as_slice()], Device::Cpu), &mut cache);
     }

@@ -5,9 +5,10 @@
 use super::ConfigSource;
 use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
 use crate::layers::RmsNorm;
+use crate::peft::{SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Linear, Result, kernels};
-use ragduet_torch::{Init, ParamBuilder, Tensor};
+use ragduet_torch::{ParamBuilder, Tensor};
 use serde_json::{Value, json};
 
 /// Members of the family.
@@ -224,8 +225,8 @@ impl Layer {
 
 impl Block for Layer {
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.compute).view([
+        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
+        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.mode).view([
             -1,
             self.heads + 2 * self.kv_heads,
             self.head_dim,
@@ -233,16 +234,16 @@ impl Block for Layer {
         let (q, k, v) = self.heads(&qkv, pass);
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
-        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.compute);
+        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.mode)) };
+        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
+        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.mode);
         let gated = if self.activation == Activation::Silu {
             kernels::swiglu(&up)
         } else {
             let parts = up.chunk(2, -1);
             self.activation.apply(&parts[0]) * &parts[1]
         };
-        Stream { carry, pending: Some(self.down.forward(&gated, pass.compute)) }
+        Stream { carry, pending: Some(self.down.forward(&gated, pass.mode)) }
     }
 }
 
@@ -257,11 +258,12 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         .collect::<Result<_>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
-    let head = Linear::of(if c.tie_word_embeddings {
-        words.weight().shallow_clone()
+    let at = b.at("lm_head");
+    let head = if c.tie_word_embeddings {
+        Linear::tied(&at, words.weight())
     } else {
-        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
-    });
+        Linear::build(&at, h, c.vocab_size, false, std)?
+    };
     Ok(Decoder {
         words,
         places: None,
@@ -269,6 +271,15 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         blocks,
         norm: Norm::Rms(RmsNorm::build(&m.at("norm"), h, c.rms_norm_eps)?),
         head,
+        soft: SoftSlot::build(
+            b,
+            SoftShape {
+                layers: c.num_hidden_layers,
+                kv_heads: c.kv_heads(),
+                head_dim: c.head_dim(),
+                hidden: h,
+            },
+        ),
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

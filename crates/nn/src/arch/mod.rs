@@ -9,6 +9,7 @@ mod llama;
 mod modernbert;
 mod mpnet;
 mod post_norm;
+mod relative;
 mod roberta;
 
 use crate::{Encoder, LmKind, Result};
@@ -54,7 +55,7 @@ impl Architecture {
             Self::Bert => Box::new(bert::build(config, b)?),
             Self::Roberta => Box::new(roberta::build(config, b)?),
             Self::DistilBert => Box::new(distilbert::build(config, b)?),
-            Self::MpNet => Box::new(mpnet::MpNet::build(config, b)?),
+            Self::MpNet => Box::new(mpnet::build(config, b)?),
             Self::ModernBert => Box::new(modernbert::ModernBert::build(config, b)?),
         })
     }

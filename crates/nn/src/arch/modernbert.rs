@@ -4,6 +4,7 @@
 use super::ConfigSource;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
+use crate::peft::{SoftPass, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
@@ -110,6 +111,7 @@ pub(super) struct ModernBert {
     norm: LayerNorm,
     blocks: Vec<Block>,
     final_norm: LayerNorm,
+    soft: SoftSlot,
     config: Config,
 }
 
@@ -148,6 +150,15 @@ impl ModernBert {
             norm: norm(b.at("embeddings.norm"))?,
             blocks,
             final_norm: norm(b.at("final_norm"))?,
+            soft: SoftSlot::build(
+                b,
+                SoftShape {
+                    layers: c.num_hidden_layers,
+                    kv_heads: c.num_attention_heads,
+                    head_dim: h / c.num_attention_heads,
+                    hidden: h,
+                },
+            ),
             config: c,
         })
     }
@@ -175,25 +186,27 @@ fn rotate(x: &Tensor, (cos, sin): &Angles) -> Tensor {
 impl Encoder for ModernBert {
     fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
         let c = &self.config;
-        let (tokens, head) = (batch.segments.tokens(), c.hidden_size / c.num_attention_heads);
-        let (global, local) = (self.angles(&batch.positions, false), self.angles(&batch.positions, true));
-        let mut carry = self
-            .norm
-            .forward(&self.words.forward(&batch.ids))
-            .dropout(m.dropout(c.embedding_dropout), m.train);
+        let head = c.hidden_size / c.num_attention_heads;
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, m);
+        let (mut words, mut positions) = (self.words.forward(&batch.ids, m), batch.positions.shallow_clone());
+        if let Some(soft) = &soft {
+            (words, positions) = (soft.embed(words), soft.positions(&positions));
+        }
+        let tokens = words.size()[0];
+        let (global, local) = (self.angles(&positions, false), self.angles(&positions, true));
+        let mut carry = self.norm.forward(&words).dropout(m.dropout(c.embedding_dropout), m.train);
         // What the last sub-layer adds to the residual; the next norm adds it in the same pass.
         let mut pending: Option<(Tensor, f64)> = None;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             let low = match (&block.attention_norm, pending.take()) {
                 (Some(norm), Some((x, p))) => {
                     let (sum, low) = norm.add_then_norm(&x, &carry, p);
                     carry = sum;
                     low
                 }
-                _ => lower(&carry, m.compute),
+                _ => lower(&carry, m),
             };
-            let qkv =
-                block.qkv.forward(&low, m.compute).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
+            let qkv = block.qkv.forward(&low, m).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
             let angles = if block.local { &local } else { &global };
             let options = AttentionOptions {
                 scale: (head as f64).powf(-0.5),
@@ -202,19 +215,28 @@ impl Encoder for ModernBert {
                 window: block.local.then_some(c.local_attention / 2),
             };
             let (q, k) = (rotate(&qkv[0], angles), rotate(&qkv[1], angles));
-            let mixed = varlen_attention(&q, &k, &qkv[2].contiguous(), &batch.segments, &options);
-            let x = block.out.forward(&mixed.reshape([tokens, c.hidden_size]), m.compute);
+            let (v, mix) =
+                (qkv[2].contiguous(), |q: &_, k: &_, v: &_, s: &_| varlen_attention(q, k, v, s, &options));
+            let mixed = match &soft {
+                Some(soft) => soft.attend(i, [&q, &k, &v], &batch.segments, mix),
+                None => mix(&q, &k, &v, &batch.segments),
+            };
+            let x = block.out.forward(&mixed.reshape([tokens, c.hidden_size]), m);
             let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, m.dropout(c.attention_dropout));
             carry = sum;
-            let parts = block.up.forward(&low, m.compute).chunk(2, -1);
+            let parts = block.up.forward(&low, m).chunk(2, -1);
             let gated = c.hidden_activation.apply(&parts[0]) * &parts[1];
             let gated = gated.dropout(m.dropout(c.mlp_dropout), m.train);
-            pending = Some((block.down.forward(&gated, m.compute), 0.0));
+            pending = Some((block.down.forward(&gated, m), 0.0));
         }
         if let Some((x, _)) = pending {
             carry = &carry + x.to_kind(Kind::Float);
         }
-        self.final_norm.forward(&carry)
+        let hidden = self.final_norm.forward(&carry);
+        match &soft {
+            Some(soft) => soft.strip(hidden),
+            None => hidden,
+        }
     }
 
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {

@@ -1,8 +1,10 @@
 //! The block that BERT, RoBERTa, DistilBERT and MPNet share: self-attention and feed-forward, each followed by
 //! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
 
+use super::relative;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
+use crate::peft::{SoftPass, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{ParamBuilder, Tensor};
@@ -99,7 +101,7 @@ impl Block {
         attend: impl Fn(&Tensor, &Tensor, &Tensor, &AttentionOptions) -> Tensor,
     ) -> (Tensor, Tensor) {
         let (tokens, head) = (low.size()[0], s.hidden / s.heads);
-        let qkv = Linear::forward_joined(&[&self.query, &self.key, &self.value], low, m.compute)
+        let qkv = Linear::forward_joined(&[&self.query, &self.key, &self.value], low, m)
             .view([tokens, 3, s.heads, head])
             .unbind(1);
         let options = AttentionOptions {
@@ -109,10 +111,10 @@ impl Block {
             window: None,
         };
         let mixed = attend(&qkv[0], &qkv[1], &qkv[2], &options).reshape([tokens, s.hidden]);
-        let projected = self.out.forward(&mixed, m.compute);
+        let projected = self.out.forward(&mixed, m);
         let (carry, low) = self.attention_norm.add(&projected, carry, m.dropout(s.out_dropout));
-        let inner = self.up.forward_activated(&low, s.activation, m.compute);
-        self.output_norm.add(&self.down.forward(&inner, m.compute), &carry, m.dropout(s.dropout))
+        let inner = self.up.forward_activated(&low, s.activation, m);
+        self.output_norm.add(&self.down.forward(&inner, m), &carry, m.dropout(s.dropout))
     }
 }
 
@@ -124,6 +126,9 @@ pub(super) struct PostNorm {
     types: Option<Embedding>,
     norm: LayerNorm,
     blocks: Vec<Block>,
+    /// MPNet's: buckets of relative positions to a bias per head, added to the scores of every layer.
+    relative: Option<Embedding>,
+    soft: SoftSlot,
     shape: Shape,
     names: &'static Names,
 }
@@ -146,27 +151,61 @@ impl PostNorm {
             },
             norm: LayerNorm::build(&e.at("LayerNorm"), s.hidden, s.eps, true)?,
             blocks: (0..s.layers).map(|i| Block::build(&at.at(i), s, names)).collect::<Result<_>>()?,
+            relative: None,
+            soft: SoftSlot::build(
+                b,
+                SoftShape {
+                    layers: s.layers,
+                    kv_heads: s.heads,
+                    head_dim: s.hidden / s.heads,
+                    hidden: s.hidden,
+                },
+            ),
             shape,
             names,
         })
+    }
+
+    /// With a bias by relative position.
+    pub(super) fn with_relative(self, table: Embedding) -> Self {
+        Self { relative: Some(table), ..self }
     }
 }
 
 impl Encoder for PostNorm {
     fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
         let s = &self.shape;
-        let mut x =
-            self.words.forward(&batch.ids) + self.places.forward(&(&batch.positions + s.first_position));
-        if let Some(types) = &self.types {
-            x += types.forward(&batch.type_ids);
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, m);
+        let (mut x, mut positions) = (self.words.forward(&batch.ids, m), batch.positions.shallow_clone());
+        let mut types = batch.type_ids.shallow_clone();
+        let mut longest = batch.segments.longest();
+        if let Some(soft) = &soft {
+            (x, positions, types) = (soft.embed(x), soft.positions(&positions), soft.ids(&types));
+            longest += soft.rows();
         }
+        x += self.places.forward(&(positions + s.first_position), m);
+        if let Some(table) = &self.types {
+            x += table.forward(&types, m);
+        }
+        let bias = self.relative.as_ref().map(|table| relative::bias(table, longest, m));
+        let mix = |q: &_, k: &_, v: &_, segs: &_, o: &_| match &bias {
+            Some(bias) => relative::attention(q, k, v, bias, segs, o),
+            None => varlen_attention(q, k, v, segs, o),
+        };
         let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);
-        let mut low = lower(&carry, m.compute);
-        for block in &self.blocks {
-            (carry, low) = block
-                .forward((&carry, &low), s, m, |q, k, v, o| varlen_attention(q, k, v, &batch.segments, o));
+        let mut low = lower(&carry, m);
+        for (i, block) in self.blocks.iter().enumerate() {
+            (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| match &soft {
+                Some(soft) => {
+                    soft.attend(i, [q, k, v], &batch.segments, |q, k, v, segs| mix(q, k, v, segs, o))
+                }
+                None => mix(q, k, v, &batch.segments, o),
+            });
         }
-        carry
+        match &soft {
+            Some(soft) => soft.strip(carry),
+            None => carry,
+        }
     }
 
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
