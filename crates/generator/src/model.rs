@@ -2,14 +2,15 @@
 
 use crate::decode::{DecodeConfig, cut_at_stop, generate};
 use crate::decode::{Generated, Hooks, Request, Stepper};
-use crate::error::{Error, Result, catch};
+use crate::error::{Error, Result, bad, catch};
 use fs_err as fs;
+use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    CausalLm, KvCache, LanguageModel, PackedTokens, fresh_language_model, load_language_model,
+    CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, hub, load_language_model,
     save_language_model,
 };
 use ragduet_text::{ByteBpeOptions, Tokenizer, train_byte_bpe};
-use ragduet_torch::{Compute, Device, Tensor};
+use ragduet_torch::{Compute, Device, ParamStore, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,17 +27,75 @@ pub struct Generator {
     pub device: Device,
     /// In what precision.
     pub compute: Compute,
+    /// What acts over the model, where something does.
+    pub adapter: Option<Adapter>,
+    /// The folder or hub id that an adapter names as its base; empty for a model that is nowhere yet.
+    pub base: String,
 }
 
 impl Generator {
-    /// From a folder (`ragduet_nn::hub` turns an id into one).
+    /// From a model's folder, or an adapter's, whose base is then loaded as well (`ragduet_nn::hub` turns an id into
+    /// a folder).
     ///
     /// # Errors
     /// A folder that does not load, or whose tokenizer has more tokens than the model embeds.
     pub fn load(dir: &Path, device: Device, compute: Compute) -> Result<Self> {
-        let model = load_language_model(dir, device)?;
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        Self { model, tokenizer, device, compute }.check()
+        if !peft::is_adapter_dir(dir) {
+            let model = load_language_model(dir, device)?;
+            let tokenizer = Tokenizer::from_dir(dir)?;
+            let base = std::path::absolute(dir)?.display().to_string();
+            return Self { model, tokenizer, device, compute, adapter: None, base }.check();
+        }
+        let base = peft::base_of(dir)?;
+        let folder = hub::resolve(&base)?;
+        let model = load_language_model(&folder, device)?;
+        let own = dir.join("tokenizer.json").is_file();
+        let tokenizer = Tokenizer::from_dir(if own { dir } else { &folder })?;
+        model.params.set_trainable(|_| false);
+        let adapter = Some(Adapter::load(model.base(device)?, dir)?);
+        Self { model, tokenizer, device, compute, adapter, base }.check()
+    }
+
+    /// Puts a new adapter over the model, which no longer trains itself. Draws from the global generators.
+    ///
+    /// # Errors
+    /// A model that has one, or that is in no folder that the adapter could name; settings that do not fit the model.
+    pub fn adapt(&mut self, config: &PeftConfig) -> Result<()> {
+        if self.adapter.is_some() {
+            return Err(bad(
+                "peft",
+                "the base is an adapter itself: go on with it without [peft], or work it into its base (`ragduet merge`)",
+            ));
+        }
+        if self.base.is_empty() {
+            return Err(bad("peft", "an adapter goes over a trained model: give model.base"));
+        }
+        self.model.params.set_trainable(|_| false);
+        self.adapter = Some(Adapter::fresh(self.model.base(self.device)?, config)?);
+        Ok(())
+    }
+
+    /// Works the adapter into the model, which is then a model like any other, in no folder yet.
+    ///
+    /// # Errors
+    /// An adapter that is no change of weights.
+    pub fn merge(&mut self) -> Result<()> {
+        if let Some(a) = self.adapter.take() {
+            a.merge(&self.model.params)?;
+            self.base.clear();
+        }
+        Ok(())
+    }
+
+    /// How a forward pass runs.
+    pub fn mode(&self, train: bool) -> Mode {
+        let adapter = self.adapter.as_ref().map(|a| a.id);
+        Mode { train, compute: self.compute, adapter }
+    }
+
+    /// What trains: the adapter's parameters where there is one, else the model's.
+    pub fn trained(&self) -> &ParamStore {
+        self.adapter.as_ref().map_or(&self.model.params, |a| &a.params)
     }
 
     fn check(self) -> Result<Self> {
@@ -49,10 +108,13 @@ impl Generator {
         Ok(self)
     }
 
-    /// Writes the folder: configs, weights, tokenizer.
+    /// Writes the folder: configs, weights, tokenizer; of an adapter only what it is itself.
     pub fn save(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        save_language_model(&self.model, dir)?;
+        match &self.adapter {
+            Some(a) => a.save(dir, TaskType::CausalLm, &self.base)?,
+            None => save_language_model(&self.model, dir)?,
+        }
         Ok(self.tokenizer.save(dir)?)
     }
 
@@ -79,7 +141,7 @@ impl Generator {
     pub fn stepper(&self, sequences: usize, capacity: usize) -> CausalStepper<'_> {
         CausalStepper {
             generator: self,
-            cache: self.lm().new_cache(sequences, capacity, self.compute, self.device),
+            cache: self.lm().new_cache(sequences, capacity, self.mode(false), self.device),
         }
     }
 
@@ -155,7 +217,7 @@ impl Stepper for CausalStepper<'_> {
                 let last: Vec<i64> = batch.segments.offsets()[1..].iter().map(|end| end - 1).collect();
                 hidden.index_select(0, &Tensor::from_slice(&last).to_device(g.device))
             };
-            Ok(g.lm().logits(&hidden, g.compute))
+            Ok(g.lm().logits(&hidden, g.mode(false)))
         })
     }
 
@@ -245,6 +307,6 @@ impl ScratchGenerator {
             "pad_token_id": tokenizer.pad_id(),
         });
         let model = fresh_language_model(config, device)?;
-        Generator { model, tokenizer, device, compute }.check()
+        Generator { model, tokenizer, device, compute, adapter: None, base: String::new() }.check()
     }
 }
