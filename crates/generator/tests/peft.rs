@@ -43,7 +43,7 @@ fn prepare(dir: &Path) {
     });
     let model = fresh_language_model(config, Device::Cpu).unwrap();
     save_language_model(&model, &dir.join("base")).unwrap();
-    tokenizer.save(&dir.join("base")).unwrap();
+    tokenizer.save(dir.join("base")).unwrap();
 }
 
 fn config(dir: &Path, peft: &str, steps: u64) -> SftConfig {
