@@ -66,7 +66,7 @@ impl RmsNorm {
 }
 
 /// Feed-forward activations, by the names of `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 pub enum Activation {
     /// x * Phi(x).
     #[serde(rename = "gelu", alias = "gelu_python")]

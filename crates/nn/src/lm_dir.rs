@@ -43,7 +43,7 @@ impl LanguageModel {
         let arch = architecture(Path::new("config.json"), &self.config)?;
         let words = arch.embedding_name();
         let words = words.strip_suffix(".weight").unwrap_or(words);
-        Ok(Base { sites: &self.sites, params: &self.params, words, device })
+        Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
     }
 
     /// The forward pass of a decoder-only model.

@@ -37,7 +37,7 @@ impl EncoderModel {
             Architecture::ModernBert => "embeddings.tok_embeddings",
             _ => "embeddings.word_embeddings",
         };
-        Ok(Base { sites: &self.sites, params: &self.params, words, device })
+        Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
     }
 }
 

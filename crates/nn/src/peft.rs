@@ -5,8 +5,10 @@
 //! parameters are never written to, but by [`Adapter::merge`].
 
 mod adapter;
+mod bottleneck;
 mod config;
 mod format;
+mod hub_format;
 mod ia3;
 mod lora;
 mod replaced;
@@ -16,7 +18,11 @@ mod soft;
 mod targets;
 
 pub use adapter::{Adapter, Base};
-pub use config::{Ia3Config, LoraConfig, LoraInit, PeftConfig, PrefixConfig, PromptConfig, PromptInit};
+pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
+pub use config::{
+    BottleneckConfig, BottleneckKind, Ia3Config, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
+    PromptConfig, PromptInit,
+};
 pub use format::{TaskType, base_of, is_adapter_dir};
 pub use sites::Sites;
 pub use slot::{AdapterId, EmbeddingAdapter, LinearAdapter, Slot};

@@ -5,11 +5,11 @@ use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::{LayerNorm, RmsNorm, lower};
 use crate::lm::{CausalLm, LmHead};
-use crate::peft::{SoftPass, SoftSlot};
+use crate::peft::{BottleneckSlot, SoftPass, SoftSlot, SubLayer};
 use crate::rope::{Angles, Rope};
 use crate::{Embedding, Linear, kernels};
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Device, Kind, Tensor, no_grad};
+use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
 /// Sizes, dropout and names.
 #[derive(Debug)]
@@ -106,7 +106,22 @@ enum Route {
     Several,
 }
 
+/// The places behind a layer's two sub-layers.
+pub(super) fn behind(b: &ParamBuilder, hidden: i64) -> [BottleneckSlot; 2] {
+    [("attention_adapters", SubLayer::Attention), ("output_adapters", SubLayer::FeedForward)]
+        .map(|(name, sub)| BottleneckSlot::build(&b.at(name), hidden, sub))
+}
+
 impl Pass<'_> {
+    /// The stream behind a sub-layer that gave `x` (compute dtype).
+    pub fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
+        match slot.apply(&x, &carry, None, self.hidden_dropout, self.mode) {
+            // Its dropout is done: the next norm must not do it again.
+            Some(y) => Stream { carry: carry + y.to_kind(Kind::Float), pending: None },
+            None => Stream { carry, pending: Some(x) },
+        }
+    }
+
     /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
     /// `window`: how many tokens before its own one sees.
     pub fn attend(

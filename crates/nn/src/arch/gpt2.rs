@@ -2,8 +2,8 @@
 //! `GPT2LMHeadModel`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
-use crate::peft::{SoftShape, SoftSlot};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ParamBuilder;
 
@@ -59,6 +59,7 @@ struct Layer {
     mlp_norm: Norm,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     scale: f64,
@@ -87,6 +88,7 @@ impl Layer {
             mlp_norm: Norm::Layer(norm("ln_2")?),
             up: linear("mlp.c_fc", h, inner, std)?,
             down: linear("mlp.c_proj", inner, h, last)?,
+            bottlenecks: behind(b, h),
             activation: c.activation_function,
             heads: c.n_head,
             scale,
@@ -101,10 +103,10 @@ impl Block for Layer {
         let qkv = self.qkv.forward(&x, pass.mode).view([-1, 3, self.heads, hidden / self.heads]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.select(1, i));
         let mixed = pass.attend(index, &q, &k, &v, self.scale, None);
-        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.mode)) };
+        let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
         let inner = self.up.forward_activated(&x, self.activation, pass.mode);
-        Stream { carry, pending: Some(self.down.forward(&inner, pass.mode)) }
+        pass.behind(&self.bottlenecks[1], carry, self.down.forward(&inner, pass.mode))
     }
 }
 

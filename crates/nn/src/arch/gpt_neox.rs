@@ -2,9 +2,9 @@
 //! feed-forward side by side, rotary positions on a part of each head. As transformers' `GPTNeoXForCausalLM`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
 use crate::layers::lower;
-use crate::peft::{SoftShape, SoftSlot};
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result, kernels};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
@@ -63,6 +63,7 @@ struct Layer {
     mlp_norm: LayerNorm,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     head_dim: i64,
@@ -82,6 +83,7 @@ impl Layer {
             mlp_norm: norm("post_attention_layernorm")?,
             up: linear("mlp.dense_h_to_4h", h, c.intermediate_size, true)?,
             down: linear("mlp.dense_4h_to_h", c.intermediate_size, h, true)?,
+            bottlenecks: behind(b, h),
             activation: c.hidden_act,
             heads: c.num_attention_heads,
             head_dim: h / c.num_attention_heads,
@@ -93,9 +95,13 @@ impl Layer {
 impl Block for Layer {
     /// What a layer adds is summed at its end, because the two parts drop out separately.
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let dropped = |x: Tensor| {
-            let x = x.to_kind(Kind::Float);
-            if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x }
+        let dropped = |at: usize, x: Tensor, residual: &Tensor| {
+            let (p, m) = (pass.hidden_dropout, pass.mode);
+            match self.bottlenecks[at].apply(&x, residual, None, p, m) {
+                Some(y) => y.to_kind(Kind::Float),
+                None if p > 0.0 => x.to_kind(Kind::Float).dropout(p, true),
+                None => x.to_kind(Kind::Float),
+            }
         };
         let x = stream.carry;
         let normed = lower(&self.attention_norm.forward(&x), pass.mode);
@@ -106,11 +112,12 @@ impl Block for Layer {
             (q, k) = (kernels::rope(&q, cos, sin), kernels::rope(&k, cos, sin));
         }
         let scale = (self.head_dim as f64).powf(-0.5);
-        let attended = dropped(self.out.forward(&pass.attend(index, &q, &k, &v, scale, None), pass.mode));
+        let mixed = pass.attend(index, &q, &k, &v, scale, None);
+        let attended = dropped(0, self.out.forward(&mixed, pass.mode), &x);
         let mlp = |x: &Tensor| {
             let normed = lower(&self.mlp_norm.forward(x), pass.mode);
             let inner = self.up.forward_activated(&normed, self.activation, pass.mode);
-            dropped(self.down.forward(&inner, pass.mode))
+            dropped(1, self.down.forward(&inner, pass.mode), x)
         };
         let carry = if self.parallel {
             mlp(&x) + attended + x

@@ -3,9 +3,9 @@
 //! grouped-query attention (2305.13245), gated feed-forward. As transformers' `*ForCausalLM`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
 use crate::layers::RmsNorm;
-use crate::peft::{SoftShape, SoftSlot};
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Linear, Result, kernels};
 use ragduet_torch::{ParamBuilder, Tensor};
@@ -165,6 +165,7 @@ struct Layer {
     gate: Linear,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     kv_heads: i64,
@@ -196,6 +197,7 @@ impl Layer {
             gate: linear("mlp.gate_proj", h, c.intermediate_size, c.mlp_bias)?,
             up: linear("mlp.up_proj", h, c.intermediate_size, c.mlp_bias)?,
             down: linear("mlp.down_proj", c.intermediate_size, h, c.mlp_bias)?,
+            bottlenecks: behind(b, h),
             activation: c.hidden_act,
             heads,
             kv_heads,
@@ -234,7 +236,7 @@ impl Block for Layer {
         let (q, k, v) = self.heads(&qkv, pass);
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
-        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.mode)) };
+        let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
         let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.mode);
         let gated = if self.activation == Activation::Silu {
@@ -243,7 +245,7 @@ impl Block for Layer {
             let parts = up.chunk(2, -1);
             self.activation.apply(&parts[0]) * &parts[1]
         };
-        Stream { carry, pending: Some(self.down.forward(&gated, pass.mode)) }
+        pass.behind(&self.bottlenecks[1], carry, self.down.forward(&gated, pass.mode))
     }
 }
 

@@ -2,9 +2,10 @@
 //! attention that is global in every n-th layer and local in the others. As transformers' `ModernBertModel`.
 
 use super::ConfigSource;
+use super::decoder::behind;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
-use crate::peft::{SoftPass, SoftShape, SoftSlot};
+use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
@@ -103,6 +104,7 @@ struct Block {
     up: Linear,
     down: Linear,
     local: bool,
+    bottlenecks: [BottleneckSlot; 2],
 }
 
 #[derive(Debug)]
@@ -142,6 +144,7 @@ impl ModernBert {
                     up: linear("mlp.Wi", h, 2 * c.intermediate_size, c.mlp_bias)?,
                     down: linear("mlp.Wo", c.intermediate_size, h, c.mlp_bias)?,
                     local: c.is_local(i),
+                    bottlenecks: behind(&l, h),
                 })
             })
             .collect::<Result<_>>()?;
@@ -222,12 +225,18 @@ impl Encoder for ModernBert {
                 None => mix(&q, &k, &v, &batch.segments),
             };
             let x = block.out.forward(&mixed.reshape([tokens, c.hidden_size]), m);
-            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, m.dropout(c.attention_dropout));
+            let dropout = m.dropout(c.attention_dropout);
+            let (x, dropout) = match block.bottlenecks[0].apply(&x, &carry, None, dropout, m) {
+                Some(y) => (y, 0.0),
+                None => (x, dropout),
+            };
+            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, dropout);
             carry = sum;
             let parts = block.up.forward(&low, m).chunk(2, -1);
             let gated = c.hidden_activation.apply(&parts[0]) * &parts[1];
             let gated = gated.dropout(m.dropout(c.mlp_dropout), m.train);
-            pending = Some((block.down.forward(&gated, m), 0.0));
+            let x = block.down.forward(&gated, m);
+            pending = Some((block.bottlenecks[1].apply(&x, &carry, None, 0.0, m).unwrap_or(x), 0.0));
         }
         if let Some((x, _)) = pending {
             carry = &carry + x.to_kind(Kind::Float);

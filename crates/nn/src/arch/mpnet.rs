@@ -18,6 +18,7 @@ const NAMES: Names = Names {
     up: "intermediate.dense",
     down: "output.dense",
     output_norm: "output.LayerNorm",
+    bottlenecks: ["attention", "output"],
 };
 
 /// transformers fixes the padding id, and with it the first position, whatever the config says.

@@ -4,7 +4,7 @@
 use super::relative;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
-use crate::peft::{SoftPass, SoftShape, SoftSlot};
+use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{ParamBuilder, Tensor};
@@ -61,6 +61,8 @@ pub(super) struct Names {
     pub up: &'static str,
     pub down: &'static str,
     pub output_norm: &'static str,
+    /// Where AdapterHub puts what stands behind attention and feed-forward.
+    pub bottlenecks: [&'static str; 2],
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub(super) struct Block {
     up: Linear,
     down: Linear,
     output_norm: LayerNorm,
+    bottlenecks: [BottleneckSlot; 2],
 }
 
 impl Block {
@@ -88,6 +91,10 @@ impl Block {
             up: Linear::build(&b.at(n.up), s.hidden, s.inner, true, s.init_std)?,
             down: Linear::build(&b.at(n.down), s.inner, s.hidden, true, s.init_std)?,
             output_norm: norm(n.output_norm)?,
+            bottlenecks: [
+                BottleneckSlot::build(&b.at(n.bottlenecks[0]), s.hidden, SubLayer::Attention),
+                BottleneckSlot::build(&b.at(n.bottlenecks[1]), s.hidden, SubLayer::FeedForward),
+            ],
         })
     }
 
@@ -112,9 +119,16 @@ impl Block {
         };
         let mixed = attend(&qkv[0], &qkv[1], &qkv[2], &options).reshape([tokens, s.hidden]);
         let projected = self.out.forward(&mixed, m);
-        let (carry, low) = self.attention_norm.add(&projected, carry, m.dropout(s.out_dropout));
+        let add = |at: usize, norm: &LayerNorm, x: &Tensor, carry: &Tensor, dropout: f64| match self
+            .bottlenecks[at]
+            .apply(x, carry, Some(norm), dropout, m)
+        {
+            Some(x) => norm.add(&x, carry, 0.0),
+            None => norm.add(x, carry, dropout),
+        };
+        let (carry, low) = add(0, &self.attention_norm, &projected, carry, m.dropout(s.out_dropout));
         let inner = self.up.forward_activated(&low, s.activation, m);
-        self.output_norm.add(&self.down.forward(&inner, m), &carry, m.dropout(s.dropout))
+        add(1, &self.output_norm, &self.down.forward(&inner, m), &carry, m.dropout(s.dropout))
     }
 }
 

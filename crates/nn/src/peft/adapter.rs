@@ -1,5 +1,6 @@
 //! An adapter over a base: made, held, merged, removed.
 
+use super::bottleneck::Bottleneck;
 use super::config::{LoraConfig, PeftConfig};
 use super::ia3::Ia3;
 use super::lora::{Lora, LoraTable};
@@ -7,7 +8,7 @@ use super::replaced::Replaced;
 use super::slot::AdapterId;
 use super::soft::{Soft, remove};
 use super::targets::{IA3, Targets};
-use super::{Ia3Config, PrefixConfig, PromptConfig, Sites};
+use super::{BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer};
 use crate::{Error, Result};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Device, ParamBuilder, ParamStore, Tensor, no_grad};
@@ -25,6 +26,8 @@ pub struct Base<'a> {
     pub words: &'a str,
     /// Where new parameters are made.
     pub device: Device,
+    /// `config.json`.
+    pub config: &'a serde_json::Value,
 }
 
 /// An adapter resident in a base's slots. Dropping this takes it out of them.
@@ -38,6 +41,8 @@ pub struct Adapter {
     pub params: ParamStore,
     sites: Sites,
     words: String,
+    model_type: String,
+    model_class: String,
 }
 
 /// What peft puts before the paths of a model's modules.
@@ -74,16 +79,22 @@ impl Adapter {
                 Soft::prompt(b, table.weight(), c, c.tokens)
             }),
             PeftConfig::Prefix(c) => soft(id, sites, &b, |b, shape| Soft::prefix(b, shape, c)),
+            PeftConfig::Bottleneck(c) => bottleneck(id, sites, &b, c),
         };
         let made = filled.and_then(|()| Ok(b.finish(|_| false, |n| n.ends_with(".base_layer.weight"))?));
         match made {
-            Ok((params, _)) => Ok(Self {
-                id,
-                config: config.clone(),
-                params,
-                sites: sites.clone(),
-                words: base.words.into(),
-            }),
+            Ok((params, _)) => {
+                let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_string();
+                Ok(Self {
+                    id,
+                    config: config.clone(),
+                    params,
+                    sites: sites.clone(),
+                    model_type: text(&base.config["model_type"]),
+                    model_class: text(&base.config["architectures"][0]),
+                    words: base.words.into(),
+                })
+            }
             Err(e) => {
                 clear(sites, id);
                 Err(e)
@@ -120,8 +131,10 @@ impl Adapter {
     /// Prompts and prefixes, which are no weights; a module whose weight is tied to another's that is not adapted.
     pub fn merge(&self, params: &ParamStore) -> Result<()> {
         let _guard = no_grad();
-        if matches!(self.config, PeftConfig::Prompt(_) | PeftConfig::Prefix(_)) {
-            return Err(peft("peft", "prompts and prefixes are no weights and cannot be merged".into()));
+        if !matches!(self.config, PeftConfig::Lora(_) | PeftConfig::Ia3(_)) {
+            let why =
+                format!("a {} adapter is no change of weights and cannot be merged", self.config.method());
+            return Err(peft("peft", why));
         }
         let tables = &self.sites.embeddings;
         for (path, layer) in &self.sites.linears {
@@ -169,6 +182,11 @@ impl Adapter {
         &self.words
     }
 
+    /// The base's `model_type` and class.
+    pub(super) fn of_base(&self) -> (&str, &str) {
+        (&self.model_type, &self.model_class)
+    }
+
     pub(super) fn sites(&self) -> &Sites {
         &self.sites
     }
@@ -188,6 +206,7 @@ fn clear(sites: &Sites, id: AdapterId) {
     sites.linears.iter().for_each(|(_, l)| l.slot().remove(id));
     sites.embeddings.iter().for_each(|(_, t)| t.slot().remove(id));
     remove(&sites.soft, id);
+    sites.bottlenecks.iter().for_each(|(_, s)| s.slot().remove(id));
 }
 
 pub(super) fn peft(key: &str, why: String) -> Error {
@@ -276,6 +295,19 @@ impl Ia3Config {
     }
 }
 
+fn bottleneck(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &BottleneckConfig) -> Result<()> {
+    let both = c.kind == BottleneckKind::Houlsby;
+    for (path, slot) in &sites.bottlenecks {
+        if both || slot.behind == SubLayer::FeedForward {
+            slot.slot().put(id, Rc::new(Bottleneck::build(&b.at(path), slot.hidden, c)?));
+        }
+    }
+    if sites.bottlenecks.is_empty() {
+        return Err(peft("peft.bottleneck", "this architecture has no place for them".into()));
+    }
+    Ok(())
+}
+
 fn soft(
     id: AdapterId,
     sites: &Sites,
@@ -297,6 +329,7 @@ impl PeftConfig {
             PeftConfig::Ia3(_) => "ia3",
             PeftConfig::Prompt(_) => "prompt",
             PeftConfig::Prefix(_) => "prefix",
+            PeftConfig::Bottleneck(_) => "bottleneck",
         }
     }
 
@@ -327,6 +360,11 @@ impl PeftConfig {
             | PeftConfig::Prefix(PrefixConfig { tokens, .. }) => {
                 if *tokens < 1 {
                     return bad("peft", "tokens must be 1 or more");
+                }
+            }
+            PeftConfig::Bottleneck(c) => {
+                if !(c.reduction() > 0.0 && c.scaling().is_finite()) {
+                    return bad("peft.bottleneck", "reduction must be above 0, and scaling a number");
                 }
             }
             PeftConfig::Ia3(_) => {}

@@ -1,6 +1,7 @@
 //! The config of PEFT methods.
 
 use super::targets::Targets;
+use crate::Activation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub enum PeftConfig {
     Prompt(PromptConfig),
     /// Learned keys and values before the text, in every layer.
     Prefix(PrefixConfig),
+    /// Small networks behind the sub-layers.
+    Bottleneck(BottleneckConfig),
 }
 
 /// LoRA (Hu et al., 2021, arXiv 2106.09685), with DoRA (Liu et al., 2024, arXiv 2402.09353) and rsLoRA (Kalajdzievski,
@@ -134,5 +137,50 @@ pub struct PrefixConfig {
 impl Default for PrefixConfig {
     fn default() -> Self {
         Self { tokens: 20, projection: None }
+    }
+}
+
+/// Bottleneck adapters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BottleneckConfig {
+    /// Where they are and what they take in.
+    pub kind: BottleneckKind,
+    /// The hidden size is divided by it; absent: 16, of parallel ones 2.
+    pub reduction: Option<f64>,
+    /// Absent: relu, of Houlsby's swish.
+    pub activation: Option<Activation>,
+    /// What they give is multiplied by it; absent: 1, of parallel ones 4.
+    pub scaling: Option<f64>,
+}
+
+/// Kinds of bottleneck adapters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BottleneckKind {
+    /// Behind attention and feed-forward (AdapterHub's `double_seq_bn`).
+    Houlsby,
+    /// Behind the feed-forward (`seq_bn`).
+    #[default]
+    Pfeiffer,
+    /// Beside the feed-forward (`par_bn`); nothing changes at the start.
+    Parallel,
+}
+
+impl BottleneckConfig {
+    /// The divisor of the hidden size.
+    pub fn reduction(&self) -> f64 {
+        self.reduction.unwrap_or(if self.kind == BottleneckKind::Parallel { 2.0 } else { 16.0 })
+    }
+
+    /// The activation between the two.
+    pub fn activation(&self) -> Activation {
+        let usual = if self.kind == BottleneckKind::Houlsby { Activation::Silu } else { Activation::Relu };
+        self.activation.unwrap_or(usual)
+    }
+
+    /// The factor of what they give.
+    pub fn scaling(&self) -> f64 {
+        self.scaling.unwrap_or(if self.kind == BottleneckKind::Parallel { 4.0 } else { 1.0 })
     }
 }

@@ -5,6 +5,7 @@
 
 use super::adapter::{Adapter, Base, peft};
 use super::config::{Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
+use super::hub_format;
 use super::targets::{Targets, ends};
 use crate::model_dir::{read_json, write_json};
 use crate::{Error, Result};
@@ -53,7 +54,8 @@ pub fn is_adapter_dir(dir: &Path) -> bool {
 pub fn base_of(dir: &Path) -> Result<String> {
     let path = dir.join(CONFIG);
     let json = read_json(&path)?;
-    let base = json.get("base_model_name_or_path").and_then(Value::as_str).filter(|s| !s.is_empty());
+    let base = json.get("base_model_name_or_path").or_else(|| json.get("model_name"));
+    let base = base.and_then(Value::as_str).filter(|s| !s.is_empty());
     base.map(String::from)
         .ok_or_else(|| bad(&path, "base_model_name_or_path", "names no base; give the base's folder"))
 }
@@ -65,7 +67,11 @@ impl Adapter {
     /// A method or setting that is not known here, and weights that do not fit base and settings.
     pub fn load(base: Base<'_>, dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
-        let config = parse(&path, &read_json(&path)?)?;
+        let json = read_json(&path)?;
+        if hub_format::is_ours(&json) {
+            return hub_format::load(base, dir, &path, &json);
+        }
+        let config = parse(&path, &json)?;
         let file = dir.join(WEIGHTS);
         if !file.is_file() {
             return Err(bad(
@@ -85,6 +91,9 @@ impl Adapter {
     /// Where the folder cannot be written.
     pub fn save(&self, dir: &Path, task: TaskType, base: &str) -> Result<()> {
         fs::create_dir_all(dir)?;
+        if let PeftConfig::Bottleneck(c) = &self.config {
+            return hub_format::save(self, c, dir, &dir.join(CONFIG), base);
+        }
         write_json(&dir.join(CONFIG), &Value::Object(self.describe(task, base)))?;
         Ok(save_tensors(&dir.join(WEIGHTS), &self.tensors(), &[("format", "pt")])?)
     }
@@ -141,6 +150,8 @@ impl Adapter {
                 put("init_ia3_weights", json!(true));
                 put("modules_to_save", Value::Null);
             }
+            // Written by `hub_format`.
+            PeftConfig::Bottleneck(_) => {}
             PeftConfig::Prompt(c) => {
                 put("peft_type", json!("PROMPT_TUNING"));
                 put("num_virtual_tokens", json!(c.tokens));
@@ -198,7 +209,7 @@ fn number(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
 }
 
-fn bad(path: &Path, key: &str, why: &str) -> Error {
+pub(super) fn bad(path: &Path, key: &str, why: &str) -> Error {
     peft(&format!("{}: {key}", path.display()), why.into())
 }
 

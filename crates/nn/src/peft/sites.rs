@@ -1,6 +1,6 @@
 //! The places of a model into which adapters go.
 
-use super::SoftSlot;
+use super::{BottleneckSlot, SoftSlot};
 use crate::{Embedding, Linear};
 use ragduet_torch::ParamBuilder;
 
@@ -13,11 +13,18 @@ pub struct Sites {
     pub(super) embeddings: Vec<(String, Embedding)>,
     /// Where prompts and prefixes go; two in an encoder-decoder, the encoder's first.
     pub(super) soft: Vec<(String, SoftSlot)>,
+    /// Behind sub-layers.
+    pub(super) bottlenecks: Vec<(String, BottleneckSlot)>,
 }
 
 impl Sites {
     /// What was built with `b`.
     pub(crate) fn of(b: &ParamBuilder) -> Self {
-        Self { linears: b.attached(), embeddings: b.attached(), soft: b.attached() }
+        Self {
+            linears: b.attached(),
+            embeddings: b.attached(),
+            soft: b.attached(),
+            bottlenecks: b.attached(),
+        }
     }
 }
