@@ -16,17 +16,17 @@ fn golden(name: &str) -> PathBuf {
 }
 
 enum Model {
-    Lm(LanguageModel),
-    Encoder(EncoderModel),
+    Lm(Box<LanguageModel>),
+    Encoder(Box<EncoderModel>),
 }
 
 impl Model {
     fn load(base: &str) -> Self {
         let dir = golden(base);
         if base.starts_with("lm/") {
-            Model::Lm(load_language_model(&dir, Device::Cpu).unwrap())
+            Model::Lm(Box::new(load_language_model(&dir, Device::Cpu).unwrap()))
         } else {
-            Model::Encoder(load_encoder(&dir, Device::Cpu).unwrap())
+            Model::Encoder(Box::new(load_encoder(&dir, Device::Cpu).unwrap()))
         }
     }
 
