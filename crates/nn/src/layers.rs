@@ -61,6 +61,12 @@ impl Linear {
         Self::forward_joined(&[self], x, compute)
     }
 
+    /// As [`Linear::forward`], with the result in f32: logits.
+    pub fn forward_wide(&self, x: &Tensor, compute: Compute) -> Tensor {
+        let (weight, bias) = Self::operands(&[self], compute.kind());
+        ops::linear(&x.to_kind(compute.kind()), &weight, bias.as_ref(), true)
+    }
+
     /// Several projections of one input as one matrix product: [.., in] -> [.., sum of outs].
     pub fn forward_joined(parts: &[&Linear], x: &Tensor, compute: Compute) -> Tensor {
         let (weight, bias) = Self::operands(parts, compute.kind());

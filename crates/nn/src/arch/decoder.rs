@@ -269,7 +269,7 @@ impl CausalLm for Decoder {
     }
 
     fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
-        self.head.forward(hidden, compute).to_kind(Kind::Float)
+        self.head.forward_wide(hidden, compute)
     }
 
     fn hidden_size(&self) -> i64 {
