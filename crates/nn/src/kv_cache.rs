@@ -1,5 +1,6 @@
 //! Keys and values of the sequences that a language model continues.
 
+use crate::kernels;
 use crate::peft::AdapterId;
 use ragduet_torch::{Compute, Device, Tensor, no_grad};
 
@@ -135,9 +136,8 @@ impl KvCache {
 
     /// Writes rows of k and v [tokens, kv_heads, head_dim] at `slots` (sequence * capacity + position).
     pub(crate) fn write(&self, layer: usize, slots: &Tensor, k: &Tensor, v: &Tensor) {
-        for (cache, new) in [(&self.layers[layer].0, k), (&self.layers[layer].1, v)] {
-            let _ = cache.flatten(0, 1).index_copy_(0, slots, new);
-        }
+        let (keys, values) = &self.layers[layer];
+        kernels::cache_write(keys, values, slots, k, v);
     }
 
     pub(crate) fn advance(&mut self, by: impl Iterator<Item = i64>) {

@@ -101,6 +101,16 @@ impl Linear {
         Self::forward_joined(&[self], x, m)
     }
 
+    /// As [`Linear::forward`], with the result in f32: logits.
+    pub fn forward_wide(&self, x: &Tensor, m: Mode) -> Tensor {
+        if self.0.adapters.get(m.adapter).is_some() {
+            return self.forward(x, m).to_kind(Kind::Float);
+        }
+        let kind = m.compute.kind();
+        let (weight, bias) = Self::operands(&[self], kind);
+        ops::linear(&x.to_kind(kind), &weight, bias.as_ref(), true)
+    }
+
     /// Several projections of one input as one matrix product: [rows, in] -> [rows, sum of outs].
     pub fn forward_joined(parts: &[&Linear], x: &Tensor, m: Mode) -> Tensor {
         let x = x.to_kind(m.compute.kind());

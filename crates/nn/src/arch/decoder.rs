@@ -319,7 +319,7 @@ impl CausalLm for Decoder {
     }
 
     fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
-        self.head.forward(hidden, mode).to_kind(Kind::Float)
+        self.head.forward_wide(hidden, mode)
     }
 
     fn hidden_size(&self) -> i64 {

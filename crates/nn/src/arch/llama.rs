@@ -208,20 +208,21 @@ impl Layer {
     }
 
     /// [tokens, heads + 2 kv_heads, head_dim] -> q, k, v.
-    fn heads(&self, qkv: &Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
-        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
+    fn heads(&self, qkv: Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
         let angles = pass.angles.as_ref().filter(|_| self.rotates);
+        if let (Some((cos, sin)), None) = (angles, &self.head_norms) {
+            return kernels::rope_split(qkv, cos, sin, self.heads, self.kv_heads);
+        }
+        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
         let turned = |x: &Tensor| match angles {
             Some((cos, sin)) => kernels::rope(x, cos, sin),
             None => x.shallow_clone(),
         };
-        if let Some((of_q, of_k)) = &self.head_norms {
-            let q = of_q.forward(&qkv.narrow(1, 0, self.heads));
-            let k = of_k.forward(&qkv.narrow(1, self.heads, self.kv_heads));
-            return (turned(&q), turned(&k), v);
+        let (q, k) = (qkv.narrow(1, 0, self.heads), qkv.narrow(1, self.heads, self.kv_heads));
+        match &self.head_norms {
+            Some((of_q, of_k)) => (turned(&of_q.forward(&q)), turned(&of_k.forward(&k)), v),
+            None => (q, k, v),
         }
-        let qk = turned(&qkv.narrow(1, 0, self.heads + self.kv_heads));
-        (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads), v)
     }
 }
 
@@ -233,7 +234,7 @@ impl Block for Layer {
             self.heads + 2 * self.kv_heads,
             self.head_dim,
         ]);
-        let (q, k, v) = self.heads(&qkv, pass);
+        let (q, k, v) = self.heads(qkv, pass);
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
         let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
