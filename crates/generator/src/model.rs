@@ -40,6 +40,9 @@ impl Generator {
     }
 
     fn check(self) -> Result<Self> {
+        if self.model.causal().is_none() {
+            return Err(Error::Unusable("encoder-decoders cannot be used as generators yet".into()));
+        }
         let (rows, words) = (self.lm().vocab_size(), self.tokenizer.vocab_size());
         if words > rows {
             return Err(Error::Unusable(format!(
@@ -60,6 +63,7 @@ impl Generator {
     pub fn lm(&self) -> &dyn CausalLm {
         match &self.model.kind {
             ragduet_nn::LmKind::Causal(lm) => lm.as_ref(),
+            ragduet_nn::LmKind::Seq2Seq(_) => unreachable!("refused when the generator was made"),
         }
     }
 

@@ -15,6 +15,7 @@ mod lm;
 mod lm_dir;
 mod model_dir;
 mod rope;
+mod seq2seq;
 
 pub use encoder::{Encoder, Mode, PackedTokens};
 pub use error::{Error, Result};
@@ -24,3 +25,4 @@ pub use layers::{Activation, Embedding, LayerNorm, Linear, RmsNorm};
 pub use lm::{CausalLm, LmHead};
 pub use lm_dir::{LanguageModel, LmKind, fresh_language_model, load_language_model, save_language_model};
 pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, save_encoder};
+pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};
