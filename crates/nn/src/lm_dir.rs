@@ -2,21 +2,12 @@
 
 use crate::arch::{ConfigSource, LmArchitecture};
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
-use crate::{CausalLm, Error, GenerationConfig, Result, Seq2SeqLm};
+use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
 use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
 use std::path::Path;
-
-/// The kinds of language models.
-#[derive(Debug)]
-pub enum LmKind {
-    /// Decoder-only.
-    Causal(Box<dyn CausalLm>),
-    /// An encoder for the prompt and a decoder for the answer.
-    Seq2Seq(Box<dyn Seq2SeqLm>),
-}
 
 /// A language model with its parameters and the configs it was made from.
 #[derive(Debug)]
