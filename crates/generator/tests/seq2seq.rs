@@ -186,7 +186,7 @@ fn a_t5_learns_its_examples_and_the_saved_folder_answers_them() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let records = write_records(dir.path());
-    let mut c = config(&records, "dropout = 0.0", "epochs = 150\nlog_every = 1");
+    let mut c = config(&records, "dropout = 0.0", "epochs = 100\nlog_every = 1");
     c.eval.every_steps = 0;
     c.contexts.golden_drop_rate = 0.0;
     let out = dir.path().join("run");
@@ -269,7 +269,7 @@ fn preferences_are_learned() {
             model.base = "{0}/base"
             data.train = "{0}/pairs.jsonl"
             data.dev = "{0}/pairs.jsonl"
-            preference.loss = "{loss}"
+            preference.loss.{loss} = {{}}
             batch.tokens = 120
             optim.lr = 2e-3
             train.epochs = 8
