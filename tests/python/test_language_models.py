@@ -14,7 +14,7 @@ import warnings
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESAVE = ROOT / "target/release/examples/resave"
@@ -23,11 +23,16 @@ PROMPT = [5, 30, 12, 8, 19, 33, 4, 4, 21]
 NEW = 48
 
 
+# T5Config and MT5Config of transformers 5.3 call every head tied, so that a head of its own, as Flan-T5's on the hub,
+# is loaded with this warning whatever config.json says.
+OWN_HEAD = "to tie shared.weight to lm_head.weight, but both are present in the checkpoints, so we will NOT tie them"
+
+
 class Refuse(logging.Handler):
     """Whatever transformers logs as a warning is an error."""
 
     def emit(self, record):
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and OWN_HEAD not in record.getMessage():
             raise AssertionError(record.getMessage())
 
 
@@ -44,8 +49,10 @@ class LanguageModels(unittest.TestCase):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", DeprecationWarning)
+            both = AutoConfig.from_pretrained(folder).is_encoder_decoder
+            auto = AutoModelForSeq2SeqLM if both else AutoModelForCausalLM
             # sdpa ignores `scale_attn_by_inverse_layer_idx`.
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = auto.from_pretrained(
                 folder, output_loading_info=True, attn_implementation="eager"
             )
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -62,13 +69,25 @@ class LanguageModels(unittest.TestCase):
         self.assertEqual(model.dtype, torch.float32)
         self.assertEqual(model.config.architectures, [type(model).__name__])
         ids = torch.tensor([PROMPT])
+
+        def logits(model, continued):
+            if not model.config.is_encoder_decoder:
+                return model(continued).logits[0]
+            return model(input_ids=ids, decoder_input_ids=continued).logits[0]
+
         with torch.no_grad():
-            theirs = model(ids).logits[0]
-            before = self.load(GOLDEN / name).float()(ids).logits[0]
-            tokens = []
             whole = ids
+            if model.config.is_encoder_decoder:
+                whole = torch.tensor([[0]])
+                target = torch.cat([whole, ids], 1)
+                self.assertIs(model.lm_head.weight is model.shared.weight, name in ("t5", "t5_silu"))
+            else:
+                target = ids
+            theirs = logits(model, target)
+            before = logits(self.load(GOLDEN / name).float(), target)
+            tokens = []
             for _ in range(NEW):
-                tokens.append(model(whole).logits[0, -1].argmax().item())
+                tokens.append(logits(model, whole)[-1].argmax().item())
                 whole = torch.cat([whole, torch.tensor([tokens[-1:]])], 1)
         self.assertLess((theirs - before).abs().max().item(), 1e-6, name)
         self.assertLess((theirs - torch.tensor(ours["logits"])).abs().max().item(), 1e-4, name)

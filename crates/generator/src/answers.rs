@@ -90,13 +90,8 @@ pub fn answer_all(
     options: &AnswerOptions<'_>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Vec<Answered>, PrepareReport)> {
-    let preparer = Preparer::new(
-        &generator.tokenizer,
-        options.prompt,
-        options.contexts.clone(),
-        generator.max_tokens(),
-        options.seed,
-    )?;
+    let preparer =
+        Preparer::new(generator, options.prompt, options.contexts.clone(), usize::MAX, options.seed)?;
     let reserve =
         options.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?.max_new_tokens;
     let mut report = PrepareReport::default();

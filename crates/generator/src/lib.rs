@@ -17,6 +17,7 @@ pub mod loss;
 mod model;
 pub mod prepare;
 pub mod recipe;
+mod stepper;
 
 pub use error::{Error, Result};
-pub use model::{CausalStepper, Generator, ScratchGenerator};
+pub use model::{Generator, ScratchArchitecture, ScratchGenerator};

@@ -1,15 +1,15 @@
-//! A generator: a decoder-only language model with its tokenizer, as one folder that transformers loads.
+//! A generator: a language model with its tokenizer, as one folder that transformers loads.
 
-use crate::decode::{DecodeConfig, cut_at_stop, generate};
-use crate::decode::{Generated, Hooks, Request, Stepper};
-use crate::error::{Error, Result, bad, catch};
+use crate::decode::{DecodeConfig, Decoding, Generated, Hooks, Request, cut_at_stop, generate};
+use crate::error::{Error, Result, bad};
+use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, hub, load_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_language_model,
     save_language_model,
 };
-use ragduet_text::{ByteBpeOptions, Tokenizer, train_byte_bpe};
+use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};
 use ragduet_torch::{Compute, Device, ParamStore, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,11 +34,17 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// A model that is in no folder yet.
+    pub fn new(model: LanguageModel, tokenizer: Tokenizer, device: Device, compute: Compute) -> Self {
+        Self { model, tokenizer, device, compute, adapter: None, base: String::new() }
+    }
+
     /// From a model's folder, or an adapter's, whose base is then loaded as well (`ragduet_nn::hub` turns an id into
     /// a folder).
     ///
     /// # Errors
-    /// A folder that does not load, or whose tokenizer has more tokens than the model embeds.
+    /// A folder that does not load, or whose tokenizer has more tokens than the model embeds; an encoder-decoder that
+    /// does not say what its answers start with.
     pub fn load(dir: &Path, device: Device, compute: Compute) -> Result<Self> {
         if !peft::is_adapter_dir(dir) {
             let model = load_language_model(dir, device)?;
@@ -87,6 +93,13 @@ impl Generator {
         Ok(())
     }
 
+    fn task(&self) -> TaskType {
+        match self.model.kind {
+            LmKind::Causal(_) => TaskType::CausalLm,
+            LmKind::Seq2Seq(_) => TaskType::Seq2SeqLm,
+        }
+    }
+
     /// How a forward pass runs.
     pub fn mode(&self, train: bool) -> Mode {
         let adapter = self.adapter.as_ref().map(|a| a.id);
@@ -99,7 +112,12 @@ impl Generator {
     }
 
     fn check(self) -> Result<Self> {
-        let (rows, words) = (self.lm().vocab_size(), self.tokenizer.vocab_size());
+        if self.model.seq2seq().is_some() && self.decoder_start().is_none() {
+            return Err(Error::Unusable(
+                "neither config.json nor generation_config.json has a decoder_start_token_id".into(),
+            ));
+        }
+        let (rows, words) = (self.model.kind.vocab_size(), self.tokenizer.vocab_size());
         if words > rows {
             return Err(Error::Unusable(format!(
                 "the tokenizer has {words} tokens but the model embeds only {rows}: they do not belong together"
@@ -112,16 +130,51 @@ impl Generator {
     pub fn save(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
         match &self.adapter {
-            Some(a) => a.save(dir, TaskType::CausalLm, &self.base)?,
+            Some(a) => a.save(dir, self.task(), &self.base)?,
             None => save_language_model(&self.model, dir)?,
         }
         Ok(self.tokenizer.save(dir)?)
     }
 
-    /// The forward pass.
-    pub fn lm(&self) -> &dyn CausalLm {
+    /// What the answers of an encoder-decoder start with; None for decoder-only models, which continue their prompt.
+    pub fn decoder_start(&self) -> Option<u32> {
+        self.model.seq2seq()?;
+        let generation = &self.model.generation;
+        generation.decoder_start_token_id.or(generation.bos_token_id)
+    }
+
+    /// The hidden states of examples laid one after another, [tokens, hidden], f32; [`LmKind::head`] makes logits of
+    /// them. Of an encoder-decoder the rows of a source are the encoder's, which see all of it and predict nothing.
+    ///
+    /// # Panics
+    /// As the models' own passes, and where an example was made for the other kind of model.
+    pub fn hidden_states<'e>(
+        &self,
+        examples: impl IntoIterator<Item = &'e TrainExample>,
+        mode: Mode,
+    ) -> Tensor {
+        let examples: Vec<&TrainExample> = examples.into_iter().collect();
+        let packed = |part: fn(&TrainExample) -> &[u32]| {
+            PackedTokens::from_ids(examples.iter().map(|e| part(e)), self.device)
+        };
         match &self.model.kind {
-            ragduet_nn::LmKind::Causal(lm) => lm.as_ref(),
+            LmKind::Causal(lm) => {
+                assert!(examples.iter().all(|e| e.source == 0), "an example with a source");
+                lm.forward(&packed(|e| &e.ids), mode)
+            }
+            LmKind::Seq2Seq(lm) => {
+                let (sources, targets) = (packed(|e| &e.ids[..e.source]), packed(|e| &e.ids[e.source..]));
+                let encoded = lm.encode(&sources, mode);
+                let decoded = lm.decode(&targets, &encoded, &sources.segments, mode);
+                let (mut from, mut to, mut order) = (0, encoded.size()[0], Vec::new());
+                for e in examples {
+                    let (source, target) = (e.source as i64, (e.ids.len() - e.source) as i64);
+                    order.extend((from..from + source).chain(to..to + target));
+                    (from, to) = (from + source, to + target);
+                }
+                let order = Tensor::from_slice(&order).to_device(self.device);
+                Tensor::cat(&[encoded, decoded], 0).index_select(0, &order)
+            }
         }
     }
 
@@ -131,18 +184,59 @@ impl Generator {
         if own.is_empty() { self.tokenizer.eos_id().into_iter().collect() } else { own.clone() }
     }
 
-    /// The most tokens of prompt and answer.
+    /// The most tokens of prompt and answer; of an encoder-decoder without positions as many as memory allows.
     pub fn max_tokens(&self) -> usize {
-        let lm = self.lm();
-        lm.max_tokens().unwrap_or_else(|| lm.context_length())
+        match &self.model.kind {
+            LmKind::Causal(lm) => lm.max_tokens().unwrap_or_else(|| lm.context_length()),
+            LmKind::Seq2Seq(lm) => lm.max_tokens().unwrap_or(usize::MAX),
+        }
     }
 
-    /// A fresh cache over the model, for [`crate::decode::generate`].
-    pub fn stepper(&self, sequences: usize, capacity: usize) -> CausalStepper<'_> {
-        CausalStepper {
-            generator: self,
-            cache: self.lm().new_cache(sequences, capacity, self.mode(false), self.device),
+    /// The tokens of prompt and answer that the model is meant for, where nothing else is asked for.
+    pub fn usual_tokens(&self) -> usize {
+        if self.model.causal().is_some() {
+            return self.max_tokens();
         }
+        let positions = self.model.config.get("n_positions").and_then(serde_json::Value::as_u64);
+        let usual = positions.map(|n| n as usize).or(self.tokenizer.model_max_length());
+        // What the T5 family was trained on.
+        usual.unwrap_or(512).min(self.max_tokens())
+    }
+
+    /// Answers requests, all in one batch: [`crate::decode::generate`] on this model. An encoder-decoder reads the
+    /// prompts and starts its answers on its own.
+    ///
+    /// # Errors
+    /// Those of decoding; an empty prompt.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        decoding: &Decoding,
+        hooks: Hooks<'_>,
+    ) -> Result<Vec<Vec<Generated>>> {
+        let lm = match &self.model.kind {
+            LmKind::Causal(lm) => {
+                let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
+                let capacity = longest + decoding.max_new_tokens;
+                let mut stepper =
+                    CausalStepper::new(lm.as_ref(), requests.len(), capacity, self.mode(false), self.device);
+                return generate(&mut stepper, requests, decoding, hooks);
+            }
+            LmKind::Seq2Seq(lm) => lm.as_ref(),
+        };
+        if let Some(at) = requests.iter().position(|r| r.prompt.is_empty()) {
+            return Err(Error::Unusable(format!("request {at} has an empty prompt")));
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let start: Vec<u32> = self.decoder_start().into_iter().collect();
+        let answers: Vec<Request> =
+            requests.iter().map(|r| Request { prompt: start.clone(), seed: r.seed }).collect();
+        let sources = requests.iter().map(|r| r.prompt.as_slice());
+        let capacity = decoding.max_new_tokens + 1;
+        let mut stepper = Seq2SeqStepper::new(lm, sources, capacity, self.mode(false), self.device)?;
+        generate(&mut stepper, &answers, decoding, hooks)
     }
 
     /// Continues prompts, at most `batch` at a time, shortest first so that little waits for the longest; results are
@@ -161,7 +255,7 @@ impl Generator {
         for key in &decoding.ignored {
             tracing::warn!("generation_config.json: {key} is not supported and has no effect");
         }
-        if let Some(limit) = self.lm().max_tokens() {
+        if let Some(limit) = self.model.kind.max_tokens() {
             let room = |r: &Request| r.prompt.len() + decoding.max_new_tokens <= limit;
             if let Some(at) = requests.iter().position(|r| !room(r)) {
                 return Err(Error::Unusable(format!(
@@ -178,10 +272,8 @@ impl Generator {
         let mut done = 0;
         for chunk in order.chunks(batch.max(1)) {
             let picked: Vec<Request> = chunk.iter().map(|&i| requests[i].clone()).collect();
-            let longest = picked.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
-            let mut stepper = self.stepper(picked.len(), longest + decoding.max_new_tokens);
             let hooks = Hooks { detokenize: Some(&detokenize), on_token: None };
-            for (&i, generated) in chunk.iter().zip(generate(&mut stepper, &picked, &decoding, hooks)?) {
+            for (&i, generated) in chunk.iter().zip(self.generate(&picked, &decoding, hooks)?) {
                 out[i] = generated;
             }
             done += chunk.len();
@@ -197,67 +289,47 @@ impl Generator {
     }
 }
 
-/// A causal model and its cache, for decoding.
-#[derive(Debug)]
-pub struct CausalStepper<'a> {
-    generator: &'a Generator,
-    cache: KvCache,
+/// What a new generator is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScratchArchitecture {
+    /// A Llama.
+    #[default]
+    Llama,
+    /// A T5 with gated feed-forward layers and a dropout of 0.1: an encoder and a decoder.
+    T5,
 }
 
-impl Stepper for CausalStepper<'_> {
-    fn step(&mut self, tokens: &[Vec<u32>]) -> Result<Tensor> {
-        let g = self.generator;
-        catch("generation", "generate fewer answers at a time (--batch), or shorten the prompts", || {
-            let batch = PackedTokens::from_ids(tokens.iter().map(Vec::as_slice), g.device);
-            let hidden = g.lm().extend(&batch, &mut self.cache);
-            // Only what follows the last token of each sequence is asked for.
-            let hidden = if tokens.iter().all(|t| t.len() == 1) {
-                hidden
-            } else {
-                let last: Vec<i64> = batch.segments.offsets()[1..].iter().map(|end| end - 1).collect();
-                hidden.index_select(0, &Tensor::from_slice(&last).to_device(g.device))
-            };
-            Ok(g.lm().logits(&hidden, g.mode(false)))
-        })
-    }
-
-    fn reorder(&mut self, from: &[usize]) -> Result<()> {
-        self.cache.reorder(from);
-        Ok(())
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.generator.lm().vocab_size()
-    }
-}
-
-/// Size of a new generator, a Llama, with a byte-level BPE tokenizer of its own.
+/// Size of a new generator, with a byte-level BPE tokenizer of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScratchGenerator {
+    /// Its kind.
+    pub architecture: ScratchArchitecture,
     /// Tokens.
     pub vocab_size: usize,
     /// Size of a hidden state.
     pub hidden_size: i64,
-    /// Transformer layers.
+    /// Transformer layers; of a T5 as many in the encoder as in the decoder.
     pub layers: i64,
     /// Attention heads.
     pub heads: i64,
-    /// Key and value heads.
+    /// Key and value heads; a T5 has as many as attention heads.
     pub kv_heads: i64,
     /// Size of the feed-forward layer.
     pub intermediate_size: i64,
-    /// Longest prompt and answer.
+    /// Longest prompt and answer; of a T5 the usual length.
     pub max_positions: usize,
     /// Whether the output projection is the embedding.
     pub tied: bool,
-    /// Standard deviation of the initial weights.
+    /// Standard deviation of the initial weights; those of a T5 go by the width of its layers.
     pub initializer_range: f64,
 }
 
 impl Default for ScratchGenerator {
     fn default() -> Self {
         Self {
+            architecture: ScratchArchitecture::Llama,
             vocab_size: 8000,
             hidden_size: 256,
             layers: 4,
@@ -285,7 +357,41 @@ impl ScratchGenerator {
             ..ByteBpeOptions::default()
         };
         let tokenizer = train_byte_bpe(texts, &options)?;
-        let config = json!({
+        let config = match self.architecture {
+            ScratchArchitecture::Llama => self.llama(&tokenizer),
+            ScratchArchitecture::T5 => self.t5(&tokenizer),
+        };
+        let model = fresh_language_model(config, device)?;
+        Generator::new(model, tokenizer, device, compute).check()
+    }
+
+    fn t5(&self, tokenizer: &Tokenizer) -> serde_json::Value {
+        json!({
+            "model_type": "t5",
+            "architectures": ["T5ForConditionalGeneration"],
+            "is_encoder_decoder": true,
+            "vocab_size": tokenizer.vocab_size(),
+            "d_model": self.hidden_size,
+            "d_kv": self.hidden_size / self.heads.max(1),
+            "d_ff": self.intermediate_size,
+            "num_layers": self.layers,
+            "num_decoder_layers": self.layers,
+            "num_heads": self.heads,
+            "n_positions": self.max_positions,
+            "relative_attention_num_buckets": 32,
+            "relative_attention_max_distance": 128,
+            "dropout_rate": 0.1,
+            "layer_norm_epsilon": 1e-6,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": self.tied,
+            "decoder_start_token_id": tokenizer.pad_id(),
+            "eos_token_id": tokenizer.eos_id(),
+            "pad_token_id": tokenizer.pad_id(),
+        })
+    }
+
+    fn llama(&self, tokenizer: &Tokenizer) -> serde_json::Value {
+        json!({
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": tokenizer.vocab_size(),
@@ -305,8 +411,6 @@ impl ScratchGenerator {
             "bos_token_id": null,
             "eos_token_id": tokenizer.eos_id(),
             "pad_token_id": tokenizer.pad_id(),
-        });
-        let model = fresh_language_model(config, device)?;
-        Generator { model, tokenizer, device, compute, adapter: None, base: String::new() }.check()
+        })
     }
 }

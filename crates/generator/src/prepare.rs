@@ -2,6 +2,7 @@
 
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Result, bad};
+use crate::model::Generator;
 use ragduet_data::{Passage, RagRecord};
 use ragduet_text::{
     Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable,
@@ -101,6 +102,8 @@ pub struct Prompt {
 pub struct Preparer<'a> {
     tokenizer: &'a Tokenizer,
     chat: Option<ChatTemplate>,
+    /// What an encoder-decoder's answers start with.
+    start: Option<u32>,
     config: &'a PromptConfig,
     contexts: ContextConfig,
     max_tokens: usize,
@@ -108,12 +111,12 @@ pub struct Preparer<'a> {
 }
 
 impl<'a> Preparer<'a> {
-    /// For a tokenizer and a model that takes `limit` tokens.
+    /// For a generator, which takes so many tokens, and no more than `limit`. An encoder-decoder reads plain prompts.
     ///
     /// # Errors
-    /// Settings that contradict each other or the tokenizer.
+    /// Settings that contradict each other or the generator.
     pub fn new(
-        tokenizer: &'a Tokenizer,
+        generator: &'a Generator,
         config: &'a PromptConfig,
         contexts: ContextConfig,
         limit: usize,
@@ -121,18 +124,24 @@ impl<'a> Preparer<'a> {
     ) -> Result<Self> {
         config.template.validate().map_err(|(key, why)| bad(&format!("prompt.template.{key}"), why))?;
         contexts.check()?;
-        let template = if config.chat == Some(false) { None } else { tokenizer.chat_template()? };
+        let (tokenizer, start) = (&generator.tokenizer, generator.decoder_start());
+        let plain = config.chat == Some(false) || start.is_some();
+        let template = if plain { None } else { tokenizer.chat_template()? };
+        if config.chat == Some(true) && start.is_some() {
+            return Err(bad("prompt.chat", "an encoder-decoder reads plain prompts"));
+        }
         if config.chat == Some(true) && template.is_none() {
             return Err(bad("prompt.chat", "the tokenizer has no chat template"));
         }
-        let max_tokens = config.max_tokens.unwrap_or(limit);
+        let limit = limit.min(generator.max_tokens());
+        let max_tokens = config.max_tokens.unwrap_or(limit.min(generator.usual_tokens()));
         if max_tokens > limit {
             return Err(bad(
                 "prompt.max_tokens",
                 format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
             ));
         }
-        Ok(Self { tokenizer, chat: template, config, contexts, max_tokens, seed })
+        Ok(Self { tokenizer, chat: template, start, config, contexts, max_tokens, seed })
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -187,7 +196,11 @@ impl<'a> Preparer<'a> {
                 }
                 None => {
                     let prompt = template.plain(&record.question, contexts);
-                    self.tokenizer.completion_example(&prompt, &template.completion(&target), &options)
+                    let completion = template.completion(&target);
+                    match self.start {
+                        Some(start) => self.tokenizer.seq2seq_example(&prompt, &completion, start, &options),
+                        None => self.tokenizer.completion_example(&prompt, &completion, &options),
+                    }
                 }
             }
         };
@@ -228,7 +241,13 @@ impl<'a> Preparer<'a> {
                         EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
                     Ok(self.tokenizer.encode(&text, &options)?.ids)
                 }
-                None => self.tokenizer.prompt_ids(&self.config.template.plain(&record.question, contexts)),
+                None => {
+                    let prompt = self.config.template.plain(&record.question, contexts);
+                    match self.start {
+                        Some(_) => self.tokenizer.source_ids(&prompt),
+                        None => self.tokenizer.prompt_ids(&prompt),
+                    }
+                }
             }
         };
         let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.len() + reserve))?;

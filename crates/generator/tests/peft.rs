@@ -110,7 +110,8 @@ fn every_method_learns_resumes_and_leaves_the_base_alone() {
 fn hidden(g: &Generator) -> Tensor {
     let _guard = no_grad();
     let batch = PackedTokens::from_ids([[5u32, 17, 30, 99].as_slice(), &[7, 8]], Device::Cpu);
-    g.lm().logits(&g.lm().forward(&batch, g.mode(false)), g.mode(false))
+    let lm = g.model.causal().unwrap();
+    lm.logits(&lm.forward(&batch, g.mode(false)), g.mode(false))
 }
 
 /// The folder loads, matters, and merges into a model that computes the same.

@@ -3,19 +3,12 @@
 use crate::arch::{ConfigSource, LmArchitecture};
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
 use crate::peft::{Base, Sites};
-use crate::{CausalLm, Error, GenerationConfig, Result};
+use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
 use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
 use std::path::Path;
-
-/// The kinds of language models.
-#[derive(Debug)]
-pub enum LmKind {
-    /// Decoder-only.
-    Causal(Box<dyn CausalLm>),
-}
 
 /// A language model with its parameters and the configs it was made from.
 #[derive(Debug)]
@@ -50,6 +43,7 @@ impl LanguageModel {
     pub fn causal(&self) -> Option<&dyn CausalLm> {
         match &self.kind {
             LmKind::Causal(lm) => Some(lm.as_ref()),
+            LmKind::Seq2Seq(_) => None,
         }
     }
 
@@ -57,6 +51,23 @@ impl LanguageModel {
     pub fn causal_mut(&mut self) -> Option<&mut dyn CausalLm> {
         match &mut self.kind {
             LmKind::Causal(lm) => Some(lm.as_mut()),
+            LmKind::Seq2Seq(_) => None,
+        }
+    }
+
+    /// The forward passes of an encoder-decoder.
+    pub fn seq2seq(&self) -> Option<&dyn Seq2SeqLm> {
+        match &self.kind {
+            LmKind::Causal(_) => None,
+            LmKind::Seq2Seq(lm) => Some(lm.as_ref()),
+        }
+    }
+
+    /// The same, to set dropout.
+    pub fn seq2seq_mut(&mut self) -> Option<&mut dyn Seq2SeqLm> {
+        match &mut self.kind {
+            LmKind::Causal(_) => None,
+            LmKind::Seq2Seq(lm) => Some(lm.as_mut()),
         }
     }
 }
@@ -79,7 +90,10 @@ pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> 
     let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| false, |name| is_unused(name, arch))?;
     if copied_head && params.get(arch.head_name()).is_none() {
-        check_tied(dir, arch, &source, &params)?;
+        check_same(dir, arch.head_name(), arch, &source, &params)?;
+    }
+    for copy in arch.embedding_copies().iter().filter(|c| report.ignored.iter().any(|i| i == *c)) {
+        check_same(dir, copy, arch, &source, &params)?;
     }
     Ok(LanguageModel { kind, params, config, generation, report, sites })
 }
@@ -99,7 +113,7 @@ pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageMod
     Ok(LanguageModel { kind, params, config, generation, report, sites })
 }
 
-/// Writes the configs and the weights (f32, a tied head once) that transformers' AutoModelForCausalLM loads.
+/// Writes the configs and the weights (f32, a tied head once) that transformers' AutoModelForCausalLM or AutoModelForSeq2SeqLM loads.
 ///
 /// # Errors
 /// Where the folder cannot be written.
@@ -112,7 +126,9 @@ pub fn save_language_model(model: &LanguageModel, dir: &Path) -> Result<()> {
         map.shift_remove("torch_dtype");
         map.insert("dtype".into(), "float32".into());
         map.insert("architectures".into(), serde_json::json!([arch.class_name()]));
-        for (key, value) in arch.explicit_settings(&ConfigSource { path: &path, json: &model.config }) {
+        let own_head = model.params.get(arch.head_name()).is_some();
+        let source = ConfigSource { path: &path, json: &model.config };
+        for (key, value) in arch.explicit_settings(&source, own_head) {
             map.insert(key.into(), value);
         }
     }
@@ -135,7 +151,12 @@ fn architecture(path: &Path, json: &Value) -> Result<LmArchitecture> {
 
 /// Names of the bare model get the prefix of the one with a head.
 fn canonical(weights: Weights, arch: LmArchitecture) -> Weights {
+    let shared = weights.shape(arch.embedding_name()).is_some();
     weights.renamed(|name| {
+        // Of tensors that share memory a file keeps one, and not always under the first of their names.
+        if !shared && arch.embedding_copies().first() == Some(&name) {
+            return Some(arch.embedding_name().into());
+        }
         let whole = name.starts_with(arch.prefix()) || name == arch.head_name();
         (!whole).then(|| format!("{}{name}", arch.prefix()))
     })
@@ -149,23 +170,32 @@ fn is_unused(name: &str, arch: LmArchitecture) -> bool {
         ".attention.bias",
         ".attention.masked_bias",
         "rotary_emb.inv_freq",
+        // Of T5 checkpoints that were converted early on: read by nobody.
+        "EncDecAttention.relative_attention_bias.weight",
     ];
-    name == arch.head_name() || buffers.iter().any(|b| name.ends_with(b))
+    name == arch.head_name()
+        || arch.embedding_copies().contains(&name)
+        || buffers.iter().any(|b| name.ends_with(b))
 }
 
-/// A head that the config calls tied but that is stored with other values would be lost silently.
-fn check_tied(
+/// A copy of the embedding (a tied head is one) that is stored with other values would be lost silently.
+fn check_same(
     dir: &Path,
+    copy: &str,
     arch: LmArchitecture,
     source: &ConfigSource<'_>,
     params: &ParamStore,
 ) -> Result<()> {
-    let head = Weights::open_dir(dir)?.load(arch.head_name(), Device::Cpu)?;
+    let stored = Weights::open_dir(dir)?.load(copy, Device::Cpu)?;
     let same = params
         .get(arch.embedding_name())
-        .is_some_and(|e| e.size() == head.size() && e.to_device(Device::Cpu).equal(&head));
+        .is_some_and(|e| e.size() == stored.size() && e.to_device(Device::Cpu).equal(&stored));
     if same {
         return Ok(());
     }
-    source.unsupported("tie_word_embeddings", "false, because the stored head is not the embedding")
+    if copy == arch.head_name() {
+        return source
+            .unsupported("tie_word_embeddings", "false, because the stored head is not the embedding");
+    }
+    source.unsupported("tie_word_embeddings", &format!("supported: {copy} is not {}", arch.embedding_name()))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::chat::ChatTemplate;
 use crate::layout::Slot;
-use crate::{Error, Result, Tokenizer};
+use crate::{EncodeOptions, Error, Result, Tokenizer};
 
 /// Which tokens are learned.
 #[derive(
@@ -35,16 +35,23 @@ pub enum LossOn {
 /// An example that can be trained on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrainExample {
-    /// Token ids.
+    /// Token ids; for an encoder-decoder those of the source, then those of the target from its start token on.
     pub ids: Vec<u32>,
     /// Whether each token is learned, as a target. At least one beside the first token is.
     pub loss: Vec<bool>,
+    /// How many of the ids are an encoder-decoder's source; else 0.
+    pub source: usize,
 }
 
 impl TrainExample {
     /// Number of tokens that are learned. The first token has nothing before it, so it is never a target.
     pub fn targets(&self) -> usize {
-        self.loss.iter().skip(1).filter(|&&on| on).count()
+        self.predicted().filter(|&i| self.loss[i]).count()
+    }
+
+    /// Where the tokens are that the model predicts, each at the token before it.
+    pub fn predicted(&self) -> Range<usize> {
+        self.source + 1..self.ids.len()
     }
 }
 
@@ -125,6 +132,55 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// The tokens that an encoder reads: the prompt with all special tokens that the tokenizer puts around a text, as
+    /// transformers' tokenizer gives them. Nothing is cut; an empty prompt is the end-of-sequence token alone.
+    ///
+    /// # Errors
+    /// An empty prompt without such a token.
+    pub fn source_ids(&self, prompt: &str) -> Result<Vec<u32>> {
+        let options = EncodeOptions { max_len: Some(usize::MAX), strip: false, ..EncodeOptions::default() };
+        let mut ids = self.encode(prompt, &options)?.ids;
+        if ids.is_empty() {
+            ids.extend(self.eos_id());
+        }
+        if ids.is_empty() {
+            return Err(Error::Encode { index: 0, reason: "an empty prompt is no source".into() });
+        }
+        Ok(ids)
+    }
+
+    /// The example of an encoder-decoder: the prompt is the source, the completion (without white space around it) and
+    /// its end-of-sequence token the target, behind the start token. The target is learned, whatever the options say.
+    pub fn seq2seq_example(
+        &self,
+        prompt: &str,
+        completion: &str,
+        start: u32,
+        options: &ExampleOptions,
+    ) -> Result<Built> {
+        let completion = completion.trim();
+        if completion.is_empty() {
+            return Ok(Err(Untrainable::NoAnswer));
+        }
+        let mut ids = self.source_ids(prompt)?;
+        let source = ids.len();
+        ids.push(start);
+        let plain = EncodeOptions {
+            max_len: Some(usize::MAX),
+            add_special_tokens: false,
+            ..EncodeOptions::default()
+        };
+        ids.extend(self.encode(completion, &plain)?.ids);
+        if let Some(eos) = self.eos_id().filter(|&eos| options.append_eos && ids.last() != Some(&eos)) {
+            ids.push(eos);
+        }
+        if let Some(max_len) = options.max_len.filter(|&max_len| ids.len() > max_len) {
+            return Ok(Err(Untrainable::TooLong { tokens: ids.len(), max_len }));
+        }
+        let loss = (0..ids.len()).map(|i| i > source).collect();
+        Ok(counted(TrainExample { ids, loss, source }))
+    }
+
     /// The example of a conversation. Messages are passed to the template as they are; answers are the messages whose
     /// role is `assistant`.
     pub fn chat_example(
@@ -196,7 +252,10 @@ fn checked(ids: Vec<u32>, loss: Vec<bool>, options: &ExampleOptions) -> Built {
     if let Some(max_len) = options.max_len.filter(|&max_len| ids.len() > max_len) {
         return Err(Untrainable::TooLong { tokens: ids.len(), max_len });
     }
-    let example = TrainExample { ids, loss };
+    counted(TrainExample { ids, loss, source: 0 })
+}
+
+fn counted(example: TrainExample) -> Built {
     if example.targets() == 0 { Err(Untrainable::NoAnswer) } else { Ok(example) }
 }
 

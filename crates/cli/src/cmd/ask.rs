@@ -5,7 +5,7 @@ use crate::cmd::search::IndexArgs;
 use crate::common;
 use anyhow::{Result, anyhow};
 use ragduet_data::{Found, Passage, RagRecord};
-use ragduet_generator::decode::{Hooks, Request, TextStream, TokenEvent, generate};
+use ragduet_generator::decode::{Hooks, Request, TextStream, TokenEvent};
 use ragduet_generator::prepare::{PrepareReport, Preparer};
 use serde_json::json;
 use std::io::{BufRead, Write};
@@ -39,13 +39,7 @@ impl Args {
         let decoding =
             self.generator.decode().resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
         let found = self.index.find(questions, contexts.count.max(1), None, quiet)?;
-        let preparer = Preparer::new(
-            &generator.tokenizer,
-            &prompt,
-            contexts,
-            generator.max_tokens(),
-            self.generator.seed,
-        )?;
+        let preparer = Preparer::new(&generator, &prompt, contexts, usize::MAX, self.generator.seed)?;
         let mut all = Vec::new();
         for (i, f) in found.into_iter().enumerate() {
             let contexts = f
@@ -91,9 +85,8 @@ impl Args {
                 }
             };
             let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
-            let mut stepper = generator.stepper(1, ready.ids.len() + decoding.max_new_tokens);
             let request = Request { prompt: ready.ids.clone(), seed: self.generator.seed };
-            let out = generate(&mut stepper, &[request], &decoding, hooks)?;
+            let out = generator.generate(&[request], &decoding, hooks)?;
             if let Some(e) = failed {
                 return Err(e.into());
             }

@@ -48,9 +48,7 @@ pub(super) fn build<'a>(
         (None, Some(scratch)) => scratch.build(texts().into_iter(), device, compute)?,
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };
-    if let Some(lm) = generator.model.causal_mut() {
-        lm.set_dropout(c.dropout, c.attention_dropout);
-    }
+    generator.model.kind.set_dropout(c.dropout, c.attention_dropout);
     if let Some(config) = peft {
         generator.adapt(config)?;
     }
@@ -71,7 +69,7 @@ pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Resu
     let params = generator.trained();
     check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
     params.set_trainable(|name| !is_frozen(name, &config.freeze));
-    let lm = generator.lm();
+    let lm = &generator.model.kind;
     let layers = lm.layers();
     Ok(AdamW::new(&params.trainable(), config.adamw(), |name| {
         // An adapter's parameters learn like those of the module they belong to.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result, catch};
 use crate::loss::{LikelihoodScope, Preference, PreferenceBatch, Reference, RewardMetrics, Window};
 use crate::model::Generator;
 use ragduet_data::{BadRows, PreferenceRecord, read_preferences};
-use ragduet_nn::{Mode, PackedTokens};
+use ragduet_nn::Mode;
 use ragduet_text::{ExampleOptions, TrainExample, message, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::weights::{Weights, save_tensors};
@@ -230,7 +230,12 @@ fn read(
     bad: &BadRows,
 ) -> Result<(Vec<Pair>, usize)> {
     let tokenizer = &generator.tokenizer;
-    let template = if config.chat == Some(false) { None } else { tokenizer.chat_template()? };
+    let start = generator.decoder_start();
+    let plain = config.chat == Some(false) || start.is_some();
+    let template = if plain { None } else { tokenizer.chat_template()? };
+    if config.chat == Some(true) && start.is_some() {
+        return Err(crate::error::bad("chat", "an encoder-decoder reads plain prompts"));
+    }
     if config.chat == Some(true) && template.is_none() {
         return Err(crate::error::bad("chat", "the tokenizer has no chat template"));
     }
@@ -246,7 +251,10 @@ fn read(
             let turns = [message("user", &r.prompt), message("assistant", answer)];
             tokenizer.chat_example(chat, &turns, None, &options)
         }
-        None => tokenizer.completion_example(&r.prompt, answer, &options),
+        None => match start {
+            Some(start) => tokenizer.seq2seq_example(&r.prompt, answer, start, &options),
+            None => tokenizer.completion_example(&r.prompt, answer, &options),
+        },
     };
     let (mut pairs, mut left_out) = (Vec::new(), 0);
     for record in read_preferences(path, bad)? {
@@ -284,7 +292,7 @@ fn likelihoods(generator: &Generator, batch: &[&Pair], mode: Mode) -> Likelihood
     let (mut rows, mut targets, mut owner, mut on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut start = 0;
     for (s, e) in sequences.iter().enumerate() {
-        for i in 1..e.ids.len() {
+        for i in e.predicted() {
             // Prompts are needed of chosen sequences alone, for a likelihood over all of them.
             if e.loss[i] || s < batch.len() {
                 rows.push((start + i - 1) as i64);
@@ -297,9 +305,8 @@ fn likelihoods(generator: &Generator, batch: &[&Pair], mode: Mode) -> Likelihood
     }
     let device = generator.device;
     let to = |v: &[i64]| Tensor::from_slice(v).to_device(device);
-    let packed = PackedTokens::from_ids(sequences.iter().map(|e| e.ids.as_slice()), device);
-    let hidden = generator.lm().forward(&packed, mode);
-    let head = generator.lm().head(mode);
+    let hidden = generator.hidden_states(sequences.iter().copied(), mode);
+    let head = generator.model.kind.head(mode);
     let hidden = hidden.index_select(0, &to(&rows));
     let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
     let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
@@ -323,7 +330,7 @@ fn pass(
 ) -> Result<Scores> {
     let rows: usize = window.iter().map(Vec::len).sum();
     let whole = preference.likelihood.is_some_and(|l| l.scope == LikelihoodScope::PromptAndCompletion);
-    let counted = |p: &Pair| if whole { p.chosen.ids.len() - 1 } else { p.chosen.targets() };
+    let counted = |p: &Pair| if whole { p.chosen.predicted().len() } else { p.chosen.targets() };
     let tokens: usize = window.iter().flatten().map(|&i| counted(&pairs[i])).sum();
     let totals = Window { rows: rows as u64, likelihood_tokens: tokens as u64 };
     let mut out =

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, catch};
 use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer};
 use ragduet_data::{RagRecord, read_rag};
-use ragduet_nn::{Mode, PackedTokens};
+use ragduet_nn::Mode;
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::optim::AdamW;
@@ -62,7 +62,7 @@ struct Position {
 /// A forward pass.
 #[derive(Debug)]
 struct Batch {
-    texts: Vec<Vec<u32>>,
+    examples: Vec<TrainExample>,
     /// Rows whose next token is learned, and those tokens.
     rows: Vec<i64>,
     targets: Vec<i64>,
@@ -85,13 +85,8 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
         })?;
     let mut optimizer = optimizer(&config.optim, &generator)?;
     let parameters = generator.trained().named();
-    let preparer = Preparer::new(
-        &generator.tokenizer,
-        &config.prompt,
-        config.contexts.clone(),
-        generator.max_tokens().min(config.batch.tokens),
-        config.seed,
-    )?;
+    let preparer =
+        Preparer::new(&generator, &config.prompt, config.contexts.clone(), config.batch.tokens, config.seed)?;
     let (mut windows, mut report) = epoch(&preparer, &records, config, 0)?;
     let planned = windows.len() as u64 * config.train.epochs;
     let total = config.train.max_steps.map_or(planned, |m| m.min(planned));
@@ -142,7 +137,7 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
         let lr = config.optim.lr * schedule.factor(at.step);
         let (value, norm) = step(config, &generator, &mut optimizer, window, lr, at.step + 1)?;
         busy += started.elapsed().as_secs_f64();
-        let now: usize = window.iter().flat_map(|b| &b.texts).map(Vec::len).sum();
+        let now: usize = window.iter().flat_map(|b| &b.examples).map(|e| e.ids.len()).sum();
         let learned: usize = window.iter().map(|b| b.targets.len()).sum();
         tokens += now as u64;
         targets += learned as u64;
@@ -285,15 +280,15 @@ fn epoch(
 
 impl Batch {
     fn of(examples: impl Iterator<Item = TrainExample>) -> Self {
-        let mut out = Self { texts: Vec::new(), rows: Vec::new(), targets: Vec::new() };
+        let mut out = Self { examples: Vec::new(), rows: Vec::new(), targets: Vec::new() };
         let mut start = 0;
         for e in examples {
-            for (i, _) in e.loss.iter().enumerate().skip(1).filter(|(_, on)| **on) {
+            for i in e.predicted().filter(|&i| e.loss[i]) {
                 out.rows.push((start + i - 1) as i64);
                 out.targets.push(i64::from(e.ids[i]));
             }
             start += e.ids.len();
-            out.texts.push(e.ids);
+            out.examples.push(e);
         }
         out
     }
@@ -301,11 +296,9 @@ impl Batch {
 
 /// -log p of a batch's learned tokens, [targets].
 fn target_nll(generator: &Generator, batch: &Batch, mode: Mode) -> Tensor {
-    let packed = PackedTokens::from_ids(batch.texts.iter().map(Vec::as_slice), generator.device);
-    let lm = generator.lm();
-    let hidden = lm.forward(&packed, mode);
+    let hidden = generator.hidden_states(&batch.examples, mode);
     let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
-    let head = lm.head(mode);
+    let head = generator.model.kind.head(mode);
     // Only rows before a learned token meet the vocabulary.
     linear_cross_entropy(
         &hidden.index_select(0, &on(&batch.rows)),
@@ -366,13 +359,14 @@ fn texts(records: &[RagRecord]) -> Vec<&str> {
 mod tests {
     use super::*;
     use crate::ScratchGenerator;
+    use ragduet_nn::PackedTokens;
     use ragduet_torch::{Compute, Device, no_grad};
 
     /// The definition: log-softmax of the whole logits, text by text.
     fn plain(g: &Generator, e: &TrainExample) -> f64 {
         let packed = PackedTokens::from_ids([e.ids.as_slice()], Device::Cpu);
-        let hidden = g.lm().forward(&packed, Mode::eval(Compute::F32));
-        let log_p = g.lm().logits(&hidden, Mode::eval(Compute::F32)).log_softmax(-1, Kind::Float);
+        let hidden = g.model.causal().unwrap().forward(&packed, Mode::eval(Compute::F32));
+        let log_p = g.model.kind.logits(&hidden, Mode::eval(Compute::F32)).log_softmax(-1, Kind::Float);
         let on = (1..e.ids.len()).filter(|&i| e.loss[i]);
         on.map(|i| -log_p.double_value(&[i as i64 - 1, i64::from(e.ids[i])])).sum()
     }
@@ -388,6 +382,7 @@ mod tests {
         let example = |n: usize, from: usize| TrainExample {
             ids: (0..n).map(|i| ((i * 37 + from * 11) % 250) as u32 + 5).collect(),
             loss: (0..n).map(|i| i >= from).collect(),
+            source: 0,
         };
         let examples = [example(9, 4), example(30, 28), example(2, 1), example(17, 0)];
         let want: f64 = {
@@ -403,5 +398,31 @@ mod tests {
             .map(|b| f64::try_from(target_nll(&g, b, Mode::eval(Compute::F32)).sum(Kind::Double)).unwrap())
             .sum();
         assert!((have - want).abs() < 1e-4 * want, "{have} {want}");
+    }
+
+    /// transformers' `labels` loss on the same batch, padded (`tests/golden/make_seq2seq.py`).
+    #[test]
+    fn an_encoder_decoders_loss_is_that_of_transformers() {
+        ragduet_torch::device::set_threads(1);
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/seq2seq.json")).unwrap();
+        let rows = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(golden[key].clone()).unwrap() };
+        let examples = rows("sources").into_iter().zip(rows("targets")).map(|(source, target)| {
+            let n = source.len();
+            let ids: Vec<u32> = source.into_iter().chain([0]).chain(target).collect();
+            TrainExample { loss: (0..ids.len()).map(|i| i > n).collect(), ids, source: n }
+        });
+        let batch = Batch::of(examples);
+        for name in ["t5", "flan_t5"] {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
+            let tokenizer = ragduet_text::train_byte_bpe(["a"].into_iter(), &Default::default()).unwrap();
+            let model = ragduet_nn::load_language_model(&dir, Device::Cpu).unwrap();
+            let g = Generator::new(model, tokenizer, Device::Cpu, Compute::F32);
+            let nll = target_nll(&g, &batch, Mode::eval(Compute::F32));
+            let loss = crate::loss::SftLoss::Nll.share(&nll, batch.targets.len() as u64);
+            let want = golden["models"][name]["loss"].as_f64().unwrap();
+            let have = f64::try_from(loss).unwrap();
+            assert!((have - want).abs() < 1e-5 * want, "{name}: {have} {want}");
+        }
     }
 }

@@ -11,6 +11,8 @@ mod mpnet;
 mod post_norm;
 mod relative;
 mod roberta;
+mod t5;
+mod t5_step;
 
 use crate::{Encoder, LmKind, Result};
 use llama::Member;
@@ -72,7 +74,7 @@ impl Architecture {
     }
 }
 
-/// The decoder-only language models, by `model_type` of `config.json`.
+/// The language models, by `model_type` of `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LmArchitecture {
     /// Llama 1 to 3 and SmolLM2.
@@ -89,11 +91,15 @@ pub enum LmArchitecture {
     Gpt2,
     /// GPT-NeoX and Pythia.
     GptNeoX,
+    /// T5, Flan-T5: an encoder-decoder.
+    T5,
+    /// mT5.
+    Mt5,
 }
 
 impl LmArchitecture {
     /// The `model_type`s that are read.
-    pub const MODEL_TYPES: [(&'static str, LmArchitecture); 7] = [
+    pub const MODEL_TYPES: [(&'static str, LmArchitecture); 9] = [
         ("llama", LmArchitecture::Llama),
         ("mistral", LmArchitecture::Mistral),
         ("qwen2", LmArchitecture::Qwen2),
@@ -101,6 +107,8 @@ impl LmArchitecture {
         ("smollm3", LmArchitecture::SmolLm3),
         ("gpt2", LmArchitecture::Gpt2),
         ("gpt_neox", LmArchitecture::GptNeoX),
+        ("t5", LmArchitecture::T5),
+        ("mt5", LmArchitecture::Mt5),
     ];
 
     /// By `model_type`.
@@ -118,6 +126,8 @@ impl LmArchitecture {
             Self::SmolLm3 => Member::SmolLm3,
             Self::Gpt2 => return Ok(LmKind::Causal(Box::new(gpt2::build(config, b)?))),
             Self::GptNeoX => return Ok(LmKind::Causal(Box::new(gpt_neox::build(config, b)?))),
+            Self::T5 => return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5::Version::T5, b)?))),
+            Self::Mt5 => return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5::Version::Mt5, b)?))),
         };
         Ok(LmKind::Causal(Box::new(llama::build(config, b, member)?)))
     }
@@ -127,6 +137,7 @@ impl LmArchitecture {
         match self {
             Self::Gpt2 => "transformer.",
             Self::GptNeoX => "gpt_neox.",
+            Self::T5 | Self::Mt5 => "",
             _ => "model.",
         }
     }
@@ -141,6 +152,7 @@ impl LmArchitecture {
         match self {
             Self::Gpt2 => "transformer.wte.weight",
             Self::GptNeoX => "gpt_neox.embed_in.weight",
+            Self::T5 | Self::Mt5 => "shared.weight",
             _ => "model.embed_tokens.weight",
         }
     }
@@ -155,15 +167,36 @@ impl LmArchitecture {
             Self::SmolLm3 => "SmolLM3ForCausalLM",
             Self::Gpt2 => "GPT2LMHeadModel",
             Self::GptNeoX => "GPTNeoXForCausalLM",
+            Self::T5 => "T5ForConditionalGeneration",
+            Self::Mt5 => "MT5ForConditionalGeneration",
         }
     }
 
-    /// Keys of `config.json` that must be there for transformers to compute what is computed here.
-    pub(crate) fn explicit_settings(self, config: &ConfigSource<'_>) -> Vec<(&'static str, Value)> {
+    /// Keys of `config.json` that must be there for transformers to compute what is computed here. `own_head`: whether
+    /// the head is a parameter of its own.
+    pub(crate) fn explicit_settings(
+        self,
+        config: &ConfigSource<'_>,
+        own_head: bool,
+    ) -> Vec<(&'static str, Value)> {
+        let t5 = |version| {
+            let (tied, scaled) = t5::head_kind(config, version, own_head);
+            vec![("tie_word_embeddings", tied.into()), ("scale_decoder_outputs", scaled.into())]
+        };
         match self {
             // transformers 5.3 reads `rotary_pct` but writes `rope_parameters.partial_rotary_factor`.
             Self::GptNeoX => vec![("rotary_pct", gpt_neox::rotary_share(config).into())],
+            Self::T5 => t5(t5::Version::T5),
+            Self::Mt5 => t5(t5::Version::Mt5),
             _ => Vec::new(),
+        }
+    }
+
+    /// Names under which checkpoints repeat the token embedding.
+    pub(crate) fn embedding_copies(self) -> &'static [&'static str] {
+        match self {
+            Self::T5 | Self::Mt5 => &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"],
+            _ => &[],
         }
     }
 }

@@ -4,7 +4,8 @@
 use super::ConfigSource;
 use super::bert::Config;
 use super::post_norm::{Names, PostNorm, Shape};
-use crate::{Embedding, Result};
+use super::relative::{self, RelativeBias};
+use crate::Result;
 use ragduet_torch::ParamBuilder;
 
 const NAMES: Names = Names {
@@ -43,6 +44,8 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<PostN
         return source.unsupported("relative_attention_num_buckets", "32");
     }
     let shape = Shape { types: 0, ..config.shape(FIRST_POSITION) };
-    let table = Embedding::build(&b.at("encoder.relative_attention_bias"), 32, shape.heads, shape.init_std)?;
-    Ok(PostNorm::build(shape, &NAMES, b)?.with_relative(table))
+    let at = b.at("encoder.relative_attention_bias");
+    let sizes = relative::Buckets { count: 32, reach: 128 };
+    let bias = RelativeBias::build(&at, &sizes, true, shape.heads, shape.init_std)?;
+    Ok(PostNorm::build(shape, &NAMES, b)?.with_relative(bias))
 }

@@ -1,7 +1,7 @@
 //! The block that BERT, RoBERTa, DistilBERT and MPNet share: self-attention and feed-forward, each followed by
 //! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
 
-use super::relative;
+use super::relative::{Layout, RelativeBias};
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
@@ -141,7 +141,7 @@ pub(super) struct PostNorm {
     norm: LayerNorm,
     blocks: Vec<Block>,
     /// MPNet's: buckets of relative positions to a bias per head, added to the scores of every layer.
-    relative: Option<Embedding>,
+    relative: Option<RelativeBias>,
     soft: SoftSlot,
     shape: Shape,
     names: &'static Names,
@@ -181,8 +181,8 @@ impl PostNorm {
     }
 
     /// With a bias by relative position.
-    pub(super) fn with_relative(self, table: Embedding) -> Self {
-        Self { relative: Some(table), ..self }
+    pub(super) fn with_relative(self, bias: RelativeBias) -> Self {
+        Self { relative: Some(bias), ..self }
     }
 }
 
@@ -192,18 +192,20 @@ impl Encoder for PostNorm {
         let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, m);
         let (mut x, mut positions) = (self.words.forward(&batch.ids, m), batch.positions.shallow_clone());
         let mut types = batch.type_ids.shallow_clone();
-        let mut longest = batch.segments.longest();
         if let Some(soft) = &soft {
             (x, positions, types) = (soft.embed(x), soft.positions(&positions), soft.ids(&types));
-            longest += soft.rows();
         }
         x += self.places.forward(&(positions + s.first_position), m);
         if let Some(table) = &self.types {
             x += table.forward(&types, m);
         }
-        let bias = self.relative.as_ref().map(|table| relative::bias(table, longest, m));
-        let mix = |q: &_, k: &_, v: &_, segs: &_, o: &_| match &bias {
-            Some(bias) => relative::attention(q, k, v, bias, segs, o),
+        let layout = self.relative.as_ref().map(|bias| {
+            let segs = soft.as_ref().map_or(&batch.segments, SoftPass::longer);
+            let bias = bias.last(segs.longest(), segs.longest(), m);
+            Layout::new(segs, segs, Some(&bias), (m.compute.kind(), batch.ids.device()))
+        });
+        let mix = |q: &Tensor, k: &_, v: &_, segs: &_, o: &AttentionOptions| match &layout {
+            Some(layout) => layout.attend(&(q * o.scale), k, v, o.dropout),
             None => varlen_attention(q, k, v, segs, o),
         };
         let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);

@@ -1,63 +1,208 @@
-//! A bias on attention scores by relative position, as MPNet has it.
+//! Attention with T5's relative position bias (Raffel et al., 2020, arXiv 1910.10683, section 2.1), which MPNet has, too.
+//!
+//! The kernels for packed rows take no bias, so rows are laid out in groups of texts of about the same length, padded
+//! within a group: one attention per group instead of one per text.
 
-use crate::{Embedding, Mode};
-use ragduet_torch::Tensor;
-use ragduet_torch::ops::{AttentionOptions, Segments};
+use crate::seq2seq::past_the_end;
+use crate::{Embedding, Mode, Result};
+use ragduet_torch::ops::Segments;
+use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
-/// [heads, longest, longest], added to the scaled scores; `table` [buckets, heads].
-pub(super) fn bias(table: &Embedding, longest: i64, m: Mode) -> Tensor {
-    let buckets: Vec<i64> =
-        (0..longest).flat_map(|query| (0..longest).map(move |key| bucket(key - query))).collect();
-    let ids = Tensor::from_slice(&buckets).to_device(table.weight().device());
-    table.forward(&ids, m).view([longest, longest, -1]).permute([2, 0, 1])
+/// A learned number per head and bucket of distances.
+#[derive(Debug)]
+pub(super) struct RelativeBias {
+    /// [buckets, heads].
+    table: Embedding,
+    /// The bucket of each distance below the greatest that is told apart.
+    near: Vec<i64>,
+    /// The bucket of all greater distances.
+    far: i64,
+    /// Whether keys after the query are seen; their buckets follow those of the keys before it.
+    both_sides: bool,
 }
 
-/// T5's bidirectional bucket of a relative position (key - query), 32 buckets up to distance 128.
-fn bucket(relative: i64) -> i64 {
-    let (half, exact) = (16i64, 8i64);
-    let n = relative.abs();
-    let within = if n < exact {
-        n
-    } else {
-        let grown =
-            ((n as f32 / exact as f32).ln() / (128.0f32 / exact as f32).ln() * (half - exact) as f32) as i64;
-        (exact + grown).min(half - 1)
-    };
-    within + if relative > 0 { half } else { 0 }
+impl RelativeBias {
+    pub fn build(b: &ParamBuilder, sizes: &Buckets, both_sides: bool, heads: i64, std: f64) -> Result<Self> {
+        let side = if both_sides { sizes.count / 2 } else { sizes.count };
+        let exact = side / 2;
+        let _guard = no_grad();
+        // In torch's own f32 arithmetic: borders of buckets are where the logarithm is an integer, but for rounding.
+        let distance = Tensor::arange(sizes.reach, (Kind::Float, Device::Cpu));
+        let grown = (&distance / exact as f64).log() / (sizes.reach as f64 / exact as f64).ln()
+            * (side - exact) as f64;
+        let near: Vec<f32> = grown.try_into().map_err(ragduet_torch::Error::from)?;
+        let bucket = |(n, &grown): (usize, &f32)| {
+            if (n as i64) < exact { n as i64 } else { (exact + grown as i64).min(side - 1) }
+        };
+        let near = near.iter().enumerate().map(bucket).collect();
+        Ok(Self { table: Embedding::build(b, sizes.count, heads, std)?, near, far: side - 1, both_sides })
+    }
+
+    /// Of a key at `relative` places from its query.
+    fn bucket(&self, relative: i64) -> i64 {
+        let before = if self.both_sides { relative.abs() } else { (-relative).max(0) };
+        let within = self.near.get(before as usize).copied().unwrap_or(self.far);
+        if self.both_sides && relative > 0 { within + self.far + 1 } else { within }
+    }
+
+    /// [heads, n] in f32, of keys at these places from their queries.
+    fn of(&self, relative: impl Iterator<Item = i64>, m: Mode) -> Tensor {
+        let buckets: Vec<i64> = relative.map(|r| self.bucket(r)).collect();
+        let ids = Tensor::from_slice(&buckets).to_device(self.table.weight().device());
+        self.table.forward(&ids, m).tr()
+    }
+
+    /// What the last `new` queries of a text of `whole` tokens add to the scores of its keys, [heads, new, whole]: minus
+    /// infinity for keys that are not seen.
+    pub fn last(&self, new: i64, whole: i64, m: Mode) -> Tensor {
+        // Window w of the bias by distance starts with the key that is w + 1 - whole places from its query, so it is
+        // that of query whole - 1 - w.
+        if new == 0 {
+            let weight = self.table.weight();
+            return weight.new_zeros([weight.size()[1], 0, whole], (weight.kind(), weight.device()));
+        }
+        let bias = self.of(1 - whole..new, m).unfold(1, whole, 1).flip([1]);
+        if self.both_sides {
+            return bias;
+        }
+        let later = Tensor::ones([new, whole], (Kind::Bool, bias.device())).triu(whole - new + 1);
+        bias.masked_fill(&later, f64::NEG_INFINITY)
+    }
 }
 
-/// Attention with an additive bias, text by text: the kernels for packed rows take none.
-pub(super) fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    bias: &Tensor,
-    segs: &Segments,
-    o: &AttentionOptions,
-) -> Tensor {
-    let lengths: Vec<i64> = segs.lengths().collect();
-    let split = |t: &Tensor| t.split_with_sizes(&lengths, 0);
-    let rows: Vec<Tensor> = split(q)
-        .iter()
-        .zip(split(k).iter().zip(split(v).iter()))
-        .filter(|(q, _)| q.size()[0] > 0)
-        .map(|(q, (k, v))| {
-            let heads = |t: &Tensor| t.transpose(0, 1).unsqueeze(0);
-            let n = q.size()[0];
-            let mask = bias.narrow(1, 0, n).narrow(2, 0, n).unsqueeze(0).to_kind(q.kind());
-            Tensor::scaled_dot_product_attention(
-                &heads(q),
-                &heads(k),
-                &heads(v),
-                Some(&mask),
-                o.dropout,
-                false,
-                Some(o.scale),
-                false,
-            )
-            .squeeze_dim(0)
-            .transpose(0, 1)
-        })
-        .collect();
-    Tensor::cat(&rows, 0)
+/// How many buckets, and the distance from which all are one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buckets {
+    pub count: i64,
+    pub reach: i64,
+}
+
+/// Packed queries and keys, laid out for attention.
+#[derive(Debug)]
+pub(super) struct Layout {
+    groups: Vec<Group>,
+    /// Which place of the groups' results is each row's.
+    back: Tensor,
+}
+
+/// Texts of about the same length.
+#[derive(Debug)]
+struct Group {
+    /// The row of each place, [texts * longest]; padding repeats a row.
+    queries: Tensor,
+    keys: Tensor,
+    texts: i64,
+    longest: (i64, i64),
+    /// Added to the scaled scores, [texts or 1, heads or 1, queries, keys] or broadcast to it.
+    bias: Option<Tensor>,
+}
+
+/// Scores that padding may add to a group, whatever their share.
+const FREE_SCORES: i64 = 1 << 14;
+
+impl Layout {
+    /// Segment i of the queries looks at segment i of the keys. `bias`: [heads, longest, longest], where there is one.
+    ///
+    /// # Panics
+    /// Where there are not as many of the two, or where no key stands against a query.
+    pub fn new(queries: &Segments, keys: &Segments, bias: Option<&Tensor>, options: (Kind, Device)) -> Self {
+        assert_eq!(queries.len(), keys.len(), "a source for each target");
+        let lengths: Vec<(i64, i64)> = queries.lengths().zip(keys.lengths()).collect();
+        assert!(lengths.iter().all(|&(q, k)| q == 0 || k > 0), "an empty source has nothing to look at");
+        let mut order: Vec<usize> = (0..lengths.len()).filter(|&i| lengths[i].0 > 0).collect();
+        order.sort_by_key(|&i| (lengths[i].1, lengths[i].0));
+        let tensor = |v: &[i64]| Tensor::from_slice(v).to_device(options.1);
+        let mut back = vec![0i64; queries.tokens() as usize];
+        let mut place = 0;
+        let mut groups = Vec::new();
+        for members in grouped(&order, &lengths) {
+            let longest = longest(members, &lengths);
+            let rows = |segs: &Segments, width: i64| -> Vec<i64> {
+                let row = |&i: &usize| {
+                    let (from, to) = (segs.offsets()[i], segs.offsets()[i + 1]);
+                    (from..from + width).map(move |r| r.min(to - 1))
+                };
+                members.iter().flat_map(row).collect()
+            };
+            for (at, &i) in members.iter().enumerate() {
+                let first = place + at as i64 * longest.0;
+                for n in 0..lengths[i].0 {
+                    back[(queries.offsets()[i] + n) as usize] = first + n;
+                }
+            }
+            place += members.len() as i64 * longest.0;
+            let ends: Vec<i64> = members.iter().map(|&i| lengths[i].1).collect();
+            let padding =
+                ends.iter().any(|&e| e < longest.1).then(|| past_the_end(&ends, longest.1, options));
+            let bias = bias
+                .map(|b| b.narrow(1, 0, longest.0).narrow(2, 0, longest.1).unsqueeze(0).to_kind(options.0));
+            groups.push(Group {
+                queries: tensor(&rows(queries, longest.0)),
+                keys: tensor(&rows(keys, longest.1)),
+                texts: members.len() as i64,
+                longest,
+                bias: match (bias, padding) {
+                    (Some(b), Some(p)) => Some(b + p),
+                    (b, p) => b.or(p),
+                },
+            });
+        }
+        Self { groups, back: tensor(&back) }
+    }
+
+    /// softmax(q k^T + bias) v: `q` [query rows, heads, d], `k` and `v` [key rows, heads, d] -> [query rows, heads, d].
+    pub fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, dropout: f64) -> Tensor {
+        let (heads, d) = (q.size()[1], q.size()[2]);
+        let parts: Vec<Tensor> = self
+            .groups
+            .iter()
+            .map(|g| {
+                let laid = |t: &Tensor, rows: &Tensor, n: i64| {
+                    t.index_select(0, rows).view([g.texts, n, heads, d]).transpose(1, 2)
+                };
+                let (lq, lk) = g.longest;
+                attention(
+                    &laid(q, &g.queries, lq),
+                    &laid(k, &g.keys, lk),
+                    &laid(v, &g.keys, lk),
+                    g.bias.as_ref(),
+                    dropout,
+                )
+                .transpose(1, 2)
+                .reshape([g.texts * lq, heads, d])
+            })
+            .collect();
+        if parts.is_empty() {
+            return q.shallow_clone();
+        }
+        Tensor::cat(&parts, 0).index_select(0, &self.back)
+    }
+}
+
+/// T5's attention, which does not scale: `q` [texts, heads, queries, d], `k` and `v` [texts, heads, keys, d].
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, dropout: f64) -> Tensor {
+    Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, Some(1.0), false)
+}
+
+fn longest(members: &[usize], lengths: &[(i64, i64)]) -> (i64, i64) {
+    members.iter().fold((0, 0), |(q, k), &i| (q.max(lengths[i].0), k.max(lengths[i].1)))
+}
+
+/// Runs of texts, sorted by length, of which padding would make no more than a quarter more scores.
+fn grouped<'a>(order: &'a [usize], lengths: &[(i64, i64)]) -> Vec<&'a [usize]> {
+    let (mut out, mut from) = (Vec::new(), 0);
+    for to in 1..=order.len() {
+        let fits = to < order.len() && {
+            let with = &order[from..=to];
+            let (q, k) = longest(with, lengths);
+            let padded = q * k * with.len() as i64;
+            let scores: i64 = with.iter().map(|&i| lengths[i].0 * lengths[i].1).sum();
+            padded - scores <= FREE_SCORES.max(scores / 4)
+        };
+        if !fits {
+            out.push(&order[from..to]);
+            from = to;
+        }
+    }
+    out
 }

@@ -213,6 +213,11 @@ impl SoftPass {
         })
     }
 
+    /// Borders with the learned rows.
+    pub fn longer(&self) -> &Segments {
+        &self.inserted.segments
+    }
+
     /// How many rows stand before each text.
     pub fn rows(&self) -> i64 {
         self.inserted.n

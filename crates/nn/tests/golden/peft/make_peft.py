@@ -15,11 +15,11 @@ import warnings
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
 HERE = pathlib.Path(__file__).parent
-LM, ENCODER = "CAUSAL_LM", "FEATURE_EXTRACTION"
+LM, SEQ2SEQ, ENCODER = "CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"
 BERT_FF = r".*layer\.\d+\.output\.dense"
 CASES = {
     "lora_llama": ("lm/llama", LM, LoraConfig(
@@ -46,6 +46,9 @@ CASES = {
     "ia3_bert": ("bert", ENCODER, IA3Config(
         target_modules=rf".*attention\.self\.(key|value)|{BERT_FF}", feedforward_modules=BERT_FF,
     )),
+    "lora_t5": ("lm/t5", SEQ2SEQ, LoraConfig(r=2, target_modules="all-linear")),
+    "dora_flan": ("lm/flan_t5", SEQ2SEQ, LoraConfig(r=2, target_modules=["q", "v", "wo"], use_dora=True)),
+    "ia3_t5": ("lm/t5", SEQ2SEQ, IA3Config(target_modules=["k", "v", "wo"], feedforward_modules=["wo"])),
     "prompt_llama": ("lm/llama", LM, PromptTuningConfig(num_virtual_tokens=5)),
     "prompt_gpt2": ("lm/gpt2", LM, PromptTuningConfig(num_virtual_tokens=3)),
     "prompt_bert": ("bert", ENCODER, PromptTuningConfig(num_virtual_tokens=4)),
@@ -60,7 +63,7 @@ LENGTHS = [1, 7, 30, 12]
 
 
 def base_of(name, task):
-    kind = AutoModelForCausalLM if task == LM else AutoModel
+    kind = {LM: AutoModelForCausalLM, SEQ2SEQ: AutoModelForSeq2SeqLM, ENCODER: AutoModel}[task]
     return kind.from_pretrained(HERE.parent / name, dtype=torch.float32, attn_implementation="eager")
 
 
@@ -94,8 +97,10 @@ def main():
         texts = [torch.randint(3, vocab, (l,)) for l in LENGTHS]
         outputs = []
         for text in texts:
-            out = model(input_ids=text[None], attention_mask=torch.ones(1, len(text), dtype=torch.long))
-            rows = out.logits[0] if task == LM else out.last_hidden_state[0]
+            given = dict(input_ids=text[None], attention_mask=torch.ones(1, len(text), dtype=torch.long))
+            # An encoder-decoder writes what it reads.
+            out = model(**given, decoder_input_ids=text[None]) if task == SEQ2SEQ else model(**given)
+            rows = out.last_hidden_state[0] if task == ENCODER else out.logits[0]
             outputs.append(rows[-len(text):])
         packed = torch.cat(outputs)
         probe = torch.randn_like(packed)

@@ -1,0 +1,417 @@
+//! T5: Raffel et al., 2020 (arXiv 1910.10683), and its version 1.1, from which Flan-T5 (Chung et al., 2022, arXiv
+//! 2210.11416) and mT5 (Xue et al., 2021, arXiv 2010.11934) come. As transformers' `T5ForConditionalGeneration`.
+//!
+//! Pre-norm without means or biases, positions only in the first layer's bias, scores not scaled.
+
+use super::ConfigSource;
+use super::decoder::{Norm, Stream};
+use super::relative::{Buckets, Layout, RelativeBias};
+use super::t5_step::Step;
+use crate::encoder::{Mode, PackedTokens};
+use crate::kv_cache::{CacheShape, KvCache};
+use crate::layers::lower;
+use crate::lm::LmHead;
+use crate::seq2seq::{Seq2SeqCache, Seq2SeqLm};
+use crate::{Activation, Embedding, Linear, Result, RmsNorm};
+use ragduet_torch::ops::Segments;
+use ragduet_torch::{Kind, ParamBuilder, Tensor, no_grad};
+use serde_json::Value;
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    vocab_size: i64,
+    d_model: i64,
+    d_kv: i64,
+    d_ff: i64,
+    num_layers: i64,
+    num_decoder_layers: Option<i64>,
+    num_heads: i64,
+    relative_attention_num_buckets: i64,
+    relative_attention_max_distance: i64,
+    dropout_rate: f64,
+    layer_norm_epsilon: f64,
+    initializer_factor: f64,
+    feed_forward_proj: Option<String>,
+}
+
+/// Which of the family, where their configs mean different things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    T5,
+    Mt5,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32128,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 2048,
+            num_layers: 6,
+            num_decoder_layers: None,
+            num_heads: 8,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            dropout_rate: 0.1,
+            layer_norm_epsilon: 1e-6,
+            initializer_factor: 1.0,
+            feed_forward_proj: None,
+        }
+    }
+}
+
+impl Config {
+    /// The activation, and whether there is a gate.
+    fn feed_forward(&self, source: &ConfigSource<'_>, version: Version) -> Result<(Activation, bool)> {
+        let usual = if version == Version::T5 { "relu" } else { "gated-gelu" };
+        let spec = self.feed_forward_proj.as_deref().unwrap_or(usual);
+        let (name, gated) = match spec.strip_prefix("gated-") {
+            // "gelu" has always meant the approximation here.
+            Some("gelu") => ("gelu_new", true),
+            Some(name) => (name, true),
+            None => (spec, false),
+        };
+        match serde_json::from_value(Value::from(name)) {
+            Ok(activation) => Ok((activation, gated)),
+            Err(_) => source.unsupported(
+                "feed_forward_proj",
+                "relu, gelu, gelu_new or silu, after `gated-` where there is a gate",
+            ),
+        }
+    }
+}
+
+/// Whether the head is the embedding, and whether its input is scaled by d_model^-0.5.
+///
+/// Up to transformers 4 one key said both: T5 1.0 ties and scales, 1.1 does neither. transformers 5 writes
+/// `scale_decoder_outputs` beside a `tie_word_embeddings` that is always true, and takes a head that is stored for a head
+/// of its own. mT5 never scales.
+pub(super) fn head_kind(source: &ConfigSource<'_>, version: Version, stored: bool) -> (bool, bool) {
+    let flag = |key: &str| source.json.get(key).and_then(Value::as_bool);
+    let tied = flag("tie_word_embeddings").unwrap_or(true);
+    if version == Version::Mt5 {
+        return (tied && !stored, false);
+    }
+    match flag("scale_decoder_outputs") {
+        Some(scaled) => (tied && !stored, scaled),
+        None => (tied, tied),
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    norm: Norm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+}
+
+impl Attention {
+    fn build(c: &Config, name: &str, b: &ParamBuilder) -> Result<Self> {
+        let (h, inner, f) = (c.d_model, c.num_heads * c.d_kv, c.initializer_factor);
+        let std = |n: i64| f * (n as f64).powf(-0.5);
+        let a = b.at(name);
+        // Queries start smaller because scores are not scaled.
+        Ok(Self {
+            norm: Norm::Rms(RmsNorm::build(&b.at("layer_norm"), h, c.layer_norm_epsilon)?),
+            q: Linear::build(&a.at("q"), h, inner, false, std(h * c.d_kv))?,
+            k: Linear::build(&a.at("k"), h, inner, false, std(h))?,
+            v: Linear::build(&a.at("v"), h, inner, false, std(h))?,
+            out: Linear::build(&a.at("o"), inner, h, false, std(inner))?,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct FeedForward {
+    norm: Norm,
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
+    activation: Activation,
+}
+
+impl FeedForward {
+    fn build(c: &Config, (activation, gated): (Activation, bool), b: &ParamBuilder) -> Result<Self> {
+        let (h, f) = (c.d_model, c.initializer_factor);
+        let d = b.at("DenseReluDense");
+        let std = |n: i64| f * (n as f64).powf(-0.5);
+        let into = |name: &str| Linear::build(&d.at(name), h, c.d_ff, false, std(h));
+        Ok(Self {
+            norm: Norm::Rms(RmsNorm::build(&b.at("layer_norm"), h, c.layer_norm_epsilon)?),
+            gate: if gated { Some(into("wi_0")?) } else { None },
+            up: into(if gated { "wi_1" } else { "wi" })?,
+            down: Linear::build(&d.at("wo"), c.d_ff, h, false, std(c.d_ff))?,
+            activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, dropout: f64, m: Mode) -> Tensor {
+        let inner = match &self.gate {
+            None => self.up.forward_activated(x, self.activation, m),
+            Some(gate) => {
+                let parts = Linear::forward_joined(&[gate, &self.up], x, m).chunk(2, -1);
+                self.activation.apply(&parts[0]) * &parts[1]
+            }
+        };
+        self.down.forward(&drop(inner, dropout), m)
+    }
+}
+
+fn drop(x: Tensor, p: f64) -> Tensor {
+    if p > 0.0 { x.dropout(p, true) } else { x }
+}
+
+#[derive(Debug)]
+struct Layer {
+    own: Attention,
+    /// A decoder's look at the source.
+    cross: Option<Attention>,
+    feed_forward: FeedForward,
+}
+
+/// The encoder or the decoder.
+#[derive(Debug)]
+struct Stack {
+    layers: Vec<Layer>,
+    bias: RelativeBias,
+    norm: RmsNorm,
+}
+
+/// One way through a stack: how attention is computed, given the layer's number.
+struct Pass<'a> {
+    mode: Mode,
+    dropout: f64,
+    /// Of q, k, v.
+    own: &'a dyn Fn(usize, &Tensor, &Tensor, &Tensor) -> Tensor,
+    /// Of q, over the source.
+    cross: &'a dyn Fn(usize, &Attention, &Tensor) -> Tensor,
+}
+
+impl Stack {
+    fn build(c: &Config, feed_forward: (Activation, bool), decoder: bool, b: &ParamBuilder) -> Result<Self> {
+        let n = if decoder { c.num_decoder_layers.unwrap_or(c.num_layers) } else { c.num_layers };
+        let layer = |i: i64| {
+            let b = b.at("block").at(i).at("layer");
+            Ok(Layer {
+                own: Attention::build(c, "SelfAttention", &b.at(0))?,
+                cross: if decoder { Some(Attention::build(c, "EncDecAttention", &b.at(1))?) } else { None },
+                feed_forward: FeedForward::build(c, feed_forward, &b.at(1 + i64::from(decoder)))?,
+            })
+        };
+        let buckets =
+            Buckets { count: c.relative_attention_num_buckets, reach: c.relative_attention_max_distance };
+        let first = b.at("block").at(0).at("layer").at(0).at("SelfAttention").at("relative_attention_bias");
+        let std = c.initializer_factor * (c.d_model as f64).powf(-0.5);
+        Ok(Self {
+            layers: (0..n).map(layer).collect::<Result<_>>()?,
+            bias: RelativeBias::build(&first, &buckets, !decoder, c.num_heads, std)?,
+            norm: RmsNorm::build(&b.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+        })
+    }
+
+    /// [tokens, hidden] embeddings -> hidden states, f32.
+    fn run(&self, embedded: Tensor, heads: i64, pass: &Pass<'_>) -> Tensor {
+        let (p, m) = (pass.dropout, pass.mode);
+        let mut stream = Stream { carry: drop(embedded, p), pending: None };
+        for (i, layer) in self.layers.iter().enumerate() {
+            let (carry, x) = layer.own.norm.add_then_norm(&stream, p, m);
+            let a = &layer.own;
+            let qkv = Linear::forward_joined(&[&a.q, &a.k, &a.v], &x, m).chunk(3, -1);
+            let [q, k, v] = [0, 1, 2].map(|n| by_head(&qkv[n], heads));
+            let mixed = (pass.own)(i, &q, &k, &v).flatten(1, 2);
+            stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
+            if let Some(a) = &layer.cross {
+                let (carry, x) = a.norm.add_then_norm(&stream, p, m);
+                let q = by_head(&a.q.forward(&x, m), heads);
+                let mixed = (pass.cross)(i, a, &q).flatten(1, 2);
+                stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
+            }
+            let (carry, x) = layer.feed_forward.norm.add_then_norm(&stream, p, m);
+            stream = Stream { carry, pending: Some(layer.feed_forward.forward(&x, p, m)) };
+        }
+        let rest = stream.pending.map(|x| drop(x.to_kind(Kind::Float), p));
+        let x = rest.map_or(stream.carry.shallow_clone(), |x| &stream.carry + x);
+        drop(self.norm.forward(&x), p)
+    }
+}
+
+/// [rows, heads * d] -> [rows, heads, d].
+fn by_head(x: &Tensor, heads: i64) -> Tensor {
+    x.unflatten(-1, [heads, -1])
+}
+
+#[derive(Debug)]
+pub(super) struct T5 {
+    words: Embedding,
+    encoder: Stack,
+    decoder: Stack,
+    head: Linear,
+    /// Of the head's input.
+    scale: f64,
+    heads: i64,
+    head_dim: i64,
+    vocab: i64,
+    hidden: i64,
+    dropout: f64,
+    attention_dropout: f64,
+}
+
+pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilder) -> Result<T5> {
+    let c: Config = source.parse()?;
+    if c.relative_attention_num_buckets < 4 || c.relative_attention_num_buckets % 2 != 0 {
+        return source.unsupported("relative_attention_num_buckets", "an even number from 4");
+    }
+    if c.relative_attention_max_distance <= c.relative_attention_num_buckets / 2 {
+        return source.unsupported("relative_attention_max_distance", "more than half the number of buckets");
+    }
+    if c.num_heads < 1 || c.d_kv < 1 {
+        return source.unsupported("num_heads", "at least 1, as for d_kv");
+    }
+    let words = Embedding::build(&b.at("shared"), c.vocab_size, c.d_model, c.initializer_factor)?;
+    let at = b.at("lm_head");
+    let (tied, scaled) = head_kind(source, version, at.has("weight"));
+    let head = if tied {
+        Linear::tied(&at, words.weight())
+    } else {
+        Linear::build(&at, c.d_model, c.vocab_size, false, c.initializer_factor)?
+    };
+    let feed_forward = c.feed_forward(source, version)?;
+    Ok(T5 {
+        encoder: Stack::build(&c, feed_forward, false, &b.at("encoder"))?,
+        decoder: Stack::build(&c, feed_forward, true, &b.at("decoder"))?,
+        words,
+        head,
+        scale: if scaled { (c.d_model as f64).powf(-0.5) } else { 1.0 },
+        heads: c.num_heads,
+        head_dim: c.d_kv,
+        vocab: c.vocab_size,
+        hidden: c.d_model,
+        dropout: c.dropout_rate,
+        attention_dropout: c.dropout_rate,
+    })
+}
+
+impl T5 {
+    /// k and v of the source for a decoder's layer.
+    fn source_keys(&self, a: &Attention, encoded: &Tensor, m: Mode) -> (Tensor, Tensor) {
+        let kv = Linear::forward_joined(&[&a.k, &a.v], encoded, m).chunk(2, -1);
+        (by_head(&kv[0], self.heads), by_head(&kv[1], self.heads))
+    }
+}
+
+impl Seq2SeqLm for T5 {
+    fn encode(&self, sources: &PackedTokens, mode: Mode) -> Tensor {
+        let segs = &sources.segments;
+        let options = (mode.compute.kind(), sources.ids.device());
+        let n = segs.longest();
+        let layout = Layout::new(segs, segs, Some(&self.encoder.bias.last(n, n, mode)), options);
+        let dropout = mode.dropout(self.attention_dropout);
+        let pass = Pass {
+            mode,
+            dropout: mode.dropout(self.dropout),
+            own: &|_, q, k, v| layout.attend(q, k, v, dropout),
+            cross: &|_, _, q| q.shallow_clone(),
+        };
+        self.encoder.run(self.words.forward(&sources.ids, mode), self.heads, &pass)
+    }
+
+    fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor {
+        let segs = &targets.segments;
+        let options = (mode.compute.kind(), targets.ids.device());
+        let n = segs.longest();
+        let own = Layout::new(segs, segs, Some(&self.decoder.bias.last(n, n, mode)), options);
+        let across = Layout::new(segs, sources, None, options);
+        let encoded = lower(encoded, mode);
+        let dropout = mode.dropout(self.attention_dropout);
+        let pass = Pass {
+            mode,
+            dropout: mode.dropout(self.dropout),
+            own: &|_, q, k, v| own.attend(q, k, v, dropout),
+            cross: &|_, a, q| {
+                let (k, v) = self.source_keys(a, &encoded, mode);
+                across.attend(q, &k, &v, dropout)
+            },
+        };
+        self.decoder.run(self.words.forward(&targets.ids, mode), self.heads, &pass)
+    }
+
+    fn start_cache(&self, encoded: &Tensor, sources: &Segments, capacity: usize, mode: Mode) -> Seq2SeqCache {
+        let _guard = no_grad();
+        let encoded = lower(encoded, mode);
+        let cross = self.decoder.layers.iter().filter_map(|l| l.cross.as_ref());
+        let cross = cross.map(|a| self.source_keys(a, &encoded, mode)).collect();
+        let shape = CacheShape {
+            layers: self.decoder.layers.len(),
+            kv_heads: self.heads,
+            head_dim: self.head_dim,
+            compute: mode.compute,
+            adapter: mode.adapter,
+            device: encoded.device(),
+        };
+        Seq2SeqCache::new(KvCache::new(sources.len(), capacity, shape), cross, sources)
+    }
+
+    fn extend(&self, batch: &PackedTokens, cache: &mut Seq2SeqCache) -> Tensor {
+        let _guard = no_grad();
+        let segs = &batch.segments;
+        assert_eq!(segs.len(), cache.sequences(), "a segment for each sequence of the cache");
+        let mode = Mode::eval(cache.own.compute()).with(cache.own.adapter());
+        let new: Vec<i64> = segs.lengths().collect();
+        let whole: Vec<i64> = cache.lengths().iter().zip(&new).map(|(&l, n)| l as i64 + n).collect();
+        cache.own.reserve(whole.iter().copied().max().unwrap_or(0) as usize);
+        cache.seat(&new);
+        let step = Step::new((&self.decoder.bias, mode), cache, segs, whole, batch.ids.device());
+        let pass = Pass {
+            mode,
+            dropout: 0.0,
+            own: &|layer, q, k, v| step.own(layer, q, k, v),
+            cross: &|layer, _, q| step.cross(layer, q),
+        };
+        let hidden = self.decoder.run(self.words.forward(&batch.ids, mode), self.heads, &pass);
+        cache.advance(&new);
+        hidden
+    }
+
+    fn head(&self, mode: Mode) -> LmHead {
+        let (weight, bias) = self.head.effective(mode.adapter);
+        LmHead { weight, bias, scale: self.scale }
+    }
+
+    fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
+        self.head.forward_wide(&(hidden * self.scale), mode)
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.hidden
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab as usize
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    fn layers(&self) -> usize {
+        self.encoder.layers.len() + self.decoder.layers.len()
+    }
+
+    fn depth_of(&self, parameter: &str) -> Option<usize> {
+        if parameter == "shared.weight" {
+            return Some(0);
+        }
+        let of = |side: &str| parameter.strip_prefix(side)?.split('.').next()?.parse::<usize>().ok();
+        let decoder = || of("decoder.block.").map(|n| n + self.encoder.layers.len());
+        of("encoder.block.").or_else(decoder).map(|n| n + 1)
+    }
+
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        self.dropout = hidden.unwrap_or(self.dropout);
+        self.attention_dropout = attention.unwrap_or(self.attention_dropout);
+    }
+}
