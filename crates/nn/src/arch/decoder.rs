@@ -8,7 +8,8 @@ use crate::lm::{CausalLm, LmHead};
 use crate::rope::{Angles, Rope};
 use crate::{Embedding, Linear, kernels};
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
+use ragduet_torch::{Compute, Device, Kind, Tensor, grad, grad_enabled, no_grad};
+use std::rc::Rc;
 
 /// Sizes, dropout and names.
 #[derive(Debug)]
@@ -168,6 +169,33 @@ fn several(
     Tensor::cat(&rows.collect::<Vec<_>>(), 0)
 }
 
+/// A layer whose inner values are made again in the backward pass.
+fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
+    let device = stream.carry.device();
+    let (block, segments) = (Rc::clone(block), pass.segments.share());
+    let angles = pass.angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
+    let (compute, hidden_dropout, attention_dropout) =
+        (pass.compute, pass.hidden_dropout, pass.attention_dropout);
+    let forward = move |x: &[Tensor]| {
+        let angles = angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
+        let pass =
+            Pass { compute, hidden_dropout, attention_dropout, angles, segments: &segments, cached: None };
+        let stream = Stream { carry: x[0].shallow_clone(), pending: x.get(1).map(Tensor::shallow_clone) };
+        let out = block.forward(index, stream, &pass);
+        std::iter::once(out.carry).chain(out.pending).collect()
+    };
+    let inputs: Vec<Tensor> = std::iter::once(stream.carry).chain(stream.pending).collect();
+    let mut out = match grad::checkpoint(device, &inputs, forward) {
+        Ok(out) => out.into_iter(),
+        // As every operator in a forward pass does.
+        Err(e) => panic!("{e}"),
+    };
+    match out.next() {
+        Some(carry) => Stream { carry, pending: out.next() },
+        None => panic!("a layer without a result"),
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -175,11 +203,13 @@ pub(super) struct Decoder {
     /// Learned positions.
     pub places: Option<Embedding>,
     pub rope: Option<Rope>,
-    pub blocks: Vec<Box<dyn Block>>,
+    /// Shared with the graph where layers are recomputed.
+    pub blocks: Vec<Rc<dyn Block>>,
     pub norm: Norm,
     /// Shares the embedding's weight where the two are tied.
     pub head: Linear,
     pub shape: Shape,
+    pub recompute: bool,
 }
 
 impl Decoder {
@@ -193,7 +223,11 @@ impl Decoder {
 
     fn run(&self, mut stream: Stream, pass: &Pass<'_>) -> Tensor {
         for (i, block) in self.blocks.iter().enumerate() {
-            stream = block.forward(i, stream, pass);
+            stream = if self.recompute && pass.cached.is_none() && grad_enabled() {
+                recomputed(block, i, stream, pass)
+            } else {
+                block.forward(i, stream, pass)
+            };
         }
         if let Some(x) = &stream.pending {
             let x = x.to_kind(Kind::Float);
@@ -305,5 +339,9 @@ impl CausalLm for Decoder {
             self.shape.embedding_dropout = p;
         }
         self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
+    }
+
+    fn set_recompute(&mut self, on: bool) {
+        self.recompute = on;
     }
 }

@@ -5,6 +5,7 @@ use super::ConfigSource;
 use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::{Init, ParamBuilder};
+use std::rc::Rc;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -118,7 +119,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let words = Embedding::build(&m.at("wte"), c.vocab_size, h, std)?;
     let places = Embedding::build(&m.at("wpe"), c.n_positions, h, std)?;
     let blocks = (0..c.n_layer)
-        .map(|i| Ok(Box::new(Layer::build(&c, i, &m.at("h").at(i))?) as Box<dyn Block>))
+        .map(|i| Ok(Rc::new(Layer::build(&c, i, &m.at("h").at(i))?) as Rc<dyn Block>))
         .collect::<Result<_>>()?;
     let head = Linear::of(if c.tie_word_embeddings {
         words.weight().shallow_clone()
@@ -144,5 +145,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
             layer_prefix: "transformer.h.",
             embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
         },
+        recompute: false,
     })
 }
