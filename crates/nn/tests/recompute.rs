@@ -2,7 +2,7 @@
 //! global.
 
 use ragduet_nn::{LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model};
-use ragduet_testkit::{assert_relative, max_diff};
+use ragduet_testkit::{assert_close, assert_relative};
 use ragduet_torch::{Compute, Device, Kind, Tensor, device, grad, rng};
 use std::path::Path;
 
@@ -31,7 +31,8 @@ fn run(
 
 fn compare(name: &str, model: &mut LanguageModel, texts: &[Vec<u32>]) -> (u64, u64) {
     let (kept, again) = (run(model, texts, false), run(model, texts, true));
-    assert_eq!(max_diff(&kept.0, &again.0), 0.0, "{name}");
+    // Without a graph GELU is fused with its product: the same but for rounding.
+    assert_close(&again.0, &kept.0, 1e-5, name);
     assert!(kept.1.len() > 10 && kept.1.len() == again.1.len(), "{name}");
     for ((n, a), (_, b)) in kept.1.iter().zip(&again.1) {
         assert_relative(b, a, 1e-5, &format!("{name}: {n}"));
