@@ -43,6 +43,7 @@ fn main() {
         "skinny",
         "tiles",
         "loss",
+        "checkpoint",
     ] {
         build.file(format!("csrc/{file}.cpp"));
     }

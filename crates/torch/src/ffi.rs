@@ -1,9 +1,20 @@
 //! The border to `csrc/`: declarations and the two conversions every call needs.
 
 use crate::{Error, Result};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use tch::Tensor;
 use torch_sys::C_tensor;
+
+/// Runs a closure on inputs that it comes to own, gives its outputs to [`rd_emit`] with the sink, and returns 0, or 1
+/// after [`rd_fail`].
+pub type CheckpointRun = unsafe extern "C" fn(
+    closure: *mut c_void,
+    inputs: *const *mut C_tensor,
+    n: usize,
+    sink: *mut c_void,
+) -> c_int;
+/// Drops a closure.
+pub type CheckpointDrop = unsafe extern "C" fn(closure: *mut c_void);
 
 unsafe extern "C" {
     pub fn rd_last_error() -> *const c_char;
@@ -56,13 +67,28 @@ unsafe extern "C" {
     pub fn rd_linear_cross_entropy(
         hidden: *mut C_tensor,
         weight: *mut C_tensor,
+        bias: *mut C_tensor,
         targets: *mut C_tensor,
         scale: f64,
+        smoothing: f64,
         bf16: c_int,
         chunk: i64,
-        nll: *mut *mut C_tensor,
+        keep: i64,
+        loss: *mut *mut C_tensor,
         hit: *mut *mut C_tensor,
     ) -> c_int;
+    pub fn rd_checkpoint(
+        inputs: *const *mut C_tensor,
+        n: usize,
+        closure: *mut c_void,
+        run: CheckpointRun,
+        drop: CheckpointDrop,
+        outputs: *mut *mut C_tensor,
+        capacity: usize,
+        made: *mut usize,
+    ) -> c_int;
+    pub fn rd_emit(sink: *mut c_void, t: *mut C_tensor);
+    pub fn rd_fail(message: *const c_char);
     pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
     pub fn rd_linear(
         x: *mut C_tensor,

@@ -4,6 +4,10 @@
 use crate::rng::RngState;
 use crate::{Device, Error, Tensor, ffi, no_grad};
 
+mod checkpoint;
+
+pub use checkpoint::checkpoint;
+
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Backward from `outputs`, each with its incoming gradient; gradients accumulate in the leaves.

@@ -2,17 +2,30 @@
 
 use crate::{Compute, Tensor, ffi};
 
-/// Logits alive at once, in elements: 32 MiB in f32.
+/// Logits alive at once, in elements, where they are not kept: 32 MiB in f32.
 const CHUNK: i64 = 8 << 20;
 
-/// Cross-entropy of softmax(scale * hidden weight^T), row by row; the backward pass makes the logits again.
-///
-/// `hidden` [n, h] and `weight` [vocab, h] in f32 (their products in `compute`), `targets` [n] i64, of which negative
-/// ones have loss 0 and no gradient. Returns (losses [n] in f32; [n] without gradient, 1 where the target is the
-/// likeliest token, else 0).
-///
-/// # Panics
-/// On shapes that do not fit and targets outside the vocabulary: bugs of the caller.
+/// Logits kept for the backward pass at most, in elements: 256 MiB in f32. More are made twice.
+const KEPT: i64 = 64 << 20;
+
+/// What [`linear_cross_entropy_with`] computes besides the product.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropy<'a> {
+    /// [vocab] in f32.
+    pub bias: Option<&'a Tensor>,
+    /// Multiplies the logits.
+    pub scale: f64,
+    /// The share of the target's probability that goes evenly to the whole vocabulary, as in PyTorch.
+    pub label_smoothing: f64,
+}
+
+impl Default for CrossEntropy<'_> {
+    fn default() -> Self {
+        Self { bias: None, scale: 1.0, label_smoothing: 0.0 }
+    }
+}
+
+/// [`linear_cross_entropy_with`] a scale alone.
 pub fn linear_cross_entropy(
     hidden: &Tensor,
     weight: &Tensor,
@@ -20,25 +33,58 @@ pub fn linear_cross_entropy(
     scale: f64,
     compute: Compute,
 ) -> (Tensor, Tensor) {
-    let (mut nll, mut hit) = (std::ptr::null_mut(), std::ptr::null_mut());
+    linear_cross_entropy_with(hidden, weight, targets, CrossEntropy { scale, ..Default::default() }, compute)
+}
+
+/// Cross-entropy of softmax(scale * (hidden weight^T + bias)), row by row. Up to 64M logits are kept for the backward
+/// pass; of more only a chunk exists at a time, and the backward pass makes them again.
+///
+/// `hidden` [n, h] and `weight` [vocab, h] in f32 (their products in `compute`), `targets` [n] i64, of which negative
+/// ones have loss 0 and no gradient. Returns (losses [n] in f32; [n] without gradient, 1 where the target is the
+/// likeliest token, else 0).
+///
+/// # Panics
+/// On shapes that do not fit and targets outside the vocabulary: bugs of the caller.
+pub fn linear_cross_entropy_with(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    options: CrossEntropy<'_>,
+    compute: Compute,
+) -> (Tensor, Tensor) {
+    row_loss(hidden, weight, targets, options, compute, KEPT)
+}
+
+fn row_loss(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    o: CrossEntropy<'_>,
+    compute: Compute,
+    keep: i64,
+) -> (Tensor, Tensor) {
+    let (mut loss, mut hit) = (std::ptr::null_mut(), std::ptr::null_mut());
     let vocab = weight.size().first().copied().unwrap_or(1).max(1);
     // SAFETY: handles are valid for the call; the two results are adopted only on success.
     let status = unsafe {
         ffi::rd_linear_cross_entropy(
             ffi::handle(hidden),
             ffi::handle(weight),
+            o.bias.map_or(std::ptr::null_mut(), ffi::handle),
             ffi::handle(targets),
-            scale,
+            o.scale,
+            o.label_smoothing,
             (compute == Compute::Bf16).into(),
             (CHUNK / vocab).max(16),
-            &mut nll,
+            keep,
+            &mut loss,
             &mut hit,
         )
     };
     if let Err(e) = ffi::check(status) {
         panic!("{e}");
     }
-    (ffi::adopt(nll), ffi::adopt(hit))
+    (ffi::adopt(loss), ffi::adopt(hit))
 }
 
 #[cfg(test)]
@@ -49,7 +95,8 @@ mod tests {
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
     struct Case {
-        leaves: [Tensor; 2],
+        /// Hidden, weight, bias.
+        leaves: [Tensor; 3],
         targets: Tensor,
         up: Tensor,
     }
@@ -60,59 +107,139 @@ mod tests {
         if n > 4 {
             let _ = targets.narrow(0, 3, 2).fill_(-100);
         }
-        Case { leaves: [leaf(&[n, 13]), leaf(&[vocab, 13])], targets, up: Tensor::rand([n], CPU) }
+        let leaves = [leaf(&[n, 13]), leaf(&[vocab, 13]), leaf(&[vocab])];
+        Case { leaves, targets, up: Tensor::rand([n], CPU) }
     }
 
-    fn plain(c: &Case, scale: f64) -> Tensor {
-        let z = c.leaves[0].matmul(&c.leaves[1].tr()) * scale;
-        let at = z.gather(1, &c.targets.clamp_min(0).unsqueeze(1), false).squeeze_dim(1);
-        (z.logsumexp([1], false) - at) * c.targets.ge(0)
+    /// With scale, smoothing and, where asked for, the bias; in f64.
+    fn plain(c: &Case, o: (f64, f64, bool)) -> Tensor {
+        let (scale, smoothing, bias) = o;
+        let [h, w, b] = c.leaves.each_ref().map(|t| t.to_kind(Kind::Double));
+        let z = h.matmul(&w.tr());
+        let z = (if bias { z + b } else { z }) * scale;
+        let log_p = z.log_softmax(-1, Kind::Double);
+        let at = log_p.gather(1, &c.targets.clamp_min(0).unsqueeze(1), false).squeeze_dim(1);
+        let mean = log_p.mean_dim(-1, false, Kind::Double);
+        (at * (smoothing - 1.0) - mean * smoothing) * c.targets.ge(0)
+    }
+
+    fn ours(c: &Case, o: (f64, f64, bool), compute: Compute, keep: i64) -> (Tensor, Tensor) {
+        let (scale, label_smoothing, bias) = o;
+        let [hidden, weight, b] = &c.leaves;
+        let o = CrossEntropy { bias: bias.then_some(b), scale, label_smoothing };
+        row_loss(hidden, weight, &c.targets, o, compute, keep)
     }
 
     fn relative(a: &Tensor, b: &Tensor) -> f64 {
-        f64::try_from((a - b).norm() / b.norm().clamp_min(1e-12)).unwrap()
+        let b = b.to_kind(Kind::Double);
+        f64::try_from((a.to_kind(Kind::Double) - &b).norm() / b.norm().clamp_min(1e-12)).unwrap()
     }
 
-    fn grads(loss: &Tensor, c: &Case) -> [Tensor; 2] {
-        (loss * &c.up).sum(Kind::Float).backward();
-        c.leaves.each_ref().map(|t| {
+    /// Of hidden, weight and, where it took part, bias.
+    fn grads(loss: &Tensor, c: &Case) -> Vec<Tensor> {
+        (loss * &c.up).sum(loss.kind()).backward();
+        let taken = c.leaves.iter().filter(|t| t.grad().defined()).map(|t| {
             let g = t.grad().copy();
-            let _ = t.grad().zero_();
+            crate::grad::clear(&[t.shallow_clone()]).unwrap();
             g
-        })
+        });
+        taken.collect()
     }
 
     #[test]
     fn equals_its_definition_forward_and_backward() {
+        crate::rng::seed(11);
+        let settings = [(1.0, 0.0, false), (0.3, 0.0, true), (1.0, 0.1, false), (0.5, 0.3, true)];
         // With 60,001 tokens a chunk is 139 rows: 300 rows are two and a rest.
-        for (n, vocab, scale) in [(1, 7, 1.0), (37, 101, 0.3), (300, 60_001, 1.0)] {
+        for (n, vocab) in [(1, 7), (37, 101), (300, 60_001)] {
             let c = case(n, vocab);
-            let want = plain(&c, scale);
-            let (ours, hits) =
-                linear_cross_entropy(&c.leaves[0], &c.leaves[1], &c.targets, scale, Compute::F32);
-            assert!(relative(&ours, &want) < 1e-5, "{n} {vocab}");
-            let likeliest = c.leaves[0].matmul(&c.leaves[1].tr()).argmax(1, false);
-            assert!(hits.eq(1.0).equal(&likeliest.eq_tensor(&c.targets)));
-            let (a, b) = (grads(&ours, &c), grads(&want, &c));
-            for i in 0..2 {
-                assert!(relative(&a[i], &b[i]) < 1e-5, "{n} {vocab}: gradient {i}");
+            // The large case takes its time: once is enough.
+            let count = if vocab > 1000 { 1 } else { settings.len() };
+            for o in settings.into_iter().rev().take(count) {
+                let want = plain(&c, o);
+                let wanted = grads(&want, &c);
+                assert_eq!(wanted.len(), if o.2 { 3 } else { 2 });
+                for keep in [0, i64::MAX] {
+                    let (loss, hits) = ours(&c, o, Compute::F32, keep);
+                    assert!(relative(&loss, &want) < 1e-5, "{n} {vocab} {o:?}");
+                    if !o.2 {
+                        let likeliest = c.leaves[0].matmul(&c.leaves[1].tr()).argmax(1, false);
+                        assert!(hits.eq(1.0).equal(&likeliest.eq_tensor(&c.targets)));
+                    }
+                    for (i, (a, b)) in grads(&loss, &c).iter().zip(&wanted).enumerate() {
+                        assert!(relative(a, b) < 1e-5, "{n} {vocab} {o:?} {keep}: gradient {i}");
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn bf16_is_close_and_no_rows_are_no_loss() {
-        let c = case(64, 500);
-        let [hidden, weight] = &c.leaves;
-        let want = plain(&c, 1.0);
-        let (ours, _) = linear_cross_entropy(hidden, weight, &c.targets, 1.0, Compute::Bf16);
-        assert!(relative(&ours, &want) < 1e-2);
-        for (a, b) in grads(&ours, &c).iter().zip(&grads(&want, &c)) {
-            assert!(relative(a, b) < 2e-2);
+    fn the_gradient_is_the_numerical_one() {
+        crate::rng::seed(12);
+        let c = case(6, 9);
+        let o = (0.8, 0.15, true);
+        let value = || {
+            let _guard = crate::no_grad();
+            f64::try_from((ours(&c, o, Compute::F32, 0).0 * &c.up).sum(Kind::Double)).unwrap()
+        };
+        let analytic = grads(&ours(&c, o, Compute::F32, 0).0, &c);
+        let step = 1e-2;
+        for (leaf, grad) in c.leaves.iter().zip(&analytic) {
+            for at in 0..leaf.numel().min(20) as i64 {
+                let cell = leaf.detach().view(-1).narrow(0, at, 1);
+                let change = |by: f64| {
+                    let _guard = crate::no_grad();
+                    let _ = cell.shallow_clone().g_add_scalar_(by);
+                };
+                change(step);
+                let above = value();
+                change(-2.0 * step);
+                let below = value();
+                change(step);
+                let numeric = (above - below) / (2.0 * step);
+                let a = f64::try_from(grad.view(-1).get(at)).unwrap();
+                assert!((numeric - a).abs() < 1e-3, "{numeric} {a}");
+            }
         }
-        let none = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
-        let (loss, _) = linear_cross_entropy(&hidden.narrow(0, 0, 0), weight, &none, 1.0, Compute::F32);
-        assert_eq!(loss.size(), [0]);
+    }
+
+    #[test]
+    fn a_graph_that_is_kept_can_be_walked_twice() {
+        crate::rng::seed(13);
+        let c = case(5, 11);
+        let loss = ours(&c, (1.0, 0.0, false), Compute::F32, i64::MAX).0.sum(Kind::Float);
+        let run = || {
+            let keep = true;
+            Tensor::run_backward(&[&loss], &[&c.leaves[0], &c.leaves[1]], keep, false)
+        };
+        let (first, second) = (run(), run());
+        for (a, b) in first.iter().zip(&second) {
+            assert!(relative(a, b) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn bf16_is_close_and_no_rows_are_no_loss() {
+        crate::rng::seed(14);
+        let c = case(64, 500);
+        for keep in [0, i64::MAX] {
+            let o = (1.0, 0.1, true);
+            let want = plain(&c, o);
+            let (loss, _) = ours(&c, o, Compute::Bf16, keep);
+            assert!(relative(&loss, &want) < 1e-2);
+            for (a, b) in grads(&loss, &c).iter().zip(&grads(&want, &c)) {
+                assert!(relative(a, b) < 2e-2);
+            }
+            let none = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
+            let [hidden, weight, _] = &c.leaves;
+            let empty = hidden.narrow(0, 0, 0);
+            let (loss, _) = row_loss(&empty, weight, &none, CrossEntropy::default(), Compute::F32, keep);
+            assert_eq!(loss.size(), [0]);
+            loss.sum(Kind::Float).backward();
+            assert_eq!(f64::try_from(weight.grad().abs().max()).unwrap(), 0.0);
+            crate::grad::clear(&[hidden.shallow_clone(), weight.shallow_clone()]).unwrap();
+        }
     }
 
     #[test]

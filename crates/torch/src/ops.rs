@@ -35,6 +35,12 @@ impl Segments {
         Self { offsets, cu, longest }
     }
 
+    /// The same borders again, without a copy on the device.
+    pub fn share(&self) -> Self {
+        let cu = self.cu.as_ref().map(Tensor::shallow_clone);
+        Self { offsets: self.offsets.clone(), cu, longest: self.longest }
+    }
+
     /// How many sequences.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1

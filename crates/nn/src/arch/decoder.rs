@@ -9,7 +9,8 @@ use crate::peft::{BottleneckSlot, SoftPass, SoftSlot, SubLayer};
 use crate::rope::{Angles, Rope};
 use crate::{Embedding, Linear, kernels};
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
+use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, grad, grad_enabled, no_grad};
+use std::rc::Rc;
 
 /// Sizes, dropout and names.
 #[derive(Debug)]
@@ -187,6 +188,48 @@ fn several(
     Tensor::cat(&rows.collect::<Vec<_>>(), 0)
 }
 
+/// A layer whose inner values are made again in the backward pass.
+fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
+    let device = stream.carry.device();
+    let (block, segments) = (Rc::clone(block), pass.segments.share());
+    let angles = pass.angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
+    let (mode, hidden_dropout, attention_dropout) = (pass.mode, pass.hidden_dropout, pass.attention_dropout);
+    let prefix = pass.soft.and_then(|s| s.prefix().get(index));
+    let soft = pass.soft.map(|s| s.in_layer(index, None));
+    let pends = stream.pending.is_some();
+    let forward = move |x: &[Tensor]| {
+        let angles = angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
+        let mut x = x.iter().map(Tensor::shallow_clone);
+        let Some(carry) = x.next() else { panic!("a layer without an input") };
+        let pending = if pends { x.next() } else { None };
+        let prefix = x.next().zip(x.next());
+        let soft = soft.as_ref().map(|s| s.in_layer(index, prefix));
+        let pass = Pass {
+            mode,
+            hidden_dropout,
+            attention_dropout,
+            angles,
+            segments: &segments,
+            soft: soft.as_ref(),
+            cached: None,
+        };
+        let stream = Stream { carry, pending };
+        let out = block.forward(index, stream, &pass);
+        std::iter::once(out.carry).chain(out.pending).collect()
+    };
+    let prefix = prefix.into_iter().flat_map(|(k, v)| [k.shallow_clone(), v.shallow_clone()]);
+    let inputs: Vec<Tensor> = std::iter::once(stream.carry).chain(stream.pending).chain(prefix).collect();
+    let mut out = match grad::checkpoint(device, &inputs, forward) {
+        Ok(out) => out.into_iter(),
+        // As every operator in a forward pass does.
+        Err(e) => panic!("{e}"),
+    };
+    match out.next() {
+        Some(carry) => Stream { carry, pending: out.next() },
+        None => panic!("a layer without a result"),
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -194,12 +237,14 @@ pub(super) struct Decoder {
     /// Learned positions.
     pub places: Option<Embedding>,
     pub rope: Option<Rope>,
-    pub blocks: Vec<Box<dyn Block>>,
+    /// Shared with the graph where layers are recomputed.
+    pub blocks: Vec<Rc<dyn Block>>,
     pub norm: Norm,
     /// Shares the embedding's weight where the two are tied.
     pub head: Linear,
     pub soft: SoftSlot,
     pub shape: Shape,
+    pub recompute: bool,
 }
 
 impl Decoder {
@@ -217,7 +262,11 @@ impl Decoder {
 
     fn run(&self, mut stream: Stream, pass: &Pass<'_>) -> Tensor {
         for (i, block) in self.blocks.iter().enumerate() {
-            stream = block.forward(i, stream, pass);
+            stream = if self.recompute && pass.cached.is_none() && grad_enabled() {
+                recomputed(block, i, stream, pass)
+            } else {
+                block.forward(i, stream, pass)
+            };
         }
         if let Some(x) = &stream.pending {
             let x = x.to_kind(Kind::Float);
@@ -355,5 +404,9 @@ impl CausalLm for Decoder {
             self.shape.embedding_dropout = p;
         }
         self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
+    }
+
+    fn set_recompute(&mut self, on: bool) {
+        self.recompute = on;
     }
 }

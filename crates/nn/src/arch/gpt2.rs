@@ -6,6 +6,7 @@ use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
 use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ParamBuilder;
+use std::rc::Rc;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -121,7 +122,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let words = Embedding::build(&m.at("wte"), c.vocab_size, h, std)?;
     let places = Embedding::build(&m.at("wpe"), c.n_positions, h, std)?;
     let blocks = (0..c.n_layer)
-        .map(|i| Ok(Box::new(Layer::build(&c, i, &m.at("h").at(i))?) as Box<dyn Block>))
+        .map(|i| Ok(Rc::new(Layer::build(&c, i, &m.at("h").at(i))?) as Rc<dyn Block>))
         .collect::<Result<_>>()?;
     let at = b.at("lm_head");
     let head = if c.tie_word_embeddings {
@@ -152,5 +153,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
             layer_prefix: "transformer.h.",
             embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
         },
+        recompute: false,
     })
 }

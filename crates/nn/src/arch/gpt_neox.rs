@@ -8,6 +8,7 @@ use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result, kernels};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
+use std::rc::Rc;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -141,7 +142,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let m = b.at("gpt_neox");
     let words = Embedding::build(&m.at("embed_in"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Box::new(Layer::build(&c, &m.at("layers").at(i))?) as Box<dyn Block>))
+        .map(|i| Ok(Rc::new(Layer::build(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<_>>()?;
     let theta = source.number("rotary_emb_base").unwrap_or(10_000.0);
     let rope = RopeShape { rotated, positions: c.max_position_embeddings, theta };
@@ -174,5 +175,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
             layer_prefix: "gpt_neox.layers.",
             embedding_names: &["gpt_neox.embed_in.weight"],
         },
+        recompute: false,
     })
 }

@@ -10,6 +10,7 @@ use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Linear, Result, kernels};
 use ragduet_torch::{ParamBuilder, Tensor};
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 /// Members of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,7 +258,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
     let m = b.at("model");
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Box::new(Layer::build(&c, member, i, &m.at("layers").at(i))?) as Box<dyn Block>))
+        .map(|i| Ok(Rc::new(Layer::build(&c, member, i, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<_>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
@@ -295,5 +296,6 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
             layer_prefix: "model.layers.",
             embedding_names: &["model.embed_tokens.weight"],
         },
+        recompute: false,
     })
 }

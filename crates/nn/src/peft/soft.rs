@@ -195,22 +195,32 @@ impl Inserted {
 /// A pass with learned rows.
 #[derive(Debug)]
 pub(crate) struct SoftPass {
-    inserted: Inserted,
+    inserted: Rc<Inserted>,
     /// [n, hidden].
     prompt: Option<Tensor>,
-    /// Per layer.
+    /// Per layer, from layer `first`.
     prefix: Vec<(Tensor, Tensor)>,
+    first: usize,
 }
 
 impl SoftPass {
     /// What the pass has in this slot.
     pub fn of(slot: &SoftSlot, segments: &Segments, like: &Tensor, m: Mode) -> Option<Self> {
         let soft = slot.get(m)?;
-        let inserted = Inserted::new(soft.rows(), segments, like);
+        let inserted = Rc::new(Inserted::new(soft.rows(), segments, like));
         Some(match &*soft {
-            Soft::Prompt(p) => Self { inserted, prompt: Some(p.shallow_clone()), prefix: Vec::new() },
-            Soft::Prefix(p) => Self { inserted, prompt: None, prefix: p.layers(m) },
+            Soft::Prompt(p) => {
+                Self { inserted, prompt: Some(p.shallow_clone()), prefix: Vec::new(), first: 0 }
+            }
+            Soft::Prefix(p) => Self { inserted, prompt: None, prefix: p.layers(m), first: 0 },
         })
+    }
+
+    /// The same rows in one layer alone, with these keys and values for a prefix's: what a recomputed layer sees, whose
+    /// inputs they must be.
+    pub fn in_layer(&self, layer: usize, prefix: Option<(Tensor, Tensor)>) -> Self {
+        let prompt = self.prompt.as_ref().map(Tensor::detach);
+        Self { inserted: self.inserted.clone(), prompt, prefix: prefix.into_iter().collect(), first: layer }
     }
 
     /// Borders with the learned rows.
@@ -260,7 +270,7 @@ impl SoftPass {
         own: &Segments,
         f: impl Fn(&Tensor, &Tensor, &Tensor, &Segments) -> Tensor,
     ) -> Tensor {
-        let Some((pk, pv)) = self.prefix.get(layer) else {
+        let Some((pk, pv)) = self.prefix.get(layer.wrapping_sub(self.first)) else {
             return f(q, k, v, self.segments(own));
         };
         let i = &self.inserted;
