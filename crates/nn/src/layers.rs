@@ -89,9 +89,13 @@ impl Linear {
                 [one] => one.to_kind(kind),
                 several => Tensor::cat(several, 0).to_kind(kind),
             };
+            // Kernels for few rows want a transposed weight in its own order; what is kept is worth the copy.
+            let tidy = |t: Tensor| {
+                if grad_enabled() || t.device() != Device::Cpu { t } else { t.contiguous() }
+            };
             let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.bias.as_ref()).collect();
             let rows: Vec<Tensor> = parts.iter().map(|l| l.rows()).collect();
-            (join(&rows.iter().collect::<Vec<_>>()), biases.map(|b| join(&b)))
+            (tidy(join(&rows.iter().collect::<Vec<_>>())), biases.map(|b| join(&b)))
         };
         let share = |(w, b): &Operands| (w.shallow_clone(), b.as_ref().map(Tensor::shallow_clone));
         let mut prepared = parts[0].prepared.borrow_mut();
