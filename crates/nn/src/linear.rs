@@ -157,18 +157,21 @@ impl Linear {
 
     fn operands(parts: &[&Linear], kind: Kind) -> Operands {
         let tensors = || parts.iter().flat_map(|l| std::iter::once(&l.0.weight).chain(&l.0.bias));
+        let trains = grad_enabled() && tensors().any(Tensor::requires_grad);
         let make = || {
+            // Kernels for few rows want a transposed weight in its own order; what is kept is worth the copy.
+            let tidy = |t: Tensor| if trains || t.device() != Device::Cpu { t } else { t.contiguous() };
             let join = |list: &[&Tensor]| match list {
                 [one] => one.to_kind(kind),
                 several => Tensor::cat(several, 0).to_kind(kind),
             };
             let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.0.bias.as_ref()).collect();
             let rows: Vec<Tensor> = parts.iter().map(|l| l.rows()).collect();
-            (join(&rows.iter().collect::<Vec<_>>()), biases.map(|b| join(&b)))
+            (tidy(join(&rows.iter().collect::<Vec<_>>())), biases.map(|b| join(&b)))
         };
         let share = |(w, b): &Operands| (w.shallow_clone(), b.as_ref().map(Tensor::shallow_clone));
         let mut prepared = parts[0].0.prepared.borrow_mut();
-        if grad_enabled() && tensors().any(Tensor::requires_grad) {
+        if trains {
             *prepared = None;
             return make();
         }

@@ -5,6 +5,7 @@
 #include <ATen/ops/gelu.h>
 
 #include "kernels.h"
+#include "skinny.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -101,6 +102,11 @@ extern "C" int rd_gelu(Tensor* x, Tensor** out) {
 // gelu(x w^T + b) in one product with oneDNN's epilogue, where no gradient is wanted (CPU).
 extern "C" int rd_linear_gelu(Tensor* x, Tensor* w, Tensor* b, Tensor** out) {
   return ragduet::guarded([&] {
+    if (ragduet::skinny_fits(*x, *w) && x->size(1) == w->size(1)) {
+      auto y = ragduet::skinny_linear(x->contiguous(), *w, b ? *b : Tensor(), false);
+      *out = new Tensor(ragduet::Gelu::apply(y));
+      return;
+    }
     static auto op = c10::Dispatcher::singleton()
                          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                          .typed<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view,

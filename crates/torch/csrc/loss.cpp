@@ -1,6 +1,7 @@
 // Cross-entropy of a linear layer's outputs. Products in f32 or bf16, everything on the logits in f32. Logits that fit a
-// budget are kept for the backward pass, which turns them into their gradient in place. More of them never exist at
-// once: they are made chunk by chunk over the rows, and again in the backward pass.
+// budget are kept for the backward pass, which turns them into their gradient in place. Where there are more, only those
+// of a part of the vocabulary exist at a time; the softmax is summed up over the parts, and the backward pass makes them
+// again. Parts of the vocabulary, not of the rows: each part of the weight is read, and its gradient written, once.
 #include <ATen/Parallel.h>
 
 #include <limits>
@@ -17,7 +18,16 @@ namespace {
 // What a row's loss is: scale * (logits + bias), label smoothing (Szegedy et al., 2016, arXiv 1512.00567).
 struct Terms {
   const float* bias;  // or null
-  float scale, smoothing;
+  float scale, smoothing, each;  // each: smoothing / vocabulary
+};
+
+// Per row, over the parts of the vocabulary so far: the greatest logit, the sum of exponentials below it, the target's
+// logit, the sum of logits. f32.
+struct Sums {
+  Tensor top, total, at_target, sum;
+  Sums narrow(int64_t first, int64_t n) const {
+    return {top.narrow(0, first, n), total.narrow(0, first, n), at_target.narrow(0, first, n), sum.narrow(0, first, n)};
+  }
 };
 
 template <typename T>
@@ -28,62 +38,63 @@ RD_INLINE void spread(const T* row, float* buf, int64_t n, Terms t) {
     for (int64_t j = 0; j < n; ++j) buf[j] = load<T>(row[j]) * t.scale;
 }
 
-// One row of logits: its loss, whether the target is the likeliest, and the log of its sum of exponentials.
+// A part of a row of logits, n > 0 of them; `target` is counted from its start and may lie outside.
 template <typename T>
-RD_INLINE void loss_row(const T* row, float* buf, int64_t n, int64_t target, Terms t, float* loss, float* hit,
-                        float* lse) {
-  float top = -std::numeric_limits<float>::infinity(), total = 0.0f;
+RD_INLINE void add_row(const T* row, float* buf, int64_t n, int64_t target, Terms t, float* top_of, float* total_of,
+                       float* at_target, float* sum_of) {
+  float top = -std::numeric_limits<float>::infinity(), total = 0.0f, sum = 0.0f;
   spread<T>(row, buf, n, t);
   RD_REDUCE(max : top)
   for (int64_t j = 0; j < n; ++j) top = buf[j] > top ? buf[j] : top;
+  top = top > *top_of ? top : *top_of;
   RD_REDUCE(+ : total)
   for (int64_t j = 0; j < n; ++j) total += fast_exp(buf[j] - top);
-  *lse = top + __builtin_logf(total);
-  *hit = buf[target] >= top ? 1.0f : 0.0f;
-  *loss = *lse - buf[target];
+  if (*total_of > 0.0f) total += *total_of * fast_exp(*top_of - top);
   if (t.smoothing > 0.0f) {
-    // The mean of -log p over the vocabulary; lanes of f32 are precise enough for a mean of that many.
-    float sum = 0.0f;
     RD_REDUCE(+ : sum)
-    for (int64_t j = 0; j < n; ++j) sum += *lse - buf[j];
-    *loss += t.smoothing * (sum / static_cast<float>(n) - *loss);
+    for (int64_t j = 0; j < n; ++j) sum += buf[j];
+    *sum_of += sum;
   }
+  if (target >= 0 && target < n) *at_target = buf[target];
+  *top_of = top;
+  *total_of = total;
 }
 
-// A row of logits becomes the gradient of the sum of up * loss.
+// A part of a row of logits becomes the gradient of the sum of up * loss.
 template <typename T>
 RD_INLINE void grad_row(T* row, float* buf, int64_t n, int64_t target, Terms t, float up, float lse) {
-  const float g = up * t.scale, each = t.smoothing / static_cast<float>(n);
+  const float g = up * t.scale;
   spread<T>(row, buf, n, t);
-  const float at_target = fast_exp(buf[target] - lse);
-  for (int64_t j = 0; j < n; ++j) row[j] = store<T>(g * (fast_exp(buf[j] - lse) - each));
-  row[target] = store<T>(g * (at_target - each - (1.0f - t.smoothing)));
+  for (int64_t j = 0; j < n; ++j) row[j] = store<T>(g * (fast_exp(buf[j] - lse) - t.each));
+  if (target >= 0 && target < n)
+    row[target] = store<T>(g * (fast_exp(buf[target] - lse) - t.each - (1.0f - t.smoothing)));
 }
 
-// A row with a negative target has no loss and no gradient.
+// A row with a negative target has no loss and no gradient. `first`: the part's first token.
 #define RD_LOSS_ROWS(SUFFIX, T)                                                                                      \
-  RD_CLONES void loss_rows_##SUFFIX(const T* rows, float* buf, int64_t n, const int64_t* targets, Terms t,           \
-                                    float* loss, float* hit, float* lse, int64_t from, int64_t to) {                 \
-    for (int64_t i = from; i < to; ++i) {                                                                            \
-      if (targets[i] < 0)                                                                                            \
-        loss[i] = hit[i] = lse[i] = 0.0f;                                                                            \
-      else                                                                                                           \
-        loss_row<T>(rows + i * n, buf, n, targets[i], t, loss + i, hit + i, lse + i);                                \
-    }                                                                                                                \
+  RD_CLONES void add_rows_##SUFFIX(const T* rows, float* buf, int64_t n, const int64_t* targets, int64_t first,      \
+                                   Terms t, float* top, float* total, float* at_target, float* sum, int64_t from,    \
+                                   int64_t to) {                                                                     \
+    for (int64_t i = from; i < to; ++i)                                                                              \
+      if (targets[i] >= 0)                                                                                           \
+        add_row<T>(rows + i * n, buf, n, targets[i] - first, t, top + i, total + i, at_target + i, sum + i);         \
   }                                                                                                                  \
-  RD_CLONES void grad_rows_##SUFFIX(T* rows, float* buf, int64_t n, const int64_t* targets, Terms t, const float* up, \
-                                    const float* lse, int64_t from, int64_t to) {                                    \
+  RD_CLONES void grad_rows_##SUFFIX(T* rows, float* buf, int64_t n, const int64_t* targets, int64_t first, Terms t,  \
+                                    const float* up, const float* lse, int64_t from, int64_t to) {                   \
     for (int64_t i = from; i < to; ++i) {                                                                            \
       if (targets[i] < 0)                                                                                            \
         std::fill(rows + i * n, rows + (i + 1) * n, T{0});                                                           \
       else                                                                                                           \
-        grad_row<T>(rows + i * n, buf, n, targets[i], t, up[i], lse[i]);                                             \
+        grad_row<T>(rows + i * n, buf, n, targets[i] - first, t, up[i], lse[i]);                                     \
     }                                                                                                                \
   }
 RD_LOSS_ROWS(f32, float)
 RD_LOSS_ROWS(bf16, uint16_t)
 
-// What a call is about. bias may be undefined.
+// Rows that are computed together where logits are not kept: enough for the products to be efficient.
+constexpr int64_t kRows = 4096;
+
+// What a call is about. bias may be undefined. chunk: the most logits at a time.
 struct Job {
   Tensor hidden, weight, bias, targets;
   double scale, smoothing;
@@ -91,17 +102,12 @@ struct Job {
   int64_t chunk;
 
   at::ScalarType type() const { return bf16 ? at::kBFloat16 : at::kFloat; }
-  Terms terms() const {
-    return {bias.defined() ? bias.const_data_ptr<float>() : nullptr, static_cast<float>(scale),
-            static_cast<float>(smoothing)};
-  }
-};
-
-// Per row, f32.
-struct Rows {
-  Tensor loss, hit, lse;
-  Rows narrow(int64_t first, int64_t n) const {
-    return {loss.narrow(0, first, n), hit.narrow(0, first, n), lse.narrow(0, first, n)};
+  int64_t vocab() const { return weight.size(0); }
+  // Tokens of a part of the vocabulary, for so many rows.
+  int64_t part(int64_t rows) const { return std::max<int64_t>(32, chunk / std::max<int64_t>(rows, 1) / 32 * 32); }
+  Terms terms(int64_t first) const {
+    return {bias.defined() ? bias.const_data_ptr<float>() + first : nullptr, static_cast<float>(scale),
+            static_cast<float>(smoothing), static_cast<float>(smoothing / static_cast<double>(vocab()))};
   }
 };
 
@@ -115,40 +121,52 @@ void each_row(const Tensor& logits, F&& f) {
 }
 
 // scale * (logits + bias) in f32, for other devices than the CPU.
-Tensor spread_aten(const Job& job, const Tensor& logits) {
+Tensor spread_aten(const Job& job, const Tensor& logits, int64_t first) {
   auto z = logits.to(at::kFloat);
-  return (job.bias.defined() ? z + job.bias : z) * job.scale;
+  return (job.bias.defined() ? z + job.bias.narrow(0, first, logits.size(1)) : z) * job.scale;
 }
 
-void losses(const Job& job, const Tensor& logits, const Tensor& targets, const Rows& rows) {
+// 1 where a row's target is in the part, and its place there (else 0).
+std::pair<Tensor, Tensor> place_aten(const Tensor& targets, int64_t first, int64_t n) {
+  auto place = targets - first;
+  auto inside = place.ge(0).logical_and(place.lt(n)).logical_and(targets.ge(0));
+  return {inside, place.clamp(0, n - 1).unsqueeze(1)};
+}
+
+// Logits of tokens first.. join the sums.
+void add_part(const Job& job, const Tensor& logits, const Tensor& targets, int64_t first, const Sums& s) {
   if (!logits.device().is_cpu()) {
-    auto z = spread_aten(job, logits);
-    auto used = targets.ge(0).to(at::kFloat);
-    auto lse = at::logsumexp(z, {1}), at_target = z.gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
-    auto loss = lse - at_target;
-    rows.loss.copy_((loss + job.smoothing * (lse - z.mean(1) - loss)) * used);
-    rows.hit.copy_(at_target.ge(z.amax({1})).to(at::kFloat) * used);
-    rows.lse.copy_(lse);
+    auto z = spread_aten(job, logits, first);
+    auto [inside, place] = place_aten(targets, first, logits.size(1));
+    auto top = at::maximum(s.top, z.amax({1}));
+    s.total.copy_(s.total * (s.top - top).exp() + (z - top.unsqueeze(1)).exp().sum(1));
+    s.top.copy_(top);
+    s.sum.add_(z.sum(1));
+    s.at_target.copy_(at::where(inside, z.gather(1, place).squeeze(1), s.at_target));
     return;
   }
   const auto* t = targets.const_data_ptr<int64_t>();
-  auto *loss = rows.loss.mutable_data_ptr<float>(), *hit = rows.hit.mutable_data_ptr<float>(),
-       *lse = rows.lse.mutable_data_ptr<float>();
+  auto *top = s.top.mutable_data_ptr<float>(), *total = s.total.mutable_data_ptr<float>(),
+       *at_target = s.at_target.mutable_data_ptr<float>(), *sum = s.sum.mutable_data_ptr<float>();
   each_row(logits, [&](float* buf, int64_t from, int64_t to) {
     if (job.bf16)
-      loss_rows_bf16(static_cast<const uint16_t*>(logits.const_data_ptr()), buf, logits.size(1), t, job.terms(), loss,
-                     hit, lse, from, to);
+      add_rows_bf16(static_cast<const uint16_t*>(logits.const_data_ptr()), buf, logits.size(1), t, first,
+                    job.terms(first), top, total, at_target, sum, from, to);
     else
-      loss_rows_f32(logits.const_data_ptr<float>(), buf, logits.size(1), t, job.terms(), loss, hit, lse, from, to);
+      add_rows_f32(logits.const_data_ptr<float>(), buf, logits.size(1), t, first, job.terms(first), top, total,
+                   at_target, sum, from, to);
   });
 }
 
-// The gradient of sum(up * loss) in place of the logits (in their place on the CPU).
-Tensor gradient(const Job& job, const Tensor& logits, const Tensor& targets, const Tensor& up, const Tensor& lse) {
+// The gradient of sum(up * loss) at logits of tokens first.., in their place on the CPU.
+Tensor gradient(const Job& job, const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& up,
+                const Tensor& lse) {
   if (!logits.device().is_cpu()) {
     auto g = (up * targets.ge(0).to(at::kFloat) * job.scale).unsqueeze(1);
-    auto d = (spread_aten(job, logits) - lse.unsqueeze(1)).exp_().sub_(job.smoothing / logits.size(1)).mul_(g);
-    d.scatter_add_(1, targets.clamp_min(0).unsqueeze(1), g * (job.smoothing - 1.0));
+    auto [inside, place] = place_aten(targets, first, logits.size(1));
+    auto d = (spread_aten(job, logits, first) - lse.unsqueeze(1)).exp_();
+    d.sub_(job.smoothing / static_cast<double>(job.vocab())).mul_(g);
+    d.scatter_add_(1, place, g * (job.smoothing - 1.0) * inside.to(at::kFloat).unsqueeze(1));
     return d.to(logits.scalar_type());
   }
   const auto* t = targets.const_data_ptr<int64_t>();
@@ -156,62 +174,87 @@ Tensor gradient(const Job& job, const Tensor& logits, const Tensor& targets, con
   void* data = logits.mutable_data_ptr();
   each_row(logits, [&](float* buf, int64_t from, int64_t to) {
     if (job.bf16)
-      grad_rows_bf16(static_cast<uint16_t*>(data), buf, logits.size(1), t, job.terms(), u, l, from, to);
+      grad_rows_bf16(static_cast<uint16_t*>(data), buf, logits.size(1), t, first, job.terms(first), u, l, from, to);
     else
-      grad_rows_f32(static_cast<float*>(data), buf, logits.size(1), t, job.terms(), u, l, from, to);
+      grad_rows_f32(static_cast<float*>(data), buf, logits.size(1), t, first, job.terms(first), u, l, from, to);
   });
   return logits;
 }
 
-// Of what a chunk's gradient of logits is made.
+// Per row, f32.
+struct Rows {
+  Tensor loss, hit, lse;
+};
+
+Rows finished(const Job& job, const Sums& s) {
+  auto used = job.targets.ge(0);
+  auto lse = s.top + s.total.log(), loss = lse - s.at_target;
+  if (job.smoothing > 0) loss = loss + job.smoothing * (lse - s.sum / static_cast<double>(job.vocab()) - loss);
+  auto none = at::zeros_like(loss);
+  return {at::where(used, loss, none), used.logical_and(s.at_target.ge(s.top)).to(at::kFloat),
+          at::where(used, lse, none)};
+}
+
+// kept, kept_weight: where the logits and the weight in the compute dtype go, or null.
+Rows forward_pass(const Job& job, Tensor* kept, Tensor* kept_weight) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const int64_t n = job.hidden.size(0);
+  const auto f32 = job.hidden.options().dtype(at::kFloat);
+  Sums sums{at::full({n}, -std::numeric_limits<float>::infinity(), f32), at::zeros({n}, f32), at::zeros({n}, f32),
+            at::zeros({n}, f32)};
+  if (kept) {
+    *kept_weight = job.weight.to(job.type());
+    *kept = at::mm(job.hidden.to(job.type()), kept_weight->t());
+    if (n && job.vocab()) add_part(job, *kept, job.targets, 0, sums);
+    return finished(job, sums);
+  }
+  for (int64_t row = 0; row < n; row += kRows) {
+    const int64_t rows = std::min(kRows, n - row), part = job.part(rows);
+    auto h = job.hidden.narrow(0, row, rows).to(job.type());
+    for (int64_t first = 0; first < job.vocab(); first += part) {
+      auto w = job.weight.narrow(0, first, std::min(part, job.vocab() - first)).to(job.type());
+      add_part(job, at::mm(h, w.t()), job.targets.narrow(0, row, rows), first, sums.narrow(row, rows));
+    }
+  }
+  return finished(job, sums);
+}
+
 struct Grads {
   Tensor hidden, weight, bias;
 };
 
-void add_grads(const Job& job, const Tensor& g, const Tensor& h, const Tensor& w, const Tensor& d_hidden, Grads& out) {
-  d_hidden.copy_(at::mm(g, w));
-  if (!out.weight.defined())
-    out.weight = at::mm(g.t(), h).to(at::kFloat);
-  else if (job.bf16)
-    out.weight.add_(at::mm(g.t(), h));
-  else
-    out.weight.addmm_(g.t(), h);
-  if (!job.bias.defined()) return;
-  auto b = g.sum(0, false, at::kFloat);
-  out.bias = out.bias.defined() ? out.bias.add_(b) : b;
+Grads of_kept(const Job& job, const Tensor& logits, const Tensor& w, const Tensor& up, const Tensor& lse) {
+  auto g = gradient(job, logits, job.targets, 0, up, lse);
+  auto h = job.hidden.to(job.type());
+  return {at::mm(g, w).to(at::kFloat), at::mm(g.t(), h).to(at::kFloat),
+          job.bias.defined() ? g.sum(0, false, at::kFloat) : Tensor()};
 }
 
-// kept: room for the logits, or undefined.
-Rows forward_pass(const Job& job, const Tensor& w, Tensor* kept) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
+// The logits are made again, part by part.
+Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
   const int64_t n = job.hidden.size(0);
-  const auto f32 = job.hidden.options().dtype(at::kFloat);
-  Rows out{at::empty({n}, f32), at::empty({n}, f32), at::empty({n}, f32)};
-  const int64_t chunk = kept ? std::max<int64_t>(n, 1) : job.chunk;
-  for (int64_t first = 0; first < n; first += chunk) {
-    const int64_t rows = std::min(chunk, n - first);
-    auto logits = at::mm(job.hidden.narrow(0, first, rows).to(job.type()), w.t());
-    losses(job, logits, job.targets.narrow(0, first, rows), out.narrow(first, rows));
-    if (kept) *kept = logits;
-  }
-  return out;
-}
-
-Grads backward_pass(const Job& job, const Tensor& w, const Tensor& kept, const Tensor& up, const Tensor& lse) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const int64_t n = job.hidden.size(0), chunk = kept.defined() ? std::max<int64_t>(n, 1) : job.chunk;
-  Grads out{at::empty_like(job.hidden), {}, {}};
-  for (int64_t first = 0; first < n; first += chunk) {
-    const int64_t rows = std::min(chunk, n - first);
-    auto part = [&](const Tensor& t) { return t.narrow(0, first, rows); };
-    auto h = part(job.hidden).to(job.type());
-    auto logits = kept.defined() ? kept : at::mm(h, w.t());
-    auto g = gradient(job, logits, part(job.targets), part(up), part(lse));
-    add_grads(job, g, h, w, part(out.hidden), out);
-  }
-  if (n == 0) {
-    out.weight = at::zeros_like(job.weight);
-    if (job.bias.defined()) out.bias = at::zeros_like(job.bias);
+  auto zeros = [](const Tensor& like) { return at::zeros(like.sizes(), like.options()); };
+  Grads out{zeros(job.hidden), n > 0 && n <= kRows ? at::empty_like(job.weight) : zeros(job.weight),
+            job.bias.defined() ? zeros(job.bias) : Tensor()};
+  for (int64_t row = 0; row < n; row += kRows) {
+    const int64_t rows = std::min(kRows, n - row), part = job.part(rows);
+    auto cut = [&](const Tensor& t) { return t.narrow(0, row, rows); };
+    auto h = cut(job.hidden).to(job.type());
+    for (int64_t first = 0; first < job.vocab(); first += part) {
+      const int64_t width = std::min(part, job.vocab() - first);
+      auto w = job.weight.narrow(0, first, width).to(job.type());
+      auto g = gradient(job, at::mm(h, w.t()), cut(job.targets), first, cut(up), cut(lse));
+      if (job.bf16)
+        cut(out.hidden).add_(at::mm(g, w));
+      else
+        cut(out.hidden).addmm_(g, w);
+      auto d = at::mm(g.t(), h);
+      if (n <= kRows)
+        out.weight.narrow(0, first, width).copy_(d);
+      else
+        out.weight.narrow(0, first, width).add_(d);
+      if (job.bias.defined()) out.bias.narrow(0, first, width).add_(g.sum(0, false, at::kFloat));
+    }
   }
   return out;
 }
@@ -221,11 +264,9 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
                                const Tensor& targets, double scale, double smoothing, bool bf16, int64_t chunk,
                                bool keep) {
     const Job job{hidden, weight, bias.numel() ? bias : Tensor(), targets, scale, smoothing, bf16, chunk};
-    auto w = weight.to(job.type());
-    Tensor kept;
-    auto rows = forward_pass(job, w, keep ? &kept : nullptr);
-    // The weight's bf16 copy is kept with the logits only: it is small beside them.
-    ctx->save_for_backward({hidden, weight, bias, targets, rows.lse, kept, kept.defined() ? w : Tensor()});
+    Tensor kept, w;
+    auto rows = forward_pass(job, keep ? &kept : nullptr, &w);
+    ctx->save_for_backward({hidden, weight, bias, targets, rows.lse, kept, w});
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["smoothing"] = smoothing;
     ctx->saved_data["bf16"] = bf16;
@@ -243,8 +284,9 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
     // A second backward through the same graph finds the kept logits changed, and makes them again.
     const bool fresh = s[5].defined() && !ctx->saved_data["used"].toBool();
     ctx->saved_data["used"] = true;
-    auto d = backward_pass(job, fresh ? s[6] : s[1].to(job.type()), fresh ? s[5] : Tensor(),
-                           grads[0].to(at::kFloat).contiguous(), s[4]);
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto up = grads[0].to(at::kFloat).contiguous();
+    auto d = fresh ? of_kept(job, s[5], s[6], up, s[4]) : made_again(job, up, s[4]);
     return {d.hidden, d.weight, d.bias, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };

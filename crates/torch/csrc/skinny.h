@@ -4,6 +4,12 @@
 
 namespace ragduet {
 
+// Whether skinny_linear takes these: few rows on the CPU, one dtype, contiguous weights.
+bool skinny_fits(const at::Tensor& x, const at::Tensor& w);
+
+// x w^T + b (b may be undefined), without a gradient; x [rows, in] contiguous. In x's dtype, or f32 if `wide`.
+at::Tensor skinny_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b, bool wide);
+
 // Whether the CPU multiplies tiles of bf16 (AMX) and the system lets this process do so.
 bool has_tiles();
 
