@@ -32,7 +32,7 @@ fn golden_model(name: &str) -> Generator {
     let options = ByteBpeOptions { vocab_size: 260, ..ByteBpeOptions::default() };
     Generator {
         model: load_language_model(&dir, Device::Cpu).unwrap(),
-        tokenizer: train_byte_bpe(["a b"].into_iter(), &options).unwrap(),
+        tokenizer: train_byte_bpe(["a b"], &options).unwrap(),
         device: Device::Cpu,
         compute: Compute::F32,
     }

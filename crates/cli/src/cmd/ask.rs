@@ -39,13 +39,7 @@ impl Args {
         let decoding =
             self.generator.decode().resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
         let found = self.index.find(questions, contexts.count.max(1), None, quiet)?;
-        let preparer = Preparer::new(
-            &generator,
-            &prompt,
-            contexts,
-            usize::MAX,
-            self.generator.seed,
-        )?;
+        let preparer = Preparer::new(&generator, &prompt, contexts, usize::MAX, self.generator.seed)?;
         let mut all = Vec::new();
         for (i, f) in found.into_iter().enumerate() {
             let contexts = f
