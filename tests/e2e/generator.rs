@@ -63,61 +63,76 @@ do_sample = false
         ),
     )
     .unwrap();
-    let reader = dir.join("reader");
-    let out = ok(&["train", "generator", "-c", s(&sft), "--out", s(&reader), "--json", "--quiet"]);
-    let trained: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&trained["step"], &trained["finished"]), (&Value::from(5), &Value::from(true)));
-    let model = reader.join("best");
-    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        assert!(model.join(file).is_file(), "{file}");
-    }
-
-    // Answers; a second call, with the file cut in the middle of a line, goes on where the first was cut off.
-    let answers = dir.join("answers.jsonl");
-    let generate =
-        ["generate", "-g", s(&model), "-i", s(&records), "-o", s(&answers), "--max-new-tokens", "6"];
-    ok(&generate);
-    let whole = std::fs::read_to_string(&answers).unwrap();
-    assert_eq!(whole.lines().count(), rows.len());
-    std::fs::write(&answers, &whole[..whole.len() * 2 / 3]).unwrap();
-    ok(&generate);
-    assert_eq!(std::fs::read_to_string(&answers).unwrap(), whole);
-
-    let scores = ok(&[
-        "eval",
-        "generator",
-        "-g",
-        s(&model),
-        "--data",
-        s(&records),
-        "--max-new-tokens",
-        "6",
-        "--compare",
-        "--json",
-    ]);
-    let scores: Value = serde_json::from_str(&scores).unwrap();
-    assert_eq!(scores["without"]["answer_in_contexts"], 0.0);
-    assert!(
-        scores["with passages"]["answer_in_contexts"].as_f64()
-            > scores["another's"]["answer_in_contexts"].as_f64()
-    );
-
     let index = dir.join("index");
     ok(&["index", "build", "-m", s(&best), "--corpus", s(&data.join("corpus.jsonl")), "-o", s(&index)]);
-    let said = ok(&[
-        "ask",
-        "--index",
-        s(&index),
-        "-g",
-        s(&model),
-        "--max-new-tokens",
-        "5",
-        "--json",
-        "where is it?",
-    ]);
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said[0]["sources"].as_array().unwrap().len(), 2);
+    for architecture in ["t5", "llama"] {
+        let kind = format!("model.scratch.architecture={architecture}");
+        let reader = dir.join(architecture);
+        let out = ok(&[
+            "train",
+            "generator",
+            "-c",
+            s(&sft),
+            "--set",
+            &kind,
+            "--out",
+            s(&reader),
+            "--json",
+            "--quiet",
+        ]);
+        let trained: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&trained["step"], &trained["finished"]), (&Value::from(5), &Value::from(true)));
+        let model = reader.join("best");
+        for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            assert!(model.join(file).is_file(), "{file}");
+        }
 
+        // Answers; a second call, with the file cut in the middle of a line, goes on where the first was cut off.
+        let answers = dir.join(format!("answers-{architecture}.jsonl"));
+        let generate =
+            ["generate", "-g", s(&model), "-i", s(&records), "-o", s(&answers), "--max-new-tokens", "6"];
+        ok(&generate);
+        let whole = std::fs::read_to_string(&answers).unwrap();
+        assert_eq!(whole.lines().count(), rows.len());
+        std::fs::write(&answers, &whole[..whole.len() * 2 / 3]).unwrap();
+        ok(&generate);
+        assert_eq!(std::fs::read_to_string(&answers).unwrap(), whole);
+
+        let scores = ok(&[
+            "eval",
+            "generator",
+            "-g",
+            s(&model),
+            "--data",
+            s(&records),
+            "--max-new-tokens",
+            "6",
+            "--compare",
+            "--json",
+        ]);
+        let scores: Value = serde_json::from_str(&scores).unwrap();
+        assert_eq!(scores["without"]["answer_in_contexts"], 0.0);
+        assert!(
+            scores["with passages"]["answer_in_contexts"].as_f64()
+                > scores["another's"]["answer_in_contexts"].as_f64()
+        );
+
+        let said = ok(&[
+            "ask",
+            "--index",
+            s(&index),
+            "-g",
+            s(&model),
+            "--max-new-tokens",
+            "5",
+            "--json",
+            "where is it?",
+        ]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said[0]["sources"].as_array().unwrap().len(), 2);
+    }
+
+    let model = dir.join("llama/best");
     // A model of the other kind, and a file that holds no answers.
     let e = fails(1, &["generate", "-g", s(&best), "-i", s(&records), "-o", s(&dir.join("x"))]);
     assert!(e.contains("bert"), "{e}");

@@ -31,7 +31,7 @@ fn golden_model(name: &str) -> Generator {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
     let options = ByteBpeOptions { vocab_size: 260, ..ByteBpeOptions::default() };
     let model = load_language_model(&dir, Device::Cpu).unwrap();
-    let tokenizer = train_byte_bpe(["a b"].into_iter(), &options).unwrap();
+    let tokenizer = train_byte_bpe(["a b"], &options).unwrap();
     Generator::new(model, tokenizer, Device::Cpu, Compute::F32)
 }
 

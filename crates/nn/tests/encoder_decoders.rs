@@ -299,6 +299,13 @@ fn a_fresh_model_starts_as_transformers_would() {
     };
     let e = refused("feed_forward_proj", "gated-maxout".into());
     assert!(e.contains("feed_forward_proj"), "{e}");
+    // The resolved name goes before the one it came from.
+    let e = refused("dense_act_fn", "maxout".into());
+    assert!(e.contains("feed_forward_proj"), "{e}");
+    let mut config = m.config.clone();
+    config["is_gated_act"] = false.into();
+    let plain = fresh_language_model(config, Device::Cpu).unwrap();
+    assert!(plain.params.get("encoder.block.0.layer.1.DenseReluDense.wi.weight").is_some());
     let e = refused("relative_attention_num_buckets", 7.into());
     assert!(e.contains("an even number"), "{e}");
     let e = refused("relative_attention_max_distance", 16.into());

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The generator and how it answers; shared by the commands that answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneratorArgs {
-    /// Generator folder (a Hugging Face causal language model, or `best` of a run), or hub id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run), or hub id.
     #[arg(short, long)]
     pub generator: String,
     /// Where to run: auto, cpu, cuda or cuda:N.

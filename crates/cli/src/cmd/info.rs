@@ -72,8 +72,10 @@ fn model(dir: &Path) -> Result<Value> {
     };
     Ok(json!({
         "kind": "model", "architecture": config["model_type"], "parameters": parameters,
-        "hidden size": first(&["hidden_size", "dim"]), "layers": first(&["num_hidden_layers", "n_layers"]),
-        "heads": first(&["num_attention_heads", "n_heads"]), "vocabulary": config["vocab_size"],
+        "hidden size": first(&["hidden_size", "dim", "d_model", "n_embd"]),
+        "layers": first(&["num_hidden_layers", "n_layers", "num_layers", "n_layer"]),
+        "heads": first(&["num_attention_heads", "n_heads", "num_heads", "n_head"]),
+        "vocabulary": config["vocab_size"],
         "modules": list, "longest text": sentence["max_seq_length"], "similarity": st["similarity_fn_name"],
         "prompts": st["prompts"],
     }))

@@ -415,7 +415,7 @@ mod tests {
         let batch = Batch::of(examples);
         for name in ["t5", "flan_t5"] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
-            let tokenizer = ragduet_text::train_byte_bpe(["a"].into_iter(), &Default::default()).unwrap();
+            let tokenizer = ragduet_text::train_byte_bpe(["a"], &Default::default()).unwrap();
             let model = ragduet_nn::load_language_model(&dir, Device::Cpu).unwrap();
             let g = Generator::new(model, tokenizer, Device::Cpu, Compute::F32);
             let nll = target_nll(&g, &batch, Mode::eval(Compute::F32));

@@ -33,6 +33,9 @@ struct Config {
     layer_norm_epsilon: f64,
     initializer_factor: f64,
     feed_forward_proj: Option<String>,
+    /// What `feed_forward_proj` means, where the config says it again: these win, as in transformers.
+    dense_act_fn: Option<String>,
+    is_gated_act: Option<bool>,
 }
 
 /// Which of the family, where their configs mean different things.
@@ -58,6 +61,8 @@ impl Default for Config {
             layer_norm_epsilon: 1e-6,
             initializer_factor: 1.0,
             feed_forward_proj: None,
+            dense_act_fn: None,
+            is_gated_act: None,
         }
     }
 }
@@ -73,8 +78,9 @@ impl Config {
             Some(name) => (name, true),
             None => (spec, false),
         };
+        let name = self.dense_act_fn.as_deref().unwrap_or(name);
         match serde_json::from_value(Value::from(name)) {
-            Ok(activation) => Ok((activation, gated)),
+            Ok(activation) => Ok((activation, self.is_gated_act.unwrap_or(gated))),
             Err(_) => source.unsupported(
                 "feed_forward_proj",
                 "relu, gelu, gelu_new or silu, after `gated-` where there is a gate",
