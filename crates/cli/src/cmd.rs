@@ -5,6 +5,7 @@ pub mod data;
 pub mod doctor;
 pub mod encode;
 pub mod eval;
+pub mod eval_answers;
 pub mod generate;
 pub mod index;
 pub mod info;

@@ -23,6 +23,12 @@ pub struct Answered {
     pub golds: Vec<String>,
     /// Names of the passages shown, in order.
     pub shown: Vec<String>,
+    /// The passages as they were shown.
+    #[serde(skip)]
+    pub contexts: Vec<Context>,
+    /// Names of the passages known to hold the answer.
+    #[serde(skip)]
+    pub gold_ids: Vec<String>,
     /// Whether a golden passage was among them; absent where none is known.
     pub gold_shown: Option<bool>,
     /// 1 where the answer is right after SQuAD's normalisation, else 0.
@@ -136,6 +142,8 @@ pub fn measured(record: &RagRecord, shown: &[Context], answer: String) -> Answer
         gold_shown: (!record.gold.is_empty())
             .then(|| record.gold.iter().any(|g| shown.iter().any(|c| c.id == g.id))),
         shown: shown.iter().map(|c| c.id.clone()).collect(),
+        contexts: shown.to_vec(),
+        gold_ids: record.gold.iter().map(|g| g.id.clone()).collect(),
         golds: record.answers.clone(),
         answer,
     }

@@ -4,8 +4,6 @@
 //!
 //! The text measures themselves are `ragduet_metrics`'; here is what is asked and how it is compared.
 
-use crate::Result;
-use crate::error::Error;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -70,65 +68,6 @@ fn another_order<T: Clone>(contexts: &[T], rng: &mut ChaCha8Rng) -> Vec<T> {
     order.into_iter().map(|i| contexts[i].clone()).collect()
 }
 
-/// Scores under one condition.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ConditionScores {
-    /// Which.
-    pub condition: Condition,
-    /// A score per question.
-    pub scores: Vec<f64>,
-    /// Their mean.
-    pub mean: f64,
-    /// The mean with the own contexts less this one: what the condition costs.
-    pub loss: f64,
-    /// The share of questions whose score is lower than with the own contexts.
-    pub worse: f64,
-}
-
-/// Answers every question under the conditions and compares with [`Condition::With`], which always comes first.
-///
-/// `own`: each question's contexts. `score`: given a condition and each question's contexts under it, answers all of
-/// them and gives a score each, greater is better (exact match, F1, log-probability of the answer).
-///
-/// # Errors
-/// Those of `score`; [`Error::Unusable`] where it does not give a score per question, or there are no questions.
-pub fn compare<T: Clone>(
-    own: &[Vec<T>],
-    conditions: &[Condition],
-    seed: u64,
-    mut score: impl FnMut(Condition, &[Vec<T>]) -> Result<Vec<f64>>,
-) -> Result<Vec<ConditionScores>> {
-    if own.is_empty() {
-        return Err(Error::Unusable("no questions to compare conditions on".into()));
-    }
-    let mut run = |condition: Condition| {
-        let scores = score(condition, &condition.contexts(own, seed))?;
-        if scores.len() != own.len() {
-            let why = format!("{} scores of {} questions ({condition:?})", scores.len(), own.len());
-            return Err(Error::Unusable(why));
-        }
-        Ok(scores)
-    };
-    let base = run(Condition::With)?;
-    let n = own.len() as f64;
-    let mean = |s: &[f64]| s.iter().sum::<f64>() / n;
-    let with = mean(&base);
-    let mut out = vec![ConditionScores {
-        condition: Condition::With,
-        scores: base.clone(),
-        mean: with,
-        loss: 0.0,
-        worse: 0.0,
-    }];
-    for &condition in conditions.iter().filter(|c| **c != Condition::With) {
-        let scores = run(condition)?;
-        let mean = mean(&scores);
-        let worse = scores.iter().zip(&base).filter(|(s, b)| s < b).count() as f64 / n;
-        out.push(ConditionScores { condition, mean, loss: with - mean, worse, scores });
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,23 +95,5 @@ mod tests {
         assert_eq!(Condition::Shuffled.contexts(&own, 4), Condition::Shuffled.contexts(&own, 4));
         assert_ne!(Condition::Mismatched.contexts(&own, 4), Condition::Mismatched.contexts(&own, 5));
         assert_eq!(Condition::Mismatched.contexts(&[vec![1]], 0), [Vec::<i32>::new()]);
-    }
-
-    #[test]
-    fn a_reader_loses_without_its_contexts_and_a_reciter_does_not() {
-        let own = own();
-        // Answers right if its own first passage is anywhere in the prompt.
-        let reader = |_: Condition, shown: &[Vec<u32>]| {
-            Ok(shown.iter().enumerate().map(|(q, c)| f64::from(c.contains(&(q as u32 * 10)))).collect())
-        };
-        let r = compare(&own, &Condition::ALL, 7, reader).unwrap();
-        assert_eq!(r.iter().map(|c| c.condition).collect::<Vec<_>>(), Condition::ALL);
-        assert_eq!(r.iter().map(|c| c.loss).collect::<Vec<_>>(), [0.0, 1.0, 1.0, 0.0]);
-        assert_eq!(r.iter().map(|c| c.worse).collect::<Vec<_>>(), [0.0, 1.0, 1.0, 0.0]);
-        let reciter = |_: Condition, shown: &[Vec<u32>]| Ok(vec![0.4; shown.len()]);
-        let r = compare(&own, &[Condition::Without], 7, reciter).unwrap();
-        assert!(r.len() == 2 && r.iter().all(|c| c.loss == 0.0 && (c.mean - 0.4).abs() < 1e-12));
-        assert!(compare(&own, &[], 0, |_, _: &[Vec<u32>]| Ok(vec![])).is_err());
-        assert!(compare(&[] as &[Vec<u32>], &[], 0, |_, _| Ok(vec![])).is_err());
     }
 }

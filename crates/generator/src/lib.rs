@@ -17,6 +17,7 @@ pub mod loss;
 mod model;
 pub mod prepare;
 pub mod recipe;
+pub mod report;
 mod stepper;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! `ragduet eval retriever`.
+//! `ragduet eval`: rankings; answers are in `eval_answers`.
 
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
@@ -23,7 +23,11 @@ enum What {
     /// Answer a file of records and score the answers: exact match, token F1, what the passages are worth.
     ///
     /// Example: ragduet eval generator -g runs/reader/best --data test.rag.jsonl --compare
-    Generator(Box<super::generate::EvalArgs>),
+    Generator(Box<super::eval_answers::GeneratorEval>),
+    /// Find passages, answer, and measure the whole: retrieval, answers, faithfulness.
+    ///
+    /// Example: ragduet eval rag -m runs/retriever/best -g runs/reader/best --data datasets/maravel --compare
+    Rag(Box<super::eval_answers::RagEval>),
     /// Score a TREC run file.
     ///
     /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
@@ -83,6 +87,7 @@ impl Args {
         match self.what {
             What::Retriever(a) => retriever(&a, quiet),
             What::Generator(a) => a.run(quiet),
+            What::Rag(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
                 let run = Run::read_trec(&a.run)?;

@@ -1,10 +1,10 @@
-//! `ragduet generate` and `ragduet eval generator`: answers to a file of records.
+//! `ragduet generate`: answers to a file of records.
 
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{RagRecord, read_rag};
 use ragduet_generator::Generator;
-use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_all};
+use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
@@ -197,89 +197,4 @@ fn answered_ids(path: &Path) -> Result<HashSet<String>> {
     }
     fs_err::OpenOptions::new().write(true).open(path)?.set_len(good)?;
     Ok(ids)
-}
-
-/// Arguments of `eval generator`.
-#[derive(Debug, clap::Args)]
-pub struct EvalArgs {
-    #[command(flatten)]
-    generator: GeneratorArgs,
-    /// Records with questions, passages and answers.
-    #[arg(long)]
-    data: PathBuf,
-    /// Only the first questions of the file.
-    #[arg(long)]
-    questions: Option<usize>,
-    /// Answer without passages, too, and with those of another question: what the passages are worth.
-    #[arg(long)]
-    compare: bool,
-    /// Write every answer with its measures (JSON Lines).
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl EvalArgs {
-    /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
-        let records: Vec<RagRecord> = read_rag(&self.data, &common::bad_rows(None))?
-            .take(self.questions.unwrap_or(usize::MAX))
-            .collect::<Result<_, _>>()?;
-        let generator = self.generator.load()?;
-        let (prompt, contexts) = self.generator.prompt()?;
-        let decode = self.generator.decode();
-        let ask = |records: &[RagRecord], contexts: ContextConfig| -> Result<Vec<Answered>> {
-            let options = AnswerOptions {
-                prompt: &prompt,
-                contexts,
-                decode: &decode,
-                batch: self.generator.batch,
-                seed: self.generator.seed,
-            };
-            let bar = counter("answering", Some(records.len() as u64), quiet);
-            let (answers, report) =
-                answer_all(&generator, records, &options, &mut |n| bar.set_position(n as u64))?;
-            bar.finish_and_clear();
-            tracing::info!("{report}");
-            Ok(answers)
-        };
-        let answers = ask(&records, contexts.clone())?;
-        if let Some(path) = &self.save {
-            let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
-            for a in &answers {
-                serde_json::to_writer(&mut out, a)?;
-                out.write_all(b"\n")?;
-            }
-            out.flush()?;
-        }
-        let mut table = vec![("with passages", AnswerScores::of(&answers))];
-        if self.compare {
-            table.push(("without", AnswerScores::of(&ask(&records, ContextConfig::retrieved(0))?)));
-            table.push(("another's", AnswerScores::of(&ask(&mismatched(&records), contexts)?)));
-        }
-        if self.json {
-            return common::print_json(
-                &table.iter().map(|(n, s)| (*n, s)).collect::<std::collections::BTreeMap<_, _>>(),
-            );
-        }
-        let head: String = table.iter().map(|(n, _)| format!("{n:>15}")).collect();
-        println!("{:<20}{head}", format!("{} questions", records.len()));
-        for (i, (name, _)) in table[0].1.named().iter().enumerate() {
-            let row: String = table.iter().map(|(_, s)| format!("{:>15.4}", s.named()[i].1)).collect();
-            println!("{name:<20}{row}");
-        }
-        Ok(())
-    }
-}
-
-/// Each question with the passages of the next one.
-fn mismatched(records: &[RagRecord]) -> Vec<RagRecord> {
-    (0..records.len())
-        .map(|i| RagRecord {
-            contexts: records[(i + 1) % records.len()].contexts.clone(),
-            ..records[i].clone()
-        })
-        .collect()
 }

@@ -2,8 +2,10 @@
 
 use crate::common::{self, ModelArgs, counter};
 use anyhow::{Context, Result};
-use ragduet_data::{Found, Passage, RagRecord, ReadOptions, rag_line, read_corpus};
+use ragduet_data::{BadRows, Found, Passage, RagRecord, ReadOptions, rag_line, read_corpus};
+use ragduet_metrics::{Evaluation, Measure};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
+use ragduet_retriever::{BiEncoder, EncodeSettings};
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -40,57 +42,102 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         let model = self.model.load()?;
         let bad = common::bad_rows(self.skip_bad_rows.as_ref());
-        let path = self.answers.clone().unwrap_or_else(|| self.data.join("answers.jsonl"));
-        let answers = read_answers(&path)?;
-        let options = ReadOptions { split: Some(self.split.clone()), ..ReadOptions::default() };
-        let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
-        let corpus: HashMap<String, Passage> = read_corpus(&self.data, &options, &bad)?
-            .map(|p| p.map(|p| (p.id.clone(), p)))
-            .collect::<Result<_, _>>()?;
-        common::report_bad_rows(&bad);
-        let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
         let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
-        let settings = self.model.encode_settings();
-        let (scores, run) =
-            evaluate_model(&model, &set, &measures, self.k, &settings, &mut |n, _| bar.set_position(n))?;
-        bar.finish_and_clear();
+        let wanted = Wanted {
+            data: &self.data,
+            split: &self.split,
+            answers: self.answers.as_deref(),
+            k: self.k,
+            measures: &measures,
+        };
+        let found = run(&model, &wanted, &self.model.encode_settings(), &bad, quiet)?;
         let mut out = std::io::BufWriter::new(fs_err::File::create(&self.out)?);
-        let (mut written, mut unanswered) = (0, 0);
-        for (id, question) in &set.queries {
-            let Some(answers) = answers.get(id) else {
-                unanswered += 1;
-                continue;
-            };
-            let contexts = run.get(id).unwrap_or_default().iter().filter_map(|(p, score)| {
-                Some(Found { passage: corpus.get(p)?.clone(), score: Some(*score) })
-            });
-            let mut relevant: Vec<&String> =
-                set.qrels.get(id).into_iter().flatten().filter(|(_, g)| **g > 0).map(|(p, _)| p).collect();
-            relevant.sort();
-            let gold = relevant.into_iter().filter_map(|p| corpus.get(p).cloned());
-            let record = RagRecord {
-                id: id.clone(),
-                question: question.clone(),
-                answers: answers.clone(),
-                contexts: contexts.collect(),
-                gold: gold.collect(),
-            };
-            writeln!(out, "{}", rag_line(&record))?;
-            written += 1;
+        for record in &found.records {
+            writeln!(out, "{}", rag_line(record))?;
         }
         out.flush()?;
-        if unanswered > 0 {
-            tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
-        }
-        let shown: Vec<String> = scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
+        let shown: Vec<String> = found.scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
         println!(
-            "{}: {written} questions with {} passages each; {}",
+            "{}: {} questions with {} passages each; {}",
             self.out.display(),
+            found.records.len(),
             self.k,
             shown.join(", ")
         );
         Ok(())
     }
+}
+
+/// What is looked for, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// A BEIR folder.
+    pub data: &'a Path,
+    /// Its split.
+    pub split: &'a str,
+    /// Answers by question; absent: answers.jsonl of the folder.
+    pub answers: Option<&'a Path>,
+    /// Passages per question.
+    pub k: usize,
+    /// What the ranking is measured by.
+    pub measures: &'a [Measure],
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Retrieved {
+    /// A record per question that has answers.
+    pub records: Vec<RagRecord>,
+    /// How good the ranking is.
+    pub scores: Evaluation,
+}
+
+/// Ranks the corpus for each question of a split.
+pub fn run(
+    model: &BiEncoder,
+    wanted: &Wanted<'_>,
+    settings: &EncodeSettings,
+    bad: &BadRows,
+    quiet: bool,
+) -> Result<Retrieved> {
+    let path = wanted.answers.map_or_else(|| wanted.data.join("answers.jsonl"), Path::to_path_buf);
+    let answers = read_answers(&path)?;
+    let options = ReadOptions { split: Some(wanted.split.to_string()), ..ReadOptions::default() };
+    let set = EvalSet::read(wanted.data, &options, None, 0, bad)?;
+    let corpus: HashMap<String, Passage> = read_corpus(wanted.data, &options, bad)?
+        .map(|p| p.map(|p| (p.id.clone(), p)))
+        .collect::<Result<_, _>>()?;
+    common::report_bad_rows(bad);
+    let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
+    let (scores, run) =
+        evaluate_model(model, &set, wanted.measures, wanted.k, settings, &mut |n, _| bar.set_position(n))?;
+    bar.finish_and_clear();
+    let (mut records, mut unanswered) = (Vec::new(), 0);
+    for (id, question) in &set.queries {
+        let Some(answers) = answers.get(id) else {
+            unanswered += 1;
+            continue;
+        };
+        let contexts =
+            run.get(id).unwrap_or_default().iter().filter_map(|(p, score)| {
+                Some(Found { passage: corpus.get(p)?.clone(), score: Some(*score) })
+            });
+        let mut relevant: Vec<&String> =
+            set.qrels.get(id).into_iter().flatten().filter(|(_, g)| **g > 0).map(|(p, _)| p).collect();
+        relevant.sort();
+        let gold = relevant.into_iter().filter_map(|p| corpus.get(p).cloned());
+        records.push(RagRecord {
+            id: id.clone(),
+            question: question.clone(),
+            answers: answers.clone(),
+            contexts: contexts.collect(),
+            gold: gold.collect(),
+        });
+    }
+    if unanswered > 0 {
+        tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
+    }
+    Ok(Retrieved { records, scores })
 }
 
 fn read_answers(path: &Path) -> Result<HashMap<String, Vec<String>>> {

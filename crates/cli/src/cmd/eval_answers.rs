@@ -1,0 +1,228 @@
+//! `ragduet eval generator` and `ragduet eval rag`: answers measured, with and without what they were given.
+
+use crate::cmd::generate::GeneratorArgs;
+use crate::cmd::retrieve::{self, Retrieved};
+use crate::common::{self, ModelArgs, counter};
+use anyhow::{Context as _, Result};
+use ragduet_data::{RagRecord, read_rag};
+use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
+use ragduet_generator::faithfulness::Condition;
+use ragduet_generator::report::Report;
+use ragduet_metrics::Measure;
+use ragduet_metrics::wordnet::WordNet;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What both commands measure.
+#[derive(Debug, clap::Args)]
+struct Wanted {
+    /// Answer without passages, with another question's, and with the own ones in another order as well: what the
+    /// passages are worth.
+    #[arg(long)]
+    compare: bool,
+    /// WordNet's `dict` folder, for METEOR's synonyms.
+    #[arg(long, value_name = "DIR")]
+    wordnet: Option<PathBuf>,
+    /// Write a line per question (JSON Lines): what was shown, what was answered, its measures.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `eval generator`.
+#[derive(Debug, clap::Args)]
+pub struct GeneratorEval {
+    #[command(flatten)]
+    generator: GeneratorArgs,
+    /// Records with questions, passages and answers.
+    #[arg(long)]
+    data: PathBuf,
+    /// Only the first questions of the file.
+    #[arg(long)]
+    questions: Option<usize>,
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// Arguments of `eval rag`.
+#[derive(Debug, clap::Args)]
+pub struct RagEval {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    generator: GeneratorArgs,
+    /// A BEIR folder: corpus, questions, judgements.
+    #[arg(long)]
+    data: PathBuf,
+    /// Its split.
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// Answers by question (JSON Lines with `_id` and `answers`); answers.jsonl of the folder if not given.
+    #[arg(long)]
+    answers: Option<PathBuf>,
+    /// Only the first questions of the split.
+    #[arg(long)]
+    questions: Option<usize>,
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// A condition's name in tables.
+fn name_of(c: Condition) -> &'static str {
+    match c {
+        Condition::With => "with passages",
+        Condition::Without => "without",
+        Condition::Mismatched => "another's",
+        Condition::Shuffled => "reordered",
+    }
+}
+
+/// Reports under each condition that is wanted; the answers are those with the own passages.
+struct Outcome {
+    answers: Vec<Answered>,
+    reports: Vec<(&'static str, Report)>,
+}
+
+fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: bool) -> Result<Outcome> {
+    let wordnet = wanted.wordnet.as_ref().map(WordNet::open).transpose()?;
+    let generator = args.load()?;
+    let (prompt, contexts) = args.prompt()?;
+    let decode = args.decode();
+    let conditions: &[Condition] = if wanted.compare { &Condition::ALL } else { &[Condition::With] };
+    let own: Vec<_> = records.iter().map(|r| r.contexts.clone()).collect();
+    let mut outcome = Outcome { answers: Vec::new(), reports: Vec::new() };
+    for &condition in conditions {
+        let shown = condition.contexts(&own, args.seed);
+        let records: Vec<RagRecord> =
+            records.iter().zip(shown).map(|(r, contexts)| RagRecord { contexts, ..r.clone() }).collect();
+        let options = AnswerOptions {
+            prompt: &prompt,
+            contexts: contexts.clone(),
+            decode: &decode,
+            batch: args.batch,
+            seed: args.seed,
+        };
+        let bar = counter("answering", Some(records.len() as u64), quiet);
+        let (answers, report) =
+            answer_all(&generator, &records, &options, &mut |n| bar.set_position(n as u64))?;
+        bar.finish_and_clear();
+        tracing::info!("{}: {report}", name_of(condition));
+        outcome.reports.push((name_of(condition), Report::of(&answers, wordnet.as_ref())?));
+        if condition == Condition::With {
+            outcome.answers = answers;
+        }
+    }
+    Ok(outcome)
+}
+
+/// A line per question: the answer with its measures, and what the retriever had to do with it.
+fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
+    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    for (a, r) in outcome.answers.iter().zip(records) {
+        let mut line = serde_json::to_value(a)?;
+        let shown: Vec<_> = a
+            .contexts
+            .iter()
+            .map(|c| {
+                let found = r.contexts.iter().position(|f| f.passage.id == c.id);
+                let score = found.and_then(|i| r.contexts[i].score);
+                json!({
+                    "id": c.id, "title": c.title, "text": c.text, "rank": found.map(|i| i + 1), "score": score,
+                    "gold": a.gold_ids.contains(&c.id),
+                })
+            })
+            .collect();
+        if let Some(map) = line.as_object_mut() {
+            map.insert("passages".into(), shown.into());
+            map.insert("gold".into(), json!(a.gold_ids));
+        }
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A table with a column per condition. `above`: figures that no condition changes.
+fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Report)]) {
+    let names: String = reports.iter().map(|(n, _)| format!("{n:>15}")).collect();
+    println!("{head:<28}{names}");
+    for (name, value) in above {
+        println!("{:<13}{name:<15}{value:>15.4}", "retrieval");
+    }
+    let columns: Vec<_> = reports.iter().map(|(_, r)| r.rows()).collect();
+    for (i, row) in columns[0].iter().enumerate() {
+        if columns.iter().all(|c| c[i].value.is_none()) {
+            continue;
+        }
+        let cell = |c: &Vec<ragduet_generator::report::Row>| match c[i].value {
+            Some(v) => format!("{v:>15.4}"),
+            None => format!("{:>15}", "-"),
+        };
+        let cells: String = columns.iter().map(cell).collect();
+        println!("{:<13}{:<15}{cells}", row.section, row.name);
+    }
+}
+
+impl GeneratorEval {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let records: Vec<RagRecord> = read_rag(&self.data, &common::bad_rows(None))?
+            .take(self.questions.unwrap_or(usize::MAX))
+            .collect::<Result<_, _>>()?;
+        let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
+        if let Some(path) = &self.wanted.save {
+            save(path, &outcome, &records)?;
+        }
+        if self.wanted.json {
+            let all: serde_json::Map<_, _> =
+                outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
+            return common::print_json(&all);
+        }
+        print_table(&format!("{} questions", records.len()), &[], &outcome.reports);
+        Ok(())
+    }
+}
+
+impl RagEval {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let (_, contexts) = self.generator.prompt()?;
+        let k = contexts.count.max(1);
+        let bad = common::bad_rows(None);
+        let model = self.model.load()?;
+        let mut measures: Vec<Measure> =
+            ["ndcg@10", "mrr@10", "recall@1"].iter().map(|m| m.parse()).collect::<Result<_, _>>()?;
+        if k > 1 {
+            measures.push(format!("recall@{k}").parse()?);
+        }
+        let what = retrieve::Wanted {
+            data: &self.data,
+            split: &self.split,
+            answers: self.answers.as_deref(),
+            // As deep as the measures look; only the first k are shown.
+            k: k.max(10),
+            measures: &measures,
+        };
+        let Retrieved { mut records, scores, .. } =
+            retrieve::run(&model, &what, &self.model.encode_settings(), &bad, quiet)?;
+        records.truncate(self.questions.unwrap_or(usize::MAX));
+        let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
+        if let Some(path) = &self.wanted.save {
+            save(path, &outcome, &records)?;
+        }
+        let above: Vec<(String, f64)> =
+            measures.iter().filter_map(|&m| Some((m.to_string(), scores.mean(m)?))).collect();
+        if self.wanted.json {
+            let mut all: serde_json::Map<_, _> =
+                outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
+            let retrieval: std::collections::BTreeMap<_, _> = above.into_iter().collect();
+            all.insert("retrieval".into(), json!(retrieval));
+            return common::print_json(&all);
+        }
+        print_table(&format!("{} questions, {k} passages", records.len()), &above, &outcome.reports);
+        Ok(())
+    }
+}
