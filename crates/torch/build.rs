@@ -22,12 +22,28 @@ fn main() {
         // ATen's headers are not warning-free; their warnings are not ours to mend.
         .warnings(false)
         .flag_if_supported("-Wno-unknown-pragmas")
+        .flag_if_supported("-Wno-psabi")
         // The loops of kernels.cpp are written for the vectoriser; they do not rely on signed zeros or traps.
         // at::parallel_for is a header template: without OpenMP it silently runs on one thread.
         .flag("-fopenmp")
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math");
-    for file in ["common", "allocator", "optim", "runtime", "attention", "norm", "activation", "loss"] {
+    for file in [
+        "common",
+        "allocator",
+        "optim",
+        "runtime",
+        "attention",
+        "cached_attention",
+        "norm",
+        "rms_norm",
+        "rope",
+        "activation",
+        "swiglu",
+        "skinny",
+        "tiles",
+        "loss",
+    ] {
         build.file(format!("csrc/{file}.cpp"));
     }
     build.compile("ragduet_shim");

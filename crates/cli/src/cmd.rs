@@ -8,6 +8,7 @@ pub mod eval;
 pub mod generate;
 pub mod index;
 pub mod info;
+pub mod merge;
 pub mod mine;
 pub mod quickstart;
 pub mod retrieve;

@@ -42,6 +42,8 @@ enum Command {
     Ask(Box<cmd::ask::Args>),
     /// Measure a model.
     Eval(cmd::eval::Args),
+    /// Work an adapter into its base.
+    Merge(cmd::merge::Args),
     /// Convert and describe data.
     Data(cmd::data::Args),
     /// Describe a model, an index or a run.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Generate(a) => a.run(cli.quiet),
         Command::Ask(a) => a.run(cli.quiet),
         Command::Eval(a) => a.run(cli.quiet),
+        Command::Merge(a) => a.run(),
         Command::Data(a) => a.run(),
         Command::Info(a) => a.run(),
         Command::Doctor(a) => a.run(),

@@ -1,14 +1,16 @@
 //! A generator: a language model with its tokenizer, as one folder that transformers loads.
 
 use crate::decode::{DecodeConfig, Decoding, Generated, Hooks, Request, cut_at_stop, generate};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
+use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, load_language_model, save_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_language_model,
+    save_language_model,
 };
 use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};
-use ragduet_torch::{Compute, Device, Tensor};
+use ragduet_torch::{Compute, Device, ParamStore, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,18 +27,88 @@ pub struct Generator {
     pub device: Device,
     /// In what precision.
     pub compute: Compute,
+    /// What acts over the model, where something does.
+    pub adapter: Option<Adapter>,
+    /// The folder or hub id that an adapter names as its base; empty for a model that is nowhere yet.
+    pub base: String,
 }
 
 impl Generator {
-    /// From a folder (`ragduet_nn::hub` turns an id into one).
+    /// A model that is in no folder yet.
+    pub fn new(model: LanguageModel, tokenizer: Tokenizer, device: Device, compute: Compute) -> Self {
+        Self { model, tokenizer, device, compute, adapter: None, base: String::new() }
+    }
+
+    /// From a model's folder, or an adapter's, whose base is then loaded as well (`ragduet_nn::hub` turns an id into
+    /// a folder).
     ///
     /// # Errors
     /// A folder that does not load, or whose tokenizer has more tokens than the model embeds; an encoder-decoder that
     /// does not say what its answers start with.
     pub fn load(dir: &Path, device: Device, compute: Compute) -> Result<Self> {
-        let model = load_language_model(dir, device)?;
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        Self { model, tokenizer, device, compute }.check()
+        if !peft::is_adapter_dir(dir) {
+            let model = load_language_model(dir, device)?;
+            let tokenizer = Tokenizer::from_dir(dir)?;
+            let base = std::path::absolute(dir)?.display().to_string();
+            return Self { model, tokenizer, device, compute, adapter: None, base }.check();
+        }
+        let base = peft::base_of(dir)?;
+        let folder = hub::resolve(&base)?;
+        let model = load_language_model(&folder, device)?;
+        let own = dir.join("tokenizer.json").is_file();
+        let tokenizer = Tokenizer::from_dir(if own { dir } else { &folder })?;
+        model.params.set_trainable(|_| false);
+        let adapter = Some(Adapter::load(model.base(device)?, dir)?);
+        Self { model, tokenizer, device, compute, adapter, base }.check()
+    }
+
+    /// Puts a new adapter over the model, which no longer trains itself. Draws from the global generators.
+    ///
+    /// # Errors
+    /// A model that has one, or that is in no folder that the adapter could name; settings that do not fit the model.
+    pub fn adapt(&mut self, config: &PeftConfig) -> Result<()> {
+        if self.adapter.is_some() {
+            return Err(bad(
+                "peft",
+                "the base is an adapter itself: go on with it without [peft], or work it into its base (`ragduet merge`)",
+            ));
+        }
+        if self.base.is_empty() {
+            return Err(bad("peft", "an adapter goes over a trained model: give model.base"));
+        }
+        self.model.params.set_trainable(|_| false);
+        self.adapter = Some(Adapter::fresh(self.model.base(self.device)?, config)?);
+        Ok(())
+    }
+
+    /// Works the adapter into the model, which is then a model like any other, in no folder yet.
+    ///
+    /// # Errors
+    /// An adapter that is no change of weights.
+    pub fn merge(&mut self) -> Result<()> {
+        if let Some(a) = self.adapter.take() {
+            a.merge(&self.model.params)?;
+            self.base.clear();
+        }
+        Ok(())
+    }
+
+    fn task(&self) -> TaskType {
+        match self.model.kind {
+            LmKind::Causal(_) => TaskType::CausalLm,
+            LmKind::Seq2Seq(_) => TaskType::Seq2SeqLm,
+        }
+    }
+
+    /// How a forward pass runs.
+    pub fn mode(&self, train: bool) -> Mode {
+        let adapter = self.adapter.as_ref().map(|a| a.id);
+        Mode { train, compute: self.compute, adapter }
+    }
+
+    /// What trains: the adapter's parameters where there is one, else the model's.
+    pub fn trained(&self) -> &ParamStore {
+        self.adapter.as_ref().map_or(&self.model.params, |a| &a.params)
     }
 
     fn check(self) -> Result<Self> {
@@ -54,10 +126,13 @@ impl Generator {
         Ok(self)
     }
 
-    /// Writes the folder: configs, weights, tokenizer.
+    /// Writes the folder: configs, weights, tokenizer; of an adapter only what it is itself.
     pub fn save(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        save_language_model(&self.model, dir)?;
+        match &self.adapter {
+            Some(a) => a.save(dir, self.task(), &self.base)?,
+            None => save_language_model(&self.model, dir)?,
+        }
         Ok(self.tokenizer.save(dir)?)
     }
 
@@ -144,7 +219,7 @@ impl Generator {
                 let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
                 let capacity = longest + decoding.max_new_tokens;
                 let mut stepper =
-                    CausalStepper::new(lm.as_ref(), requests.len(), capacity, self.compute, self.device);
+                    CausalStepper::new(lm.as_ref(), requests.len(), capacity, self.mode(false), self.device);
                 return generate(&mut stepper, requests, decoding, hooks);
             }
             LmKind::Seq2Seq(lm) => lm.as_ref(),
@@ -160,7 +235,7 @@ impl Generator {
             requests.iter().map(|r| Request { prompt: start.clone(), seed: r.seed }).collect();
         let sources = requests.iter().map(|r| r.prompt.as_slice());
         let capacity = decoding.max_new_tokens + 1;
-        let mut stepper = Seq2SeqStepper::new(lm, sources, capacity, self.compute, self.device)?;
+        let mut stepper = Seq2SeqStepper::new(lm, sources, capacity, self.mode(false), self.device)?;
         generate(&mut stepper, &answers, decoding, hooks)
     }
 
@@ -287,7 +362,7 @@ impl ScratchGenerator {
             ScratchArchitecture::T5 => self.t5(&tokenizer),
         };
         let model = fresh_language_model(config, device)?;
-        Generator { model, tokenizer, device, compute }.check()
+        Generator::new(model, tokenizer, device, compute).check()
     }
 
     fn t5(&self, tokenizer: &Tokenizer) -> serde_json::Value {

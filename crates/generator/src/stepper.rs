@@ -3,7 +3,7 @@
 use crate::decode::Stepper;
 use crate::error::{Result, catch};
 use ragduet_nn::{CausalLm, KvCache, Mode, PackedTokens, Seq2SeqCache, Seq2SeqLm};
-use ragduet_torch::{Compute, Device, Tensor, no_grad};
+use ragduet_torch::{Device, Tensor, no_grad};
 
 const REMEDY: &str = "generate fewer answers at a time (--batch), or shorten the prompts";
 
@@ -25,6 +25,7 @@ fn packed(tokens: &[Vec<u32>], device: Device) -> PackedTokens {
 pub(crate) struct CausalStepper<'a> {
     lm: &'a dyn CausalLm,
     cache: KvCache,
+    mode: Mode,
     device: Device,
 }
 
@@ -33,10 +34,10 @@ impl<'a> CausalStepper<'a> {
         lm: &'a dyn CausalLm,
         sequences: usize,
         capacity: usize,
-        compute: Compute,
+        mode: Mode,
         device: Device,
     ) -> Self {
-        Self { lm, cache: lm.new_cache(sequences, capacity, compute, device), device }
+        Self { lm, cache: lm.new_cache(sequences, capacity, mode, device), mode, device }
     }
 }
 
@@ -45,7 +46,7 @@ impl Stepper for CausalStepper<'_> {
         catch("generation", REMEDY, || {
             let batch = packed(tokens, self.device);
             let hidden = last_of_each(self.lm.extend(&batch, &mut self.cache), &batch);
-            Ok(self.lm.logits(&hidden, self.cache.compute()))
+            Ok(self.lm.logits(&hidden, self.mode))
         })
     }
 
@@ -64,7 +65,7 @@ impl Stepper for CausalStepper<'_> {
 pub(crate) struct Seq2SeqStepper<'a> {
     lm: &'a dyn Seq2SeqLm,
     cache: Seq2SeqCache,
-    compute: Compute,
+    mode: Mode,
     device: Device,
 }
 
@@ -74,16 +75,16 @@ impl<'a> Seq2SeqStepper<'a> {
         lm: &'a dyn Seq2SeqLm,
         sources: impl Iterator<Item = &'s [u32]>,
         capacity: usize,
-        compute: Compute,
+        mode: Mode,
         device: Device,
     ) -> Result<Self> {
         let sources = PackedTokens::from_ids(sources, device);
         let _guard = no_grad();
         let cache = catch("reading prompts", REMEDY, || {
-            let encoded = lm.encode(&sources, Mode::eval(compute));
-            Ok(lm.start_cache(&encoded, &sources.segments, capacity, compute))
+            let encoded = lm.encode(&sources, mode);
+            Ok(lm.start_cache(&encoded, &sources.segments, capacity, mode))
         })?;
-        Ok(Self { lm, cache, compute, device })
+        Ok(Self { lm, cache, mode, device })
     }
 }
 
@@ -92,7 +93,7 @@ impl Stepper for Seq2SeqStepper<'_> {
         catch("generation", REMEDY, || {
             let batch = packed(tokens, self.device);
             let hidden = last_of_each(self.lm.extend(&batch, &mut self.cache), &batch);
-            Ok(self.lm.logits(&hidden, self.compute))
+            Ok(self.lm.logits(&hidden, self.mode))
         })
     }
 

@@ -30,12 +30,9 @@ fn alone() -> MutexGuard<'static, ()> {
 fn golden_model(name: &str) -> Generator {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
     let options = ByteBpeOptions { vocab_size: 260, ..ByteBpeOptions::default() };
-    Generator {
-        model: load_language_model(&dir, Device::Cpu).unwrap(),
-        tokenizer: train_byte_bpe(["a b"], &options).unwrap(),
-        device: Device::Cpu,
-        compute: Compute::F32,
-    }
+    let model = load_language_model(&dir, Device::Cpu).unwrap();
+    let tokenizer = train_byte_bpe(["a b"], &options).unwrap();
+    Generator::new(model, tokenizer, Device::Cpu, Compute::F32)
 }
 
 fn golden() -> (Value, Vec<Request>) {

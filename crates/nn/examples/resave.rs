@@ -38,25 +38,27 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The logits, and the tokens chosen.
 type Outcome = Result<(Tensor, Vec<u32>), Box<dyn Error>>;
 
-const F32: Compute = Compute::F32;
+fn plain() -> Mode {
+    Mode::eval(Compute::F32)
+}
 
 fn packed(ids: &[u32]) -> PackedTokens {
     PackedTokens::from_ids([ids], Device::Cpu)
 }
 
 fn causal(lm: &dyn CausalLm, prompt: &[u32], new: usize) -> Outcome {
-    let all = lm.logits(&lm.forward(&packed(prompt), Mode::eval(F32)), F32);
-    let mut cache = lm.new_cache(1, 64, F32, Device::Cpu);
-    Ok((all, greedy(prompt, new, |ids| lm.logits(&lm.extend(&packed(ids), &mut cache), F32))?))
+    let all = lm.logits(&lm.forward(&packed(prompt), plain()), plain());
+    let mut cache = lm.new_cache(1, 64, plain(), Device::Cpu);
+    Ok((all, greedy(prompt, new, |ids| lm.logits(&lm.extend(&packed(ids), &mut cache), plain()))?))
 }
 
 fn seq2seq(lm: &dyn Seq2SeqLm, prompt: &[u32], start: u32, new: usize) -> Outcome {
     let source = packed(prompt);
-    let encoded = lm.encode(&source, Mode::eval(F32));
+    let encoded = lm.encode(&source, plain());
     let target: Vec<u32> = [start].iter().chain(prompt).copied().collect();
-    let all = lm.logits(&lm.decode(&packed(&target), &encoded, &source.segments, Mode::eval(F32)), F32);
-    let mut cache = lm.start_cache(&encoded, &source.segments, 64, F32);
-    Ok((all, greedy(&[start], new, |ids| lm.logits(&lm.extend(&packed(ids), &mut cache), F32))?))
+    let all = lm.logits(&lm.decode(&packed(&target), &encoded, &source.segments, plain()), plain());
+    let mut cache = lm.start_cache(&encoded, &source.segments, 64, plain());
+    Ok((all, greedy(&[start], new, |ids| lm.logits(&lm.extend(&packed(ids), &mut cache), plain()))?))
 }
 
 /// `step`: the logits of new tokens.

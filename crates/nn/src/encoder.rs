@@ -1,5 +1,6 @@
 //! What every encoder does, and the batches it does it on.
 
+use crate::peft::AdapterId;
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Compute, Device, Tensor};
 
@@ -62,17 +63,25 @@ pub struct Mode {
     pub train: bool,
     /// The dtype of matrix products.
     pub compute: Compute,
+    /// The adapter that acts; none: the base alone.
+    pub adapter: Option<AdapterId>,
 }
 
 impl Mode {
     /// Dropout off.
     pub fn eval(compute: Compute) -> Self {
-        Self { train: false, compute }
+        Self { train: false, compute, adapter: None }
     }
 
     /// Dropout as the model's config says.
     pub fn train(compute: Compute) -> Self {
-        Self { train: true, compute }
+        Self { train: true, compute, adapter: None }
+    }
+
+    /// With this adapter.
+    #[must_use]
+    pub fn with(self, adapter: Option<AdapterId>) -> Self {
+        Self { adapter, ..self }
     }
 
     /// `p` in training, else 0.

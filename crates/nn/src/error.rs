@@ -44,6 +44,14 @@ pub enum Error {
         /// What is supported.
         supported: String,
     },
+    /// PEFT settings that do not fit the model, and adapter folders that do not fit their settings.
+    #[error("{key}: {why}")]
+    Peft {
+        /// The setting.
+        key: String,
+        /// What is wrong and what would be right.
+        why: String,
+    },
     /// A model that is neither a directory nor can be fetched.
     #[error("model `{id}`: {reason}")]
     Hub {

@@ -1,5 +1,7 @@
 //! Keys and values of the sequences that a language model continues.
 
+use crate::kernels;
+use crate::peft::AdapterId;
 use ragduet_torch::{Compute, Device, Tensor, no_grad};
 
 /// The sizes of a cache.
@@ -9,6 +11,7 @@ pub(crate) struct CacheShape {
     pub kv_heads: i64,
     pub head_dim: i64,
     pub compute: Compute,
+    pub adapter: Option<AdapterId>,
     pub device: Device,
 }
 
@@ -68,6 +71,24 @@ impl KvCache {
         self.shape.compute
     }
 
+    /// The adapter that acts on what is appended.
+    pub fn adapter(&self) -> Option<AdapterId> {
+        self.shape.adapter
+    }
+
+    /// Puts the same keys and values, [n, kv_heads, head_dim] per layer, at the start of every sequence of an empty
+    /// cache that has room for them.
+    pub(crate) fn begin_with(&mut self, rows: &[(Tensor, Tensor)]) {
+        let _guard = no_grad();
+        let n = rows.first().map_or(0, |(k, _)| k.size()[0]);
+        for ((k, v), (own_k, own_v)) in self.layers.iter().zip(rows) {
+            for (cache, own) in [(k, own_k), (v, own_v)] {
+                cache.narrow(1, 0, n).copy_(&own.unsqueeze(0).expand_as(&cache.narrow(1, 0, n)));
+            }
+        }
+        self.lengths.iter_mut().for_each(|l| *l = n as usize);
+    }
+
     /// Makes room for at least `capacity` tokens per sequence.
     pub fn grow(&mut self, capacity: usize) {
         if capacity > self.capacity {
@@ -115,9 +136,8 @@ impl KvCache {
 
     /// Writes rows of k and v [tokens, kv_heads, head_dim] at `slots` (sequence * capacity + position).
     pub(crate) fn write(&self, layer: usize, slots: &Tensor, k: &Tensor, v: &Tensor) {
-        for (cache, new) in [(&self.layers[layer].0, k), (&self.layers[layer].1, v)] {
-            let _ = cache.flatten(0, 1).index_copy_(0, slots, new);
-        }
+        let (keys, values) = &self.layers[layer];
+        kernels::cache_write(keys, values, slots, k, v);
     }
 
     pub(crate) fn advance(&mut self, by: impl Iterator<Item = i64>) {

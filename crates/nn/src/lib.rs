@@ -4,6 +4,7 @@
 //! sees where one text ends (see [`PackedTokens`]). A text alone therefore gives the same result as in a batch.
 
 pub mod arch;
+mod embedding;
 mod encoder;
 mod error;
 mod generation;
@@ -11,18 +12,22 @@ pub mod hub;
 mod kernels;
 mod kv_cache;
 mod layers;
+mod linear;
 mod lm;
 mod lm_dir;
 mod lm_kind;
 mod model_dir;
+pub mod peft;
 mod rope;
 mod seq2seq;
 
+pub use embedding::Embedding;
 pub use encoder::{Encoder, Mode, PackedTokens};
 pub use error::{Error, Result};
 pub use generation::GenerationConfig;
 pub use kv_cache::KvCache;
-pub use layers::{Activation, Embedding, LayerNorm, Linear, RmsNorm};
+pub use layers::{Activation, LayerNorm, RmsNorm};
+pub use linear::Linear;
 pub use lm::{CausalLm, LmHead};
 pub use lm_dir::{LanguageModel, fresh_language_model, load_language_model, save_language_model};
 pub use lm_kind::LmKind;

@@ -2,16 +2,16 @@
 
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
-use ragduet_torch::{Compute, Device, Tensor};
+use ragduet_torch::{Device, Tensor};
 use std::fmt::Debug;
 
 /// The output projection: logits = scale * (hidden weight^T + bias).
-#[derive(Debug, Clone, Copy)]
-pub struct LmHead<'a> {
-    /// [vocab, hidden]: the token embedding itself where the two are tied.
-    pub weight: &'a Tensor,
+#[derive(Debug)]
+pub struct LmHead {
+    /// [vocab, hidden]: the token embedding itself where the two are tied, with the adapter's part where it has one.
+    pub weight: Tensor,
     /// [vocab].
-    pub bias: Option<&'a Tensor>,
+    pub bias: Option<Tensor>,
     /// 1 but for T5.
     pub scale: f64,
 }
@@ -36,15 +36,15 @@ pub trait CausalLm: Debug {
     /// As [`CausalLm::forward`], and where the batch has not a segment per sequence.
     fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor;
 
-    /// An empty cache for keys and values in this dtype.
-    fn new_cache(&self, sequences: usize, capacity: usize, compute: Compute, device: Device) -> KvCache;
+    /// An empty cache for keys and values in the mode's dtype; its adapter acts on all that is appended.
+    fn new_cache(&self, sequences: usize, capacity: usize, mode: Mode, device: Device) -> KvCache;
 
     /// The output projection, for losses that never make the logits whole.
-    fn head(&self) -> LmHead<'_>;
+    fn head(&self, mode: Mode) -> LmHead;
 
     /// Logits of rows of hidden states: [rows, hidden] -> [rows, vocab], f32. Without gradients the projection is kept
     /// in the compute dtype between calls.
-    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor;
+    fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor;
 
     /// Size of a hidden state.
     fn hidden_size(&self) -> i64;

@@ -2,6 +2,7 @@
 
 use crate::arch::{ConfigSource, LmArchitecture};
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::peft::{Base, Sites};
 use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
@@ -22,9 +23,22 @@ pub struct LanguageModel {
     pub generation: GenerationConfig,
     /// What the checkpoint gave.
     pub report: LoadReport,
+    /// Where adapters go.
+    pub sites: Sites,
 }
 
 impl LanguageModel {
+    /// What an adapter goes over.
+    ///
+    /// # Errors
+    /// On a config without a known architecture (which no loaded model has).
+    pub fn base(&self, device: Device) -> Result<Base<'_>> {
+        let arch = architecture(Path::new("config.json"), &self.config)?;
+        let words = arch.embedding_name();
+        let words = words.strip_suffix(".weight").unwrap_or(words);
+        Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
+    }
+
     /// The forward pass of a decoder-only model.
     pub fn causal(&self) -> Option<&dyn CausalLm> {
         match &self.kind {
@@ -73,6 +87,7 @@ pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> 
     let builder = ParamBuilder::from_weights(weights, device);
     let source = ConfigSource { path: &path, json: &config };
     let kind = arch.build(&source, &builder)?;
+    let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| false, |name| is_unused(name, arch))?;
     if copied_head && params.get(arch.head_name()).is_none() {
         check_same(dir, arch.head_name(), arch, &source, &params)?;
@@ -80,7 +95,7 @@ pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> 
     for copy in arch.embedding_copies().iter().filter(|c| report.ignored.iter().any(|i| i == *c)) {
         check_same(dir, copy, arch, &source, &params)?;
     }
-    Ok(LanguageModel { kind, params, config, generation, report })
+    Ok(LanguageModel { kind, params, config, generation, report, sites })
 }
 
 /// A model of this config with random weights (seed the generators first).
@@ -93,8 +108,9 @@ pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageMod
     let generation = GenerationConfig::read(Path::new(""), &config)?;
     let builder = ParamBuilder::fresh(device);
     let kind = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
-    Ok(LanguageModel { kind, params, config, generation, report })
+    Ok(LanguageModel { kind, params, config, generation, report, sites })
 }
 
 /// Writes the configs and the weights (f32, a tied head once) that transformers' AutoModelForCausalLM or AutoModelForSeq2SeqLM loads.

@@ -1,7 +1,7 @@
 //! The kinds of language models, and what they have in common.
 
-use crate::{CausalLm, LmHead, Seq2SeqLm};
-use ragduet_torch::{Compute, Tensor};
+use crate::{CausalLm, LmHead, Mode, Seq2SeqLm};
+use ragduet_torch::Tensor;
 
 /// The kinds of language models.
 #[derive(Debug)]
@@ -14,18 +14,18 @@ pub enum LmKind {
 
 impl LmKind {
     /// The output projection.
-    pub fn head(&self) -> LmHead<'_> {
+    pub fn head(&self, mode: Mode) -> LmHead {
         match self {
-            Self::Causal(lm) => lm.head(),
-            Self::Seq2Seq(lm) => lm.head(),
+            Self::Causal(lm) => lm.head(mode),
+            Self::Seq2Seq(lm) => lm.head(mode),
         }
     }
 
     /// Logits of rows of hidden states: [rows, hidden] -> [rows, vocab], f32.
-    pub fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
+    pub fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
         match self {
-            Self::Causal(lm) => lm.logits(hidden, compute),
-            Self::Seq2Seq(lm) => lm.logits(hidden, compute),
+            Self::Causal(lm) => lm.logits(hidden, mode),
+            Self::Seq2Seq(lm) => lm.logits(hidden, mode),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
 
 use crate::arch::{Architecture, ConfigSource};
+use crate::peft::{Base, Sites};
 use crate::{Encoder, Error, Result};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model, write_atomic};
@@ -22,6 +23,22 @@ pub struct EncoderModel {
     pub config: Value,
     /// What the checkpoint gave.
     pub report: LoadReport,
+    /// Where adapters go.
+    pub sites: Sites,
+}
+
+impl EncoderModel {
+    /// What an adapter goes over.
+    ///
+    /// # Errors
+    /// On a config without a known architecture (which no loaded model has).
+    pub fn base(&self, device: Device) -> Result<Base<'_>> {
+        let words = match architecture(Path::new("config.json"), &self.config)? {
+            Architecture::ModernBert => "embeddings.tok_embeddings",
+            _ => "embeddings.word_embeddings",
+        };
+        Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
+    }
 }
 
 /// Reads `config.json` and the weights of a directory.
@@ -35,8 +52,9 @@ pub fn load_encoder(dir: &Path, device: Device) -> Result<EncoderModel> {
     let builder = ParamBuilder::from_weights(weights, device);
     let source = ConfigSource { path: &path, json: &json };
     let encoder = arch.build(&source, &builder)?;
+    let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| false, is_unused)?;
-    Ok(EncoderModel { encoder, params, config: json, report })
+    Ok(EncoderModel { encoder, params, config: json, report, sites })
 }
 
 /// An encoder of this config with random weights (seed the generators first).
@@ -45,8 +63,9 @@ pub fn fresh_encoder(config: Value, device: Device) -> Result<EncoderModel> {
     let arch = architecture(path, &config)?;
     let builder = ParamBuilder::fresh(device);
     let encoder = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
-    Ok(EncoderModel { encoder, params, config, report })
+    Ok(EncoderModel { encoder, params, config, report, sites })
 }
 
 /// Writes `config.json` and the weights (f32, names without a head's prefix) that transformers' AutoModel loads.

@@ -4,7 +4,7 @@ use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
 use crate::lm::LmHead;
 use ragduet_torch::ops::Segments;
-use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
+use ragduet_torch::{Device, Kind, Tensor, no_grad};
 use std::fmt::Debug;
 
 /// An encoder-decoder over packed rows: target i of a batch answers source i.
@@ -22,14 +22,9 @@ pub trait Seq2SeqLm: Debug {
     /// On token ids outside the vocabulary, unless there is a source, of at least a token, for each target.
     fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor;
 
-    /// A sequence without tokens for each source, with the sources' keys and values. `capacity`: tokens of an answer.
-    fn start_cache(
-        &self,
-        encoded: &Tensor,
-        sources: &Segments,
-        capacity: usize,
-        compute: Compute,
-    ) -> Seq2SeqCache;
+    /// A sequence without tokens for each source, with the sources' keys and values. `capacity`: tokens of an answer. The
+    /// mode's adapter acts on all that is appended.
+    fn start_cache(&self, encoded: &Tensor, sources: &Segments, capacity: usize, mode: Mode) -> Seq2SeqCache;
 
     /// Appends segment i of `batch` to sequence i of the cache and returns the new tokens' hidden states
     /// [tokens, hidden], f32, without a graph. A segment may be empty, the cache grows where it is full, and
@@ -40,10 +35,10 @@ pub trait Seq2SeqLm: Debug {
     fn extend(&self, batch: &PackedTokens, cache: &mut Seq2SeqCache) -> Tensor;
 
     /// The output projection, for losses that never make the logits whole.
-    fn head(&self) -> LmHead<'_>;
+    fn head(&self, mode: Mode) -> LmHead;
 
     /// Logits of rows of the decoder's hidden states: [rows, hidden] -> [rows, vocab], f32.
-    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor;
+    fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor;
 
     /// Size of a hidden state.
     fn hidden_size(&self) -> i64;

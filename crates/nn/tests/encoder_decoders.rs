@@ -60,7 +60,7 @@ fn hidden(
 }
 
 fn full(lm: &dyn Seq2SeqLm, sources: &[impl AsRef<[u32]>], targets: &[impl AsRef<[u32]>]) -> Tensor {
-    lm.logits(&hidden(lm, sources, targets, Mode::eval(F32)), F32)
+    lm.logits(&hidden(lm, sources, targets, Mode::eval(F32)), Mode::eval(F32))
 }
 
 /// The rows of text `i` of packed rows.
@@ -91,7 +91,7 @@ fn logits_and_gradients_are_those_of_transformers() {
         assert_eq!(model.params.get("lm_head.weight").is_some(), ["flan_t5", "mt5"].contains(&name));
 
         // The scaled head, for losses that do not make logits.
-        let head = lm.head();
+        let head = lm.head(Mode::eval(F32));
         let states = hidden(lm, &c.sources, &c.targets, Mode::eval(F32));
         assert_close(&(states.matmul(&head.weight.tr()) * head.scale), &ours, 1e-5, name);
         assert_eq!(head.scale == 1.0, name == "flan_t5" || name == "mt5");
@@ -120,7 +120,7 @@ fn packed_alone_and_low_precision_agree() {
             let alone = full(lm, &sources[i..=i], &targets[i..=i]);
             assert_close(&alone, &rows(&many, &targets, i), 2e-5, &format!("{name}: one of many"));
         }
-        let low = lm.logits(&hidden(lm, &c.sources, &c.targets, Mode::eval(Compute::Bf16)), F32);
+        let low = lm.logits(&hidden(lm, &c.sources, &c.targets, Mode::eval(Compute::Bf16)), Mode::eval(F32));
         assert_relative(&low, &ours, theirs, &format!("{name}: bf16"));
     }
 }
@@ -141,9 +141,11 @@ fn every_way_of_filling_a_cache_gives_the_logits_of_the_pass_without_one() {
         let start = |sources: &[Vec<u32>], capacity: usize, compute: Compute| {
             let sources = pack(sources);
             let encoded = lm.encode(&sources, Mode::eval(compute));
-            lm.start_cache(&encoded, &sources.segments, capacity, compute)
+            lm.start_cache(&encoded, &sources.segments, capacity, Mode::eval(compute))
         };
-        let step = |new: &[&[u32]], cache: &mut Seq2SeqCache| lm.logits(&lm.extend(&pack(new), cache), F32);
+        let step = |new: &[&[u32]], cache: &mut Seq2SeqCache| {
+            lm.logits(&lm.extend(&pack(new), cache), Mode::eval(F32))
+        };
 
         let mut cache = start(&c.sources, 64, F32);
         let whole: Vec<&[u32]> = c.targets.iter().map(Vec::as_slice).collect();

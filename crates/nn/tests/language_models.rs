@@ -43,7 +43,7 @@ fn causal(model: &LanguageModel) -> &dyn CausalLm {
 const F32: Compute = Compute::F32;
 
 fn full(lm: &dyn CausalLm, texts: &[impl AsRef<[u32]>]) -> Tensor {
-    lm.logits(&lm.forward(&pack(texts), Mode::eval(F32)), F32)
+    lm.logits(&lm.forward(&pack(texts), Mode::eval(F32)), Mode::eval(F32))
 }
 
 /// The rows of text `i` of packed rows.
@@ -75,7 +75,7 @@ fn check(name: &str) {
     assert_eq!(again.generation, model.generation);
 
     let lm = causal(&model);
-    let low = lm.logits(&lm.forward(&pack(&c.texts), Mode::eval(Compute::Bf16)), F32);
+    let low = lm.logits(&lm.forward(&pack(&c.texts), Mode::eval(Compute::Bf16)), Mode::eval(F32));
     assert_relative(&low, &ours, 3e-2, &format!("{name}: bf16"));
 
     let train = |m: &LanguageModel| causal(m).forward(&pack(&c.texts), Mode::train(F32));
@@ -117,10 +117,10 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
     };
     let full = if name == "llama_dynamic" { &self::full(lm, &texts) } else { full };
 
-    let mut cache = lm.new_cache(texts.len(), 64, F32, Device::Cpu);
+    let mut cache = lm.new_cache(texts.len(), 64, Mode::eval(F32), Device::Cpu);
     let step = |new: &[&[u32]], cache: &mut KvCache| {
         let hidden = lm.extend(&pack(new), cache);
-        lm.logits(&hidden, F32)
+        lm.logits(&hidden, Mode::eval(F32))
     };
     let whole: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     same(&step(&whole, &mut cache), full, "prompt into a cache");
@@ -128,7 +128,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
 
     // Token by token, the longest texts; the cache starts too small.
     let (a, b) = (&texts[2], &texts[3]);
-    let mut cache = lm.new_cache(2, 3, F32, Device::Cpu);
+    let mut cache = lm.new_cache(2, 3, Mode::eval(F32), Device::Cpu);
     for i in 0..b.len() {
         let got = step(&[&a[i..=i], &b[i..=i]], &mut cache);
         same(&got.narrow(0, 0, 1), &rows(full, &texts, 2).narrow(0, i as i64, 1), "token by token");
@@ -150,7 +150,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
 
     // Two prompts; the second fans out in front of the first, all go on; then only one goes on.
     let half = b.len() / 2;
-    let mut cache = lm.new_cache(2, 8, F32, Device::Cpu);
+    let mut cache = lm.new_cache(2, 8, Mode::eval(F32), Device::Cpu);
     let _ = lm.extend(&pack(&[&a[..6], &b[..half]]), &mut cache);
     cache.reorder(&[1, 0, 1]);
     assert_eq!(cache.lengths(), [half, 6, half]);
@@ -167,7 +167,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
 
     // bf16: the kept weights are what the plain pass casts each time.
     let plain = lm.forward(&pack(&[b]), Mode::eval(Compute::Bf16));
-    let mut cache = lm.new_cache(1, 64, Compute::Bf16, Device::Cpu);
+    let mut cache = lm.new_cache(1, 64, Mode::eval(Compute::Bf16), Device::Cpu);
     let first = lm.extend(&pack(&[&b[..half]]), &mut cache);
     let mut hidden = vec![first];
     for i in half..b.len() {
@@ -351,9 +351,9 @@ fn a_step_of_training_is_seen_by_the_next_generated_token() {
     let _guard = no_grad();
     let step = |ids: &[u32], cache: &mut KvCache| {
         let hidden = lm.extend(&pack(&[ids]), cache);
-        lm.logits(&hidden, Compute::Bf16)
+        lm.logits(&hidden, Mode::eval(Compute::Bf16))
     };
-    let mut cache = lm.new_cache(1, 8, Compute::Bf16, Device::Cpu);
+    let mut cache = lm.new_cache(1, 8, Mode::eval(Compute::Bf16), Device::Cpu);
     let before = step(&[3, 4, 5], &mut cache);
     for name in ["model.layers.0.self_attn.k_proj.weight", "lm_head.weight"] {
         cache.reset(1, 8);

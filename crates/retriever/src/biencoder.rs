@@ -4,6 +4,7 @@
 use crate::error::catch;
 use crate::loss::normalize;
 use crate::{Error, Pooling, Result};
+use ragduet_nn::peft::{Adapter, PeftConfig};
 use ragduet_nn::{EncoderModel, Mode, PackedTokens};
 use ragduet_text::{EncodeOptions, Encoding, Prompts, Tokenizer};
 use ragduet_torch::{Compute, Device, Init, ParamBuilder, ParamStore, Tensor};
@@ -119,6 +120,10 @@ pub struct Tower {
     pub model: EncoderModel,
     /// The projection, where there is one.
     pub dense: Option<Dense>,
+    /// What acts over the transformer, where something does.
+    pub adapter: Option<Adapter>,
+    /// The folder that an adapter names as its base; empty for a transformer that is nowhere yet.
+    pub base: String,
 }
 
 impl Tower {
@@ -126,8 +131,43 @@ impl Tower {
         self.dense.as_ref().map_or_else(|| self.model.encoder.hidden_size(), Dense::outputs)
     }
 
+    /// Puts a new adapter over the transformer, which no longer trains itself. Draws from the global generators.
+    ///
+    /// # Errors
+    /// A transformer that has one, or that is in no folder that the adapter could name; settings that do not fit it.
+    pub fn adapt(&mut self, config: &PeftConfig, device: Device) -> Result<()> {
+        let why = if self.adapter.is_some() {
+            "the base has an adapter: go on with it without [peft], or work it into its base (`ragduet merge`)"
+        } else if self.base.is_empty() {
+            "an adapter goes over a trained model: give model.base"
+        } else {
+            self.model.params.set_trainable(|_| false);
+            self.adapter = Some(Adapter::fresh(self.model.base(device)?, config)?);
+            return Ok(());
+        };
+        Err(Error::Config { key: "peft".into(), why: why.into() })
+    }
+
+    /// Works the adapter into the transformer, which is then one like any other, in no folder yet.
+    ///
+    /// # Errors
+    /// An adapter that is no change of weights.
+    pub fn merge(&mut self) -> Result<()> {
+        if let Some(a) = self.adapter.take() {
+            a.merge(&self.model.params)?;
+            self.base.clear();
+        }
+        Ok(())
+    }
+
+    /// Number of scalars that do not train because an adapter does.
+    pub(crate) fn resting(&self) -> u64 {
+        if self.adapter.is_some() { self.model.params.count().0 } else { 0 }
+    }
+
+    /// What is trained and saved: the adapter's parameters in place of the transformer's, where there is one.
     fn parameters(&self, prefix: &str) -> impl Iterator<Item = (String, Tensor)> {
-        let encoder = self.model.params.iter();
+        let encoder = self.adapter.as_ref().map_or(&self.model.params, |a| &a.params).iter();
         let dense = self.dense.iter().flat_map(|d| d.params.iter().map(|(n, p)| (format!("dense.{n}"), p)));
         encoder
             .map(|(n, p)| (n.to_string(), p))
@@ -203,8 +243,8 @@ impl BiEncoder {
         self.passage_tower.is_none()
     }
 
-    /// All parameters by name: the encoder's Hugging Face names and `dense.linear.*`; with two towers under
-    /// `query_tower.` and `passage_tower.`.
+    /// All parameters by name: the encoder's Hugging Face names (or peft's, of the adapter alone) and `dense.linear.*`;
+    /// with two towers under `query_tower.` and `passage_tower.`.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         match &self.passage_tower {
             None => self.query_tower.parameters("").collect(),
@@ -220,7 +260,24 @@ impl BiEncoder {
             Some(bare) => (Side::Passage, bare),
             None => (Side::Query, parameter.strip_prefix(QUERY_PREFIX).unwrap_or(parameter)),
         };
+        // An adapter's parameters learn like those of the module they belong to.
+        let bare = bare.strip_prefix("base_model.model.").unwrap_or(bare);
         self.tower(side).model.encoder.depth_of(bare)
+    }
+
+    /// How much faster than others an adapter's parameter learns.
+    pub fn lr_scale(&self, parameter: &str) -> f64 {
+        self.query_tower.adapter.as_ref().map_or(1.0, |a| a.config.lr_scale(parameter))
+    }
+
+    /// The towers there are.
+    pub fn towers(&self) -> impl Iterator<Item = &Tower> {
+        std::iter::once(&self.query_tower).chain(&self.passage_tower)
+    }
+
+    /// The same, to change them.
+    pub fn towers_mut(&mut self) -> impl Iterator<Item = &mut Tower> {
+        std::iter::once(&mut self.query_tower).chain(&mut self.passage_tower)
     }
 
     /// Number of transformer layers of a tower.
@@ -286,6 +343,7 @@ impl BiEncoder {
                 let pairs = texts.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice()));
                 let batch = PackedTokens::new(pairs, self.device);
                 let tower = self.tower(side);
+                let mode = mode.with(tower.adapter.as_ref().map(|a| a.id));
                 let states = tower.model.encoder.forward(&batch, mode);
                 let pooled = self.settings.pooling.apply(&states, &batch.segments, skip);
                 let projected = match &tower.dense {

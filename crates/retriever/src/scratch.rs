@@ -71,7 +71,8 @@ impl ScratchModel {
             "initializer_range": self.initializer_range, "layer_norm_eps": 1e-12,
             "pad_token_id": tokenizer.pad_id().unwrap_or(0),
         });
-        let tower = Tower { model: fresh_encoder(config, device)?, dense: None };
+        let tower =
+            Tower { model: fresh_encoder(config, device)?, dense: None, adapter: None, base: String::new() };
         BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
     }
 }

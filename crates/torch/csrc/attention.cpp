@@ -4,6 +4,9 @@
 // CUDA: ATen's flash kernel with cumulative lengths (f16, bf16); f32 goes sequence by sequence.
 // CPU: sequence by sequence, in parallel; ATen's flash kernel without dropout, and matrix products with a fused
 // softmax + dropout (its mask made again, not kept, in the backward pass) with it.
+//
+// k and v may have fewer heads, each for a run of query heads (Ainslie et al., 2023, arXiv 2305.13245). The kernel
+// without dropout sees key heads as its batch and repeats them with a stride of 0, so nothing is copied.
 #include <ATen/Parallel.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
@@ -138,6 +141,19 @@ Tensor slice(const Tensor& packed, int64_t start, int64_t len) {
   return packed.narrow(0, start, len).transpose(0, 1);
 }
 
+// [heads, length, head_dim] -> [key heads, query heads of each, length, head_dim], a view.
+Tensor grouped(const Tensor& x, int64_t kv_heads) { return x.unflatten(0, {kv_heads, x.size(0) / kv_heads}); }
+
+// [key heads, length, head_dim] repeated to the same shape, a view.
+Tensor repeated(const Tensor& x, int64_t times) {
+  return x.unsqueeze(1).expand({x.size(0), times, x.size(1), x.size(2)});
+}
+
+// The gradient of what was repeated, per query head, as that of the key heads.
+Tensor summed(const Tensor& per_query_head, int64_t kv_heads) {
+  return per_query_head.size(0) == kv_heads ? per_query_head : grouped(per_query_head, kv_heads).sum(1);
+}
+
 Tensor window_mask(int64_t n, Reach reach, const at::TensorOptions& options) {
   auto mask = at::full({n, n}, -std::numeric_limits<float>::infinity(), options.dtype(at::kFloat));
   auto* m = mask.mutable_data_ptr<float>();
@@ -165,7 +181,8 @@ void each_sequence(int64_t n, F&& f) {
 struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         std::vector<int64_t> offsets, double p, bool causal, double scale, int64_t window) {
-    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1);
+    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1), kv_heads = k.size(1);
+    const int64_t times = heads / kv_heads;
     const Reach reach{causal, window};
     auto out = at::empty(q.sizes(), q.options());
     auto lse = at::empty({heads * q.size(0)}, q.options().dtype(at::kFloat));
@@ -177,6 +194,8 @@ struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
       auto qi = slice(q, start, len), ki = slice(k, start, len), vi = slice(v, start, len);
       auto lse_i = lse.narrow(0, start * heads, len * heads);
       if (p > 0) {
+        ki = repeated(ki, times).flatten(0, 1);
+        vi = repeated(vi, times).flatten(0, 1);
         auto s = at::bmm(qi, ki.transpose(1, 2));
         std::vector<float> buf(len);
         for (int64_t h = 0; h < heads; ++h) {
@@ -194,10 +213,10 @@ struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
         std::optional<Tensor> mask;
         if (window >= 0 && len > window + 1) mask = window_mask(len, reach, q.options());
         auto [o, l] = at::_scaled_dot_product_flash_attention_for_cpu(
-            qi.unsqueeze(0), ki.unsqueeze(0), vi.unsqueeze(0), 0.0, causal && !mask, mask, scale);
-        slice(out, start, len).copy_(o.squeeze(0));
-        // ATen's [1, heads, length].
-        lse_i.view({heads, len}).copy_(l.squeeze(0));
+            grouped(qi, kv_heads), repeated(ki, times), repeated(vi, times), 0.0, causal && !mask, mask, scale);
+        grouped(slice(out, start, len), kv_heads).copy_(o);
+        // ATen's [key heads, query heads of each, length].
+        lse_i.view({kv_heads, times, len}).copy_(l);
       }
     });
     ctx->save_for_backward({q, k, v, out, lse});
@@ -219,7 +238,8 @@ struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
     const Reach reach{ctx->saved_data["causal"].toBool(), window};
     const Dropout drop{static_cast<uint64_t>(ctx->saved_data["seed"].toInt()), drop_threshold(p),
                        static_cast<float>(1.0 / (1.0 - p))};
-    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1);
+    const int64_t n = static_cast<int64_t>(offsets.size()) - 1, heads = q.size(1), kv_heads = k.size(1);
+    const int64_t times = heads / kv_heads;
     auto dout = grads[0].contiguous();
     auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
          dv = at::empty(v.sizes(), v.options());
@@ -230,6 +250,8 @@ struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
            doi = slice(dout, start, len);
       auto lse_i = lse.narrow(0, start * heads, len * heads);
       if (p > 0) {
+        ki = repeated(ki, times).flatten(0, 1);
+        vi = repeated(vi, times).flatten(0, 1);
         auto s = at::bmm(qi, ki.transpose(1, 2)), g = at::bmm(doi, vi.transpose(1, 2));
         std::vector<float> buf(2 * len);
         for (int64_t h = 0; h < heads; ++h) {
@@ -244,19 +266,19 @@ struct CpuVarlen : torch::autograd::Function<CpuVarlen> {
                                  g.mutable_data_ptr<float>() + h * len * len, l, buf.data(), len, len,
                                  static_cast<float>(scale), reach, drop, first);
         }
-        slice(dv, start, len).copy_(at::bmm(s.transpose(1, 2), doi));
+        slice(dv, start, len).copy_(summed(at::bmm(s.transpose(1, 2), doi), kv_heads));
         slice(dq, start, len).copy_(at::bmm(g, ki));
-        slice(dk, start, len).copy_(at::bmm(g.transpose(1, 2), qi));
+        slice(dk, start, len).copy_(summed(at::bmm(g.transpose(1, 2), qi), kv_heads));
       } else {
         std::optional<Tensor> mask;
         if (window >= 0 && len > window + 1) mask = window_mask(len, reach, q.options());
         auto [gq, gk, gv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-            doi.unsqueeze(0), qi.unsqueeze(0), ki.unsqueeze(0), vi.unsqueeze(0),
-            slice(out, start, len).unsqueeze(0), lse_i.view({1, heads, len}), 0.0, reach.causal && !mask, mask,
-            scale);
-        slice(dq, start, len).copy_(gq.squeeze(0));
-        slice(dk, start, len).copy_(gk.squeeze(0));
-        slice(dv, start, len).copy_(gv.squeeze(0));
+            grouped(doi, kv_heads), grouped(qi, kv_heads), repeated(ki, times), repeated(vi, times),
+            grouped(slice(out, start, len), kv_heads), lse_i.view({kv_heads, times, len}), 0.0,
+            reach.causal && !mask, mask, scale);
+        grouped(slice(dq, start, len), kv_heads).copy_(gq);
+        slice(dk, start, len).copy_(gk.sum(1));
+        slice(dv, start, len).copy_(gv.sum(1));
       }
     });
     return {dq, dk, dv, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
@@ -321,15 +343,16 @@ Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const std::v
 }  // namespace
 }  // namespace ragduet
 
-// q, k, v: [tokens, heads, head_dim], equal head counts. offsets: n + 1 host integers from 0 to tokens.
+// q: [tokens, heads, head_dim]; k, v: [tokens, kv_heads, head_dim], kv_heads a divisor of heads. offsets: n + 1 host integers from 0 to tokens.
 // cu: the same as an int32 tensor on the device, or null on the CPU. window < 0: none.
 extern "C" int rd_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_t* offsets, size_t n_offsets,
                                    Tensor* cu, int64_t longest, double p, int causal, double scale,
                                    int64_t window, Tensor** out) {
   return ragduet::guarded([&] {
-    TORCH_CHECK(q->dim() == 3 && q->sizes() == k->sizes() && q->sizes() == v->sizes(),
-                "varlen_attention: q, k, v must be [tokens, heads, head_dim] alike, got ", q->sizes(), ", ",
-                k->sizes(), ", ", v->sizes());
+    TORCH_CHECK(q->dim() == 3 && k->dim() == 3 && k->sizes() == v->sizes() && q->size(0) == k->size(0) &&
+                    q->size(2) == k->size(2) && k->size(1) > 0 && q->size(1) % k->size(1) == 0,
+                "varlen_attention: q must be [tokens, heads, head_dim], k and v alike with a divisor of the heads, got ",
+                q->sizes(), ", ", k->sizes(), ", ", v->sizes());
     std::vector<int64_t> offs(offsets, offsets + n_offsets);
     TORCH_CHECK(!offs.empty() && offs.front() == 0 && offs.back() == q->size(0),
                 "varlen_attention: offsets must run from 0 to ", q->size(0));
@@ -338,9 +361,14 @@ extern "C" int rd_varlen_attention(Tensor* q, Tensor* k, Tensor* v, const int64_
     if (q->device().is_cpu() && (type == at::kFloat || type == at::kBFloat16))
       *out = new Tensor(
           ragduet::CpuVarlen::apply(*q, *k, *v, std::move(offs), p, causal != 0, scale, window));
-    else if (q->device().is_cuda() && half && cu)
-      *out = new Tensor(ragduet::CudaFlash::apply(*q, *k, *v, *cu, longest, p, causal != 0, scale, window));
-    else
-      *out = new Tensor(ragduet::composite(*q, *k, *v, offs, p, causal != 0, scale, window));
+    else {
+      const int64_t times = q->size(1) / k->size(1);
+      auto wide = [&](Tensor* t) { return times > 1 ? t->repeat_interleave(times, 1) : *t; };
+      if (q->device().is_cuda() && half && cu)
+        *out = new Tensor(
+            ragduet::CudaFlash::apply(*q, wide(k), wide(v), *cu, longest, p, causal != 0, scale, window));
+      else
+        *out = new Tensor(ragduet::composite(*q, wide(k), wide(v), offs, p, causal != 0, scale, window));
+    }
   });
 }

@@ -64,6 +64,57 @@ unsafe extern "C" {
         hit: *mut *mut C_tensor,
     ) -> c_int;
     pub fn rd_gelu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
+    pub fn rd_linear(
+        x: *mut C_tensor,
+        w: *mut C_tensor,
+        b: *mut C_tensor,
+        wide: c_int,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_rms_norm(x: *mut C_tensor, w: *mut C_tensor, eps: f64, out: *mut *mut C_tensor) -> c_int;
+    pub fn rd_dropout_add_rms_norm(
+        x: *mut C_tensor,
+        residual: *mut C_tensor,
+        w: *mut C_tensor,
+        eps: f64,
+        p: f64,
+        sum: *mut *mut C_tensor,
+        normed: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_rope(
+        x: *mut C_tensor,
+        cos: *mut C_tensor,
+        sin: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_rope_split(
+        qkv: *mut C_tensor,
+        cos: *mut C_tensor,
+        sin: *mut C_tensor,
+        heads: i64,
+        kv_heads: i64,
+        q: *mut *mut C_tensor,
+        k: *mut *mut C_tensor,
+        v: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_swiglu(x: *mut C_tensor, out: *mut *mut C_tensor) -> c_int;
+    pub fn rd_cached_attention(
+        q: *mut C_tensor,
+        k_cache: *mut C_tensor,
+        v_cache: *mut C_tensor,
+        lengths: *const i64,
+        n: usize,
+        scale: f64,
+        window: i64,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_cache_write(
+        k_cache: *mut C_tensor,
+        v_cache: *mut C_tensor,
+        slots: *mut C_tensor,
+        k: *mut C_tensor,
+        v: *mut C_tensor,
+    ) -> c_int;
     pub fn rd_varlen_attention(
         q: *mut C_tensor,
         k: *mut C_tensor,

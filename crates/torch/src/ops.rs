@@ -4,6 +4,10 @@
 
 use crate::{Device, Kind, Tensor, ffi};
 
+mod lm;
+
+pub use lm::{add_then_rms_norm, cache_write, cached_attention, linear, rms_norm, rope, rope_split, swiglu};
+
 /// Rows of sequences laid one after another, without padding.
 ///
 /// Sequence `i` is rows `offsets[i]..offsets[i + 1]` of every `[tokens, ..]` tensor of the batch.
@@ -75,7 +79,8 @@ pub struct AttentionOptions {
     pub window: Option<i64>,
 }
 
-/// softmax(scale * q k^T) v within each sequence. `q`, `k`, `v`: [tokens, heads, head_dim]; so is the result.
+/// softmax(scale * q k^T) v within each sequence. `q`: [tokens, heads, head_dim], as is the result; `k` and `v` likewise,
+/// or with fewer heads, each for a run of query heads.
 pub fn varlen_attention(q: &Tensor, k: &Tensor, v: &Tensor, segs: &Segments, o: &AttentionOptions) -> Tensor {
     let mut out = std::ptr::null_mut();
     let cu = segs.cu.as_ref().map_or(std::ptr::null_mut(), ffi::handle);
@@ -200,6 +205,8 @@ mod tests {
 
     /// The definition, sequence by sequence.
     fn plain(q: &Tensor, k: &Tensor, v: &Tensor, segs: &Segments, o: &AttentionOptions) -> Tensor {
+        let wide = |t: &Tensor| t.repeat_interleave_self_int(q.size()[1] / t.size()[1], 1, None);
+        let (k, v) = (&wide(k), &wide(v));
         let rows: Vec<Tensor> = segs
             .offsets()
             .windows(2)
@@ -228,11 +235,16 @@ mod tests {
     #[test]
     fn attention_equals_its_definition_forward_and_backward() {
         crate::rng::seed(5);
-        for (causal, window) in [(false, None), (true, None), (false, Some(3)), (true, Some(4))] {
-            let segs = Segments::new(&[1, 9, 4, 20], Device::Cpu);
-            let o = AttentionOptions { scale: 0.3, dropout: 0.0, causal, window };
-            let (q, k, v) = (leaf(&[34, 2, 8]), leaf(&[34, 2, 8]), leaf(&[34, 2, 8]));
-            let up = Tensor::randn([34, 2, 8], CPU);
+        let masks = [(false, None), (true, None), (false, Some(3)), (true, Some(4))];
+        for ((causal, window), (heads, kv_heads, dropout)) in masks
+            .into_iter()
+            // A dropout too small to drop anything: the path with dropout, without its randomness.
+            .flat_map(|m| [(2, 2, 0.0), (6, 2, 0.0), (3, 1, 0.0), (6, 2, 1e-9)].map(|h| (m, h)))
+        {
+            let segs = Segments::new(&[1, 9, 0, 4, 20], Device::Cpu);
+            let o = AttentionOptions { scale: 0.3, dropout, causal, window };
+            let (q, k, v) = (leaf(&[34, heads, 8]), leaf(&[34, kv_heads, 8]), leaf(&[34, kv_heads, 8]));
+            let up = Tensor::randn([34, heads, 8], CPU);
             let grads = |out: &Tensor| {
                 crate::grad::backward(&[out.shallow_clone()], &[up.shallow_clone()]).unwrap();
                 [&q, &k, &v].map(|t| {
@@ -289,8 +301,8 @@ mod tests {
         crate::rng::seed(7);
         let segs = Segments::new(&[64, 200, 3], Device::Cpu);
         let o = AttentionOptions { scale: 0.17, dropout: 0.0, causal: false, window: None };
-        let t = || Tensor::randn([267, 4, 32], CPU);
-        let (q, k, v) = (t(), t(), t());
+        let t = |heads| Tensor::randn([267, heads, 32], CPU);
+        let (q, k, v) = (t(4), t(2), t(2));
         let half = |t: &Tensor| t.to_kind(Kind::BFloat16);
         let low = varlen_attention(&half(&q), &half(&k), &half(&v), &segs, &o).to_kind(Kind::Float);
         close(&low, &plain(&q, &k, &v, &segs, &o), 3e-2);

@@ -8,6 +8,7 @@
 use crate::weights::Weights;
 use crate::{Device, Error, Kind, Result, Tensor};
 use indexmap::IndexMap;
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -146,6 +147,7 @@ struct Shared {
     source: Option<Weights>,
     params: RefCell<IndexMap<String, Param>>,
     wrong_shape: RefCell<Vec<Misfit>>,
+    attached: RefCell<Vec<(String, Rc<dyn Any>)>>,
 }
 
 /// A path into the parameters of a model being built.
@@ -167,8 +169,31 @@ impl ParamBuilder {
     }
 
     fn new(source: Option<Weights>, device: Device) -> Self {
-        let shared = Shared { device, source, params: RefCell::default(), wrong_shape: RefCell::default() };
+        let shared = Shared {
+            device,
+            source,
+            params: RefCell::default(),
+            wrong_shape: RefCell::default(),
+            attached: RefCell::default(),
+        };
         Self { shared: Rc::new(shared), path: String::new() }
+    }
+
+    /// Where in the model this is, dotted.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Remembers under this path a part of the model that is found again by type when the model is built: a place
+    /// where something can be added later.
+    pub fn attach<T: 'static>(&self, part: T) {
+        self.shared.attached.borrow_mut().push((self.path.clone(), Rc::new(part)));
+    }
+
+    /// The parts of this type, with their paths, in building order.
+    pub fn attached<T: Clone + 'static>(&self) -> Vec<(String, T)> {
+        let all = self.shared.attached.borrow();
+        all.iter().filter_map(|(path, x)| Some((path.clone(), x.downcast_ref::<T>()?.clone()))).collect()
     }
 
     /// One level down: `b.at("encoder").at(3)`.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Example: ragduet info runs/covid/best
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model folder, an index folder or a run folder.
+    /// The folder of a model, an adapter, an index or a run.
     path: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -27,11 +27,13 @@ impl Args {
             index(dir)?
         } else if dir.join("environment.json").is_file() {
             run(dir)?
+        } else if dir.join("adapter_config.json").is_file() {
+            adapter(dir)?
         } else if dir.join("config.json").is_file() || dir.join("modules.json").is_file() {
             model(dir)?
         } else {
             anyhow::bail!(
-                "{}: neither a model (config.json), an index (index.json) nor a run (environment.json)",
+                "{}: neither a model (config.json), an adapter (adapter_config.json), an index (index.json) nor a run (environment.json)",
                 dir.display()
             );
         };
@@ -77,6 +79,29 @@ fn model(dir: &Path) -> Result<Value> {
         "modules": list, "longest text": sentence["max_seq_length"], "similarity": st["similarity_fn_name"],
         "prompts": st["prompts"],
     }))
+}
+
+fn adapter(dir: &Path) -> Result<Value> {
+    let mut config = read_json(&dir.join("adapter_config.json"));
+    let weights = Weights::open_file(&dir.join("adapter_model.safetensors"))?;
+    let parameters: i64 =
+        weights.names().filter_map(|n| weights.shape(n)).map(|s| s.iter().product::<i64>()).sum();
+    let mut out = json!({
+        "kind": "adapter", "method": config["peft_type"], "base": config["base_model_name_or_path"],
+        "task": config["task_type"], "parameters": parameters, "tensors": weights.names().count(),
+    });
+    // The settings that say something.
+    if let (Some(out), Some(all)) = (out.as_object_mut(), config.as_object_mut()) {
+        let told = ["peft_type", "base_model_name_or_path", "task_type", "peft_version", "inference_mode"];
+        let empty = |v: &Value| match v {
+            Value::Null | Value::Bool(false) => true,
+            Value::Array(a) => a.is_empty(),
+            Value::Object(o) => o.is_empty(),
+            _ => false,
+        };
+        out.extend(std::mem::take(all).into_iter().filter(|(k, v)| !told.contains(&k.as_str()) && !empty(v)));
+    }
+    Ok(out)
 }
 
 fn index(dir: &Path) -> Result<Value> {

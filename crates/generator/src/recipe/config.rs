@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::loss::{PreferenceConfig, SftLoss};
 use crate::model::ScratchGenerator;
 use crate::prepare::PromptConfig;
+use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::Precision;
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
 use schemars::JsonSchema;
@@ -27,6 +28,9 @@ pub struct SftConfig {
     pub precision: Precision,
     /// Where the model comes from.
     pub model: ModelConfig,
+    /// Trains an adapter over the model, not the model.
+    #[serde(default)]
+    pub peft: Option<PeftConfig>,
     /// What it learns.
     pub data: DataConfig,
     /// How prompts are made.
@@ -192,6 +196,9 @@ pub struct PreferenceRecipe {
     pub precision: Precision,
     /// The model: policy at the start, and reference.
     pub model: ModelConfig,
+    /// Trains an adapter over the model, not the model.
+    #[serde(default)]
+    pub peft: Option<PeftConfig>,
     /// Files of preferences (see `ragduet_data::read_preferences`).
     pub data: DataConfig,
     /// The loss.

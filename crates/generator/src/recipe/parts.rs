@@ -5,6 +5,7 @@ use crate::error::{Error, Result, bad};
 use crate::model::Generator;
 use ragduet_data::{BadRowPolicy, BadRows};
 use ragduet_nn::hub;
+use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::optim::AdamW;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Compute, Device, grad};
@@ -37,6 +38,7 @@ pub(super) fn bad_rows(skip: bool, out: &Path) -> BadRows {
 /// The model that training starts from. `texts`: what the tokenizer of a new one is trained on.
 pub(super) fn build<'a>(
     c: &ModelConfig,
+    peft: Option<&PeftConfig>,
     compute: Compute,
     device: Device,
     texts: impl FnOnce() -> Vec<&'a str>,
@@ -47,19 +49,35 @@ pub(super) fn build<'a>(
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };
     generator.model.kind.set_dropout(c.dropout, c.attention_dropout);
+    if let Some(config) = peft {
+        generator.adapt(config)?;
+    }
     Ok(generator)
+}
+
+/// Number of scalars in all (base and adapter), and of those that train.
+pub(super) fn trainable(generator: &Generator) -> (u64, u64) {
+    let (all, training) = generator.model.params.count();
+    match &generator.adapter {
+        None => (all, training),
+        Some(a) => (all + a.params.count().0, a.params.count().1),
+    }
 }
 
 /// AdamW over what trains.
 pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<AdamW> {
-    let params = &generator.model.params;
+    let params = generator.trained();
     check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
     params.set_trainable(|name| !is_frozen(name, &config.freeze));
     let lm = &generator.model.kind;
     let layers = lm.layers();
     Ok(AdamW::new(&params.trainable(), config.adamw(), |name| {
+        // An adapter's parameters learn like those of the module they belong to.
+        let of_base = name.strip_prefix("base_model.model.").unwrap_or(name);
         // The final norm and the head learn like the top layer.
-        config.rule(name, Some(lm.depth_of(name).unwrap_or(layers)), layers)
+        let mut rule = config.rule(name, Some(lm.depth_of(of_base).unwrap_or(layers)), layers);
+        rule.lr_scale *= generator.adapter.as_ref().map_or(1.0, |a| a.config.lr_scale(name));
+        rule
     }))
 }
 

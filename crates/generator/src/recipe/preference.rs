@@ -86,9 +86,10 @@ pub fn train(config: &PreferenceRecipe, options: &RunOptions) -> Result<Outcome>
     // Build.
     rng::seed(config.seed);
     let preference = config.preference.build()?;
-    let generator = build(&config.model, config.precision.resolve(device), device, Vec::new)?;
+    let generator =
+        build(&config.model, config.peft.as_ref(), config.precision.resolve(device), device, Vec::new)?;
     let mut optimizer = optimizer(&config.optim, &generator)?;
-    let parameters = generator.model.params.named();
+    let parameters = generator.trained().named();
     let bad = bad_rows(config.data.skip_bad_rows, &options.out);
     let (pairs, left_out) = read(config, &generator, &config.data.train, &bad)?;
     let dev = match &config.data.dev {
@@ -285,7 +286,7 @@ struct Likelihoods {
     whole_chosen: Tensor,
 }
 
-fn likelihoods(generator: &Generator, batch: &[&Pair]) -> Likelihoods {
+fn likelihoods(generator: &Generator, batch: &[&Pair], mode: Mode) -> Likelihoods {
     let sequences: Vec<&TrainExample> =
         batch.iter().map(|p| &p.chosen).chain(batch.iter().map(|p| &p.rejected)).collect();
     let (mut rows, mut targets, mut owner, mut on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -304,10 +305,10 @@ fn likelihoods(generator: &Generator, batch: &[&Pair]) -> Likelihoods {
     }
     let device = generator.device;
     let to = |v: &[i64]| Tensor::from_slice(v).to_device(device);
-    let hidden = generator.hidden_states(sequences.iter().copied(), Mode::eval(generator.compute));
-    let head = generator.model.kind.head();
+    let hidden = generator.hidden_states(sequences.iter().copied(), mode);
+    let head = generator.model.kind.head(mode);
     let hidden = hidden.index_select(0, &to(&rows));
-    let nll = linear_cross_entropy(&hidden, head.weight, &to(&targets), head.scale, generator.compute).0;
+    let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
     let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
     let zeros = || Tensor::zeros([sequences.len() as i64], (Kind::Float, device));
     let half = batch.len() as i64;
@@ -338,7 +339,7 @@ fn pass(
         let (loss, rewards) =
             catch("a preference step", "lower batch.tokens and raise batch.accumulate", || {
                 let picked: Vec<&Pair> = batch.iter().map(|&i| &pairs[i]).collect();
-                let l = likelihoods(generator, &picked);
+                let l = likelihoods(generator, &picked, generator.mode(false));
                 let n = picked.len() as i64;
                 let half = |t: &Tensor, at: i64| t.narrow(0, at * n, n);
                 let known = reference.map(|r| {
@@ -403,12 +404,14 @@ fn references(
             pairs.len()
         )));
     }
+    // A new adapter's reference is the model without it; one that goes on is its own.
+    let mode = if config.peft.is_some() { Mode::eval(generator.compute) } else { generator.mode(false) };
     let _guard = no_grad();
     let mut out = [vec![0f32; pairs.len()], vec![0f32; pairs.len()]];
     for batch in windows(config, pairs, 0).concat() {
         let picked: Vec<&Pair> = batch.iter().map(|&i| &pairs[i]).collect();
         let all = catch("the reference's pass", "lower batch.tokens", || {
-            Ok(likelihoods(generator, &picked).completions)
+            Ok(likelihoods(generator, &picked, mode).completions)
         })?;
         let all: Vec<f32> = all.to_device(Device::Cpu).try_into().map_err(ragduet_torch::Error::from)?;
         for (k, &i) in batch.iter().enumerate() {

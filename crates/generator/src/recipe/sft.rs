@@ -6,7 +6,7 @@
 //! on the CPU what the uninterrupted one does, bit for bit.
 
 use super::config::SftConfig;
-use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, update};
+use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, trainable, update};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
@@ -79,16 +79,19 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     // Build.
     rng::seed(config.seed);
     let (records, dev) = read(config, &options.out)?;
-    let generator = build(&config.model, config.precision.resolve(device), device, || texts(&records))?;
+    let generator =
+        build(&config.model, config.peft.as_ref(), config.precision.resolve(device), device, || {
+            texts(&records)
+        })?;
     let mut optimizer = optimizer(&config.optim, &generator)?;
-    let parameters = generator.model.params.named();
+    let parameters = generator.trained().named();
     let preparer =
         Preparer::new(&generator, &config.prompt, config.contexts.clone(), config.batch.tokens, config.seed)?;
     let (mut windows, mut report) = epoch(&preparer, &records, config, 0)?;
     let planned = windows.len() as u64 * config.train.epochs;
     let total = config.train.max_steps.map_or(planned, |m| m.min(planned));
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
-    let (all, training) = generator.model.params.count();
+    let (all, training) = trainable(&generator);
     tracing::info!(
         "{report}; {training} of {all} parameters train ({:.1} %); {total} steps, {} per epoch; {} on {device:?}, seed {}",
         100.0 * training as f64 / all as f64,
@@ -295,11 +298,11 @@ impl Batch {
 fn target_nll(generator: &Generator, batch: &Batch, mode: Mode) -> Tensor {
     let hidden = generator.hidden_states(&batch.examples, mode);
     let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
-    let head = generator.model.kind.head();
+    let head = generator.model.kind.head(mode);
     // Only rows before a learned token meet the vocabulary.
     linear_cross_entropy(
         &hidden.index_select(0, &on(&batch.rows)),
-        head.weight,
+        &head.weight,
         &on(&batch.targets),
         head.scale,
         generator.compute,
@@ -321,7 +324,7 @@ fn step(
     let mut sum = 0.0;
     for batch in window {
         sum += catch("a training step", "lower batch.tokens and raise batch.accumulate", || {
-            let nll = target_nll(generator, batch, Mode::train(generator.compute));
+            let nll = target_nll(generator, batch, generator.mode(true));
             let share = config.loss.share(&nll, learned as u64);
             grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
             Ok(f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?)
@@ -363,7 +366,7 @@ mod tests {
     fn plain(g: &Generator, e: &TrainExample) -> f64 {
         let packed = PackedTokens::from_ids([e.ids.as_slice()], Device::Cpu);
         let hidden = g.model.causal().unwrap().forward(&packed, Mode::eval(Compute::F32));
-        let log_p = g.model.kind.logits(&hidden, Compute::F32).log_softmax(-1, Kind::Float);
+        let log_p = g.model.kind.logits(&hidden, Mode::eval(Compute::F32)).log_softmax(-1, Kind::Float);
         let on = (1..e.ids.len()).filter(|&i| e.loss[i]);
         on.map(|i| -log_p.double_value(&[i as i64 - 1, i64::from(e.ids[i])])).sum()
     }
@@ -414,7 +417,7 @@ mod tests {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
             let tokenizer = ragduet_text::train_byte_bpe(["a"], &Default::default()).unwrap();
             let model = ragduet_nn::load_language_model(&dir, Device::Cpu).unwrap();
-            let g = Generator { model, tokenizer, device: Device::Cpu, compute: Compute::F32 };
+            let g = Generator::new(model, tokenizer, Device::Cpu, Compute::F32);
             let nll = target_nll(&g, &batch, Mode::eval(Compute::F32));
             let loss = crate::loss::SftLoss::Nll.share(&nll, batch.targets.len() as u64);
             let want = golden["models"][name]["loss"].as_f64().unwrap();

@@ -92,6 +92,7 @@ pub(super) const NAMES: Names = Names {
     up: "intermediate.dense",
     down: "output.dense",
     output_norm: "output.LayerNorm",
+    bottlenecks: ["attention.output", "output"],
 };
 
 pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<PostNorm> {

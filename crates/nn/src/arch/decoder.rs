@@ -5,10 +5,11 @@ use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::{LayerNorm, RmsNorm, lower};
 use crate::lm::{CausalLm, LmHead};
+use crate::peft::{BottleneckSlot, SoftPass, SoftSlot, SubLayer};
 use crate::rope::{Angles, Rope};
 use crate::{Embedding, Linear, kernels};
 use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad};
+use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
 /// Sizes, dropout and names.
 #[derive(Debug)]
@@ -53,14 +54,12 @@ pub(super) enum Norm {
 
 impl Norm {
     /// (carry + dropout(pending) in f32, its norm in the compute dtype).
-    pub fn add_then_norm(&self, stream: &Stream, dropout: f64, compute: Compute) -> (Tensor, Tensor) {
+    pub fn add_then_norm(&self, stream: &Stream, dropout: f64, m: Mode) -> (Tensor, Tensor) {
         match (&stream.pending, self) {
             (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout),
             (Some(x), Norm::Rms(n)) => n.add_then_norm(x, &stream.carry, dropout),
-            (None, Norm::Layer(n)) => {
-                (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), compute))
-            }
-            (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), compute)),
+            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
+            (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
         }
     }
 
@@ -75,13 +74,14 @@ impl Norm {
 /// One way through the layers.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
-    pub compute: Compute,
+    pub mode: Mode,
     /// 0 outside training.
     pub hidden_dropout: f64,
     attention_dropout: f64,
     /// Of rotary models.
     pub angles: Option<Angles>,
     segments: &'a Segments,
+    soft: Option<&'a SoftPass>,
     cached: Option<Append<'a>>,
 }
 
@@ -106,7 +106,22 @@ enum Route {
     Several,
 }
 
+/// The places behind a layer's two sub-layers.
+pub(super) fn behind(b: &ParamBuilder, hidden: i64) -> [BottleneckSlot; 2] {
+    [("attention_adapters", SubLayer::Attention), ("output_adapters", SubLayer::FeedForward)]
+        .map(|(name, sub)| BottleneckSlot::build(&b.at(name), hidden, sub))
+}
+
 impl Pass<'_> {
+    /// The stream behind a sub-layer that gave `x` (compute dtype).
+    pub fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
+        match slot.apply(&x, &carry, None, self.hidden_dropout, self.mode) {
+            // Its dropout is done: the next norm must not do it again.
+            Some(y) => Stream { carry: carry + y.to_kind(Kind::Float), pending: None },
+            None => Stream { carry, pending: Some(x) },
+        }
+    }
+
     /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
     /// `window`: how many tokens before its own one sees.
     pub fn attend(
@@ -120,7 +135,11 @@ impl Pass<'_> {
     ) -> Tensor {
         let packed = || {
             let o = AttentionOptions { scale, dropout: self.attention_dropout, causal: true, window };
-            kernels::varlen_attention(q, k, v, self.segments, &o)
+            let plain = |q: &_, k: &_, v: &_, s: &_| kernels::varlen_attention(q, k, v, s, &o);
+            match self.soft {
+                Some(soft) => soft.attend(layer, [q, k, v], self.segments, plain),
+                None => plain(q, k, v, self.segments),
+            }
         };
         let mixed = match &self.cached {
             None => packed(),
@@ -179,15 +198,20 @@ pub(super) struct Decoder {
     pub norm: Norm,
     /// Shares the embedding's weight where the two are tied.
     pub head: Linear,
+    pub soft: SoftSlot,
     pub shape: Shape,
 }
 
 impl Decoder {
-    fn embed(&self, ids: &Tensor, positions: &Tensor, dropout: f64) -> Stream {
-        let mut x = self.words.forward(ids);
-        if let Some(places) = &self.places {
-            x = &x + places.forward(positions);
+    fn embed(&self, ids: &Tensor, positions: &Tensor, soft: Option<&SoftPass>, m: Mode) -> Stream {
+        let mut x = self.words.forward(ids, m);
+        if let Some(soft) = soft {
+            x = soft.embed(x);
         }
+        if let Some(places) = &self.places {
+            x = &x + places.forward(positions, m);
+        }
+        let dropout = m.dropout(self.shape.embedding_dropout);
         Stream { carry: if dropout > 0.0 { x.dropout(dropout, true) } else { x }, pending: None }
     }
 
@@ -206,23 +230,43 @@ impl Decoder {
 
 impl CausalLm for Decoder {
     fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor {
-        let lengths: Vec<i64> = batch.segments.lengths().collect();
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, mode);
+        let soft = soft.as_ref();
+        let segments = soft.map_or(&batch.segments, |s| s.segments(&batch.segments));
+        let positions =
+            soft.map_or_else(|| batch.positions.shallow_clone(), |s| s.positions(&batch.positions));
+        let before = soft.map_or(0, SoftPass::rows);
+        let lengths: Vec<i64> = batch.segments.lengths().map(|n| n + before).collect();
         let pass = Pass {
-            compute: mode.compute,
+            mode,
             hidden_dropout: mode.dropout(self.shape.hidden_dropout),
             attention_dropout: mode.dropout(self.shape.attention_dropout),
-            angles: self.rope.as_ref().map(|r| r.angles(&batch.positions, &batch.segments, &lengths)),
-            segments: &batch.segments,
+            angles: self.rope.as_ref().map(|r| r.angles(&positions, segments, &lengths)),
+            segments,
+            soft,
             cached: None,
         };
-        let stream = self.embed(&batch.ids, &batch.positions, mode.dropout(self.shape.embedding_dropout));
-        self.run(stream, &pass)
+        let stream = self.embed(&batch.ids, &positions, soft, mode);
+        let hidden = self.run(stream, &pass);
+        match soft {
+            Some(s) => s.strip(hidden),
+            None => hidden,
+        }
     }
 
     fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor {
         let _guard = no_grad();
-        let segments = &batch.segments;
-        assert_eq!(segments.len(), cache.sequences(), "a segment for each sequence of the cache");
+        assert_eq!(batch.segments.len(), cache.sequences(), "a segment for each sequence of the cache");
+        let mode = Mode::eval(cache.compute()).with(cache.adapter());
+        // A prompt's rows are appended with the first tokens; a prefix is in the cache before them.
+        let empty = cache.lengths().iter().all(|&l| l == 0);
+        let soft = if empty { SoftPass::of(&self.soft, &batch.segments, &batch.ids, mode) } else { None };
+        if let Some(s) = soft.as_ref().filter(|s| !s.prefix().is_empty()) {
+            cache.reserve(s.rows() as usize);
+            cache.begin_with(s.prefix());
+        }
+        let soft = soft.as_ref().filter(|s| s.prefix().is_empty());
+        let segments = soft.map_or(&batch.segments, |s| s.segments(&batch.segments));
         let new: Vec<i64> = segments.lengths().collect();
         let lengths: Vec<i64> = cache.lengths().iter().zip(&new).map(|(&l, n)| l as i64 + n).collect();
         cache.reserve(lengths.iter().copied().max().unwrap_or(0) as usize);
@@ -241,35 +285,41 @@ impl CausalLm for Decoder {
         let tensor = |v: &[i64]| Tensor::from_slice(v).to_device(batch.ids.device());
         let positions = tensor(&positions);
         let pass = Pass {
-            compute: cache.compute(),
+            mode,
             hidden_dropout: 0.0,
             attention_dropout: 0.0,
             angles: self.rope.as_ref().map(|r| r.angles(&positions, segments, &lengths)),
             segments,
+            soft: None,
             cached: Some(Append { cache, slots: tensor(&slots), lengths, route }),
         };
-        let hidden = self.run(self.embed(&batch.ids, &positions, 0.0), &pass);
+        let hidden = self.run(self.embed(&batch.ids, &positions, soft, mode), &pass);
         cache.advance(new.into_iter());
-        hidden
+        match soft {
+            Some(s) => s.strip(hidden),
+            None => hidden,
+        }
     }
 
-    fn new_cache(&self, sequences: usize, capacity: usize, compute: Compute, device: Device) -> KvCache {
+    fn new_cache(&self, sequences: usize, capacity: usize, mode: Mode, device: Device) -> KvCache {
         let shape = CacheShape {
             layers: self.blocks.len(),
             kv_heads: self.shape.kv_heads,
             head_dim: self.shape.head_dim,
-            compute,
+            compute: mode.compute,
+            adapter: mode.adapter,
             device,
         };
         KvCache::new(sequences, capacity, shape)
     }
 
-    fn head(&self) -> LmHead<'_> {
-        LmHead { weight: self.head.weight(), bias: None, scale: 1.0 }
+    fn head(&self, mode: Mode) -> LmHead {
+        let (weight, bias) = self.head.effective(mode.adapter);
+        LmHead { weight, bias, scale: 1.0 }
     }
 
-    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
-        self.head.forward(hidden, compute).to_kind(Kind::Float)
+    fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
+        self.head.forward_wide(hidden, mode)
     }
 
     fn hidden_size(&self) -> i64 {

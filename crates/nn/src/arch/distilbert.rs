@@ -48,6 +48,7 @@ const NAMES: Names = Names {
     up: "ffn.lin1",
     down: "ffn.lin2",
     output_norm: "output_layer_norm",
+    bottlenecks: ["attention_adapters", "output_adapters"],
 };
 
 pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<PostNorm> {

@@ -2,9 +2,10 @@
 //! `GPT2LMHeadModel`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
-use ragduet_torch::{Init, ParamBuilder};
+use ragduet_torch::ParamBuilder;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -58,6 +59,7 @@ struct Layer {
     mlp_norm: Norm,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     scale: f64,
@@ -86,6 +88,7 @@ impl Layer {
             mlp_norm: Norm::Layer(norm("ln_2")?),
             up: linear("mlp.c_fc", h, inner, std)?,
             down: linear("mlp.c_proj", inner, h, last)?,
+            bottlenecks: behind(b, h),
             activation: c.activation_function,
             heads: c.n_head,
             scale,
@@ -95,15 +98,15 @@ impl Layer {
 
 impl Block for Layer {
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
+        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
         let hidden = x.size()[1];
-        let qkv = self.qkv.forward(&x, pass.compute).view([-1, 3, self.heads, hidden / self.heads]);
+        let qkv = self.qkv.forward(&x, pass.mode).view([-1, 3, self.heads, hidden / self.heads]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.select(1, i));
         let mixed = pass.attend(index, &q, &k, &v, self.scale, None);
-        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let inner = self.up.forward_activated(&x, self.activation, pass.compute);
-        Stream { carry, pending: Some(self.down.forward(&inner, pass.compute)) }
+        let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
+        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
+        let inner = self.up.forward_activated(&x, self.activation, pass.mode);
+        pass.behind(&self.bottlenecks[1], carry, self.down.forward(&inner, pass.mode))
     }
 }
 
@@ -120,11 +123,12 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let blocks = (0..c.n_layer)
         .map(|i| Ok(Box::new(Layer::build(&c, i, &m.at("h").at(i))?) as Box<dyn Block>))
         .collect::<Result<_>>()?;
-    let head = Linear::of(if c.tie_word_embeddings {
-        words.weight().shallow_clone()
+    let at = b.at("lm_head");
+    let head = if c.tie_word_embeddings {
+        Linear::tied(&at, words.weight())
     } else {
-        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
-    });
+        Linear::build(&at, h, c.vocab_size, false, std)?
+    };
     Ok(Decoder {
         words,
         places: Some(places),
@@ -132,6 +136,10 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         blocks,
         norm: Norm::Layer(LayerNorm::build(&m.at("ln_f"), h, c.layer_norm_epsilon, true)?),
         head,
+        soft: SoftSlot::build(
+            b,
+            SoftShape { layers: c.n_layer, kv_heads: c.n_head, head_dim: h / c.n_head, hidden: h },
+        ),
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

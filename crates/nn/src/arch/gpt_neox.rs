@@ -2,11 +2,12 @@
 //! feed-forward side by side, rotary positions on a part of each head. As transformers' `GPTNeoXForCausalLM`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
 use crate::layers::lower;
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result, kernels};
-use ragduet_torch::{Init, Kind, ParamBuilder, Tensor};
+use ragduet_torch::{Kind, ParamBuilder, Tensor};
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -62,6 +63,7 @@ struct Layer {
     mlp_norm: LayerNorm,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     head_dim: i64,
@@ -81,6 +83,7 @@ impl Layer {
             mlp_norm: norm("post_attention_layernorm")?,
             up: linear("mlp.dense_h_to_4h", h, c.intermediate_size, true)?,
             down: linear("mlp.dense_4h_to_h", c.intermediate_size, h, true)?,
+            bottlenecks: behind(b, h),
             activation: c.hidden_act,
             heads: c.num_attention_heads,
             head_dim: h / c.num_attention_heads,
@@ -92,24 +95,29 @@ impl Layer {
 impl Block for Layer {
     /// What a layer adds is summed at its end, because the two parts drop out separately.
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let dropped = |x: Tensor| {
-            let x = x.to_kind(Kind::Float);
-            if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x }
+        let dropped = |at: usize, x: Tensor, residual: &Tensor| {
+            let (p, m) = (pass.hidden_dropout, pass.mode);
+            match self.bottlenecks[at].apply(&x, residual, None, p, m) {
+                Some(y) => y.to_kind(Kind::Float),
+                None if p > 0.0 => x.to_kind(Kind::Float).dropout(p, true),
+                None => x.to_kind(Kind::Float),
+            }
         };
         let x = stream.carry;
-        let normed = lower(&self.attention_norm.forward(&x), pass.compute);
+        let normed = lower(&self.attention_norm.forward(&x), pass.mode);
         // The product's rows are q, k and v of the first head, then of the second...
-        let qkv = self.qkv.forward(&normed, pass.compute).view([-1, self.heads, 3, self.head_dim]);
+        let qkv = self.qkv.forward(&normed, pass.mode).view([-1, self.heads, 3, self.head_dim]);
         let [mut q, mut k, v] = [0, 1, 2].map(|i| qkv.select(2, i));
         if let Some((cos, sin)) = &pass.angles {
             (q, k) = (kernels::rope(&q, cos, sin), kernels::rope(&k, cos, sin));
         }
         let scale = (self.head_dim as f64).powf(-0.5);
-        let attended = dropped(self.out.forward(&pass.attend(index, &q, &k, &v, scale, None), pass.compute));
+        let mixed = pass.attend(index, &q, &k, &v, scale, None);
+        let attended = dropped(0, self.out.forward(&mixed, pass.mode), &x);
         let mlp = |x: &Tensor| {
-            let normed = lower(&self.mlp_norm.forward(x), pass.compute);
-            let inner = self.up.forward_activated(&normed, self.activation, pass.compute);
-            dropped(self.down.forward(&inner, pass.compute))
+            let normed = lower(&self.mlp_norm.forward(x), pass.mode);
+            let inner = self.up.forward_activated(&normed, self.activation, pass.mode);
+            dropped(1, self.down.forward(&inner, pass.mode), x)
         };
         let carry = if self.parallel {
             mlp(&x) + attended + x
@@ -137,11 +145,12 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         .collect::<Result<_>>()?;
     let theta = source.number("rotary_emb_base").unwrap_or(10_000.0);
     let rope = RopeShape { rotated, positions: c.max_position_embeddings, theta };
-    let head = Linear::of(if c.tie_word_embeddings {
-        words.weight().shallow_clone()
+    let at = b.at("embed_out");
+    let head = if c.tie_word_embeddings {
+        Linear::tied(&at, words.weight())
     } else {
-        b.at("embed_out").get("weight", &[c.vocab_size, h], Init::Normal(std))?
-    });
+        Linear::build(&at, h, c.vocab_size, false, std)?
+    };
     Ok(Decoder {
         words,
         places: None,
@@ -149,6 +158,10 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         blocks,
         norm: Norm::Layer(LayerNorm::build(&m.at("final_layer_norm"), h, c.layer_norm_eps, true)?),
         head,
+        soft: SoftSlot::build(
+            b,
+            SoftShape { layers: c.num_hidden_layers, kv_heads: c.num_attention_heads, head_dim, hidden: h },
+        ),
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

@@ -3,11 +3,12 @@
 //! grouped-query attention (2305.13245), gated feed-forward. As transformers' `*ForCausalLM`.
 
 use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream};
+use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
 use crate::layers::RmsNorm;
+use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Linear, Result, kernels};
-use ragduet_torch::{Init, ParamBuilder, Tensor};
+use ragduet_torch::{ParamBuilder, Tensor};
 use serde_json::{Value, json};
 
 /// Members of the family.
@@ -164,6 +165,7 @@ struct Layer {
     gate: Linear,
     up: Linear,
     down: Linear,
+    bottlenecks: [BottleneckSlot; 2],
     activation: Activation,
     heads: i64,
     kv_heads: i64,
@@ -195,6 +197,7 @@ impl Layer {
             gate: linear("mlp.gate_proj", h, c.intermediate_size, c.mlp_bias)?,
             up: linear("mlp.up_proj", h, c.intermediate_size, c.mlp_bias)?,
             down: linear("mlp.down_proj", c.intermediate_size, h, c.mlp_bias)?,
+            bottlenecks: behind(b, h),
             activation: c.hidden_act,
             heads,
             kv_heads,
@@ -205,44 +208,45 @@ impl Layer {
     }
 
     /// [tokens, heads + 2 kv_heads, head_dim] -> q, k, v.
-    fn heads(&self, qkv: &Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
-        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
+    fn heads(&self, qkv: Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
         let angles = pass.angles.as_ref().filter(|_| self.rotates);
+        if let (Some((cos, sin)), None) = (angles, &self.head_norms) {
+            return kernels::rope_split(qkv, cos, sin, self.heads, self.kv_heads);
+        }
+        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
         let turned = |x: &Tensor| match angles {
             Some((cos, sin)) => kernels::rope(x, cos, sin),
             None => x.shallow_clone(),
         };
-        if let Some((of_q, of_k)) = &self.head_norms {
-            let q = of_q.forward(&qkv.narrow(1, 0, self.heads));
-            let k = of_k.forward(&qkv.narrow(1, self.heads, self.kv_heads));
-            return (turned(&q), turned(&k), v);
+        let (q, k) = (qkv.narrow(1, 0, self.heads), qkv.narrow(1, self.heads, self.kv_heads));
+        match &self.head_norms {
+            Some((of_q, of_k)) => (turned(&of_q.forward(&q)), turned(&of_k.forward(&k)), v),
+            None => (q, k, v),
         }
-        let qk = turned(&qkv.narrow(1, 0, self.heads + self.kv_heads));
-        (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads), v)
     }
 }
 
 impl Block for Layer {
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.compute).view([
+        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
+        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.mode).view([
             -1,
             self.heads + 2 * self.kv_heads,
             self.head_dim,
         ]);
-        let (q, k, v) = self.heads(&qkv, pass);
+        let (q, k, v) = self.heads(qkv, pass);
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
-        let stream = Stream { carry, pending: Some(self.out.forward(&mixed, pass.compute)) };
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.compute);
-        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.compute);
+        let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
+        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
+        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.mode);
         let gated = if self.activation == Activation::Silu {
             kernels::swiglu(&up)
         } else {
             let parts = up.chunk(2, -1);
             self.activation.apply(&parts[0]) * &parts[1]
         };
-        Stream { carry, pending: Some(self.down.forward(&gated, pass.compute)) }
+        pass.behind(&self.bottlenecks[1], carry, self.down.forward(&gated, pass.mode))
     }
 }
 
@@ -257,11 +261,12 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         .collect::<Result<_>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
-    let head = Linear::of(if c.tie_word_embeddings {
-        words.weight().shallow_clone()
+    let at = b.at("lm_head");
+    let head = if c.tie_word_embeddings {
+        Linear::tied(&at, words.weight())
     } else {
-        b.at("lm_head").get("weight", &[c.vocab_size, h], Init::Normal(std))?
-    });
+        Linear::build(&at, h, c.vocab_size, false, std)?
+    };
     Ok(Decoder {
         words,
         places: None,
@@ -269,6 +274,15 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
         blocks,
         norm: Norm::Rms(RmsNorm::build(&m.at("norm"), h, c.rms_norm_eps)?),
         head,
+        soft: SoftSlot::build(
+            b,
+            SoftShape {
+                layers: c.num_hidden_layers,
+                kv_heads: c.kv_heads(),
+                head_dim: c.head_dim(),
+                hidden: h,
+            },
+        ),
         shape: Shape {
             vocab: c.vocab_size,
             hidden: h,

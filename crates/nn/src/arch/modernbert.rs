@@ -2,8 +2,10 @@
 //! attention that is global in every n-th layer and local in the others. As transformers' `ModernBertModel`.
 
 use super::ConfigSource;
+use super::decoder::behind;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
+use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
@@ -102,6 +104,7 @@ struct Block {
     up: Linear,
     down: Linear,
     local: bool,
+    bottlenecks: [BottleneckSlot; 2],
 }
 
 #[derive(Debug)]
@@ -110,6 +113,7 @@ pub(super) struct ModernBert {
     norm: LayerNorm,
     blocks: Vec<Block>,
     final_norm: LayerNorm,
+    soft: SoftSlot,
     config: Config,
 }
 
@@ -140,6 +144,7 @@ impl ModernBert {
                     up: linear("mlp.Wi", h, 2 * c.intermediate_size, c.mlp_bias)?,
                     down: linear("mlp.Wo", c.intermediate_size, h, c.mlp_bias)?,
                     local: c.is_local(i),
+                    bottlenecks: behind(&l, h),
                 })
             })
             .collect::<Result<_>>()?;
@@ -148,6 +153,15 @@ impl ModernBert {
             norm: norm(b.at("embeddings.norm"))?,
             blocks,
             final_norm: norm(b.at("final_norm"))?,
+            soft: SoftSlot::build(
+                b,
+                SoftShape {
+                    layers: c.num_hidden_layers,
+                    kv_heads: c.num_attention_heads,
+                    head_dim: h / c.num_attention_heads,
+                    hidden: h,
+                },
+            ),
             config: c,
         })
     }
@@ -175,25 +189,27 @@ fn rotate(x: &Tensor, (cos, sin): &Angles) -> Tensor {
 impl Encoder for ModernBert {
     fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
         let c = &self.config;
-        let (tokens, head) = (batch.segments.tokens(), c.hidden_size / c.num_attention_heads);
-        let (global, local) = (self.angles(&batch.positions, false), self.angles(&batch.positions, true));
-        let mut carry = self
-            .norm
-            .forward(&self.words.forward(&batch.ids))
-            .dropout(m.dropout(c.embedding_dropout), m.train);
+        let head = c.hidden_size / c.num_attention_heads;
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, m);
+        let (mut words, mut positions) = (self.words.forward(&batch.ids, m), batch.positions.shallow_clone());
+        if let Some(soft) = &soft {
+            (words, positions) = (soft.embed(words), soft.positions(&positions));
+        }
+        let tokens = words.size()[0];
+        let (global, local) = (self.angles(&positions, false), self.angles(&positions, true));
+        let mut carry = self.norm.forward(&words).dropout(m.dropout(c.embedding_dropout), m.train);
         // What the last sub-layer adds to the residual; the next norm adds it in the same pass.
         let mut pending: Option<(Tensor, f64)> = None;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             let low = match (&block.attention_norm, pending.take()) {
                 (Some(norm), Some((x, p))) => {
                     let (sum, low) = norm.add_then_norm(&x, &carry, p);
                     carry = sum;
                     low
                 }
-                _ => lower(&carry, m.compute),
+                _ => lower(&carry, m),
             };
-            let qkv =
-                block.qkv.forward(&low, m.compute).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
+            let qkv = block.qkv.forward(&low, m).view([tokens, 3, c.num_attention_heads, head]).unbind(1);
             let angles = if block.local { &local } else { &global };
             let options = AttentionOptions {
                 scale: (head as f64).powf(-0.5),
@@ -202,19 +218,34 @@ impl Encoder for ModernBert {
                 window: block.local.then_some(c.local_attention / 2),
             };
             let (q, k) = (rotate(&qkv[0], angles), rotate(&qkv[1], angles));
-            let mixed = varlen_attention(&q, &k, &qkv[2].contiguous(), &batch.segments, &options);
-            let x = block.out.forward(&mixed.reshape([tokens, c.hidden_size]), m.compute);
-            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, m.dropout(c.attention_dropout));
+            let (v, mix) =
+                (qkv[2].contiguous(), |q: &_, k: &_, v: &_, s: &_| varlen_attention(q, k, v, s, &options));
+            let mixed = match &soft {
+                Some(soft) => soft.attend(i, [&q, &k, &v], &batch.segments, mix),
+                None => mix(&q, &k, &v, &batch.segments),
+            };
+            let x = block.out.forward(&mixed.reshape([tokens, c.hidden_size]), m);
+            let dropout = m.dropout(c.attention_dropout);
+            let (x, dropout) = match block.bottlenecks[0].apply(&x, &carry, None, dropout, m) {
+                Some(y) => (y, 0.0),
+                None => (x, dropout),
+            };
+            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, dropout);
             carry = sum;
-            let parts = block.up.forward(&low, m.compute).chunk(2, -1);
+            let parts = block.up.forward(&low, m).chunk(2, -1);
             let gated = c.hidden_activation.apply(&parts[0]) * &parts[1];
             let gated = gated.dropout(m.dropout(c.mlp_dropout), m.train);
-            pending = Some((block.down.forward(&gated, m.compute), 0.0));
+            let x = block.down.forward(&gated, m);
+            pending = Some((block.bottlenecks[1].apply(&x, &carry, None, 0.0, m).unwrap_or(x), 0.0));
         }
         if let Some((x, _)) = pending {
             carry = &carry + x.to_kind(Kind::Float);
         }
-        self.final_norm.forward(&carry)
+        let hidden = self.final_norm.forward(&carry);
+        match &soft {
+            Some(soft) => soft.strip(hidden),
+            None => hidden,
+        }
     }
 
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {

@@ -1,8 +1,10 @@
 //! The block that BERT, RoBERTa, DistilBERT and MPNet share: self-attention and feed-forward, each followed by
 //! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
 
+use super::relative::{Layout, RelativeBias};
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
+use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{ParamBuilder, Tensor};
@@ -59,6 +61,8 @@ pub(super) struct Names {
     pub up: &'static str,
     pub down: &'static str,
     pub output_norm: &'static str,
+    /// Where AdapterHub puts what stands behind attention and feed-forward.
+    pub bottlenecks: [&'static str; 2],
 }
 
 #[derive(Debug)]
@@ -71,6 +75,7 @@ pub(super) struct Block {
     up: Linear,
     down: Linear,
     output_norm: LayerNorm,
+    bottlenecks: [BottleneckSlot; 2],
 }
 
 impl Block {
@@ -86,6 +91,10 @@ impl Block {
             up: Linear::build(&b.at(n.up), s.hidden, s.inner, true, s.init_std)?,
             down: Linear::build(&b.at(n.down), s.inner, s.hidden, true, s.init_std)?,
             output_norm: norm(n.output_norm)?,
+            bottlenecks: [
+                BottleneckSlot::build(&b.at(n.bottlenecks[0]), s.hidden, SubLayer::Attention),
+                BottleneckSlot::build(&b.at(n.bottlenecks[1]), s.hidden, SubLayer::FeedForward),
+            ],
         })
     }
 
@@ -99,7 +108,7 @@ impl Block {
         attend: impl Fn(&Tensor, &Tensor, &Tensor, &AttentionOptions) -> Tensor,
     ) -> (Tensor, Tensor) {
         let (tokens, head) = (low.size()[0], s.hidden / s.heads);
-        let qkv = Linear::forward_joined(&[&self.query, &self.key, &self.value], low, m.compute)
+        let qkv = Linear::forward_joined(&[&self.query, &self.key, &self.value], low, m)
             .view([tokens, 3, s.heads, head])
             .unbind(1);
         let options = AttentionOptions {
@@ -109,10 +118,17 @@ impl Block {
             window: None,
         };
         let mixed = attend(&qkv[0], &qkv[1], &qkv[2], &options).reshape([tokens, s.hidden]);
-        let projected = self.out.forward(&mixed, m.compute);
-        let (carry, low) = self.attention_norm.add(&projected, carry, m.dropout(s.out_dropout));
-        let inner = self.up.forward_activated(&low, s.activation, m.compute);
-        self.output_norm.add(&self.down.forward(&inner, m.compute), &carry, m.dropout(s.dropout))
+        let projected = self.out.forward(&mixed, m);
+        let add = |at: usize, norm: &LayerNorm, x: &Tensor, carry: &Tensor, dropout: f64| match self
+            .bottlenecks[at]
+            .apply(x, carry, Some(norm), dropout, m)
+        {
+            Some(x) => norm.add(&x, carry, 0.0),
+            None => norm.add(x, carry, dropout),
+        };
+        let (carry, low) = add(0, &self.attention_norm, &projected, carry, m.dropout(s.out_dropout));
+        let inner = self.up.forward_activated(&low, s.activation, m);
+        add(1, &self.output_norm, &self.down.forward(&inner, m), &carry, m.dropout(s.dropout))
     }
 }
 
@@ -124,6 +140,9 @@ pub(super) struct PostNorm {
     types: Option<Embedding>,
     norm: LayerNorm,
     blocks: Vec<Block>,
+    /// MPNet's: buckets of relative positions to a bias per head, added to the scores of every layer.
+    relative: Option<RelativeBias>,
+    soft: SoftSlot,
     shape: Shape,
     names: &'static Names,
 }
@@ -146,27 +165,63 @@ impl PostNorm {
             },
             norm: LayerNorm::build(&e.at("LayerNorm"), s.hidden, s.eps, true)?,
             blocks: (0..s.layers).map(|i| Block::build(&at.at(i), s, names)).collect::<Result<_>>()?,
+            relative: None,
+            soft: SoftSlot::build(
+                b,
+                SoftShape {
+                    layers: s.layers,
+                    kv_heads: s.heads,
+                    head_dim: s.hidden / s.heads,
+                    hidden: s.hidden,
+                },
+            ),
             shape,
             names,
         })
+    }
+
+    /// With a bias by relative position.
+    pub(super) fn with_relative(self, bias: RelativeBias) -> Self {
+        Self { relative: Some(bias), ..self }
     }
 }
 
 impl Encoder for PostNorm {
     fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
         let s = &self.shape;
-        let mut x =
-            self.words.forward(&batch.ids) + self.places.forward(&(&batch.positions + s.first_position));
-        if let Some(types) = &self.types {
-            x += types.forward(&batch.type_ids);
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, m);
+        let (mut x, mut positions) = (self.words.forward(&batch.ids, m), batch.positions.shallow_clone());
+        let mut types = batch.type_ids.shallow_clone();
+        if let Some(soft) = &soft {
+            (x, positions, types) = (soft.embed(x), soft.positions(&positions), soft.ids(&types));
         }
+        x += self.places.forward(&(positions + s.first_position), m);
+        if let Some(table) = &self.types {
+            x += table.forward(&types, m);
+        }
+        let layout = self.relative.as_ref().map(|bias| {
+            let segs = soft.as_ref().map_or(&batch.segments, SoftPass::longer);
+            let bias = bias.last(segs.longest(), segs.longest(), m);
+            Layout::new(segs, segs, Some(&bias), (m.compute.kind(), batch.ids.device()))
+        });
+        let mix = |q: &Tensor, k: &_, v: &_, segs: &_, o: &AttentionOptions| match &layout {
+            Some(layout) => layout.attend(&(q * o.scale), k, v, o.dropout),
+            None => varlen_attention(q, k, v, segs, o),
+        };
         let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);
-        let mut low = lower(&carry, m.compute);
-        for block in &self.blocks {
-            (carry, low) = block
-                .forward((&carry, &low), s, m, |q, k, v, o| varlen_attention(q, k, v, &batch.segments, o));
+        let mut low = lower(&carry, m);
+        for (i, block) in self.blocks.iter().enumerate() {
+            (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| match &soft {
+                Some(soft) => {
+                    soft.attend(i, [q, k, v], &batch.segments, |q, k, v, segs| mix(q, k, v, segs, o))
+                }
+                None => mix(q, k, v, &batch.segments, o),
+            });
         }
-        carry
+        match &soft {
+            Some(soft) => soft.strip(carry),
+            None => carry,
+        }
     }
 
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {

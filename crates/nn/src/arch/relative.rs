@@ -1,10 +1,10 @@
-//! Attention with T5's relative position bias (Raffel et al., 2020, arXiv 1910.10683, section 2.1).
+//! Attention with T5's relative position bias (Raffel et al., 2020, arXiv 1910.10683, section 2.1), which MPNet has, too.
 //!
 //! The kernels for packed rows take no bias, so rows are laid out in groups of texts of about the same length, padded
 //! within a group: one attention per group instead of one per text.
 
 use crate::seq2seq::past_the_end;
-use crate::{Embedding, Result};
+use crate::{Embedding, Mode, Result};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
@@ -46,22 +46,22 @@ impl RelativeBias {
     }
 
     /// [heads, n] in f32, of keys at these places from their queries.
-    fn of(&self, relative: impl Iterator<Item = i64>) -> Tensor {
+    fn of(&self, relative: impl Iterator<Item = i64>, m: Mode) -> Tensor {
         let buckets: Vec<i64> = relative.map(|r| self.bucket(r)).collect();
         let ids = Tensor::from_slice(&buckets).to_device(self.table.weight().device());
-        self.table.forward(&ids).tr()
+        self.table.forward(&ids, m).tr()
     }
 
     /// What the last `new` queries of a text of `whole` tokens add to the scores of its keys, [heads, new, whole]: minus
     /// infinity for keys that are not seen.
-    pub fn last(&self, new: i64, whole: i64) -> Tensor {
+    pub fn last(&self, new: i64, whole: i64, m: Mode) -> Tensor {
         // Window w of the bias by distance starts with the key that is w + 1 - whole places from its query, so it is
         // that of query whole - 1 - w.
         if new == 0 {
             let weight = self.table.weight();
             return weight.new_zeros([weight.size()[1], 0, whole], (weight.kind(), weight.device()));
         }
-        let bias = self.of(1 - whole..new).unfold(1, whole, 1).flip([1]);
+        let bias = self.of(1 - whole..new, m).unfold(1, whole, 1).flip([1]);
         if self.both_sides {
             return bias;
         }

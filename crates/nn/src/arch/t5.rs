@@ -6,6 +6,7 @@
 use super::ConfigSource;
 use super::decoder::{Norm, Stream};
 use super::relative::{Buckets, Layout, RelativeBias};
+use super::t5_config::{Config, Version, head_kind};
 use super::t5_step::Step;
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::{CacheShape, KvCache};
@@ -14,97 +15,7 @@ use crate::lm::LmHead;
 use crate::seq2seq::{Seq2SeqCache, Seq2SeqLm};
 use crate::{Activation, Embedding, Linear, Result, RmsNorm};
 use ragduet_torch::ops::Segments;
-use ragduet_torch::{Compute, Init, Kind, ParamBuilder, Tensor, no_grad};
-use serde_json::Value;
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(default)]
-struct Config {
-    vocab_size: i64,
-    d_model: i64,
-    d_kv: i64,
-    d_ff: i64,
-    num_layers: i64,
-    num_decoder_layers: Option<i64>,
-    num_heads: i64,
-    relative_attention_num_buckets: i64,
-    relative_attention_max_distance: i64,
-    dropout_rate: f64,
-    layer_norm_epsilon: f64,
-    initializer_factor: f64,
-    feed_forward_proj: Option<String>,
-    /// What `feed_forward_proj` means, where the config says it again: these win, as in transformers.
-    dense_act_fn: Option<String>,
-    is_gated_act: Option<bool>,
-}
-
-/// Which of the family, where their configs mean different things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    T5,
-    Mt5,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            vocab_size: 32128,
-            d_model: 512,
-            d_kv: 64,
-            d_ff: 2048,
-            num_layers: 6,
-            num_decoder_layers: None,
-            num_heads: 8,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-            dropout_rate: 0.1,
-            layer_norm_epsilon: 1e-6,
-            initializer_factor: 1.0,
-            feed_forward_proj: None,
-            dense_act_fn: None,
-            is_gated_act: None,
-        }
-    }
-}
-
-impl Config {
-    /// The activation, and whether there is a gate.
-    fn feed_forward(&self, source: &ConfigSource<'_>, version: Version) -> Result<(Activation, bool)> {
-        let usual = if version == Version::T5 { "relu" } else { "gated-gelu" };
-        let spec = self.feed_forward_proj.as_deref().unwrap_or(usual);
-        let (name, gated) = match spec.strip_prefix("gated-") {
-            // "gelu" has always meant the approximation here.
-            Some("gelu") => ("gelu_new", true),
-            Some(name) => (name, true),
-            None => (spec, false),
-        };
-        let name = self.dense_act_fn.as_deref().unwrap_or(name);
-        match serde_json::from_value(Value::from(name)) {
-            Ok(activation) => Ok((activation, self.is_gated_act.unwrap_or(gated))),
-            Err(_) => source.unsupported(
-                "feed_forward_proj",
-                "relu, gelu, gelu_new or silu, after `gated-` where there is a gate",
-            ),
-        }
-    }
-}
-
-/// Whether the head is the embedding, and whether its input is scaled by d_model^-0.5.
-///
-/// Up to transformers 4 one key said both: T5 1.0 ties and scales, 1.1 does neither. transformers 5 writes
-/// `scale_decoder_outputs` beside a `tie_word_embeddings` that is always true, and takes a head that is stored for a head
-/// of its own. mT5 never scales.
-pub(super) fn head_kind(source: &ConfigSource<'_>, version: Version, stored: bool) -> (bool, bool) {
-    let flag = |key: &str| source.json.get(key).and_then(Value::as_bool);
-    let tied = flag("tie_word_embeddings").unwrap_or(true);
-    if version == Version::Mt5 {
-        return (tied && !stored, false);
-    }
-    match flag("scale_decoder_outputs") {
-        Some(scaled) => (tied && !stored, scaled),
-        None => (tied, tied),
-    }
-}
+use ragduet_torch::{Kind, ParamBuilder, Tensor, no_grad};
 
 #[derive(Debug)]
 struct Attention {
@@ -155,15 +66,15 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: &Tensor, dropout: f64, compute: Compute) -> Tensor {
+    fn forward(&self, x: &Tensor, dropout: f64, m: Mode) -> Tensor {
         let inner = match &self.gate {
-            None => self.up.forward_activated(x, self.activation, compute),
+            None => self.up.forward_activated(x, self.activation, m),
             Some(gate) => {
-                let parts = Linear::forward_joined(&[gate, &self.up], x, compute).chunk(2, -1);
+                let parts = Linear::forward_joined(&[gate, &self.up], x, m).chunk(2, -1);
                 self.activation.apply(&parts[0]) * &parts[1]
             }
         };
-        self.down.forward(&drop(inner, dropout), compute)
+        self.down.forward(&drop(inner, dropout), m)
     }
 }
 
@@ -189,7 +100,7 @@ struct Stack {
 
 /// One way through a stack: how attention is computed, given the layer's number.
 struct Pass<'a> {
-    compute: Compute,
+    mode: Mode,
     dropout: f64,
     /// Of q, k, v.
     own: &'a dyn Fn(usize, &Tensor, &Tensor, &Tensor) -> Tensor,
@@ -221,23 +132,23 @@ impl Stack {
 
     /// [tokens, hidden] embeddings -> hidden states, f32.
     fn run(&self, embedded: Tensor, heads: i64, pass: &Pass<'_>) -> Tensor {
-        let (p, compute) = (pass.dropout, pass.compute);
+        let (p, m) = (pass.dropout, pass.mode);
         let mut stream = Stream { carry: drop(embedded, p), pending: None };
         for (i, layer) in self.layers.iter().enumerate() {
-            let (carry, x) = layer.own.norm.add_then_norm(&stream, p, compute);
+            let (carry, x) = layer.own.norm.add_then_norm(&stream, p, m);
             let a = &layer.own;
-            let qkv = Linear::forward_joined(&[&a.q, &a.k, &a.v], &x, compute).chunk(3, -1);
+            let qkv = Linear::forward_joined(&[&a.q, &a.k, &a.v], &x, m).chunk(3, -1);
             let [q, k, v] = [0, 1, 2].map(|n| by_head(&qkv[n], heads));
             let mixed = (pass.own)(i, &q, &k, &v).flatten(1, 2);
-            stream = Stream { carry, pending: Some(a.out.forward(&mixed, compute)) };
+            stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
             if let Some(a) = &layer.cross {
-                let (carry, x) = a.norm.add_then_norm(&stream, p, compute);
-                let q = by_head(&a.q.forward(&x, compute), heads);
+                let (carry, x) = a.norm.add_then_norm(&stream, p, m);
+                let q = by_head(&a.q.forward(&x, m), heads);
                 let mixed = (pass.cross)(i, a, &q).flatten(1, 2);
-                stream = Stream { carry, pending: Some(a.out.forward(&mixed, compute)) };
+                stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
             }
-            let (carry, x) = layer.feed_forward.norm.add_then_norm(&stream, p, compute);
-            stream = Stream { carry, pending: Some(layer.feed_forward.forward(&x, p, compute)) };
+            let (carry, x) = layer.feed_forward.norm.add_then_norm(&stream, p, m);
+            stream = Stream { carry, pending: Some(layer.feed_forward.forward(&x, p, m)) };
         }
         let rest = stream.pending.map(|x| drop(x.to_kind(Kind::Float), p));
         let x = rest.map_or(stream.carry.shallow_clone(), |x| &stream.carry + x);
@@ -278,19 +189,19 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
         return source.unsupported("num_heads", "at least 1, as for d_kv");
     }
     let words = Embedding::build(&b.at("shared"), c.vocab_size, c.d_model, c.initializer_factor)?;
-    let head = b.at("lm_head");
-    let (tied, scaled) = head_kind(source, version, head.has("weight"));
+    let at = b.at("lm_head");
+    let (tied, scaled) = head_kind(source, version, at.has("weight"));
     let head = if tied {
-        words.weight().shallow_clone()
+        Linear::tied(&at, words.weight())
     } else {
-        head.get("weight", &[c.vocab_size, c.d_model], Init::Normal(c.initializer_factor))?
+        Linear::build(&at, c.d_model, c.vocab_size, false, c.initializer_factor)?
     };
     let feed_forward = c.feed_forward(source, version)?;
     Ok(T5 {
         encoder: Stack::build(&c, feed_forward, false, &b.at("encoder"))?,
         decoder: Stack::build(&c, feed_forward, true, &b.at("decoder"))?,
         words,
-        head: Linear::of(head),
+        head,
         scale: if scaled { (c.d_model as f64).powf(-0.5) } else { 1.0 },
         heads: c.num_heads,
         head_dim: c.d_kv,
@@ -303,8 +214,8 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
 
 impl T5 {
     /// k and v of the source for a decoder's layer.
-    fn source_keys(&self, a: &Attention, encoded: &Tensor, compute: Compute) -> (Tensor, Tensor) {
-        let kv = Linear::forward_joined(&[&a.k, &a.v], encoded, compute).chunk(2, -1);
+    fn source_keys(&self, a: &Attention, encoded: &Tensor, m: Mode) -> (Tensor, Tensor) {
+        let kv = Linear::forward_joined(&[&a.k, &a.v], encoded, m).chunk(2, -1);
         (by_head(&kv[0], self.heads), by_head(&kv[1], self.heads))
     }
 }
@@ -314,53 +225,48 @@ impl Seq2SeqLm for T5 {
         let segs = &sources.segments;
         let options = (mode.compute.kind(), sources.ids.device());
         let n = segs.longest();
-        let layout = Layout::new(segs, segs, Some(&self.encoder.bias.last(n, n)), options);
+        let layout = Layout::new(segs, segs, Some(&self.encoder.bias.last(n, n, mode)), options);
         let dropout = mode.dropout(self.attention_dropout);
         let pass = Pass {
-            compute: mode.compute,
+            mode,
             dropout: mode.dropout(self.dropout),
             own: &|_, q, k, v| layout.attend(q, k, v, dropout),
             cross: &|_, _, q| q.shallow_clone(),
         };
-        self.encoder.run(self.words.forward(&sources.ids), self.heads, &pass)
+        self.encoder.run(self.words.forward(&sources.ids, mode), self.heads, &pass)
     }
 
     fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor {
         let segs = &targets.segments;
         let options = (mode.compute.kind(), targets.ids.device());
         let n = segs.longest();
-        let own = Layout::new(segs, segs, Some(&self.decoder.bias.last(n, n)), options);
+        let own = Layout::new(segs, segs, Some(&self.decoder.bias.last(n, n, mode)), options);
         let across = Layout::new(segs, sources, None, options);
-        let encoded = lower(encoded, mode.compute);
+        let encoded = lower(encoded, mode);
         let dropout = mode.dropout(self.attention_dropout);
         let pass = Pass {
-            compute: mode.compute,
+            mode,
             dropout: mode.dropout(self.dropout),
             own: &|_, q, k, v| own.attend(q, k, v, dropout),
             cross: &|_, a, q| {
-                let (k, v) = self.source_keys(a, &encoded, mode.compute);
+                let (k, v) = self.source_keys(a, &encoded, mode);
                 across.attend(q, &k, &v, dropout)
             },
         };
-        self.decoder.run(self.words.forward(&targets.ids), self.heads, &pass)
+        self.decoder.run(self.words.forward(&targets.ids, mode), self.heads, &pass)
     }
 
-    fn start_cache(
-        &self,
-        encoded: &Tensor,
-        sources: &Segments,
-        capacity: usize,
-        compute: Compute,
-    ) -> Seq2SeqCache {
+    fn start_cache(&self, encoded: &Tensor, sources: &Segments, capacity: usize, mode: Mode) -> Seq2SeqCache {
         let _guard = no_grad();
-        let encoded = lower(encoded, compute);
+        let encoded = lower(encoded, mode);
         let cross = self.decoder.layers.iter().filter_map(|l| l.cross.as_ref());
-        let cross = cross.map(|a| self.source_keys(a, &encoded, compute)).collect();
+        let cross = cross.map(|a| self.source_keys(a, &encoded, mode)).collect();
         let shape = CacheShape {
             layers: self.decoder.layers.len(),
             kv_heads: self.heads,
             head_dim: self.head_dim,
-            compute,
+            compute: mode.compute,
+            adapter: mode.adapter,
             device: encoded.device(),
         };
         Seq2SeqCache::new(KvCache::new(sources.len(), capacity, shape), cross, sources)
@@ -370,28 +276,30 @@ impl Seq2SeqLm for T5 {
         let _guard = no_grad();
         let segs = &batch.segments;
         assert_eq!(segs.len(), cache.sequences(), "a segment for each sequence of the cache");
+        let mode = Mode::eval(cache.own.compute()).with(cache.own.adapter());
         let new: Vec<i64> = segs.lengths().collect();
         let whole: Vec<i64> = cache.lengths().iter().zip(&new).map(|(&l, n)| l as i64 + n).collect();
         cache.own.reserve(whole.iter().copied().max().unwrap_or(0) as usize);
         cache.seat(&new);
-        let step = Step::new(&self.decoder.bias, cache, segs, whole, batch.ids.device());
+        let step = Step::new((&self.decoder.bias, mode), cache, segs, whole, batch.ids.device());
         let pass = Pass {
-            compute: cache.own.compute(),
+            mode,
             dropout: 0.0,
             own: &|layer, q, k, v| step.own(layer, q, k, v),
             cross: &|layer, _, q| step.cross(layer, q),
         };
-        let hidden = self.decoder.run(self.words.forward(&batch.ids), self.heads, &pass);
+        let hidden = self.decoder.run(self.words.forward(&batch.ids, mode), self.heads, &pass);
         cache.advance(&new);
         hidden
     }
 
-    fn head(&self) -> LmHead<'_> {
-        LmHead { weight: self.head.weight(), bias: None, scale: self.scale }
+    fn head(&self, mode: Mode) -> LmHead {
+        let (weight, bias) = self.head.effective(mode.adapter);
+        LmHead { weight, bias, scale: self.scale }
     }
 
-    fn logits(&self, hidden: &Tensor, compute: Compute) -> Tensor {
-        self.head.forward(&(hidden * self.scale), compute).to_kind(Kind::Float)
+    fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
+        self.head.forward_wide(&(hidden * self.scale), mode)
     }
 
     fn hidden_size(&self) -> i64 {

@@ -1,6 +1,7 @@
 //! A step of T5's decoder with a cache.
 
 use super::relative::{RelativeBias, attention};
+use crate::Mode;
 use crate::seq2seq::Seq2SeqCache;
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Device, Tensor};
@@ -19,7 +20,7 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub fn new(
-        bias: &RelativeBias,
+        (bias, mode): (&RelativeBias, Mode),
         cache: &'a Seq2SeqCache,
         segments: &'a Segments,
         whole: Vec<i64>,
@@ -35,7 +36,7 @@ impl<'a> Step<'a> {
             sizes.truncate(1);
         }
         let kind = cache.own.compute().kind();
-        let bias = sizes.iter().map(|&(n, w)| bias.last(n, w).to_kind(kind)).collect();
+        let bias = sizes.iter().map(|&(n, w)| bias.last(n, w, mode).to_kind(kind)).collect();
         Self { cache, segments, slots: Tensor::from_slice(&slots).to_device(device), whole, bias }
     }
 

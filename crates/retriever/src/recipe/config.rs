@@ -7,6 +7,7 @@ use crate::mining::MiningConfig;
 use crate::{Error, Pooling, Result, ScratchModel};
 use ragduet_data::{BatchConfig, Format};
 use ragduet_metrics::Measure;
+use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
 use ragduet_torch::Precision;
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
@@ -29,6 +30,9 @@ pub struct RetrieverConfig {
     pub precision: Precision,
     /// The model to start from.
     pub model: ModelConfig,
+    /// Trains an adapter over the transformer, not the transformer (a projection trains as it is).
+    #[serde(default)]
+    pub peft: Option<PeftConfig>,
     /// What to train on.
     pub data: DataConfig,
     /// What to minimise.

@@ -9,7 +9,7 @@ use super::config::RetrieverConfig;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, LOG_SCALE, Scale};
 use super::state::{self, Position};
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::{BiEncoder, Side, Tower};
 use crate::card::{CardFacts, model_card};
 use crate::encode::EncodeSettings;
 use crate::error::catch;
@@ -545,7 +545,9 @@ fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Resu
         // Parts of the encoder outside any layer (a final norm) learn like the top one.
         let head = name == LOG_SCALE || name.contains("dense.linear");
         let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
-        config.optim.rule(name, depth, layers)
+        let mut rule = config.optim.rule(name, depth, layers);
+        rule.lr_scale *= model.lr_scale(name);
+        rule
     }))
 }
 
@@ -558,8 +560,9 @@ fn total_steps(config: &RetrieverConfig, set: &TrainingSet, lengths: &Lengths) -
 }
 
 fn describe(config: &RetrieverConfig, set: &TrainingSet, model: &BiEncoder, total: u64, per_epoch: u64) {
-    let (all, training) = model.parameters().iter().fold((0, 0), |(a, t), (_, p)| {
-        let n = p.numel();
+    let resting: u64 = model.towers().map(Tower::resting).sum();
+    let (all, training) = model.parameters().iter().fold((resting, 0), |(a, t), (_, p)| {
+        let n = p.numel() as u64;
         (a + n, t + if p.requires_grad() { n } else { 0 })
     });
     tracing::info!(

@@ -90,17 +90,21 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
             return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });
         }
     };
-    for tower in std::iter::once(&mut model.query_tower).chain(&mut model.passage_tower) {
+    for tower in model.towers_mut() {
         tower.model.encoder.set_dropout(c.dropout, c.attention_dropout);
     }
     if let Some(outputs) = c.projection {
-        let towers = std::iter::once(&mut model.query_tower).chain(&mut model.passage_tower);
-        for tower in towers {
+        for tower in model.towers_mut() {
             if tower.dense.is_some() {
                 let why = "the base has a projection already".to_string();
                 return Err(Error::Config { key: "model.projection".into(), why });
             }
             tower.dense = Some(Dense::fresh(tower.model.encoder.hidden_size(), outputs, device)?);
+        }
+    }
+    if let Some(peft) = &config.peft {
+        for tower in model.towers_mut() {
+            tower.adapt(peft, device)?;
         }
     }
     model.check()

@@ -4,7 +4,8 @@ use super::{ModuleKind, module_kind};
 use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, Tower};
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
-use ragduet_nn::load_encoder;
+use ragduet_nn::peft::{self, Adapter};
+use ragduet_nn::{hub, load_encoder};
 use ragduet_text::{Prompts, Tokenizer};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, ParamBuilder};
@@ -221,7 +222,16 @@ fn transformer(path: &Path, device: Device) -> Result<Chain> {
     if config.do_lower_case {
         tokenizer = tokenizer.with_lower_case(true);
     }
-    let tower = Tower { model: load_encoder(path, device)?, dense: None };
+    let tower = if peft::is_adapter_dir(path) {
+        let base = peft::base_of(path)?;
+        let model = load_encoder(&hub::resolve(&base)?, device)?;
+        model.params.set_trainable(|_| false);
+        let adapter = Some(Adapter::load(model.base(device)?, path)?);
+        Tower { model, dense: None, adapter, base }
+    } else {
+        let base = std::path::absolute(path)?.display().to_string();
+        Tower { model: load_encoder(path, device)?, dense: None, adapter: None, base }
+    };
     Ok(Chain { tower, pooling: None, normalize: false, max_seq_length: config.max_seq_length, tokenizer })
 }
 

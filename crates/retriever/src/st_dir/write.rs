@@ -4,6 +4,7 @@ use super::read::{Overrides, load};
 use crate::biencoder::{BiEncoder, DenseActivation, Side, Similarity, Tower};
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
+use ragduet_nn::peft::TaskType;
 use ragduet_nn::{Mode, save_encoder};
 use ragduet_torch::no_grad;
 use ragduet_torch::weights::{save_model, write_atomic};
@@ -99,7 +100,10 @@ fn write_tower(
         fs::create_dir_all(&dir)?;
         match *name {
             "Transformer" => {
-                save_encoder(&tower.model, &dir)?;
+                match &tower.adapter {
+                    Some(a) => a.save(&dir, TaskType::FeatureExtraction, &tower.base)?,
+                    None => save_encoder(&tower.model, &dir)?,
+                }
                 model.tokenizer.save(&dir)?;
                 let longest = if model.is_shared() {
                     s.max_query_tokens.max(s.max_passage_tokens)

@@ -1,0 +1,144 @@
+//! A generator's speed, for `scripts/bench_peers generator`: greedy decoding with a cache, or steps of supervised
+//! fine-tuning (fused cross-entropy, clipping, AdamW). Prints a line of JSON; loading and warming up are not counted.
+//!
+//!     generator_speed generate DIR bf16|fp32 TEXTS.json NEW_TOKENS RUNS
+//!     generator_speed train DIR bf16|fp32 TEXTS.json STEPS
+//!
+//! TEXTS.json: a list of lists of token ids, all of one batch. Training learns every token but a text's first.
+
+use ragduet_generator::decode::{DecodeConfig, Hooks, Request, Stepper, generate};
+use ragduet_nn::{CausalLm, KvCache, LanguageModel, Mode, PackedTokens, load_language_model};
+use ragduet_torch::loss::linear_cross_entropy;
+use ragduet_torch::optim::{AdamW, AdamWOptions, GroupRule};
+use ragduet_torch::{Compute, Device, Kind, Tensor, grad};
+use std::path::Path;
+use std::time::Instant;
+
+type Failure = Box<dyn std::error::Error>;
+type Outcome<T> = Result<T, Failure>;
+
+/// A model without a tokenizer, for `decode::generate`.
+struct Bare<'a> {
+    lm: &'a dyn CausalLm,
+    cache: KvCache,
+    compute: Compute,
+}
+
+impl Stepper for Bare<'_> {
+    fn step(&mut self, tokens: &[Vec<u32>]) -> ragduet_generator::Result<Tensor> {
+        let batch = PackedTokens::from_ids(tokens.iter().map(Vec::as_slice), Device::Cpu);
+        let hidden = self.lm.extend(&batch, &mut self.cache);
+        let last: Vec<i64> = batch.segments.offsets()[1..].iter().map(|end| end - 1).collect();
+        let hidden = if batch.segments.longest() == 1 {
+            hidden
+        } else {
+            hidden.index_select(0, &Tensor::from_slice(&last))
+        };
+        Ok(self.lm.logits(&hidden, self.compute))
+    }
+
+    fn reorder(&mut self, from: &[usize]) -> ragduet_generator::Result<()> {
+        self.cache.reorder(from);
+        Ok(())
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.lm.vocab_size()
+    }
+}
+
+fn decode(
+    model: &LanguageModel,
+    compute: Compute,
+    texts: &[Vec<u32>],
+    new: usize,
+    runs: usize,
+) -> Outcome<serde_json::Value> {
+    let lm = model.causal().ok_or("not a causal model")?;
+    let config = |n| DecodeConfig { max_new_tokens: Some(n), ..DecodeConfig::default() }.resolve(None, &[]);
+    let requests: Vec<Request> = texts.iter().map(|t| Request { prompt: t.clone(), seed: 0 }).collect();
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    let once = |n: usize| -> Outcome<_> {
+        let started = Instant::now();
+        let cache = lm.new_cache(texts.len(), longest + n, compute, Device::Cpu);
+        let out = generate(&mut Bare { lm, cache, compute }, &requests, &config(n)?, Hooks::default())?;
+        let tokens: Vec<Vec<u32>> = out.into_iter().flatten().map(|g| g.tokens).collect();
+        Ok((started.elapsed().as_secs_f64(), tokens))
+    };
+    once(8.min(new))?;
+    let mut seconds = Vec::new();
+    let mut tokens = Vec::new();
+    for _ in 0..runs {
+        let (s, t) = once(new)?;
+        seconds.push(s);
+        tokens = t;
+    }
+    let total: usize = tokens.iter().map(Vec::len).sum();
+    seconds.sort_by(f64::total_cmp);
+    Ok(serde_json::json!({"rate": total as f64 / seconds[runs / 2], "tokens": tokens}))
+}
+
+fn train(
+    model: &LanguageModel,
+    compute: Compute,
+    texts: &[Vec<u32>],
+    steps: usize,
+) -> Outcome<serde_json::Value> {
+    let lm = model.causal().ok_or("not a causal model")?;
+    let rule = |_: &str| GroupRule { lr_scale: 1.0, weight_decay: 0.01 };
+    let mut optimizer = AdamW::new(&model.params.trainable(), AdamWOptions::default(), rule);
+    let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0i64);
+    for t in texts {
+        rows.extend(start..start + t.len() as i64 - 1);
+        targets.extend(t[1..].iter().map(|&id| i64::from(id)));
+        start += t.len() as i64;
+    }
+    let (rows, targets) = (Tensor::from_slice(&rows), Tensor::from_slice(&targets));
+    let mut losses = Vec::new();
+    let mut step = || -> Outcome<()> {
+        optimizer.clear_grads()?;
+        let batch = PackedTokens::from_ids(texts.iter().map(Vec::as_slice), Device::Cpu);
+        let hidden = lm.forward(&batch, Mode::train(compute)).index_select(0, &rows);
+        let head = lm.head();
+        let (nll, _) = linear_cross_entropy(&hidden, head.weight, &targets, head.scale, compute);
+        let loss = nll.mean(Kind::Float);
+        loss.backward();
+        grad::clip_norm(&optimizer.grads(), 1.0)?;
+        optimizer.step(1e-4)?;
+        losses.push(f64::try_from(&loss)?);
+        Ok(())
+    };
+    step()?;
+    let started = Instant::now();
+    for _ in 0..steps {
+        step()?;
+    }
+    let rate = steps as f64 * start as f64 / started.elapsed().as_secs_f64();
+    Ok(serde_json::json!({"rate": rate, "losses": losses}))
+}
+
+fn run() -> Outcome<()> {
+    ragduet_torch::device::use_caching_allocator();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [what, dir, precision, texts, rest @ ..] = args.as_slice() else {
+        return Err("generator_speed generate|train DIR bf16|fp32 TEXTS.json ...".into());
+    };
+    let count = |i: usize| rest.get(i).ok_or("a number is missing")?.parse::<usize>().map_err(Failure::from);
+    let compute = if precision == "bf16" { Compute::Bf16 } else { Compute::F32 };
+    let texts: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
+    let model = load_language_model(Path::new(dir), Device::Cpu)?;
+    let result = match what.as_str() {
+        "generate" => decode(&model, compute, &texts, count(0)?, count(1)?.max(1))?,
+        "train" => train(&model, compute, &texts, count(0)?.max(1))?,
+        other => return Err(format!("{other}: generate or train").into()),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+fn main() {
+    if let Err(e) = run() {
+        eprintln!("error: {e}");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,51 @@
+//! `ragduet merge`: an adapter worked into its base.
+
+use anyhow::Result;
+use ragduet_generator::Generator;
+use ragduet_retriever::st_dir::{self, Overrides};
+use ragduet_torch::{Compute, Device};
+use std::path::PathBuf;
+
+/// Arguments of `merge`.
+///
+/// Reads an adapter's folder (`best/` of a run with [peft]), its base from where the adapter says, and writes a model's
+/// folder that needs neither. Works for LoRA, DoRA and (IA)^3; prompts and prefixes are no weights.
+///
+/// Example: ragduet merge runs/x/best -o merged
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// The adapter's folder.
+    adapter: PathBuf,
+    /// Folder to write.
+    #[arg(short, long)]
+    out: PathBuf,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        if self.out.exists() {
+            anyhow::bail!("{} exists already", self.out.display());
+        }
+        if self.adapter.join("modules.json").is_file() {
+            let mut model = st_dir::load(&self.adapter, Device::Cpu, Compute::F32, &Overrides::default())?;
+            if model.towers().all(|t| t.adapter.is_none()) {
+                anyhow::bail!("{} holds no adapter", self.adapter.display());
+            }
+            for tower in model.towers_mut() {
+                tower.merge()?;
+            }
+            st_dir::save(&model, &self.out, None)?;
+        } else {
+            let mut model = Generator::load(&self.adapter, Device::Cpu, Compute::F32)?;
+            if model.adapter.is_none() {
+                anyhow::bail!("{} holds no adapter", self.adapter.display());
+            }
+            model.merge()?;
+            model.save(&self.out)?;
+        }
+        println!("{}: adapter and base in one", self.out.display());
+        Ok(())
+    }
+}

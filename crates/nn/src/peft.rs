@@ -1,0 +1,30 @@
+//! Parameter-efficient fine-tuning: a method is a file and a variant of [`PeftConfig`].
+//!
+//! Layers have slots. An adapter fills those that its config names; several adapters can be resident over one base, and
+//! a pass names the one that acts ([`crate::Mode::adapter`]), so that none stays switched on by mistake. The base's
+//! parameters are never written to, but by [`Adapter::merge`].
+
+mod adapter;
+mod bottleneck;
+mod config;
+mod format;
+mod hub_format;
+mod ia3;
+mod lora;
+mod replaced;
+mod sites;
+mod slot;
+mod soft;
+mod targets;
+
+pub use adapter::{Adapter, Base};
+pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
+pub use config::{
+    BottleneckConfig, BottleneckKind, Ia3Config, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
+    PromptConfig, PromptInit,
+};
+pub use format::{TaskType, base_of, is_adapter_dir};
+pub use sites::Sites;
+pub use slot::{AdapterId, EmbeddingAdapter, LinearAdapter, Slot};
+pub(crate) use soft::{SoftPass, SoftShape, SoftSlot};
+pub use targets::Targets;

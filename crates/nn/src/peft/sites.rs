@@ -1,0 +1,30 @@
+//! The places of a model into which adapters go.
+
+use super::{BottleneckSlot, SoftSlot};
+use crate::{Embedding, Linear};
+use ragduet_torch::ParamBuilder;
+
+/// Slots by the dotted path of their module.
+#[derive(Debug, Clone)]
+pub struct Sites {
+    /// Linear layers, the output projection among them.
+    pub(super) linears: Vec<(String, Linear)>,
+    /// Lookup tables.
+    pub(super) embeddings: Vec<(String, Embedding)>,
+    /// Where prompts and prefixes go; two in an encoder-decoder, the encoder's first.
+    pub(super) soft: Vec<(String, SoftSlot)>,
+    /// Behind sub-layers.
+    pub(super) bottlenecks: Vec<(String, BottleneckSlot)>,
+}
+
+impl Sites {
+    /// What was built with `b`.
+    pub(crate) fn of(b: &ParamBuilder) -> Self {
+        Self {
+            linears: b.attached(),
+            embeddings: b.attached(),
+            soft: b.attached(),
+            bottlenecks: b.attached(),
+        }
+    }
+}

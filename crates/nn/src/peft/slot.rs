@@ -1,0 +1,67 @@
+//! What can stand in a layer's slot, and the slot.
+
+use crate::{Linear, Mode};
+use ragduet_torch::Tensor;
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names an adapter in a forward pass. No two of a process are alike, whatever model they belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(u64);
+
+impl AdapterId {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What an adapter does at a linear layer. Rows are in the compute dtype, parameters are f32.
+pub trait LinearAdapter: Debug {
+    /// What the layer takes in place of its input `x` [rows, in]; `None`: `x` itself.
+    fn input(&self, x: &Tensor) -> Option<Tensor>;
+
+    /// What the layer gives in place of `y` [rows, out], its product with what [`LinearAdapter::input`] says.
+    fn output(&self, layer: &Linear, x: &Tensor, y: Tensor, m: Mode) -> Tensor;
+
+    /// The weight [out, in] and bias of a layer that computes the same (without dropout), in the graph.
+    fn merged(&self, rows: &Tensor, bias: Option<&Tensor>) -> (Tensor, Option<Tensor>);
+}
+
+/// What an adapter does at a lookup table.
+pub trait EmbeddingAdapter: Debug {
+    /// What `ids` [tokens] give in place of the base's rows [tokens, n].
+    fn output(&self, ids: &Tensor, rows: Tensor, m: Mode) -> Tensor;
+
+    /// The table that gives the same.
+    fn merged(&self, table: &Tensor) -> Tensor;
+}
+
+/// The adapters resident at one place. There are few: a list is as fast as a map.
+#[derive(Debug)]
+pub struct Slot<T: ?Sized>(RefCell<Vec<(AdapterId, Rc<T>)>>);
+
+impl<T: ?Sized> Default for Slot<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: ?Sized> Slot<T> {
+    /// The one that a pass names, if it has something here.
+    pub(crate) fn get(&self, id: Option<AdapterId>) -> Option<Rc<T>> {
+        let id = id?;
+        self.0.borrow().iter().find(|(i, _)| *i == id).map(|(_, t)| t.clone())
+    }
+
+    pub(super) fn put(&self, id: AdapterId, what: Rc<T>) {
+        self.remove(id);
+        self.0.borrow_mut().push((id, what));
+    }
+
+    pub(super) fn remove(&self, id: AdapterId) {
+        self.0.borrow_mut().retain(|(i, _)| *i != id);
+    }
+}

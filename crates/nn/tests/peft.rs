@@ -1,0 +1,306 @@
+//! Adapters against peft: outputs and gradients, the folders both ways, merging, and that several over one base do not
+//! touch each other. Goldens and their script lie in `golden/peft/`.
+
+use ragduet_nn::peft::{
+    Adapter, BottleneckConfig, BottleneckKind, Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig,
+    TaskType,
+};
+use ragduet_nn::{
+    EncoderModel, LanguageModel, LmKind, Mode, PackedTokens, load_encoder, load_language_model,
+};
+use ragduet_testkit::{assert_close, assert_relative, max_diff};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, Device, ParamStore, Tensor, grad, no_grad};
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+enum Model {
+    Lm(Box<LanguageModel>),
+    Encoder(Box<EncoderModel>),
+}
+
+impl Model {
+    fn load(base: &str) -> Self {
+        let dir = golden(base);
+        if base.starts_with("lm/") {
+            Model::Lm(Box::new(load_language_model(&dir, Device::Cpu).unwrap()))
+        } else {
+            Model::Encoder(Box::new(load_encoder(&dir, Device::Cpu).unwrap()))
+        }
+    }
+
+    fn base(&self) -> ragduet_nn::peft::Base<'_> {
+        match self {
+            Model::Lm(m) => m.base(Device::Cpu).unwrap(),
+            Model::Encoder(m) => m.base(Device::Cpu).unwrap(),
+        }
+    }
+
+    fn params(&self) -> &ParamStore {
+        match self {
+            Model::Lm(m) => &m.params,
+            Model::Encoder(m) => &m.params,
+        }
+    }
+
+    /// Logits, or hidden states.
+    fn run(&self, texts: &[Vec<u32>], m: Mode) -> Tensor {
+        let batch = PackedTokens::from_ids(texts.iter().map(Vec::as_slice), Device::Cpu);
+        match self {
+            Model::Lm(model) => {
+                let hidden = match &model.kind {
+                    LmKind::Causal(lm) => lm.forward(&batch, m),
+                    // What it reads is what it writes.
+                    LmKind::Seq2Seq(lm) => lm.decode(&batch, &lm.encode(&batch, m), &batch.segments, m),
+                };
+                model.kind.logits(&hidden, m)
+            }
+            Model::Encoder(model) => model.encoder.forward(&batch, m),
+        }
+    }
+}
+
+fn eval(a: &Adapter) -> Mode {
+    Mode::eval(Compute::F32).with(Some(a.id))
+}
+
+fn plain() -> Mode {
+    Mode::eval(Compute::F32)
+}
+
+fn cases() -> Vec<String> {
+    let mut all: Vec<String> = std::fs::read_dir(golden("peft"))
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
+    all.sort();
+    all
+}
+
+fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
+    let ints = |n: &str| Vec::<i64>::try_from(&data.load_as_is(n).unwrap()).unwrap();
+    let (ids, mut at) = (ints("ids"), 0);
+    let cut = |l: i64| {
+        at += l as usize;
+        ids[at - l as usize..at].iter().map(|&i| i as u32).collect()
+    };
+    ints("lengths").into_iter().map(cut).collect()
+}
+
+#[test]
+fn outputs_and_gradients_equal_pefts() {
+    let cases = cases();
+    assert!(cases.len() >= 29);
+    for name in cases {
+        let dir = golden("peft").join(&name);
+        let model = Model::load(&ragduet_nn::peft::base_of(&dir).unwrap());
+        let adapter = Adapter::load(model.base(), &dir).unwrap();
+        let data = Weights::open_file(&dir.join("golden.safetensors")).unwrap();
+        let texts = texts_of(&data);
+        model.params().set_trainable(|_| false);
+        let ours = model.run(&texts, eval(&adapter));
+        let want = data.load("outputs", Device::Cpu).unwrap();
+        assert_close(&ours, &want, 5e-5, &name);
+        assert!(max_diff(&model.run(&texts, plain()), &want) > 1e-2, "{name}: the adapter matters");
+
+        grad::backward(&[ours], &[data.load("probe", Device::Cpu).unwrap()]).unwrap();
+        let mut compared = 0;
+        for (parameter, p) in adapter.params.iter() {
+            let Ok(want) = data.load(&format!("grad.{parameter}"), Device::Cpu) else { continue };
+            assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
+            compared += 1;
+        }
+        let given = data.names().filter(|n| n.starts_with("grad.")).count();
+        assert_eq!(compared, given, "{name}: every gradient of the reference was compared");
+        assert!(given > 0 || name.contains("projected"), "{name}");
+        assert!(
+            model.params().iter().all(|(_, p)| !p.tensor.grad().defined()),
+            "{name}: the base has gradients"
+        );
+        check_cache(&name, &model, &adapter, &texts);
+        check_saved(&name, &model, &adapter, &texts);
+        check_merged(&name, &model, adapter, &texts);
+    }
+}
+
+/// Prompt in one go, then token by token, equals the pass without a cache.
+fn check_cache(name: &str, model: &Model, adapter: &Adapter, texts: &[Vec<u32>]) {
+    let Model::Lm(model) = model else { return };
+    let _guard = no_grad();
+    let Some(lm) = model.causal() else { return };
+    let m = eval(adapter);
+    for text in texts.iter().filter(|t| t.len() > 6) {
+        let whole = lm.forward(&PackedTokens::from_ids([text.as_slice()], Device::Cpu), m);
+        let mut cache = lm.new_cache(2, 8, m, Device::Cpu);
+        let cut = text.len() - 4;
+        let mut rows = Vec::new();
+        let both = PackedTokens::from_ids([&text[..cut], &text[..2]], Device::Cpu);
+        rows.push(lm.extend(&both, &mut cache).narrow(0, 0, cut as i64));
+        for i in cut..text.len() {
+            let both = PackedTokens::from_ids([&text[i..=i], &text[2..3]], Device::Cpu);
+            rows.push(lm.extend(&both, &mut cache).narrow(0, 0, 1));
+        }
+        assert_close(&Tensor::cat(&rows, 0), &whole, 2e-5, &format!("{name}: with a cache"));
+    }
+}
+
+fn check_saved(name: &str, model: &Model, adapter: &Adapter, texts: &[Vec<u32>]) {
+    let _guard = no_grad();
+    let out = tempfile::tempdir().unwrap();
+    let task = if matches!(model, Model::Lm(_)) { TaskType::CausalLm } else { TaskType::FeatureExtraction };
+    adapter.save(out.path(), task, "somewhere").unwrap();
+    assert_eq!(ragduet_nn::peft::base_of(out.path()).unwrap(), "somewhere");
+    let again = Adapter::load(model.base(), out.path()).unwrap();
+    let off = max_diff(&model.run(texts, eval(&again)), &model.run(texts, eval(adapter)));
+    assert_eq!(off, 0.0, "{name}: saved and read again");
+}
+
+fn check_merged(name: &str, model: &Model, adapter: Adapter, texts: &[Vec<u32>]) {
+    let _guard = no_grad();
+    let want = model.run(texts, eval(&adapter));
+    let merged = adapter.merge(model.params());
+    if ["prompt", "prefix", "bn_"].iter().any(|p| name.starts_with(p)) {
+        assert!(merged.is_err(), "{name}");
+        return;
+    }
+    merged.unwrap_or_else(|e| panic!("{name}: {e}"));
+    drop(adapter);
+    assert_close(&model.run(texts, plain()), &want, 5e-5, &format!("{name}: merged"));
+}
+
+fn texts() -> Vec<Vec<u32>> {
+    vec![vec![5, 9, 3, 20, 11], vec![7], vec![8, 8, 4, 30, 31, 6, 12]]
+}
+
+fn methods() -> Vec<PeftConfig> {
+    let lora = LoraConfig { rank: 3, ..LoraConfig::default() };
+    vec![
+        PeftConfig::Lora(lora.clone()),
+        PeftConfig::Lora(LoraConfig { dora: true, ..lora }),
+        PeftConfig::Ia3(Ia3Config::default()),
+        PeftConfig::Prompt(PromptConfig { tokens: 4, ..PromptConfig::default() }),
+        PeftConfig::Prefix(PrefixConfig { tokens: 4, projection: None }),
+        PeftConfig::Prefix(PrefixConfig { tokens: 4, projection: Some(8) }),
+        PeftConfig::Bottleneck(BottleneckConfig {
+            kind: BottleneckKind::Houlsby,
+            ..BottleneckConfig::default()
+        }),
+        PeftConfig::Bottleneck(BottleneckConfig::default()),
+        PeftConfig::Bottleneck(BottleneckConfig {
+            kind: BottleneckKind::Parallel,
+            ..BottleneckConfig::default()
+        }),
+    ]
+}
+
+const BASES: [&str; 15] = [
+    "lm/llama",
+    "lm/qwen3",
+    "lm/mistral",
+    "lm/smollm3",
+    "lm/gpt2",
+    "lm/gpt_neox",
+    "lm/t5",
+    "lm/flan_t5",
+    "lm/mt5",
+    "bert",
+    "roberta",
+    "distilbert",
+    "mpnet",
+    "modernbert",
+    "xlm_roberta",
+];
+
+#[test]
+fn every_method_works_on_every_architecture() {
+    for base in BASES {
+        let model = Model::load(base);
+        model.params().set_trainable(|_| false);
+        let before: Vec<(String, Tensor)> =
+            model.params().named().into_iter().map(|(n, t)| (n, t.copy())).collect();
+        let still = model.run(&texts(), plain());
+        // Rows before texts and networks behind sub-layers have no place in encoder-decoders yet.
+        let weights_alone = |c: &&PeftConfig| matches!(c, PeftConfig::Lora(_) | PeftConfig::Ia3(_));
+        let t5 = base.contains("t5");
+        let all: Vec<Adapter> = methods()
+            .iter()
+            .filter(|c| !t5 || weights_alone(c))
+            .map(|c| Adapter::fresh(model.base(), c).unwrap_or_else(|e| panic!("{base}: {e}")))
+            .collect();
+        for adapter in &all {
+            let what = format!("{base}: {}", adapter.config.method());
+            let start = model.run(&texts(), eval(adapter));
+            let identity = match &adapter.config {
+                PeftConfig::Lora(_) | PeftConfig::Ia3(_) => true,
+                PeftConfig::Bottleneck(c) => c.kind == BottleneckKind::Parallel,
+                _ => false,
+            };
+            if !identity {
+                assert!(max_diff(&start, &still) > 1e-6, "{what}: matters");
+            } else {
+                assert_close(&start, &still, 1e-5, &format!("{what}: nothing changes at the start"));
+            }
+            // A step along the gradient lowers the loss.
+            let loss = |m| model.run(&texts(), m).square().mean(ragduet_torch::Kind::Float);
+            let first = loss(eval(adapter));
+            first.backward();
+            let _guard = no_grad();
+            for (name, t) in adapter.params.trainable() {
+                let g = t.grad();
+                assert!(g.defined(), "{what}: {name} has no gradient");
+                let mut t = t;
+                let _ = t.g_sub_(&(g * 1e-2));
+            }
+            let second = loss(eval(adapter));
+            assert!(f64::try_from(&second).unwrap() < f64::try_from(&first).unwrap(), "{what}");
+            // Texts alone and packed.
+            let packed = model.run(&texts(), eval(adapter));
+            let alone: Vec<Tensor> =
+                texts().iter().map(|t| model.run(std::slice::from_ref(t), eval(adapter))).collect();
+            assert_close(&Tensor::cat(&alone, 0), &packed, 2e-5, &format!("{what}: packed"));
+        }
+        assert_eq!(max_diff(&model.run(&texts(), plain()), &still), 0.0, "{base}: adapters leak");
+        for (name, old) in before {
+            assert_eq!(max_diff(model.params().get(&name).unwrap(), &old), 0.0, "{base}: {name} moved");
+        }
+    }
+}
+
+#[test]
+fn folders_that_do_not_fit_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |name: &str, edit: &dyn Fn(&mut serde_json::Value)| {
+        let from = golden("peft").join(name);
+        std::fs::copy(from.join("adapter_model.safetensors"), dir.path().join("adapter_model.safetensors"))
+            .unwrap();
+        let text = std::fs::read(from.join("adapter_config.json")).unwrap();
+        let mut json = serde_json::from_slice(&text).unwrap();
+        edit(&mut json);
+        std::fs::write(dir.path().join("adapter_config.json"), serde_json::to_vec(&json).unwrap()).unwrap();
+        let model = Model::load("lm/llama");
+        Adapter::load(model.base(), dir.path()).map(drop).unwrap_err().to_string()
+    };
+    for (name, key, value, words) in [
+        ("lora_llama", "peft_type", serde_json::json!("BOFT"), "BOFT"),
+        ("lora_llama", "r", serde_json::json!(4), "wrong shape"),
+        ("lora_llama", "target_modules", serde_json::json!(["q_proj"]), "unexpected"),
+        (
+            "dora_llama",
+            "target_modules",
+            serde_json::json!(["q_proj", "v_proj", "down_proj", "up_proj"]),
+            "missing",
+        ),
+        ("dora_llama", "target_modules", serde_json::json!(["q_prj"]), "q_prj"),
+        ("lora_llama", "bias", serde_json::json!("all"), "bias"),
+        ("lora_llama", "layers_to_transform", serde_json::json!([0]), "layers_to_transform"),
+        ("prefix_llama", "num_virtual_tokens", serde_json::json!(7), "prompt_embeddings"),
+    ] {
+        let e = copy(name, &|json| json[key] = value.clone());
+        assert!(e.contains(words), "{name} {key}: {e}");
+    }
+}

@@ -1,0 +1,71 @@
+"""Adapter folders that Ragduet wrote, in the real peft: loaded without a warning, with the outputs of the originals.
+
+Through PeftModel: AutoModel of transformers 5.3.0 leaves the adapters of bare encoders at random values, peft's own
+folders included.
+
+Run by scripts/test after `cargo build --release -p ragduet-nn --example adapt`.
+"""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+import warnings
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForCausalLM
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ADAPT = ROOT / "target/release/examples/adapt"
+GOLDEN = ROOT / "crates/nn/tests/golden"
+
+
+class Adapters(unittest.TestCase):
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.tmp.cleanup)
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+
+    def outputs(self, model, name, causal):
+        golden = load_file(GOLDEN / "peft" / name / "golden.safetensors")
+        rows = []
+        with torch.no_grad():
+            for text in golden["ids"].split(golden["lengths"].tolist()):
+                mask = torch.ones(1, len(text), dtype=torch.long)
+                out = model(input_ids=text[None], attention_mask=mask)
+                rows.append((out.logits if causal else out.last_hidden_state)[0][-len(text):])
+        return torch.cat(rows), golden["outputs"]
+
+    def check(self, name):
+        folder = GOLDEN / "peft" / name
+        base = GOLDEN / json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+        causal = base.parent.name == "lm"
+        out = pathlib.Path(self.tmp.name) / name
+        subprocess.run([ADAPT, base, folder, out], check=True, capture_output=True, text=True)
+        kind = AutoModelForCausalLM if causal else AutoModel
+        with warnings.catch_warnings():
+            # peft only warns of tensors that it does not find.
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if name == "lora_tables_llama":
+                warnings.filterwarnings("ignore", message=".*modules_to_save.*")
+            plain = kind.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+            model = PeftModel.from_pretrained(plain, out).eval()
+        ours, theirs = self.outputs(model, name, causal)
+        self.assertLess((ours - theirs).abs().max().item(), 1e-5, name)
+
+    def test_every_case(self):
+        cases = sorted(p.parent.name for p in (GOLDEN / "peft").glob("*/adapter_model.safetensors"))
+        self.assertGreater(len(cases), 15)
+        for name in cases:
+            with self.subTest(name):
+                self.check(name)
+
+
+if __name__ == "__main__":
+    unittest.main()
