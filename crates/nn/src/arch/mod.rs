@@ -12,6 +12,7 @@ mod post_norm;
 mod relative;
 mod roberta;
 mod t5;
+mod t5_config;
 mod t5_step;
 
 use crate::{Encoder, LmKind, Result};
@@ -126,8 +127,10 @@ impl LmArchitecture {
             Self::SmolLm3 => Member::SmolLm3,
             Self::Gpt2 => return Ok(LmKind::Causal(Box::new(gpt2::build(config, b)?))),
             Self::GptNeoX => return Ok(LmKind::Causal(Box::new(gpt_neox::build(config, b)?))),
-            Self::T5 => return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5::Version::T5, b)?))),
-            Self::Mt5 => return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5::Version::Mt5, b)?))),
+            Self::T5 => return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5_config::Version::T5, b)?))),
+            Self::Mt5 => {
+                return Ok(LmKind::Seq2Seq(Box::new(t5::build(config, t5_config::Version::Mt5, b)?)));
+            }
         };
         Ok(LmKind::Causal(Box::new(llama::build(config, b, member)?)))
     }
@@ -180,14 +183,14 @@ impl LmArchitecture {
         own_head: bool,
     ) -> Vec<(&'static str, Value)> {
         let t5 = |version| {
-            let (tied, scaled) = t5::head_kind(config, version, own_head);
+            let (tied, scaled) = t5_config::head_kind(config, version, own_head);
             vec![("tie_word_embeddings", tied.into()), ("scale_decoder_outputs", scaled.into())]
         };
         match self {
             // transformers 5.3 reads `rotary_pct` but writes `rope_parameters.partial_rotary_factor`.
             Self::GptNeoX => vec![("rotary_pct", gpt_neox::rotary_share(config).into())],
-            Self::T5 => t5(t5::Version::T5),
-            Self::Mt5 => t5(t5::Version::Mt5),
+            Self::T5 => t5(t5_config::Version::T5),
+            Self::Mt5 => t5(t5_config::Version::Mt5),
             _ => Vec::new(),
         }
     }
