@@ -74,6 +74,7 @@ impl Args {
                 answers: answers.clone(),
                 contexts: contexts.collect(),
                 gold: gold.collect(),
+                ..RagRecord::default()
             };
             writeln!(out, "{}", rag_line(&record))?;
             written += 1;
