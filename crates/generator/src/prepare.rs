@@ -2,7 +2,7 @@
 
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Result, bad};
-use ragduet_data::{Passage, RagRecord};
+use ragduet_data::{Passage, RagRecord, Style};
 use ragduet_text::{
     Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable,
     fit_contexts,
@@ -96,11 +96,22 @@ pub struct Prompt {
     pub contexts: Vec<Context>,
 }
 
+/// A prompt before it is tokens.
+enum Put<'a> {
+    Messages(&'a ChatTemplate, Vec<serde_json::Value>),
+    Text(String),
+}
+
 /// Turns records into prompts and examples.
+///
+/// What is over the limit loses passages, then shortens none of the rest: a question, a conversation or an answer is
+/// never cut. Records that are too long without passages are counted and left out.
 #[derive(Debug)]
 pub struct Preparer<'a> {
     tokenizer: &'a Tokenizer,
     chat: Option<ChatTemplate>,
+    /// For conversations where the tokenizer has no template.
+    fallback: ChatTemplate,
     config: &'a PromptConfig,
     contexts: ContextConfig,
     max_tokens: usize,
@@ -132,7 +143,8 @@ impl<'a> Preparer<'a> {
                 format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
             ));
         }
-        Ok(Self { tokenizer, chat: template, config, contexts, max_tokens, seed })
+        let fallback = tokenizer.fallback_chat_template()?;
+        Ok(Self { tokenizer, chat: template, fallback, config, contexts, max_tokens, seed })
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -164,6 +176,31 @@ impl<'a> Preparer<'a> {
         }
     }
 
+    /// A record's prompt in the form that its style asks for.
+    fn put(&self, record: &RagRecord, contexts: &[Context]) -> Put<'_> {
+        let template = &self.config.template;
+        match (record.style, &self.chat) {
+            (Style::Plain, _) => Put::Text(record.question.clone()),
+            (Style::Question, None) => Put::Text(template.plain(&record.question, contexts)),
+            (Style::Question, Some(chat)) => {
+                Put::Messages(chat, template.messages(&record.question, contexts))
+            }
+            (Style::Chat, chat) => {
+                let mut messages: Vec<_> = record.history.iter().map(ragduet_data::Message::json).collect();
+                let own = record.history.iter().any(|m| m.role == "system");
+                if !own && !template.system.is_empty() {
+                    messages.insert(0, ragduet_text::message("system", &template.system));
+                }
+                let turn = match contexts {
+                    [] => record.question.clone(),
+                    _ => template.turn(&record.question, contexts, true),
+                };
+                messages.push(ragduet_text::message("user", &turn));
+                Put::Messages(chat.as_ref().unwrap_or(&self.fallback), messages)
+            }
+        }
+    }
+
     /// The example of a record in an epoch, and what was cut for it.
     pub fn example(&self, record: &RagRecord, epoch: u64, report: &mut PrepareReport) -> Result<Built> {
         let chosen = self.choose(record, epoch);
@@ -179,15 +216,17 @@ impl<'a> Preparer<'a> {
                 _ => template.target(answer, contexts, &gold),
             };
             let options = ExampleOptions { max_len: None, loss_on: self.config.loss_on, append_eos: true };
-            match &self.chat {
-                Some(chat) => {
-                    let mut messages = template.messages(&record.question, contexts);
+            match self.put(record, contexts) {
+                Put::Messages(chat, mut messages) => {
                     messages.push(ragduet_text::message("assistant", &target));
                     self.tokenizer.chat_example(chat, &messages, None, &options)
                 }
-                None => {
-                    let prompt = template.plain(&record.question, contexts);
-                    self.tokenizer.completion_example(&prompt, &template.completion(&target), &options)
+                Put::Text(prompt) => {
+                    let target = match record.style {
+                        Style::Plain => target,
+                        Style::Question | Style::Chat => template.completion(&target),
+                    };
+                    self.tokenizer.completion_example(&prompt, &target, &options)
                 }
             }
         };
@@ -219,16 +258,15 @@ impl<'a> Preparer<'a> {
     pub fn prompt(&self, record: &RagRecord, reserve: usize, report: &mut PrepareReport) -> Result<Prompt> {
         let chosen = self.choose(record, 0);
         let encode = |contexts: &[Context]| -> ragduet_text::Result<Vec<u32>> {
-            match &self.chat {
-                Some(chat) => {
-                    let messages = self.config.template.messages(&record.question, contexts);
+            match self.put(record, contexts) {
+                Put::Messages(chat, messages) => {
                     let text = chat.render(&messages, None, true)?.text;
                     // The template writes special tokens itself.
                     let options =
                         EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
                     Ok(self.tokenizer.encode(&text, &options)?.ids)
                 }
-                None => self.tokenizer.prompt_ids(&self.config.template.plain(&record.question, contexts)),
+                Put::Text(prompt) => self.tokenizer.prompt_ids(&prompt),
             }
         };
         let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.len() + reserve))?;

@@ -23,6 +23,12 @@ mod python;
 const OPEN: char = '\u{10fffe}';
 const CLOSE: char = '\u{10ffff}';
 
+// Roles are plain words: a base model knows them, and no token has to be added.
+const FALLBACK: &str = "{{ front }}{% for m in messages %}{{ m.role | capitalize }}:\n\
+    {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\
+    {% else %}{{ m.content }}{% endif %}{{ '\n\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}";
+
 /// A message as templates see it: `{"role": role, "content": content}`.
 pub fn message(role: &str, content: &str) -> Json {
     serde_json::json!({ "role": role, "content": content })
@@ -135,6 +141,18 @@ impl Tokenizer {
             return ChatTemplate::named(sources, self.named_tokens()).map(Some);
         }
         Ok(None)
+    }
+
+    /// The template for conversations where the model brings none: a line that names the role before each message, and
+    /// the end-of-sequence token behind each answer.
+    ///
+    /// # Errors
+    /// None in practice: the template is fixed.
+    pub fn fallback_chat_template(&self) -> Result<ChatTemplate> {
+        let front: String = self.prompt_ids("")?.into_iter().filter_map(|id| self.id_to_token(id)).collect();
+        let mut tokens = self.named_tokens();
+        tokens.push(("front", front));
+        ChatTemplate::new(FALLBACK, tokens)
     }
 
     /// Gives the tokenizer a chat template; [`Tokenizer::save`] writes it as `chat_template.jinja`.

@@ -174,7 +174,8 @@ impl RagPrompt {
         sentences.join(" ")
     }
 
-    fn turn(&self, question: &str, contexts: &[Context], task: bool) -> String {
+    /// Question with its passages, and with `task` the instruction before them.
+    pub fn turn(&self, question: &str, contexts: &[Context], task: bool) -> String {
         let mut parts = Vec::new();
         if task {
             parts.push(self.task());

@@ -12,7 +12,7 @@ use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
 use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer};
-use ragduet_data::{RagRecord, read_rag};
+use ragduet_data::{RagRecord, read_records};
 use ragduet_nn::{Mode, PackedTokens};
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
@@ -226,7 +226,8 @@ fn outcome(
 fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord>)> {
     let bad = bad_rows(config.data.skip_bad_rows, out);
     let all = |path: &Path, most: usize| -> Result<Vec<RagRecord>> {
-        Ok(read_rag(path, &bad)?.take(most).collect::<std::result::Result<_, _>>()?)
+        let rows = read_records(path, config.data.format, &bad)?;
+        Ok(rows.take(most).collect::<std::result::Result<_, _>>()?)
     };
     let records = all(&config.data.train, usize::MAX)?;
     let most = if config.eval.questions == 0 { usize::MAX } else { config.eval.questions };
@@ -354,7 +355,8 @@ fn texts(records: &[RagRecord]) -> Vec<&str> {
     let all = records.iter().flat_map(|r| {
         let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
         let own = [r.question.as_str()].into_iter().chain(r.answers.iter().map(String::as_str));
-        passages.map(|p| p.text.as_str()).chain(own)
+        let said = r.history.iter().map(|m| m.content.as_str());
+        passages.map(|p| p.text.as_str()).chain(said).chain(own)
     });
     all.collect()
 }
