@@ -41,6 +41,7 @@ pub struct ChatTemplate {
     names: Vec<String>,
     tracked: bool,
     tokens: Vec<(&'static str, String)>,
+    variables: Vec<(String, Json)>,
 }
 
 /// A rendered conversation.
@@ -68,7 +69,7 @@ impl ChatTemplate {
             environment.add_template_owned(name.clone(), source).map_err(template_error)?;
             names.push(name);
         }
-        Ok(Self { environment, names, tracked, tokens })
+        Ok(Self { environment, names, tracked, tokens, variables: Vec::new() })
     }
 
     /// Fixes what `strftime_now` takes for now, in seconds since 1970 (UTC).
@@ -77,6 +78,19 @@ impl ChatTemplate {
         self.environment
             .add_function("strftime_now", move |format: String| python::strftime(seconds, &format));
         self
+    }
+
+    /// Gives the template more variables, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// A name that is a conversation's own, as `messages`.
+    pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, Json)>) -> Result<Self> {
+        self.variables = variables.into_iter().collect();
+        let taken = ["messages", "tools", "documents", "add_generation_prompt"];
+        match self.variables.iter().find(|(name, _)| taken.contains(&name.as_str())) {
+            Some((name, _)) => Err(Error::Template { reason: format!("{name} is no free variable") }),
+            None => Ok(self),
+        }
     }
 
     /// Whether the template marks answers with `{% generation %}`.
@@ -108,6 +122,7 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(add_generation_prompt)),
         ];
         context.extend(self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))));
+        context.extend(self.variables.iter().map(|(name, json)| (name.as_str(), value(json))));
         let template = self.environment.get_template(name).map_err(template_error)?;
         let text = template.render(Value::from_pairs(context)).map_err(template_error)?;
         Ok(unmark(&text))
@@ -317,6 +332,17 @@ mod tests {
             "None True [1, 'a', 1.5] {\"role\": \"user\", \"content\": \"é\\\"<\"}\n\
              {\n  \"role\": \"user\",\n  \"content\": \"é\\\"<\"\n} 1970"
         );
+    }
+
+    #[test]
+    fn variables_reach_the_template_and_cannot_replace_the_conversation() {
+        let template =
+            ChatTemplate::new("{% if think is defined and think %}t{% else %}f{% endif %}", vec![]);
+        let template = template.unwrap();
+        let with = |v: bool| template.clone().with_variables([("think".to_owned(), v.into())]).unwrap();
+        let text = |t: &ChatTemplate| t.render(&[], None, false).unwrap().text;
+        assert_eq!([text(&template), text(&with(true)), text(&with(false))], ["f", "t", "f"]);
+        assert!(template.with_variables([("messages".to_owned(), true.into())]).is_err());
     }
 
     #[test]

@@ -81,8 +81,8 @@ pub struct ExampleOptions {
     pub max_len: Option<usize>,
     /// Which tokens are learned.
     pub loss_on: LossOn,
-    /// Whether a plain completion ends with the end-of-sequence token, so that the model learns to stop. Chat
-    /// templates bring their own end.
+    /// Whether a completion ends with the end-of-sequence token, so that the model learns to stop. In a conversation
+    /// it is only added where the template puts no mark behind the last answer.
     pub append_eos: bool,
 }
 
@@ -149,8 +149,30 @@ impl Tokenizer {
                 .collect::<Result<_>>()?,
             LossOn::Completion => vec![answer_span(template, messages, tools, last, &whole.text)?],
         };
-        let (ids, loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
+        let (mut ids, mut loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
+        if options.append_eos && last + 1 == messages.len() {
+            self.end_turn(&mut ids, &mut loss)?;
+        }
         Ok(checked(ids, loss, options))
+    }
+
+    /// Puts the end-of-sequence token behind a last answer that the template ends with no mark of its own: without
+    /// one the model would not learn to stop. Where a mark is there, learned or not, the template is left as it is.
+    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>) -> Result<()> {
+        /// Tokens from the answer's end on in which a mark is looked for: templates put a line's end around it.
+        const NEAR: usize = 3;
+        let (Some(eos), Some(end)) = (self.eos_id(), loss.iter().rposition(|&on| on)) else { return Ok(()) };
+        let added = self.inner.get_added_tokens_decoder();
+        let marked = |ids: &[u32]| ids.iter().any(|id| *id == eos || added.contains_key(id));
+        let behind = &ids[end + 1..];
+        if marked(&ids[(end + 1).saturating_sub(NEAR)..]) || !self.decode(behind, false)?.trim().is_empty() {
+            return Ok(());
+        }
+        ids.truncate(end + 1);
+        loss.truncate(end + 1);
+        ids.push(eos);
+        loss.push(true);
+        Ok(())
     }
 
     /// Ids of a rendered text and which of them touch a span. No special tokens are added: templates write them.
