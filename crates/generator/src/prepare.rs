@@ -19,6 +19,8 @@ pub struct PromptConfig {
     pub template: RagPrompt,
     /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
     pub chat: Option<bool>,
+    /// More variables for the chat template, such as `enable_thinking = false`.
+    pub template_variables: BTreeMap<String, serde_json::Value>,
     /// Most tokens of prompt and answer; absent: what the model can take.
     pub max_tokens: Option<usize>,
     /// A passage of which less than this would be left is dropped rather than shortened.
@@ -32,6 +34,7 @@ impl Default for PromptConfig {
         Self {
             template: RagPrompt::default(),
             chat: None,
+            template_variables: BTreeMap::new(),
             max_tokens: None,
             min_passage_tokens: 16,
             loss_on: LossOn::Completion,
@@ -104,8 +107,9 @@ enum Put<'a> {
 
 /// Turns records into prompts and examples.
 ///
-/// What is over the limit loses passages, then shortens none of the rest: a question, a conversation or an answer is
-/// never cut. Records that are too long without passages are counted and left out.
+/// What is over the limit loses passages and nothing else: a question, a conversation or an answer is never cut. What
+/// is too long without passages is counted and left out, as is what has no answer, such as a conversation that ends
+/// with the user's message.
 #[derive(Debug)]
 pub struct Preparer<'a> {
     tokenizer: &'a Tokenizer,
@@ -143,6 +147,7 @@ impl<'a> Preparer<'a> {
                 format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
             ));
         }
+        let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
         Ok(Self { tokenizer, chat: template, fallback, config, contexts, max_tokens, seed })
     }

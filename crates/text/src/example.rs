@@ -304,4 +304,33 @@ mod tests {
             assert_eq!(&tail[..turn_end(tail)], mark, "{tail}");
         }
     }
+
+    #[test]
+    fn an_answer_that_the_template_does_not_end_learns_to_stop() {
+        use crate::chat::message;
+        let tokenizer = crate::train_byte_bpe(["user: hi assistant: yes"], &Default::default()).unwrap();
+        let eos = tokenizer.eos_id().unwrap();
+        let turns = [message("user", "hi"), message("assistant", "yes")];
+        let body = "{% for m in messages %}{{ m.role }}: {{ m.content }}END\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant: {% endif %}";
+        let own = tokenizer.id_to_token(eos).unwrap();
+        for (end, on) in [("", LossOn::Completion), ("", LossOn::All), (own.as_str(), LossOn::Completion)] {
+            let template = ChatTemplate::new(&body.replace("END", end), Vec::new()).unwrap();
+            let options = ExampleOptions { loss_on: on, ..ExampleOptions::default() };
+            let e = tokenizer.chat_example(&template, &turns, None, &options).unwrap().unwrap();
+            let learned: Vec<u32> =
+                e.ids.iter().zip(&e.loss).filter_map(|(id, on)| on.then_some(*id)).collect();
+            let answers = 1 + usize::from(on == LossOn::All && !end.is_empty());
+            assert_eq!(learned.iter().filter(|&&id| id == eos).count(), answers, "{end:?} {on:?}");
+        }
+        // The fallback names roles, and ends and learns each answer.
+        let template = tokenizer.fallback_chat_template().unwrap();
+        let more = [turns.clone(), turns].concat();
+        let options = ExampleOptions { loss_on: LossOn::Assistant, ..ExampleOptions::default() };
+        let e = tokenizer.chat_example(&template, &more, None, &options).unwrap().unwrap();
+        let learned: Vec<u32> = e.ids.iter().zip(&e.loss).filter_map(|(id, on)| on.then_some(*id)).collect();
+        assert_eq!(tokenizer.decode(&learned, false).unwrap(), format!("yes{own}yes{own}"));
+        let text = tokenizer.decode(&e.ids, true).unwrap();
+        assert!(text.contains("User:\nhi\n\nAssistant:\nyes"), "{text}");
+    }
 }

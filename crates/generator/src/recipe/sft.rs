@@ -403,4 +403,49 @@ mod tests {
             .sum();
         assert!((have - want).abs() < 1e-4 * want, "{have} {want}");
     }
+
+    /// Loss and gradients of a window that transformers computes over padded batches (tests/golden/make_sft.py).
+    #[test]
+    fn a_window_has_the_loss_and_gradients_of_padded_batches() {
+        ragduet_torch::device::set_threads(1);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sft");
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "generation_config.json", "model.safetensors"] {
+            std::fs::copy(golden.join(name), dir.path().join(name)).unwrap();
+        }
+        let options = ragduet_text::ByteBpeOptions { vocab_size: 280, ..Default::default() };
+        ragduet_text::train_byte_bpe(["some words"], &options).unwrap().save(dir.path()).unwrap();
+        let g = Generator::load(dir.path(), Device::Cpu, Compute::F32).unwrap();
+        let text = std::fs::read_to_string(golden.join("window.json")).unwrap();
+        let want: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let example = |e: &serde_json::Value| TrainExample {
+            ids: serde_json::from_value(e["ids"].clone()).unwrap(),
+            loss: serde_json::from_value(e["loss"].clone()).unwrap(),
+        };
+        let window: Vec<Batch> = want["batches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|b| Batch::of(b.as_array().unwrap().iter().map(example)))
+            .collect();
+        let learned: usize = window.iter().map(|b| b.targets.len()).sum();
+        assert_eq!(learned as u64, want["items"].as_u64().unwrap());
+        g.model.params.set_trainable(|_| true);
+        let mut loss = 0.0;
+        for batch in &window {
+            let share = crate::loss::SftLoss::Nll
+                .share(&target_nll(&g, batch, Mode::eval(Compute::F32)), learned as u64);
+            share.backward();
+            loss += f64::try_from(share.detach()).unwrap();
+        }
+        let expected = want["loss"].as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-5 * expected, "{loss} {expected}");
+        let grads = ragduet_torch::weights::Weights::open_file(&golden.join("grads.safetensors")).unwrap();
+        for (name, parameter) in g.model.params.named() {
+            let want = grads.load(&name, Device::Cpu).unwrap();
+            let apart = (parameter.grad() - &want).abs().max().double_value(&[]);
+            let size = want.abs().max().double_value(&[]);
+            assert!(size > 0.0 && apart < 1e-4 * size, "{name}: {apart} of {size}");
+        }
+    }
 }
