@@ -14,12 +14,14 @@
 mod bad_rows;
 mod batch;
 mod columns;
+mod conversation;
 mod convert;
 mod error;
 mod format;
 mod length;
 mod mix;
 mod pool;
+mod preference;
 mod rag;
 mod read;
 mod record;
@@ -29,13 +31,15 @@ mod write;
 
 pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
+pub use conversation::{Message, Prompt};
 pub use convert::convert;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use length::{LengthBudget, length_sorted_batches};
 pub use mix::{Mixing, Turn, mix};
 pub use pool::{BeirOptions, PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
-pub use rag::{Found, PreferenceRecord, RagRecord, RagRecords, rag_line, read_preferences, read_rag};
+pub use preference::{JudgedRecord, PreferenceRecord, read_judged, read_preferences};
+pub use rag::{Found, RagRecord, RagRecords, RecordFormat, Style, rag_line, read_rag, read_records};
 pub use read::{Beir, Examples, Passages, ReadOptions, read_corpus, read_examples};
 pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};
 pub use stats::{

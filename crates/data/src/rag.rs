@@ -1,6 +1,17 @@
-//! Records of retrieval-augmented generation: a question, its answers, and passages found for it.
+//! Records that a generator learns from: questions with answers and passages, conversations, prompts with completions.
 //!
-//! One JSON object a line (`.gz` and `.zst` as they are):
+//! JSON Lines or one JSON array (`.gz` and `.zst` as they are), or Parquet. Which of four formats a row has is seen by
+//! its columns ([`RecordFormat`]), or said:
+//!
+//! | format | columns |
+//! |---|---|
+//! | `rag` | a question, and what the table below has |
+//! | `chat` | `messages`: objects with `role` (system, user, assistant) and `content`; `contexts` |
+//! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages |
+//! | `alpaca` | `instruction` and `output`, optionally `input` and `system` |
+//!
+//! A conversation is learned up to its last message, an answer to the user's message before it. One that ends with the
+//! user's message has no answer yet.
 //!
 //! | role | names |
 //! |---|---|
@@ -12,9 +23,11 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
+use crate::conversation::{self, Message};
+use crate::read::rows::objects;
 use crate::record::text_id;
-use crate::source::{rows_of, shards};
 use crate::{BadRows, Passage, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -31,6 +44,36 @@ pub struct RagRecord {
     pub contexts: Vec<Found>,
     /// Passages known to hold the answer.
     pub gold: Vec<Passage>,
+    /// How the question is put to the model.
+    pub style: Style,
+    /// What was said before the question, oldest first; of conversations alone.
+    pub history: Vec<Message>,
+}
+
+/// How a record's question is put to the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Style {
+    /// In the words of the prompt's template.
+    #[default]
+    Question,
+    /// As a user's message, as it is; in the template's words only where there are passages to show.
+    Chat,
+    /// As plain text, with the answer right behind it.
+    Plain,
+}
+
+/// The formats of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordFormat {
+    /// A question with answers and passages.
+    Rag,
+    /// `messages`.
+    Chat,
+    /// `prompt` and `completion`.
+    PromptCompletion,
+    /// `instruction`, `input`, `output`.
+    Alpaca,
 }
 
 /// A passage and how well it matched.
@@ -45,47 +88,32 @@ pub struct Found {
 /// A stream of records.
 pub type RagRecords = Box<dyn Iterator<Item = Result<RagRecord>> + Send>;
 
-/// Reads a file of records, or a folder of such files.
+/// Reads a file of records, or a folder of such files; the format of each row is seen by its columns.
 ///
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_rag(path: impl AsRef<Path>, bad: &BadRows) -> Result<RagRecords> {
-    let files = shards(path.as_ref(), &["jsonl", "json", "ndjson"])?;
-    Ok(Box::new(rows_of(files, bad, |number, line| record(columns::parse_object(line)?, number).map(Some))))
+    read_records(path, None, bad)
 }
 
-/// A prompt with a better and a worse answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreferenceRecord {
-    /// What is answered, as it is written.
-    pub prompt: String,
-    /// The better answer.
-    pub chosen: String,
-    /// The worse one.
-    pub rejected: String,
-}
-
-/// Reads preferences: JSON Lines with `prompt`, `chosen` and `rejected`, all texts.
+/// Reads a file of records, or a folder of such files, in the format given or seen by its columns.
 ///
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
-pub fn read_preferences(
+pub fn read_records(
     path: impl AsRef<Path>,
+    format: Option<RecordFormat>,
     bad: &BadRows,
-) -> Result<Box<dyn Iterator<Item = Result<PreferenceRecord>> + Send>> {
-    let files = shards(path.as_ref(), &["jsonl", "json", "ndjson"])?;
-    Ok(Box::new(rows_of(files, bad, |_, line| {
-        let row = columns::parse_object(line)?;
-        let get = |name: &'static str| {
-            let value = row.get(name).filter(|v| !v.is_null());
-            text(name, value.ok_or_else(|| Fault::new(Problem::MissingColumn, format!("no {name}")))?)
-        };
-        Ok(Some(PreferenceRecord {
-            prompt: get("prompt")?,
-            chosen: get("chosen")?,
-            rejected: get("rejected")?,
-        }))
-    })))
+) -> Result<RagRecords> {
+    let rows = objects(path.as_ref(), bad, is_known, move |row, number| {
+        match format.map_or_else(|| detect(&row), Ok)? {
+            RecordFormat::Rag => record(row, number),
+            RecordFormat::Chat => chat(&row, number),
+            RecordFormat::PromptCompletion => prompt_completion(&row, number),
+            RecordFormat::Alpaca => alpaca(&row, number),
+        }
+    })?;
+    Ok(Box::new(rows))
 }
 
 /// A record as a line of [`read_rag`]'s format, without the line's end.
@@ -119,15 +147,131 @@ pub fn rag_line(record: &RagRecord) -> String {
             if found { json!(g.id) } else { Value::Object(passage(g)) }
         })
         .collect();
-    json!({
-        "id": record.id, "question": record.question, "answers": record.answers, "contexts": contexts, "gold": gold,
-    })
-    .to_string()
+    let mut out = match record.style {
+        Style::Question => json!({"id": record.id, "question": record.question, "answers": record.answers}),
+        Style::Plain => {
+            json!({"id": record.id, "prompt": record.question, "completion": record.answers.first()})
+        }
+        Style::Chat => {
+            let mut messages: Vec<Value> = record.history.iter().map(Message::json).collect();
+            messages.push(json!({"role": "user", "content": record.question}));
+            let answers = record.answers.iter().take(1);
+            messages.extend(answers.map(|a| json!({"role": "assistant", "content": a})));
+            json!({"id": record.id, "messages": messages})
+        }
+    };
+    if record.style != Style::Plain {
+        (out["contexts"], out["gold"]) = (contexts.into(), gold.into());
+    }
+    out.to_string()
 }
 
 const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
 const ANSWERS: [&str; 3] = ["answers", "answer", "output"];
 const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
+
+fn is_known(column: &str) -> bool {
+    const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
+    [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &MORE].concat().contains(&column)
+}
+
+/// The one format whose columns are all there.
+fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> {
+    let has = |name: &str| row.get(name).is_some_and(|v| !v.is_null());
+    let fits: Vec<(RecordFormat, &str)> = [
+        (QUESTION.iter().any(|n| has(n)), RecordFormat::Rag, "rag"),
+        (has("messages"), RecordFormat::Chat, "chat"),
+        (has("prompt") && has("completion"), RecordFormat::PromptCompletion, "prompt_completion"),
+        (has("instruction") && has("output"), RecordFormat::Alpaca, "alpaca"),
+    ]
+    .into_iter()
+    .filter_map(|(fits, format, name)| fits.then_some((format, name)))
+    .collect();
+    let found = || row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    match fits[..] {
+        [(format, _)] => Ok(format),
+        [] => Err(Fault::new(
+            Problem::MissingColumn,
+            format!(
+                "no question, and no other known set of columns; found {}; read are a question ({}) with answers and \
+                 contexts, messages, prompt + completion, instruction + output",
+                found(),
+                QUESTION.join(", ")
+            ),
+        )),
+        _ => {
+            let names: Vec<&str> = fits.iter().map(|f| f.1).collect();
+            let detail =
+                format!("the columns {} fit {}: say which with `format`", found(), names.join(" and "));
+            Err(Fault::new(Problem::WrongType, detail))
+        }
+    }
+}
+
+fn row_id(row: &Map<String, Value>, number: u64) -> String {
+    match first(row, &columns::QUERY_ID) {
+        Some((_, Value::String(s))) => s.clone(),
+        Some((_, Value::Number(n))) => n.to_string(),
+        _ => format!("row-{number}"),
+    }
+}
+
+fn need<'a>(row: &'a Map<String, Value>, name: &str) -> std::result::Result<&'a Value, Fault> {
+    let value = row.get(name).filter(|v| !v.is_null());
+    value.ok_or_else(|| Fault::new(Problem::MissingColumn, format!("no {name}")))
+}
+
+fn contexts_of(row: &Map<String, Value>) -> std::result::Result<Vec<Found>, Fault> {
+    match first(row, &CONTEXTS) {
+        None => Ok(Vec::new()),
+        Some((name, Value::Array(list))) => list.iter().map(|v| found(name, v)).collect(),
+        Some((name, value)) => Ok(vec![found(name, value)?]),
+    }
+}
+
+fn gold_of(row: &Map<String, Value>, contexts: &[Found]) -> std::result::Result<Vec<Passage>, Fault> {
+    match row.get("gold") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(|v| golden(v, contexts)).collect(),
+        Some(value) => Ok(vec![golden(value, contexts)?]),
+    }
+}
+
+fn chat(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+    let turns = conversation::turns("messages", need(row, "messages")?)?;
+    let mut out = conversation::record(turns)?;
+    out.contexts = contexts_of(row)?;
+    out.gold = gold_of(row, &out.contexts)?;
+    Ok(RagRecord { id: row_id(row, number), ..out })
+}
+
+fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+    let (prompt, completion) = (need(row, "prompt")?, need(row, "completion")?);
+    let id = row_id(row, number);
+    if !prompt.is_array() && !completion.is_array() {
+        let (question, answers) = (text("prompt", prompt)?, vec![text("completion", completion)?]);
+        return Ok(RagRecord { id, question, answers, style: Style::Plain, ..RagRecord::default() });
+    }
+    let mut turns = conversation::turns("prompt", prompt)?;
+    turns.push(conversation::answer("completion", completion)?);
+    Ok(RagRecord { id, ..conversation::record(turns)? })
+}
+
+fn alpaca(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+    let optional = |name: &str| match row.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(s)) if s.trim().is_empty() => Ok(None),
+        Some(value) => text(name, value).map(Some),
+    };
+    let mut question = text("instruction", need(row, "instruction")?)?;
+    if let Some(input) = optional("input")? {
+        question = format!("{question}\n\n{input}");
+    }
+    let history = optional("system")?.map(|s| Message::new("system", s)).into_iter().collect();
+    let answers = vec![text("output", need(row, "output")?)?];
+    let (id, style) = (row_id(row, number), Style::Chat);
+    Ok(RagRecord { id, question, answers, style, history, ..RagRecord::default() })
+}
 
 fn first<'a>(row: &'a Map<String, Value>, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
     names.iter().find_map(|&n| row.get(n).filter(|v| !v.is_null()).map(|v| (n, v)))
@@ -146,29 +290,13 @@ fn record(row: Map<String, Value>, number: u64) -> std::result::Result<RagRecord
         }
         Some((name, value)) => vec![text(name, value)?],
     };
-    let contexts: Vec<Found> = match first(&row, &CONTEXTS) {
-        None => Vec::new(),
-        Some((name, Value::Array(list))) => {
-            list.iter().map(|v| found(name, v)).collect::<std::result::Result<_, _>>()?
-        }
-        Some((name, value)) => vec![found(name, value)?],
-    };
-    let gold = match row.get("gold") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(list)) => {
-            list.iter().map(|v| golden(v, &contexts)).collect::<std::result::Result<_, _>>()?
-        }
-        Some(value) => vec![golden(value, &contexts)?],
-    };
-    let id = match first(&row, &columns::QUERY_ID) {
-        Some((_, Value::String(s))) => s.clone(),
-        Some((_, Value::Number(n))) => n.to_string(),
-        _ => format!("row-{number}"),
-    };
-    Ok(RagRecord { id, question, answers, contexts, gold })
+    let contexts = contexts_of(&row)?;
+    let gold = gold_of(&row, &contexts)?;
+    let id = row_id(&row, number);
+    Ok(RagRecord { id, question, answers, contexts, gold, ..RagRecord::default() })
 }
 
-fn text(column: &str, value: &Value) -> std::result::Result<String, Fault> {
+pub(crate) fn text(column: &str, value: &Value) -> std::result::Result<String, Fault> {
     match value {
         Value::String(s) if s.trim().is_empty() => Err(Fault::new(Problem::EmptyText, column)),
         Value::String(s) => Ok(s.clone()),
@@ -247,20 +375,10 @@ mod tests {
                 Found { passage: p("b"), score: None },
             ],
             gold: vec![p("b"), p("missed")],
+            ..RagRecord::default()
         };
         let rows = read(&format!("{}\n", rag_line(&record)));
         assert_eq!(rows[0].as_ref().unwrap(), &record);
-    }
-
-    #[test]
-    fn preferences_need_all_three_texts() {
-        let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
-        let rows = "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n{\"prompt\": \"p\", \"chosen\": \"c\"}\n";
-        file.write_all(rows.as_bytes()).unwrap();
-        let read: Vec<_> = read_preferences(file.path(), &BadRows::default()).unwrap().collect();
-        assert_eq!(read[0].as_ref().unwrap().rejected, "r");
-        let e = read[1].as_ref().unwrap_err().to_string();
-        assert!(e.contains("no rejected") && e.contains(":2"), "{e}");
     }
 
     #[test]

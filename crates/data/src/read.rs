@@ -14,6 +14,7 @@ mod ids;
 mod json;
 mod msmarco;
 mod parquet;
+pub(crate) mod rows;
 
 pub use beir::Beir;
 

@@ -35,6 +35,9 @@ pub struct ContextConfig {
     pub distractor_pool: usize,
     /// In which order passages stand in the prompt.
     pub order: Order,
+    /// In this share of the prompts the answer is exchanged, in the passages and as what is learned, for another
+    /// record's of the same form, in [0, 1] (see [`crate::substitute`]).
+    pub substitute_rate: f64,
 }
 
 impl Default for ContextConfig {
@@ -48,6 +51,7 @@ impl Default for ContextConfig {
             distractor_rate: 1.0,
             distractor_pool: 0,
             order: Order::Shuffled,
+            substitute_rate: 0.0,
         }
     }
 }
@@ -141,9 +145,12 @@ impl ContextConfig {
     /// # Errors
     /// [`crate::Error::Config`] for a rate outside of [0, 1], or closed-book prompts that would all abstain.
     pub fn check(&self) -> Result<()> {
-        for (key, rate) in
-            [("golden_drop_rate", self.golden_drop_rate), ("distractor_rate", self.distractor_rate)]
-        {
+        let rates = [
+            ("golden_drop_rate", self.golden_drop_rate),
+            ("distractor_rate", self.distractor_rate),
+            ("substitute_rate", self.substitute_rate),
+        ];
+        for (key, rate) in rates {
             if !(0.0..=1.0).contains(&rate) {
                 return Err(bad(&format!("contexts.{key}"), "must be in [0, 1]"));
             }

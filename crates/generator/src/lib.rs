@@ -4,7 +4,7 @@
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
 //! - [`faithfulness`]: what answers owe to their contexts.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
-
+//! - [`substitute`]: answers exchanged in the passages, so that nothing can be learned by heart.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
 //!   measured answers; [`recipe`]: training.
 
@@ -19,6 +19,7 @@ pub mod prepare;
 pub mod recipe;
 pub mod report;
 mod stepper;
+pub mod substitute;
 
 pub use error::{Error, Result};
 pub use model::{Generator, ScratchArchitecture, ScratchGenerator};

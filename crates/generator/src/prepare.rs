@@ -3,7 +3,7 @@
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Result, bad};
 use crate::model::Generator;
-use ragduet_data::{Passage, RagRecord};
+use ragduet_data::{Passage, RagRecord, Style};
 use ragduet_text::{
     Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable,
     fit_contexts,
@@ -20,6 +20,8 @@ pub struct PromptConfig {
     pub template: RagPrompt,
     /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
     pub chat: Option<bool>,
+    /// More variables for the chat template, such as `enable_thinking = false`.
+    pub template_variables: BTreeMap<String, serde_json::Value>,
     /// Most tokens of prompt and answer; absent: what the model can take.
     pub max_tokens: Option<usize>,
     /// A passage of which less than this would be left is dropped rather than shortened.
@@ -33,6 +35,7 @@ impl Default for PromptConfig {
         Self {
             template: RagPrompt::default(),
             chat: None,
+            template_variables: BTreeMap::new(),
             max_tokens: None,
             min_passage_tokens: 16,
             loss_on: LossOn::Completion,
@@ -97,13 +100,25 @@ pub struct Prompt {
     pub contexts: Vec<Context>,
 }
 
+/// A prompt before it is tokens.
+enum Put<'a> {
+    Messages(&'a ChatTemplate, Vec<serde_json::Value>),
+    Text(String),
+}
+
 /// Turns records into prompts and examples.
+///
+/// What is over the limit loses passages and nothing else: a question, a conversation or an answer is never cut. What
+/// is too long without passages is counted and left out, as is what has no answer, such as a conversation that ends
+/// with the user's message.
 #[derive(Debug)]
 pub struct Preparer<'a> {
     tokenizer: &'a Tokenizer,
     chat: Option<ChatTemplate>,
     /// What an encoder-decoder's answers start with.
     start: Option<u32>,
+    /// For conversations where the tokenizer has no template.
+    fallback: ChatTemplate,
     config: &'a PromptConfig,
     contexts: ContextConfig,
     max_tokens: usize,
@@ -141,7 +156,9 @@ impl<'a> Preparer<'a> {
                 format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
             ));
         }
-        Ok(Self { tokenizer, chat: template, start, config, contexts, max_tokens, seed })
+        let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
+        let fallback = tokenizer.fallback_chat_template()?;
+        Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, seed })
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -173,6 +190,35 @@ impl<'a> Preparer<'a> {
         }
     }
 
+    /// A record's prompt in the form that its style asks for.
+    fn put(&self, record: &RagRecord, contexts: &[Context]) -> ragduet_text::Result<Put<'_>> {
+        let template = &self.config.template;
+        Ok(match (record.style, &self.chat) {
+            (Style::Plain, _) => Put::Text(record.question.clone()),
+            (Style::Question, None) => Put::Text(template.plain(&record.question, contexts)),
+            (Style::Question, Some(chat)) => {
+                Put::Messages(chat, template.messages(&record.question, contexts))
+            }
+            (Style::Chat, chat) => {
+                let mut messages: Vec<_> = record.history.iter().map(ragduet_data::Message::json).collect();
+                let own = record.history.iter().any(|m| m.role == "system");
+                if !own && !template.system.is_empty() {
+                    messages.insert(0, ragduet_text::message("system", &template.system));
+                }
+                let turn = match contexts {
+                    [] => record.question.clone(),
+                    _ => template.turn(&record.question, contexts, true),
+                };
+                messages.push(ragduet_text::message("user", &turn));
+                match self.start {
+                    // An encoder reads the conversation as text.
+                    Some(_) => Put::Text(self.fallback.render(&messages, None, true)?.text),
+                    None => Put::Messages(chat.as_ref().unwrap_or(&self.fallback), messages),
+                }
+            }
+        })
+    }
+
     /// The example of a record in an epoch, and what was cut for it.
     pub fn example(&self, record: &RagRecord, epoch: u64, report: &mut PrepareReport) -> Result<Built> {
         let chosen = self.choose(record, epoch);
@@ -188,18 +234,19 @@ impl<'a> Preparer<'a> {
                 _ => template.target(answer, contexts, &gold),
             };
             let options = ExampleOptions { max_len: None, loss_on: self.config.loss_on, append_eos: true };
-            match &self.chat {
-                Some(chat) => {
-                    let mut messages = template.messages(&record.question, contexts);
+            match self.put(record, contexts)? {
+                Put::Messages(chat, mut messages) => {
                     messages.push(ragduet_text::message("assistant", &target));
                     self.tokenizer.chat_example(chat, &messages, None, &options)
                 }
-                None => {
-                    let prompt = template.plain(&record.question, contexts);
-                    let completion = template.completion(&target);
+                Put::Text(prompt) => {
+                    let target = match record.style {
+                        Style::Plain => target,
+                        Style::Question | Style::Chat => template.completion(&target),
+                    };
                     match self.start {
-                        Some(start) => self.tokenizer.seq2seq_example(&prompt, &completion, start, &options),
-                        None => self.tokenizer.completion_example(&prompt, &completion, &options),
+                        Some(start) => self.tokenizer.seq2seq_example(&prompt, &target, start, &options),
+                        None => self.tokenizer.completion_example(&prompt, &target, &options),
                     }
                 }
             }
@@ -232,22 +279,18 @@ impl<'a> Preparer<'a> {
     pub fn prompt(&self, record: &RagRecord, reserve: usize, report: &mut PrepareReport) -> Result<Prompt> {
         let chosen = self.choose(record, 0);
         let encode = |contexts: &[Context]| -> ragduet_text::Result<Vec<u32>> {
-            match &self.chat {
-                Some(chat) => {
-                    let messages = self.config.template.messages(&record.question, contexts);
+            match self.put(record, contexts)? {
+                Put::Messages(chat, messages) => {
                     let text = chat.render(&messages, None, true)?.text;
                     // The template writes special tokens itself.
                     let options =
                         EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
                     Ok(self.tokenizer.encode(&text, &options)?.ids)
                 }
-                None => {
-                    let prompt = self.config.template.plain(&record.question, contexts);
-                    match self.start {
-                        Some(_) => self.tokenizer.source_ids(&prompt),
-                        None => self.tokenizer.prompt_ids(&prompt),
-                    }
-                }
+                Put::Text(prompt) => match self.start {
+                    Some(_) => self.tokenizer.source_ids(&prompt),
+                    None => self.tokenizer.prompt_ids(&prompt),
+                },
             }
         };
         let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.len() + reserve))?;

@@ -128,7 +128,9 @@ fn settings_that_cannot_work_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     set_up(dir.path());
     for (loss, more, words) in [
-        ("kto = {}", "", "kto has no recipe"),
+        ("kto = {}", "", "no completion"),
+        ("kto = {}", "preference.sft_weight = 0.5", "no pairs"),
+        ("dpo = {}", "data.format = 'chat'", "the loss says"),
         ("dpo = {}", "max_tokens = 100", "a pair stays together"),
         ("dpo = {}", "chat = true", "no chat template"),
         ("orpo = {}", "preference.sft_weight = 0.5", "likelihood term of its own"),
@@ -139,4 +141,83 @@ fn settings_that_cannot_work_are_refused() {
         assert!(e.contains(words), "{e}");
         let _ = std::fs::remove_dir_all(dir.path().join(loss));
     }
+}
+
+/// A good and a bad completion of each prompt, side by side.
+fn judged(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
+    let mut rows = String::new();
+    for t in THINGS {
+        for (completion, label) in [(" yes it is", true), (" no it is not", false)] {
+            let row = serde_json::json!({
+                "prompt": format!("Is the {t} open?"), "completion": completion, "label": label,
+            });
+            let _ = writeln!(rows, "{row}");
+        }
+    }
+    let long = serde_json::json!({"prompt": "long ".repeat(300), "completion": " yes", "label": true});
+    let _ = writeln!(rows, "{long}");
+    std::fs::write(dir.join("pairs.jsonl"), rows).unwrap();
+    config(dir, loss, more)
+}
+
+#[test]
+fn kto_learns_from_single_judged_completions_and_resumes() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    let loss = "kto = { undesirable_weight = 1.1 }";
+    let c = judged(dir.path(), loss, "train = { epochs = 8, log_every = 1 }");
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    let o = run(&c, &whole, false, None);
+    assert_eq!(o.pairs, (16, 1));
+    let s = o.scores.unwrap();
+    // Equal models: every ratio and the divergence are 0, so a row's loss is half its weight.
+    let train: Vec<_> = lines(&whole).into_iter().filter(|l| l["kind"] == "train").collect();
+    let first = train[0]["loss"].as_f64().unwrap();
+    assert!((0.5 - 1e-5..=0.55 + 1e-5).contains(&first), "{first}");
+    assert!(s.loss < 0.525 && s.rewards.chosen > s.rewards.rejected && s.rewards.accuracy.is_none(), "{s:?}");
+
+    assert!(!run(&c, &parts, false, Some(3)).finished);
+    assert!(run(&c, &parts, true, None).finished);
+    let weights = |run: &Path| -> Vec<(String, Tensor)> {
+        let w = Weights::open_dir(&run.join("best")).unwrap();
+        w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
+    };
+    for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
+        assert!(a.equal(b), "{name}");
+    }
+}
+
+#[test]
+fn kto_needs_two_prompts() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    let c = judged(dir.path(), "kto = {}", "");
+    let row = "{\"prompt\": \"p\", \"completion\": \" c\", \"label\": true}\n";
+    std::fs::write(dir.path().join("pairs.jsonl"), row.repeat(2)).unwrap();
+    let options = RunOptions { out: dir.path().join("run"), resume: false, quiet: true, stop_after: None };
+    let e = train(&c, &options).unwrap_err().to_string();
+    assert!(e.contains("two prompts"), "{e}");
+}
+
+#[test]
+fn conversations_are_preferred_without_a_chat_template() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    let mut rows = String::new();
+    for t in THINGS {
+        let talk = |answer: &str| {
+            serde_json::json!([
+                {"role": "user", "content": format!("Is the {t} open?")}, {"role": "assistant", "content": answer},
+            ])
+        };
+        let _ =
+            writeln!(rows, "{}", serde_json::json!({"chosen": talk("yes it is"), "rejected": talk("no")}));
+    }
+    std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
+    let c = config(dir.path(), "dpo = {}", "train.epochs = 6");
+    let o = run(&c, &dir.path().join("run"), false, None);
+    assert_eq!((o.pairs, o.scores.unwrap().rewards.accuracy), ((8, 0), Some(1.0)));
 }

@@ -169,3 +169,69 @@ fn a_folder_with_nothing_to_learn_is_an_error() {
     let e = train(&c, &options).unwrap_err().to_string();
     assert!(e.contains("nothing to train on"), "{e}");
 }
+
+#[test]
+fn every_format_of_records_is_learned() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |i: usize| format!("Which colour has {}?", ["blood", "grass", "the sky", "snow"][i]);
+    type Row = fn(String, &str) -> serde_json::Value;
+    let formats: [(&str, Row); 4] = [
+        ("chat", |q, a| {
+            serde_json::json!({"messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"},
+                {"role": "user", "content": q}, {"role": "assistant", "content": a},
+            ]})
+        }),
+        ("prompt_completion", |q, a| serde_json::json!({"prompt": q, "completion": format!(" {a}")})),
+        ("lists", |q, a| {
+            serde_json::json!({
+                "prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}],
+            })
+        }),
+        ("alpaca", |q, a| serde_json::json!({"instruction": "Answer.", "input": q, "output": a})),
+    ];
+    for (name, row) in formats {
+        let mut text = String::new();
+        for (i, colour) in COLOURS.iter().enumerate() {
+            let _ = writeln!(text, "{}", row(ask(i), colour));
+        }
+        let records = dir.path().join(format!("{name}.jsonl"));
+        std::fs::write(&records, text).unwrap();
+        let learned = |loss_on: &str, epochs: usize| {
+            let more =
+                format!("[train]\nepochs = {epochs}\nlog_every = 1\n[prompt]\nloss_on = \"{loss_on}\"");
+            let out = dir.path().join(format!("{name}-{loss_on}"));
+            let o = run(&config(dir.path(), &records, &more), &out, false, None);
+            assert_eq!(o.prepared.examples, 4, "{name} {loss_on}");
+            let log = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+            let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+            (first["targets"].as_f64().unwrap(), o.best.unwrap().exact_match)
+        };
+        let (last_answer, right) = learned("completion", 150);
+        assert!(right >= 0.75, "{name}: {right}");
+        let (answers, everything) = (learned("assistant", 1).0, learned("all", 1).0);
+        // Only the conversations of `chat` have an answer before the last.
+        assert_eq!(answers > last_answer, name == "chat", "{name}: {last_answer} {answers}");
+        assert!(everything > answers, "{name}: {answers} {everything}");
+    }
+}
+
+#[test]
+fn conversations_that_cannot_be_learned_are_counted() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let talk = |q: &str, a: Option<&str>| {
+        let mut messages = vec![serde_json::json!({"role": "user", "content": q})];
+        messages.extend(a.map(|a| serde_json::json!({"role": "assistant", "content": a})));
+        serde_json::json!({"messages": messages}).to_string()
+    };
+    let long = "very ".repeat(400);
+    let rows =
+        [talk("Hi", Some("Hello")), talk("And?", None), talk(&long, Some("yes")), talk("Hi", Some(&long))];
+    let records = dir.path().join("chat.jsonl");
+    std::fs::write(&records, rows.join("\n")).unwrap();
+    let o = run(&config(dir.path(), &records, "[train]\nepochs = 1"), &dir.path().join("run"), false, None);
+    assert_eq!((o.prepared.examples, o.prepared.left_out.values().sum::<usize>()), (1, 3));
+}

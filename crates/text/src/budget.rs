@@ -20,6 +20,9 @@ pub struct Budgeted {
     pub fits: bool,
 }
 
+/// Most tokens that a passage brings beside its text and title: number, colon, separator.
+const AROUND_PASSAGE: usize = 16;
+
 /// Fits passages, the most relevant first, into a prompt of at most `max_tokens`.
 ///
 /// `measure` gives the tokens of everything with the passages given: prompt, question, answer, special tokens. It is
@@ -54,7 +57,23 @@ pub fn fit_contexts(
                 last = Some(offsets[..left].to_vec());
             }
             _ => {
+                let cost = |text: usize, title: Option<&str>| -> Result<usize> {
+                    Ok(text + tokenizer.count(title.unwrap_or_default())? + AROUND_PASSAGE)
+                };
+                let mut over = excess.saturating_sub(cost(offsets.len(), shown[end].title.as_deref())?);
                 shown.pop();
+                // While more is over than the next passage can account for, it goes without asking: else a prompt of
+                // many passages is tokenised as often as it loses one.
+                while let Some(context) = shown.last().filter(|_| over > 0) {
+                    let offsets = tokenizer.offsets(&context.text)?;
+                    let cost = cost(offsets.len(), context.title.as_deref())?;
+                    if over < cost {
+                        last = Some(offsets);
+                        break;
+                    }
+                    over -= cost;
+                    shown.pop();
+                }
             }
         }
         tokens = measure(&shown)?;
@@ -157,6 +176,20 @@ mod tests {
                 prop_assert_eq!(fitted.kept.len(), contexts.len());
             }
         }
+    }
+
+    #[test]
+    fn a_prompt_far_over_the_limit_is_not_tokenised_for_each_passage() {
+        let tokenizer = tokenizer();
+        let contexts = contexts(&vec!["the cat sat on the mat. the dog slept. ".repeat(8); 60]);
+        let mut asked = 0;
+        let fitted = fit_contexts(&tokenizer, &contexts, 400, 8, |shown| {
+            asked += 1;
+            tokenizer.count(&shown.iter().map(|c| c.text.as_str()).collect::<Vec<_>>().join("\n\n"))
+        })
+        .unwrap();
+        assert!(fitted.fits && fitted.tokens > 300, "{}", fitted.tokens);
+        assert!(asked < 25, "{asked} for 60 passages");
     }
 
     #[test]

@@ -23,6 +23,12 @@ mod python;
 const OPEN: char = '\u{10fffe}';
 const CLOSE: char = '\u{10ffff}';
 
+// Roles are plain words: a base model knows them, and no token has to be added.
+const FALLBACK: &str = "{{ front }}{% for m in messages %}{{ m.role | capitalize }}:\n\
+    {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\
+    {% else %}{{ m.content }}{% endif %}{{ '\n\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}";
+
 /// A message as templates see it: `{"role": role, "content": content}`.
 pub fn message(role: &str, content: &str) -> Json {
     serde_json::json!({ "role": role, "content": content })
@@ -35,6 +41,7 @@ pub struct ChatTemplate {
     names: Vec<String>,
     tracked: bool,
     tokens: Vec<(&'static str, String)>,
+    variables: Vec<(String, Json)>,
 }
 
 /// A rendered conversation.
@@ -62,7 +69,7 @@ impl ChatTemplate {
             environment.add_template_owned(name.clone(), source).map_err(template_error)?;
             names.push(name);
         }
-        Ok(Self { environment, names, tracked, tokens })
+        Ok(Self { environment, names, tracked, tokens, variables: Vec::new() })
     }
 
     /// Fixes what `strftime_now` takes for now, in seconds since 1970 (UTC).
@@ -71,6 +78,19 @@ impl ChatTemplate {
         self.environment
             .add_function("strftime_now", move |format: String| python::strftime(seconds, &format));
         self
+    }
+
+    /// Gives the template more variables, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// A name that is a conversation's own, as `messages`.
+    pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, Json)>) -> Result<Self> {
+        self.variables = variables.into_iter().collect();
+        let taken = ["messages", "tools", "documents", "add_generation_prompt"];
+        match self.variables.iter().find(|(name, _)| taken.contains(&name.as_str())) {
+            Some((name, _)) => Err(Error::Template { reason: format!("{name} is no free variable") }),
+            None => Ok(self),
+        }
     }
 
     /// Whether the template marks answers with `{% generation %}`.
@@ -102,6 +122,7 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(add_generation_prompt)),
         ];
         context.extend(self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))));
+        context.extend(self.variables.iter().map(|(name, json)| (name.as_str(), value(json))));
         let template = self.environment.get_template(name).map_err(template_error)?;
         let text = template.render(Value::from_pairs(context)).map_err(template_error)?;
         Ok(unmark(&text))
@@ -135,6 +156,18 @@ impl Tokenizer {
             return ChatTemplate::named(sources, self.named_tokens()).map(Some);
         }
         Ok(None)
+    }
+
+    /// The template for conversations where the model brings none: a line that names the role before each message, and
+    /// the end-of-sequence token behind each answer.
+    ///
+    /// # Errors
+    /// None in practice: the template is fixed.
+    pub fn fallback_chat_template(&self) -> Result<ChatTemplate> {
+        let front: String = self.prompt_ids("")?.into_iter().filter_map(|id| self.id_to_token(id)).collect();
+        let mut tokens = self.named_tokens();
+        tokens.push(("front", front));
+        ChatTemplate::new(FALLBACK, tokens)
     }
 
     /// Gives the tokenizer a chat template; [`Tokenizer::save`] writes it as `chat_template.jinja`.
@@ -299,6 +332,17 @@ mod tests {
             "None True [1, 'a', 1.5] {\"role\": \"user\", \"content\": \"é\\\"<\"}\n\
              {\n  \"role\": \"user\",\n  \"content\": \"é\\\"<\"\n} 1970"
         );
+    }
+
+    #[test]
+    fn variables_reach_the_template_and_cannot_replace_the_conversation() {
+        let template =
+            ChatTemplate::new("{% if think is defined and think %}t{% else %}f{% endif %}", vec![]);
+        let template = template.unwrap();
+        let with = |v: bool| template.clone().with_variables([("think".to_owned(), v.into())]).unwrap();
+        let text = |t: &ChatTemplate| t.render(&[], None, false).unwrap().text;
+        assert_eq!([text(&template), text(&with(true)), text(&with(false))], ["f", "t", "f"]);
+        assert!(template.with_variables([("messages".to_owned(), true.into())]).is_err());
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub struct ExampleOptions {
     pub max_len: Option<usize>,
     /// Which tokens are learned.
     pub loss_on: LossOn,
-    /// Whether a plain completion ends with the end-of-sequence token, so that the model learns to stop. Chat
-    /// templates bring their own end.
+    /// Whether a completion ends with the end-of-sequence token, so that the model learns to stop. In a conversation
+    /// it is only added where the template puts no mark behind the last answer.
     pub append_eos: bool,
 }
 
@@ -205,8 +205,30 @@ impl Tokenizer {
                 .collect::<Result<_>>()?,
             LossOn::Completion => vec![answer_span(template, messages, tools, last, &whole.text)?],
         };
-        let (ids, loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
+        let (mut ids, mut loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
+        if options.append_eos && last + 1 == messages.len() {
+            self.end_turn(&mut ids, &mut loss)?;
+        }
         Ok(checked(ids, loss, options))
+    }
+
+    /// Puts the end-of-sequence token behind a last answer that the template ends with no mark of its own: without
+    /// one the model would not learn to stop. Where a mark is there, learned or not, the template is left as it is.
+    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>) -> Result<()> {
+        /// Tokens from the answer's end on in which a mark is looked for: templates put a line's end around it.
+        const NEAR: usize = 3;
+        let (Some(eos), Some(end)) = (self.eos_id(), loss.iter().rposition(|&on| on)) else { return Ok(()) };
+        let added = self.inner.get_added_tokens_decoder();
+        let marked = |ids: &[u32]| ids.iter().any(|id| *id == eos || added.contains_key(id));
+        let behind = &ids[end + 1..];
+        if marked(&ids[(end + 1).saturating_sub(NEAR)..]) || !self.decode(behind, false)?.trim().is_empty() {
+            return Ok(());
+        }
+        ids.truncate(end + 1);
+        loss.truncate(end + 1);
+        ids.push(eos);
+        loss.push(true);
+        Ok(())
     }
 
     /// Ids of a rendered text and which of them touch a span. No special tokens are added: templates write them.
@@ -340,5 +362,34 @@ mod tests {
         ] {
             assert_eq!(&tail[..turn_end(tail)], mark, "{tail}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_the_template_does_not_end_learns_to_stop() {
+        use crate::chat::message;
+        let tokenizer = crate::train_byte_bpe(["user: hi assistant: yes"], &Default::default()).unwrap();
+        let eos = tokenizer.eos_id().unwrap();
+        let turns = [message("user", "hi"), message("assistant", "yes")];
+        let body = "{% for m in messages %}{{ m.role }}: {{ m.content }}END\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant: {% endif %}";
+        let own = tokenizer.id_to_token(eos).unwrap();
+        for (end, on) in [("", LossOn::Completion), ("", LossOn::All), (own.as_str(), LossOn::Completion)] {
+            let template = ChatTemplate::new(&body.replace("END", end), Vec::new()).unwrap();
+            let options = ExampleOptions { loss_on: on, ..ExampleOptions::default() };
+            let e = tokenizer.chat_example(&template, &turns, None, &options).unwrap().unwrap();
+            let learned: Vec<u32> =
+                e.ids.iter().zip(&e.loss).filter_map(|(id, on)| on.then_some(*id)).collect();
+            let answers = 1 + usize::from(on == LossOn::All && !end.is_empty());
+            assert_eq!(learned.iter().filter(|&&id| id == eos).count(), answers, "{end:?} {on:?}");
+        }
+        // The fallback names roles, and ends and learns each answer.
+        let template = tokenizer.fallback_chat_template().unwrap();
+        let more = [turns.clone(), turns].concat();
+        let options = ExampleOptions { loss_on: LossOn::Assistant, ..ExampleOptions::default() };
+        let e = tokenizer.chat_example(&template, &more, None, &options).unwrap().unwrap();
+        let learned: Vec<u32> = e.ids.iter().zip(&e.loss).filter_map(|(id, on)| on.then_some(*id)).collect();
+        assert_eq!(tokenizer.decode(&learned, false).unwrap(), format!("yes{own}yes{own}"));
+        let text = tokenizer.decode(&e.ids, true).unwrap();
+        assert!(text.contains("User:\nhi\n\nAssistant:\nyes"), "{text}");
     }
 }

@@ -52,7 +52,7 @@ pub use error::{Error, Result};
 pub use example::{Built, ExampleOptions, LossOn, TrainExample, Untrainable};
 pub use pack::{Packing, pack_best_fit, pack_in_order};
 pub use prompts::Prompts;
-pub use rag::{Context, PassageFormat, RagPrompt, Shot};
+pub use rag::{Context, PassageFormat, QuestionPlace, RagPrompt, Shot};
 pub use special::SpecialIds;
 pub use tokenizer::{Tokenizer, TruncationSide};
 pub use train::{ByteBpeOptions, WordPieceOptions, train_byte_bpe, train_wordpiece};

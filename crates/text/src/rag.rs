@@ -40,6 +40,19 @@ pub enum PassageFormat {
     Plain,
 }
 
+/// Where the question stands. A causal model reads passages with the question in mind only where it comes before them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionPlace {
+    /// After the passages.
+    #[default]
+    Last,
+    /// Before the passages.
+    First,
+    /// Before and after them (Liu et al., 2023, arXiv 2307.03172, section 4.2).
+    Both,
+}
+
 /// A worked example in front of the question.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +78,8 @@ pub struct RagPrompt {
     pub passages: PassageFormat,
     /// Between passages, and between the parts of a prompt.
     pub separator: String,
+    /// Where the question stands.
+    pub question: QuestionPlace,
     /// Before the question.
     pub question_prefix: String,
     /// Before the answer; in a conversation the template shows where the answer begins, so it is left out there.
@@ -85,6 +100,7 @@ impl Default for RagPrompt {
             instruction: "Answer the question using the passages.".into(),
             passages: PassageFormat::default(),
             separator: "\n\n".into(),
+            question: QuestionPlace::default(),
             question_prefix: "Question: ".into(),
             answer_prefix: "Answer:".into(),
             shots: Vec::new(),
@@ -174,13 +190,20 @@ impl RagPrompt {
         sentences.join(" ")
     }
 
-    fn turn(&self, question: &str, contexts: &[Context], task: bool) -> String {
+    /// Question with its passages, and with `task` the instruction before them.
+    pub fn turn(&self, question: &str, contexts: &[Context], task: bool) -> String {
         let mut parts = Vec::new();
         if task {
             parts.push(self.task());
         }
+        let asked = format!("{}{question}", self.question_prefix);
+        if self.question != QuestionPlace::Last {
+            parts.push(asked.clone());
+        }
         parts.extend(contexts.iter().enumerate().map(|(index, context)| self.passage(index + 1, context)));
-        parts.push(format!("{}{question}", self.question_prefix));
+        if self.question != QuestionPlace::First {
+            parts.push(asked);
+        }
         parts.retain(|part| !part.is_empty());
         parts.join(&self.separator)
     }
@@ -227,6 +250,21 @@ mod tests {
             messages[3]["content"],
             "Answer the question using the passages.\n[1] Rome: A city.\n[2] A river.\nQuestion: Where?"
         );
+    }
+
+    #[test]
+    fn the_question_stands_where_it_is_wanted() {
+        let at = |question| {
+            let prompt = RagPrompt {
+                question,
+                instruction: String::new(),
+                separator: "|".into(),
+                ..Default::default()
+            };
+            prompt.plain("Where?", &contexts()[1..])
+        };
+        assert_eq!(at(QuestionPlace::First), "Question: Where?|[1] A river.|Answer:");
+        assert_eq!(at(QuestionPlace::Both), "Question: Where?|[1] A river.|Question: Where?|Answer:");
     }
 
     #[test]

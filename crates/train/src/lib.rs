@@ -25,5 +25,5 @@ pub use groups::{OptimizerConfig, check_patterns, is_frozen, matches_pattern};
 pub use loss_meter::{DeviceLossMeter, LossMeter};
 pub use metrics::MetricSink;
 pub use progress::Progress;
-pub use rundir::RunDir;
+pub use rundir::{RETRIEVED, RunDir};
 pub use schedule::{CosineConfig, Schedule, ScheduleConfig, Warmup, lr_factor};

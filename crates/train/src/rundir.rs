@@ -20,6 +20,8 @@ pub struct RunDir {
 }
 
 const CONFIG: &str = "config.toml";
+/// Records that were given passages for a run before it began; part of the run, made before its config.
+pub const RETRIEVED: &str = "retrieved";
 /// As `sha256sum` writes it: `sha256sum -c config.hash` checks it.
 const HASH: &str = "config.hash";
 
@@ -92,7 +94,7 @@ fn may_be_opened(path: &Path, resume: bool) -> Result<()> {
             let name = entry?.file_name().to_string_lossy().into_owned();
             // What a start that was killed before the config was there leaves behind.
             let leftover = [CONFIG, HASH].iter().any(|f| name.starts_with(&format!("{f}.tmp")));
-            if name != LOCK && name != HASH && !leftover {
+            if name != LOCK && name != HASH && name != RETRIEVED && !leftover {
                 return fail(
                     path,
                     "not empty; continue that run with --resume, or choose another --out".into(),

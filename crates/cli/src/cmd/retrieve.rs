@@ -132,6 +132,7 @@ pub fn run(
             answers: answers.clone(),
             contexts: contexts.collect(),
             gold: gold.collect(),
+            ..RagRecord::default()
         });
     }
     if unanswered > 0 {

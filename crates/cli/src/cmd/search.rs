@@ -31,6 +31,12 @@ pub struct IndexArgs {
 }
 
 impl IndexArgs {
+    /// For a command with options of its own: an index, the retriever where it is not the index's, where it runs.
+    pub fn new(index: PathBuf, model: Option<String>, corpus: Option<PathBuf>, device: &str) -> Self {
+        let search_precision = ragduet_torch::Precision::default();
+        Self { index, model, corpus, search_device: device.into(), search_precision }
+    }
+
     /// The `k` best passages of each question, with their texts where the corpus is there.
     pub fn find(
         &self,

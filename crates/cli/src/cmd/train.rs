@@ -1,13 +1,15 @@
 //! `ragduet train`.
 
+use super::search::{IndexArgs, Line};
 use anyhow::Result;
+use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
 use ragduet_metrics::Evaluation;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
-use ragduet_train::{RunDir, config};
-use std::path::PathBuf;
+use ragduet_train::{RETRIEVED, RunDir, config};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
@@ -25,8 +27,13 @@ enum What {
     /// Fine-tune a generator on questions, retrieved passages and answers.
     ///
     /// Example: ragduet train generator -c configs/generator/quickstart.toml --out runs/reader
-    Generator(Common),
-    /// Teach a generator which of two answers is better: DPO and its variants.
+    Generator {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        retrieval: Retrieval,
+    },
+    /// Teach a generator which of two answers is better (DPO and its variants), or which are good (KTO).
     ///
     /// Example: ragduet train preference -c configs/generator/dpo.toml --out runs/dpo
     Preference(Common),
@@ -57,12 +64,29 @@ struct Common {
     json: bool,
 }
 
+/// Passages for records that have none.
+#[derive(Debug, clap::Args)]
+struct Retrieval {
+    /// Give records without contexts the best passages of this index; what was found is kept in the run folder.
+    #[arg(long, conflicts_with = "resume")]
+    index: Option<PathBuf>,
+    /// The retriever, where it is not the one that the index was built with.
+    #[arg(long, requires = "index")]
+    retriever: Option<String>,
+    /// The index's corpus, where it has moved.
+    #[arg(long, requires = "index")]
+    corpus: Option<PathBuf>,
+    /// Passages per record.
+    #[arg(short, default_value_t = 5, requires = "index")]
+    k: usize,
+}
+
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
         match self.what {
             What::Retriever(c) => retriever(&c, quiet),
-            What::Generator(c) => generator(&c, quiet),
+            What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
             What::Preference(c) => preference(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
@@ -94,9 +118,52 @@ fn places(c: &Common) -> Result<(PathBuf, PathBuf)> {
     Ok((out, file))
 }
 
-fn generator(c: &Common, quiet: bool) -> Result<()> {
+/// Fills the contexts of the records that have none, and points the config at what it wrote.
+fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) -> Result<()> {
+    let Some(index) = &r.index else { return Ok(()) };
+    if out.join("config.toml").exists() {
+        let why = format!("{} holds a run already; choose another --out", out.display());
+        return Err(crate::common::Usage(why).into());
+    }
+    let from = IndexArgs::new(index.clone(), r.retriever.clone(), r.corpus.clone(), &config.device);
+    let dir = out.join(RETRIEVED);
+    fs_err::create_dir_all(&dir)?;
+    let sidecar = config.data.skip_bad_rows.then(|| dir.join("bad_rows.jsonl"));
+    let bad = crate::common::bad_rows(sidecar.as_ref());
+    let format = config.data.format.take();
+    for (name, path) in [("train", Some(&mut config.data.train)), ("dev", config.data.dev.as_mut())] {
+        let Some(path) = path else { continue };
+        let mut records: Vec<RagRecord> = read_records(&*path, format, &bad)?.collect::<Result<_, _>>()?;
+        // A plain prompt has no place for passages.
+        let mut bare: Vec<&mut RagRecord> =
+            records.iter_mut().filter(|r| r.contexts.is_empty() && r.style != Style::Plain).collect();
+        let questions: Vec<String> = bare.iter().map(|r| r.question.clone()).collect();
+        let found = if questions.is_empty() { Vec::new() } else { from.find(questions, r.k, None, quiet)? };
+        for (record, found) in bare.iter_mut().zip(found) {
+            let passage = |hit: Line| {
+                let text = hit.text?;
+                let passage = Passage { id: hit.id, title: hit.title, text };
+                Some(Found { passage, score: Some(hit.score) })
+            };
+            record.contexts =
+                found.hits.into_iter().map(passage).collect::<Option<_>>().ok_or_else(|| {
+                    crate::common::Usage("the index's corpus is not at hand; give --corpus".into())
+                })?;
+        }
+        tracing::info!("{name}: {} of {} records were given passages", bare.len(), records.len());
+        let file = dir.join(format!("{name}.rag.jsonl"));
+        let lines: String = records.iter().map(|r| rag_line(r) + "\n").collect();
+        fs_err::write(&file, lines)?;
+        *path = file;
+    }
+    crate::common::report_bad_rows(&bad);
+    Ok(())
+}
+
+fn generator(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
-    let config: SftConfig = config::load(&file, &c.set)?;
+    let mut config: SftConfig = config::load(&file, &c.set)?;
+    retrieve(r, &mut config, &out, quiet)?;
     let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
     let o = sft::train(&config, &options)?;
     if c.json {
@@ -143,7 +210,7 @@ fn preference(c: &Common, quiet: bool) -> Result<()> {
         println!("loss {:.4}, margin {:.4}, accuracy {accuracy:.4}", s.loss, s.rewards.margin);
     }
     println!(
-        "{} steps, {} pairs ({} too long); model: {}",
+        "{} steps, {} rows ({} too long); model: {}",
         o.step,
         o.pairs.0,
         o.pairs.1,

@@ -38,7 +38,7 @@ pub(crate) fn corpus(path: &Path, bad: &BadRows) -> Result<Passages> {
     })))
 }
 
-struct Rows {
+pub(crate) struct Rows {
     files: VecDeque<PathBuf>,
     path: PathBuf,
     reader: Option<ParquetRecordBatchReader>,
@@ -46,15 +46,22 @@ struct Rows {
     at: usize,
     line: u64,
     bad: BadRows,
+    known: fn(&str) -> bool,
 }
 
 impl Rows {
     fn open(path: &Path, bad: &BadRows) -> Result<Self> {
-        let files = shards(path, &["parquet"])?.into();
-        Ok(Self { files, path: PathBuf::new(), reader: None, batch: None, at: 0, line: 0, bad: bad.clone() })
+        Self::of_columns(path, bad, columns::is_known)
     }
 
-    fn next_row<T>(
+    /// Rows of which only the `known` columns are read.
+    pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
+        let files = shards(path, &["parquet"])?.into();
+        let (bad, path) = (bad.clone(), PathBuf::new());
+        Ok(Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known })
+    }
+
+    pub(crate) fn next_row<T>(
         &mut self,
         mut parse: impl FnMut(Map<String, Value>) -> Result<T, Fault>,
     ) -> Result<Option<T>> {
@@ -109,7 +116,7 @@ impl Rows {
                         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| corrupt(&path, &e))?;
                     let schema = builder.schema();
                     let known: Vec<usize> = (0..schema.fields().len())
-                        .filter(|&i| columns::is_known(schema.field(i).name()))
+                        .filter(|&i| (self.known)(schema.field(i).name()))
                         .collect();
                     // With no known column, all are read, so that the error can name them.
                     let mask = match known.is_empty() {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::loss::{PreferenceConfig, SftLoss};
 use crate::model::ScratchGenerator;
 use crate::prepare::PromptConfig;
+use ragduet_data::RecordFormat;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::Precision;
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
@@ -77,7 +78,8 @@ pub struct ModelConfig {
     pub attention_dropout: Option<f64>,
 }
 
-/// Files of records (see `ragduet_data::read_rag`); `ragduet data contexts` makes them with a retriever.
+/// Files of records (see `ragduet_data::read_records`): questions with passages, as `ragduet retrieve` writes them,
+/// conversations, prompts with completions, instructions. For preferences see `ragduet_data::read_preferences`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -86,6 +88,9 @@ pub struct DataConfig {
     /// What is answered while training; absent: nothing.
     #[serde(default)]
     pub dev: Option<PathBuf>,
+    /// What rows of records are; absent: seen by their columns, row by row.
+    #[serde(default)]
+    pub format: Option<RecordFormat>,
     /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
     #[serde(default)]
     pub skip_bad_rows: bool,
@@ -181,7 +186,8 @@ impl SftConfig {
     }
 }
 
-/// Preference optimisation of a generator on prompts with a better and a worse answer.
+/// Preference optimisation of a generator on prompts with a better and a worse answer, or (kto) on answers that are
+/// good or bad.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreferenceRecipe {
@@ -199,7 +205,8 @@ pub struct PreferenceRecipe {
     /// Trains an adapter over the model, not the model.
     #[serde(default)]
     pub peft: Option<PeftConfig>,
-    /// Files of preferences (see `ragduet_data::read_preferences`).
+    /// Files of preferences (see `ragduet_data::read_preferences`), or for kto of judged completions
+    /// (`ragduet_data::read_judged`).
     pub data: DataConfig,
     /// The loss.
     #[serde(default)]
@@ -210,7 +217,7 @@ pub struct PreferenceRecipe {
     /// Most tokens of prompt and answer; pairs with more are left out and counted. Absent: what the model can take.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// Sizes of batches; a pair stays together.
+    /// Sizes of batches; a pair stays together, and so do a judged completion and its mismatched one.
     #[serde(default)]
     pub batch: BatchConfig,
     /// Length and rhythm.
@@ -245,9 +252,12 @@ impl PreferenceRecipe {
         if self.batch.tokens == 0 || self.batch.accumulate == 0 || self.train.epochs == 0 {
             return bad("batch", "tokens, accumulate and train.epochs must be 1 or more");
         }
+        if self.data.format.is_some() {
+            return bad("data.format", "the loss says what is read: pairs, or judged completions for kto");
+        }
         let built = self.preference.build()?;
-        if !built.loss.paired() {
-            return bad("preference.loss", "this recipe learns from pairs; kto has no recipe yet");
+        if !built.loss.paired() && self.preference.sft_weight > 0.0 {
+            return bad("preference.sft_weight", "kto has no pairs, and no chosen answer to each prompt");
         }
         Ok(())
     }

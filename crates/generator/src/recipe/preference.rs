@@ -1,4 +1,10 @@
-//! Preference optimisation: DPO and its paired variants.
+//! Preference optimisation: DPO and its paired variants, and KTO, which learns from single judged completions.
+//!
+//! KTO's estimate of the divergence needs completions under prompts they do not belong to. Each row gets the completion
+//! of the next row (of the file, which is a circle) that has another prompt, once for the whole run, so that the
+//! reference's log-probabilities of them are known as well; a forward pass takes the mean over its own rows. TRL
+//! rotates completions inside fixed batches instead, with the same expectation, and pairs a prompt with its own other
+//! completion where a file holds them side by side.
 //!
 //! The reference is the model as it was before the first step; its log-probabilities of all pairs are computed once
 //! and kept in `reference.safetensors` of the run folder. Dropout is off, as in the papers: policy and reference are
@@ -7,11 +13,13 @@
 use super::config::PreferenceRecipe;
 use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, update};
 use crate::error::{Error, Result, catch};
-use crate::loss::{LikelihoodScope, Preference, PreferenceBatch, Reference, RewardMetrics, Window};
+use crate::loss::{
+    LikelihoodScope, Preference, PreferenceBatch, PreferenceLossConfig, Reference, RewardMetrics, Window,
+};
 use crate::model::Generator;
-use ragduet_data::{BadRows, PreferenceRecord, read_preferences};
+use ragduet_data::{BadRows, Message, Prompt, read_judged, read_preferences};
 use ragduet_nn::Mode;
-use ragduet_text::{ExampleOptions, TrainExample, message, pack_in_order};
+use ragduet_text::{Built, ChatTemplate, ExampleOptions, TrainExample, message, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::weights::{Weights, save_tensors};
 use ragduet_torch::{Device, Kind, Tensor, device, grad, no_grad, rng};
@@ -35,7 +43,7 @@ pub struct Outcome {
     pub finished: bool,
     /// The best model's folder (the last one's, where there is no dev set).
     pub model_dir: PathBuf,
-    /// Pairs learned from, and left out for their length.
+    /// Pairs (of kto: completions) learned from, and left out for their length.
     pub pairs: (usize, usize),
     /// Loss and rewards: dev with the best model, else the last step's.
     pub scores: Option<Scores>,
@@ -59,21 +67,26 @@ struct Position {
     best: EarlyStopping,
 }
 
-/// A pair's two sequences.
-#[derive(Debug, Clone)]
+/// The sequences of a row: a pair has a chosen and a rejected one, a judged completion one of them and a mismatched one.
+#[derive(Debug, Clone, Default)]
 struct Pair {
-    chosen: TrainExample,
-    rejected: TrainExample,
+    chosen: Option<TrainExample>,
+    rejected: Option<TrainExample>,
+    mismatched: Option<TrainExample>,
 }
 
 impl Pair {
+    fn sides(&self) -> [Option<&TrainExample>; 3] {
+        [self.chosen.as_ref(), self.rejected.as_ref(), self.mismatched.as_ref()]
+    }
+
     fn len(&self) -> usize {
-        self.chosen.ids.len() + self.rejected.ids.len()
+        self.sides().into_iter().flatten().map(|e| e.ids.len()).sum()
     }
 }
 
-/// Log-probabilities of the reference, chosen and rejected, by pair.
-type References = Option<[Vec<f32>; 2]>;
+/// Log-probabilities of the reference by row: chosen, rejected, mismatched; 0 where a row has no such sequence.
+type References = [Vec<f32>; 3];
 
 /// Trains as the config says, into `options.out`.
 pub fn train(config: &PreferenceRecipe, options: &RunOptions) -> Result<Outcome> {
@@ -97,7 +110,7 @@ pub fn train(config: &PreferenceRecipe, options: &RunOptions) -> Result<Outcome>
         None => Vec::new(),
     };
     if pairs.is_empty() {
-        return Err(Error::Unusable(format!("no pair fits; {left_out} are too long")));
+        return Err(Error::Unusable(format!("no row fits; {left_out} are too long")));
     }
     // Before a resume changes the weights.
     let reference =
@@ -109,7 +122,7 @@ pub fn train(config: &PreferenceRecipe, options: &RunOptions) -> Result<Outcome>
     let total = config.train.max_steps.map_or(planned, |m| m.min(planned));
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
     tracing::info!(
-        "{} pairs ({left_out} too long and left out); {total} steps, {per_epoch} per epoch; {} on {device:?}, seed {}",
+        "{} rows ({left_out} too long and left out); {total} steps, {per_epoch} per epoch; {} on {device:?}, seed {}",
         pairs.len(),
         generator.compute,
         config.seed
@@ -222,49 +235,124 @@ fn named(s: &Scores) -> [(&'static str, f64); 5] {
     ]
 }
 
-/// The pairs of a file that fit, and how many do not. Nothing is cut: half an answer is no answer.
+/// Prompts and answers to sequences of at most so many tokens.
+struct Examples<'a> {
+    generator: &'a Generator,
+    /// What an encoder-decoder's answers start with.
+    start: Option<u32>,
+    chat: Option<ChatTemplate>,
+    fallback: ChatTemplate,
+    options: ExampleOptions,
+}
+
+impl<'a> Examples<'a> {
+    fn new(config: &PreferenceRecipe, generator: &'a Generator) -> Result<Self> {
+        let tokenizer = &generator.tokenizer;
+        let start = generator.decoder_start();
+        if config.chat == Some(true) && start.is_some() {
+            return Err(crate::error::bad("chat", "an encoder-decoder reads plain prompts"));
+        }
+        let plain = config.chat == Some(false) || start.is_some();
+        let chat = if plain { None } else { tokenizer.chat_template()? };
+        if config.chat == Some(true) && chat.is_none() {
+            return Err(crate::error::bad("chat", "the tokenizer has no chat template"));
+        }
+        let limit = generator.max_tokens().min(config.batch.tokens / 2);
+        let max_len = config.max_tokens.unwrap_or(limit);
+        if max_len > limit {
+            let why = format!("the model and half of batch.tokens allow {limit}: a pair stays together");
+            return Err(crate::error::bad("max_tokens", why));
+        }
+        let options = ExampleOptions { max_len: Some(max_len), ..ExampleOptions::default() };
+        Ok(Self { generator, start, chat, fallback: tokenizer.fallback_chat_template()?, options })
+    }
+
+    fn of(&self, prompt: &Prompt, answer: &str) -> Result<Built> {
+        let tokenizer = &self.generator.tokenizer;
+        let mut turns = match (prompt, &self.chat) {
+            (Prompt::Text(text), None) => {
+                return Ok(match self.start {
+                    Some(start) => tokenizer.seq2seq_example(text, answer, start, &self.options)?,
+                    None => tokenizer.completion_example(text, answer, &self.options)?,
+                });
+            }
+            (Prompt::Text(text), Some(_)) => vec![message("user", text)],
+            (Prompt::Turns(turns), _) => turns.iter().map(Message::json).collect(),
+        };
+        if let Some(start) = self.start {
+            // An encoder reads the conversation as text.
+            let text = self.fallback.render(&turns, None, true)?.text;
+            return Ok(tokenizer.seq2seq_example(&text, answer, start, &self.options)?);
+        }
+        turns.push(message("assistant", answer));
+        let template = self.chat.as_ref().unwrap_or(&self.fallback);
+        Ok(tokenizer.chat_example(template, &turns, None, &self.options)?)
+    }
+}
+
+/// The rows of a file that fit, and how many do not. Nothing is cut: half an answer is no answer.
 fn read(
     config: &PreferenceRecipe,
     generator: &Generator,
     path: &Path,
     bad: &BadRows,
 ) -> Result<(Vec<Pair>, usize)> {
-    let tokenizer = &generator.tokenizer;
-    let start = generator.decoder_start();
-    let plain = config.chat == Some(false) || start.is_some();
-    let template = if plain { None } else { tokenizer.chat_template()? };
-    if config.chat == Some(true) && start.is_some() {
-        return Err(crate::error::bad("chat", "an encoder-decoder reads plain prompts"));
+    let examples = Examples::new(config, generator)?;
+    if matches!(config.preference.loss, PreferenceLossConfig::Kto(_)) {
+        return judged(&examples, path, bad);
     }
-    if config.chat == Some(true) && template.is_none() {
-        return Err(crate::error::bad("chat", "the tokenizer has no chat template"));
-    }
-    let limit = generator.max_tokens().min(config.batch.tokens / 2);
-    let max_len = config.max_tokens.unwrap_or(limit);
-    if max_len > limit {
-        let why = format!("the model and half of batch.tokens allow {limit}: a pair stays together");
-        return Err(crate::error::bad("max_tokens", why));
-    }
-    let options = ExampleOptions { max_len: Some(max_len), ..ExampleOptions::default() };
-    let example = |r: &PreferenceRecord, answer: &str| match &template {
-        Some(chat) => {
-            let turns = [message("user", &r.prompt), message("assistant", answer)];
-            tokenizer.chat_example(chat, &turns, None, &options)
-        }
-        None => match start {
-            Some(start) => tokenizer.seq2seq_example(&r.prompt, answer, start, &options),
-            None => tokenizer.completion_example(&r.prompt, answer, &options),
-        },
-    };
     let (mut pairs, mut left_out) = (Vec::new(), 0);
     for record in read_preferences(path, bad)? {
         let record = record?;
-        match (example(&record, &record.chosen)?, example(&record, &record.rejected)?) {
-            (Ok(chosen), Ok(rejected)) => pairs.push(Pair { chosen, rejected }),
+        let sides =
+            (examples.of(&record.prompt, &record.chosen)?, examples.of(&record.prompt, &record.rejected)?);
+        match sides {
+            (Ok(chosen), Ok(rejected)) => {
+                pairs.push(Pair { chosen: Some(chosen), rejected: Some(rejected), mismatched: None });
+            }
             _ => left_out += 1,
         }
     }
     Ok((pairs, left_out))
+}
+
+/// Judged completions, each with another prompt's completion behind its own prompt.
+fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Pair>, usize)> {
+    /// Partners tried for one that fits.
+    const TRIES: usize = 16;
+    let (mut kept, mut left_out) = (Vec::new(), 0);
+    for record in read_judged(path, bad)? {
+        let record = record?;
+        match examples.of(&record.prompt, &record.completion)? {
+            Ok(example) => kept.push((record, example)),
+            Err(_) => left_out += 1,
+        }
+    }
+    if kept.iter().all(|(r, _)| r.prompt == kept[0].0.prompt) && !kept.is_empty() {
+        let why = format!("{}: kto needs rows of two prompts or more", path.display());
+        return Err(Error::Unusable(why));
+    }
+    let mut rows = Vec::with_capacity(kept.len());
+    for (i, (record, example)) in kept.iter().enumerate() {
+        let others = (1..kept.len()).map(|k| &kept[(i + k) % kept.len()].0);
+        let mut mismatched = None;
+        for other in others.filter(|o| o.prompt != record.prompt).take(TRIES) {
+            if let Ok(e) = examples.of(&record.prompt, &other.completion)? {
+                mismatched = Some(e);
+                break;
+            }
+        }
+        if mismatched.is_none() {
+            left_out += 1;
+            continue;
+        }
+        let own = Some(example.clone());
+        rows.push(match record.good {
+            true => Pair { chosen: own, rejected: None, mismatched },
+            false => Pair { chosen: None, rejected: own, mismatched },
+        });
+    }
+    Ok((rows, left_out))
 }
 
 /// The optimiser steps of an epoch: windows of forward passes of pairs.
@@ -278,23 +366,20 @@ fn windows(config: &PreferenceRecipe, pairs: &[Pair], epoch: u64) -> Vec<Vec<Vec
     batches.chunks(config.batch.accumulate).map(<[Vec<usize>]>::to_vec).collect()
 }
 
-/// Per sequence (all chosen ones, then all rejected ones) the completion's log-probability, its number of tokens, and
-/// the summed -log p of whole chosen sequences.
+/// Per sequence the completion's log-probability, its number of tokens, and the summed -log p of whole sequences, of
+/// the first so many.
 struct Likelihoods {
     completions: Tensor,
     tokens: Tensor,
-    whole_chosen: Tensor,
+    whole: Tensor,
 }
 
-fn likelihoods(generator: &Generator, batch: &[&Pair], mode: Mode) -> Likelihoods {
-    let sequences: Vec<&TrainExample> =
-        batch.iter().map(|p| &p.chosen).chain(batch.iter().map(|p| &p.rejected)).collect();
+fn likelihoods(generator: &Generator, sequences: &[&TrainExample], whole: usize, mode: Mode) -> Likelihoods {
     let (mut rows, mut targets, mut owner, mut on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut start = 0;
     for (s, e) in sequences.iter().enumerate() {
         for i in e.predicted() {
-            // Prompts are needed of chosen sequences alone, for a likelihood over all of them.
-            if e.loss[i] || s < batch.len() {
+            if e.loss[i] || s < whole {
                 rows.push((start + i - 1) as i64);
                 targets.push(i64::from(e.ids[i]));
                 owner.push(s as i64);
@@ -311,11 +396,10 @@ fn likelihoods(generator: &Generator, batch: &[&Pair], mode: Mode) -> Likelihood
     let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
     let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
     let zeros = || Tensor::zeros([sequences.len() as i64], (Kind::Float, device));
-    let half = batch.len() as i64;
     Likelihoods {
         completions: zeros().index_add(0, &owner, &(&nll * &on)).neg(),
         tokens: zeros().index_add(0, &owner, &on),
-        whole_chosen: zeros().index_add(0, &owner, &nll).narrow(0, 0, half).sum(Kind::Float),
+        whole: zeros().index_add(0, &owner, &nll).narrow(0, 0, whole as i64).sum(Kind::Float),
     }
 }
 
@@ -324,56 +408,81 @@ fn pass(
     generator: &Generator,
     preference: &Preference,
     pairs: &[Pair],
-    reference: Option<&[Vec<f32>; 2]>,
+    reference: Option<&References>,
     window: &[Vec<usize>],
     learn: bool,
 ) -> Result<Scores> {
-    let rows: usize = window.iter().map(Vec::len).sum();
+    let in_window = || window.iter().flatten().map(|&i| &pairs[i]);
     let whole = preference.likelihood.is_some_and(|l| l.scope == LikelihoodScope::PromptAndCompletion);
-    let counted = |p: &Pair| if whole { p.chosen.predicted().len() } else { p.chosen.targets() };
-    let tokens: usize = window.iter().flatten().map(|&i| counted(&pairs[i])).sum();
+    let counted = |e: &TrainExample| if whole { e.predicted().len() } else { e.targets() };
+    let tokens: usize = in_window().filter_map(|p| p.chosen.as_ref()).map(counted).sum();
+    let rows = in_window().count();
     let totals = Window { rows: rows as u64, likelihood_tokens: tokens as u64 };
-    let mut out =
-        Scores { loss: 0.0, rewards: RewardMetrics { accuracy: Some(0.0), ..RewardMetrics::default() } };
+    let of_side = |side: usize| in_window().filter(|p| p.sides()[side].is_some()).count().max(1) as f64;
+    let all = [of_side(0), of_side(1)];
+    let paired = preference.loss.paired();
+    let mut out = Scores {
+        loss: 0.0,
+        rewards: RewardMetrics { accuracy: paired.then_some(0.0), ..RewardMetrics::default() },
+    };
     for batch in window {
-        let (loss, rewards) =
+        let (loss, rewards, counts) =
             catch("a preference step", "lower batch.tokens and raise batch.accumulate", || {
-                let picked: Vec<&Pair> = batch.iter().map(|&i| &pairs[i]).collect();
-                let l = likelihoods(generator, &picked, generator.mode(false));
-                let n = picked.len() as i64;
-                let half = |t: &Tensor, at: i64| t.narrow(0, at * n, n);
+                let sides = [0, 1, 2].map(|side| side_of(pairs, batch, side));
+                let [chosen, rejected, mismatched] = &sides;
+                let (n, m) = (chosen.len(), rejected.len());
+                let sequences: Vec<&TrainExample> = chosen.iter().chain(rejected).map(|s| s.1).collect();
+                let l = likelihoods(generator, &sequences, if whole { n } else { 0 }, generator.mode(false));
+                let split = |t: &Tensor| (t.narrow(0, 0, n as i64), t.narrow(0, n as i64, m as i64));
                 let known = reference.map(|r| {
-                    r.each_ref().map(|side| {
-                        let values: Vec<f32> = batch.iter().map(|&i| side[i]).collect();
+                    [0, 1, 2].map(|side| {
+                        let values: Vec<f32> = sides[side].iter().map(|(i, _)| r[side][*i]).collect();
                         Tensor::from_slice(&values).to_device(generator.device)
                     })
                 });
-                let (chosen, rejected) = (half(&l.completions, 0), half(&l.completions, 1));
+                let drift = match &known {
+                    Some([_, _, at_start]) if preference.loss.needs_mismatched() => {
+                        let _guard = no_grad();
+                        let sequences: Vec<&TrainExample> = mismatched.iter().map(|s| s.1).collect();
+                        Some(
+                            likelihoods(generator, &sequences, 0, generator.mode(false)).completions
+                                - at_start,
+                        )
+                    }
+                    _ => None,
+                };
+                let ((chosen, rejected), (of_chosen, of_rejected)) =
+                    (split(&l.completions), split(&l.tokens));
                 let losses = preference.loss.rows(&PreferenceBatch {
                     chosen: &chosen,
                     rejected: &rejected,
-                    chosen_tokens: &half(&l.tokens, 0),
-                    rejected_tokens: &half(&l.tokens, 1),
-                    reference: known.as_ref().map(|[c, r]| Reference { chosen: c, rejected: r }),
-                    mismatched: None,
+                    chosen_tokens: &of_chosen,
+                    rejected_tokens: &of_rejected,
+                    reference: known.as_ref().map(|[c, r, _]| Reference { chosen: c, rejected: r }),
+                    mismatched: drift.as_ref(),
                 })?;
-                let nll = if whole { l.whole_chosen } else { chosen.sum(Kind::Float).neg() };
+                let nll = if whole { l.whole } else { chosen.sum(Kind::Float).neg() };
                 let share = preference.share(&losses, Some(&nll), totals)?;
                 if learn {
                     grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
                 }
                 let value = f64::try_from(share.detach().to_kind(Kind::Double))
                     .map_err(ragduet_torch::Error::from)?;
-                Ok((value, losses.metrics(true)?))
+                Ok((value, losses.metrics(paired)?, [n as f64, m as f64]))
             })?;
-        let weight = batch.len() as f64 / rows.max(1) as f64;
         out.loss += loss;
-        out.rewards.chosen += weight * rewards.chosen;
-        out.rewards.rejected += weight * rewards.rejected;
-        out.rewards.margin += weight * rewards.margin;
+        out.rewards.chosen += counts[0] / all[0] * rewards.chosen;
+        out.rewards.rejected += counts[1] / all[1] * rewards.rejected;
+        let weight = counts[0] / all[0];
         out.rewards.accuracy = out.rewards.accuracy.zip(rewards.accuracy).map(|(a, b)| a + weight * b);
     }
+    out.rewards.margin = out.rewards.chosen - out.rewards.rejected;
     Ok(out)
+}
+
+/// The sequences of a side that rows of a batch have, with the rows' numbers.
+fn side_of<'a>(pairs: &'a [Pair], batch: &[usize], side: usize) -> Vec<(usize, &'a TrainExample)> {
+    batch.iter().filter_map(|&i| Some((i, pairs[i].sides()[side]?))).collect()
 }
 
 /// The reference's log-probabilities, from the run's file where it is there (a resumed run has other weights by then).
@@ -383,44 +492,57 @@ fn references(
     config: &PreferenceRecipe,
     pairs: &[Pair],
     file: &Path,
-) -> Result<References> {
+) -> Result<Option<References>> {
+    // Mismatched completions are there for the losses that need them alone.
+    let names: &[&str] = match preference.loss.needs_mismatched() {
+        true => &["chosen", "rejected", "mismatched"],
+        false => &["chosen", "rejected"],
+    };
     if !preference.loss.needs_reference() || pairs.is_empty() {
         return Ok(None);
     }
     if file.is_file() {
-        let kept = Weights::open_file(file)?;
-        let read = |name| -> Result<Vec<f32>> {
-            let t = kept.load(name, Device::Cpu)?;
+        let file_of = Weights::open_file(file)?;
+        let read = |name: &str| -> Result<Vec<f32>> {
+            let t = file_of.load(name, Device::Cpu)?;
             Ok(Vec::<f32>::try_from(&t).map_err(ragduet_torch::Error::from)?)
         };
-        let both = [read("chosen")?, read("rejected")?];
-        if both.iter().all(|side| side.len() == pairs.len()) {
-            return Ok(Some(both));
+        let mut kept = References::default();
+        for (side, name) in kept.iter_mut().zip(names) {
+            *side = read(name)?;
+        }
+        if kept.iter().take(names.len()).all(|side| side.len() == pairs.len()) {
+            return Ok(Some(kept));
         }
         return Err(Error::Unusable(format!(
-            "{} holds {} pairs, the data {}: the data has changed since the run was started",
+            "{} holds {} rows, the data {}: the data has changed since the run was started",
             file.display(),
-            both[0].len(),
+            kept[0].len(),
             pairs.len()
         )));
     }
     // A new adapter's reference is the model without it; one that goes on is its own.
     let mode = if config.peft.is_some() { Mode::eval(generator.compute) } else { generator.mode(false) };
     let _guard = no_grad();
-    let mut out = [vec![0f32; pairs.len()], vec![0f32; pairs.len()]];
+    let mut out: References = Default::default();
+    for side in out.iter_mut().take(names.len()) {
+        side.resize(pairs.len(), 0.0);
+    }
     for batch in windows(config, pairs, 0).concat() {
-        let picked: Vec<&Pair> = batch.iter().map(|&i| &pairs[i]).collect();
-        let all = catch("the reference's pass", "lower batch.tokens", || {
-            Ok(likelihoods(generator, &picked, mode).completions)
+        let all: Vec<(usize, usize, &TrainExample)> = (0..names.len())
+            .flat_map(|side| side_of(pairs, &batch, side).into_iter().map(move |(i, e)| (side, i, e)))
+            .collect();
+        let sequences: Vec<&TrainExample> = all.iter().map(|s| s.2).collect();
+        let values = catch("the reference's pass", "lower batch.tokens", || {
+            Ok(likelihoods(generator, &sequences, 0, mode).completions)
         })?;
-        let all: Vec<f32> = all.to_device(Device::Cpu).try_into().map_err(ragduet_torch::Error::from)?;
-        for (k, &i) in batch.iter().enumerate() {
-            out[0][i] = all[k];
-            out[1][i] = all[picked.len() + k];
+        let values: Vec<f32> =
+            values.to_device(Device::Cpu).try_into().map_err(ragduet_torch::Error::from)?;
+        for (&(side, i, _), value) in all.iter().zip(values) {
+            out[side][i] = value;
         }
     }
-    let named =
-        ["chosen", "rejected"].iter().zip(&out).map(|(n, v)| ((*n).to_string(), Tensor::from_slice(v)));
+    let named = names.iter().zip(&out).map(|(n, v)| ((*n).to_string(), Tensor::from_slice(v)));
     save_tensors(file, &named.collect::<Vec<_>>(), &[])?;
     Ok(Some(out))
 }

@@ -12,7 +12,8 @@ use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
 use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer};
-use ragduet_data::{RagRecord, read_rag};
+use crate::substitute::Substitutes;
+use ragduet_data::{RagRecord, read_records};
 use ragduet_nn::Mode;
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
@@ -87,7 +88,9 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     let parameters = generator.trained().named();
     let preparer =
         Preparer::new(&generator, &config.prompt, config.contexts.clone(), config.batch.tokens, config.seed)?;
-    let (mut windows, mut report) = epoch(&preparer, &records, config, 0)?;
+    let substitutes = Substitutes::of(&records);
+    let source = (records.as_slice(), &substitutes);
+    let (mut windows, mut report) = epoch(&preparer, source, config, 0)?;
     let planned = windows.len() as u64 * config.train.epochs;
     let total = config.train.max_steps.map_or(planned, |m| m.min(planned));
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
@@ -113,7 +116,7 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
         at = state::restore(path, &parameters, &mut optimizer, device)?;
         tracing::info!("resumed at step {step}");
         if at.epoch > 0 {
-            (windows, report) = epoch(&preparer, &records, config, at.epoch)?;
+            (windows, report) = epoch(&preparer, source, config, at.epoch)?;
         }
     }
 
@@ -127,7 +130,7 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     while at.step < total && !give_up {
         if at.window >= windows.len() {
             (at.epoch, at.window) = (at.epoch + 1, 0);
-            (windows, report) = epoch(&preparer, &records, config, at.epoch)?;
+            (windows, report) = epoch(&preparer, source, config, at.epoch)?;
             if windows.is_empty() {
                 continue;
             }
@@ -224,7 +227,8 @@ fn outcome(
 fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord>)> {
     let bad = bad_rows(config.data.skip_bad_rows, out);
     let all = |path: &Path, most: usize| -> Result<Vec<RagRecord>> {
-        Ok(read_rag(path, &bad)?.take(most).collect::<std::result::Result<_, _>>()?)
+        let rows = read_records(path, config.data.format, &bad)?;
+        Ok(rows.take(most).collect::<std::result::Result<_, _>>()?)
     };
     let records = all(&config.data.train, usize::MAX)?;
     let most = if config.eval.questions == 0 { usize::MAX } else { config.eval.questions };
@@ -239,7 +243,7 @@ fn read(config: &SftConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord
 /// The optimiser steps of an epoch: windows of forward passes.
 fn epoch(
     preparer: &Preparer<'_>,
-    records: &[RagRecord],
+    (records, substitutes): (&[RagRecord], &Substitutes),
     config: &SftConfig,
     epoch: u64,
 ) -> Result<(Vec<Vec<Batch>>, PrepareReport)> {
@@ -250,7 +254,8 @@ fn epoch(
         .par_iter()
         .map(|&i| {
             let mut report = PrepareReport::default();
-            let built = preparer.example(&records[i], epoch, &mut report)?;
+            let record = substitutes.apply(&records[i], config.contexts.substitute_rate, config.seed, epoch);
+            let built = preparer.example(&record, epoch, &mut report)?;
             Ok((built.ok(), report))
         })
         .collect::<Result<_>>()?;
@@ -350,7 +355,8 @@ fn texts(records: &[RagRecord]) -> Vec<&str> {
     let all = records.iter().flat_map(|r| {
         let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
         let own = [r.question.as_str()].into_iter().chain(r.answers.iter().map(String::as_str));
-        passages.map(|p| p.text.as_str()).chain(own)
+        let said = r.history.iter().map(|m| m.content.as_str());
+        passages.map(|p| p.text.as_str()).chain(said).chain(own)
     });
     all.collect()
 }
@@ -423,6 +429,52 @@ mod tests {
             let want = golden["models"][name]["loss"].as_f64().unwrap();
             let have = f64::try_from(loss).unwrap();
             assert!((have - want).abs() < 1e-5 * want, "{name}: {have} {want}");
+        }
+    }
+
+    /// Loss and gradients of a window that transformers computes over padded batches (tests/golden/make_sft.py).
+    #[test]
+    fn a_window_has_the_loss_and_gradients_of_padded_batches() {
+        ragduet_torch::device::set_threads(1);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sft");
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "generation_config.json", "model.safetensors"] {
+            std::fs::copy(golden.join(name), dir.path().join(name)).unwrap();
+        }
+        let options = ragduet_text::ByteBpeOptions { vocab_size: 280, ..Default::default() };
+        ragduet_text::train_byte_bpe(["some words"], &options).unwrap().save(dir.path()).unwrap();
+        let g = Generator::load(dir.path(), Device::Cpu, Compute::F32).unwrap();
+        let text = std::fs::read_to_string(golden.join("window.json")).unwrap();
+        let want: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let example = |e: &serde_json::Value| TrainExample {
+            ids: serde_json::from_value(e["ids"].clone()).unwrap(),
+            loss: serde_json::from_value(e["loss"].clone()).unwrap(),
+            source: 0,
+        };
+        let window: Vec<Batch> = want["batches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|b| Batch::of(b.as_array().unwrap().iter().map(example)))
+            .collect();
+        let learned: usize = window.iter().map(|b| b.targets.len()).sum();
+        assert_eq!(learned as u64, want["items"].as_u64().unwrap());
+        g.model.params.set_trainable(|_| true);
+        let mut loss = 0.0;
+        for batch in &window {
+            let share = crate::loss::SftLoss::Nll
+                .share(&target_nll(&g, batch, Mode::eval(Compute::F32)), learned as u64);
+            share.backward();
+            loss += f64::try_from(share.detach()).unwrap();
+        }
+        let expected = want["loss"].as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-5 * expected, "{loss} {expected}");
+        let grads = ragduet_torch::weights::Weights::open_file(&golden.join("grads.safetensors")).unwrap();
+        for (name, parameter) in g.model.params.iter() {
+            let want = grads.load(name, Device::Cpu).unwrap();
+            let apart = (parameter.tensor.grad() - &want).abs().max().double_value(&[]);
+            let size = want.abs().max().double_value(&[]);
+            assert!(size > 0.0 && apart < 1e-4 * size, "{name}: {apart} of {size}");
         }
     }
 }

@@ -1,0 +1,120 @@
+//! Conversations as data sets write them: lists of messages with a role and a content.
+
+use crate::bad_rows::{Fault, Problem};
+use crate::columns;
+use crate::rag::{RagRecord, Style, text};
+use serde_json::{Map, Value, json};
+
+/// The roles that are read.
+const ROLES: [&str; 3] = ["system", "user", "assistant"];
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+
+    /// As templates see it: `{"role": role, "content": content}`.
+    pub fn json(&self) -> Value {
+        json!({"role": self.role, "content": self.content})
+    }
+}
+
+/// What an answer stands behind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Prompt {
+    /// A text, as it is written.
+    Text(String),
+    /// A conversation so far.
+    Turns(Vec<Message>),
+}
+
+/// The messages of a column; a lone text is what a user says.
+pub(crate) fn turns(column: &str, value: &Value) -> Result<Vec<Message>, Fault> {
+    match value {
+        Value::Array(list) if list.is_empty() => {
+            Err(Fault::new(Problem::EmptyText, format!("{column}: no message")))
+        }
+        Value::Array(list) => list.iter().enumerate().map(|(i, m)| turn(column, i, m)).collect(),
+        other => Ok(vec![Message::new("user", text(column, other)?)]),
+    }
+}
+
+/// The one answer of a column: a text, or a list of one message.
+pub(crate) fn answer(column: &str, value: &Value) -> Result<Message, Fault> {
+    if !value.is_array() {
+        return Ok(Message::new("assistant", text(column, value)?));
+    }
+    let mut turns = turns(column, value)?;
+    match (turns.pop(), turns.is_empty()) {
+        (Some(turn), true) if turn.role == "assistant" => Ok(turn),
+        _ => Err(Fault::new(
+            Problem::WrongType,
+            format!(
+                "{column}: expected one message of the assistant, the turns before it belong to the prompt"
+            ),
+        )),
+    }
+}
+
+fn turn(column: &str, index: usize, value: &Value) -> Result<Message, Fault> {
+    let place = format!("{column}[{index}]");
+    let wrong = |what: String| Fault::new(Problem::WrongType, format!("{place}{what}"));
+    let Value::Object(row) = value else {
+        return Err(wrong(format!(
+            ": expected an object with role and content, got {}",
+            columns::kind(value)
+        )));
+    };
+    let role = match row.get("role") {
+        Some(Value::String(role)) if ROLES.contains(&role.as_str()) => role,
+        Some(Value::String(role)) => {
+            return Err(wrong(format!(".role: {role:?} is none of {}", ROLES.join(", "))));
+        }
+        _ => return Err(Fault::new(Problem::MissingColumn, format!("{place}: no role"))),
+    };
+    let content = match row.get("content") {
+        Some(Value::Array(parts)) => parts.iter().map(|p| part(&place, p)).collect::<Result<String, _>>()?,
+        Some(value) if !value.is_null() => text(&format!("{place}.content"), value)?,
+        _ => return Err(Fault::new(Problem::MissingColumn, format!("{place}: no content"))),
+    };
+    Ok(Message::new(role, content))
+}
+
+/// A part of a content that is a list: text is all that can be read.
+fn part(place: &str, value: &Value) -> Result<String, Fault> {
+    let get = |row: &Map<String, Value>| row.get("text").and_then(Value::as_str).map(str::to_owned);
+    value.as_object().and_then(get).ok_or_else(|| {
+        Fault::new(Problem::WrongType, format!("{place}.content: a part without text; only text is read"))
+    })
+}
+
+/// The record of a conversation: the last question, what was before it, and the answer if it has been given.
+pub(crate) fn record(mut turns: Vec<Message>) -> Result<RagRecord, Fault> {
+    let mut answers = Vec::new();
+    if turns.last().is_some_and(|t| t.role == "assistant") {
+        answers.extend(turns.pop().map(|t| t.content));
+    }
+    match turns.pop() {
+        Some(question) if question.role == "user" => Ok(RagRecord {
+            question: question.content,
+            answers,
+            style: Style::Chat,
+            history: turns,
+            ..RagRecord::default()
+        }),
+        _ => Err(Fault::new(
+            Problem::WrongType,
+            "the conversation must end with a message of the user, or with one and the assistant's answer",
+        )),
+    }
+}

@@ -1,0 +1,196 @@
+//! Judged answers: pairs of a better and a worse one, or single ones that are good or bad.
+//!
+//! JSON Lines or one JSON array (`.gz` and `.zst` as they are), or Parquet.
+//!
+//! | records | columns |
+//! |---|---|
+//! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message |
+//! | [`JudgedRecord`] | `prompt`, `completion`, `label`: true (or 1) for a good completion |
+
+use crate::bad_rows::{Fault, Problem};
+use crate::columns;
+use crate::conversation::{Message, Prompt, answer, turns};
+use crate::rag::text;
+use crate::read::rows::objects;
+use crate::{BadRows, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A prompt with a better and a worse answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreferenceRecord {
+    /// What is answered.
+    pub prompt: Prompt,
+    /// The better answer.
+    pub chosen: String,
+    /// The worse one.
+    pub rejected: String,
+}
+
+/// A prompt with an answer that is good or bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedRecord {
+    /// What is answered.
+    pub prompt: Prompt,
+    /// The answer.
+    pub completion: String,
+    /// Whether it is a good one.
+    pub good: bool,
+}
+
+type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
+type Row = Map<String, Value>;
+
+/// Reads pairs.
+///
+/// # Errors
+/// The first bad row with file and line, or as `bad` says.
+pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
+    let known = |name: &str| ["prompt", "chosen", "rejected"].contains(&name);
+    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&row))?))
+}
+
+/// Reads single judged answers.
+///
+/// # Errors
+/// The first bad row with file and line, or as `bad` says.
+pub fn read_judged(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<JudgedRecord>> {
+    let known = |name: &str| ["prompt", "completion", "label"].contains(&name);
+    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| judged(&row))?))
+}
+
+fn get<'a>(row: &'a Row, name: &str, needed: &str) -> std::result::Result<&'a Value, Fault> {
+    row.get(name).filter(|v| !v.is_null()).ok_or_else(|| missing(row, name, needed))
+}
+
+fn missing(row: &Row, name: &str, needed: &str) -> Fault {
+    let found: Vec<&str> = row.keys().map(String::as_str).collect();
+    let detail = format!("no {name} (read are {needed}; found {})", found.join(", "));
+    Fault::new(Problem::MissingColumn, detail)
+}
+
+/// A prompt that is there, as a text if it and its answers all are texts.
+fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
+    if plain && !value.is_array() {
+        return Ok(Prompt::Text(text("prompt", value)?));
+    }
+    let turns = turns("prompt", value)?;
+    if turns.last().is_some_and(|t| t.role == "assistant") {
+        return Err(Fault::new(Problem::WrongType, "prompt: it ends with an answer already"));
+    }
+    Ok(Prompt::Turns(turns))
+}
+
+fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
+    const NEEDED: &str = "prompt, chosen, rejected; or chosen and rejected as whole conversations";
+    let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
+    let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
+        // Some data sets repeat the prompt in front of both answers: then the lists are the whole.
+        Some(p) if !long(chosen) && !long(rejected) => {
+            let prompt = prompt(p, !chosen.is_array() && !rejected.is_array())?;
+            (prompt, answer("chosen", chosen)?, answer("rejected", rejected)?)
+        }
+        None if !chosen.is_array() || !rejected.is_array() => return Err(missing(row, "prompt", NEEDED)),
+        _ => whole(turns("chosen", chosen)?, turns("rejected", rejected)?)?,
+    };
+    if chosen.content == rejected.content {
+        return Err(Fault::new(Problem::WrongType, "chosen and rejected are the same answer"));
+    }
+    Ok(PreferenceRecord { prompt, chosen: chosen.content, rejected: rejected.content })
+}
+
+fn long(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| list.len() > 1)
+}
+
+/// Two conversations that are the same but for the answer at their end.
+fn whole(
+    mut chosen: Vec<Message>,
+    mut rejected: Vec<Message>,
+) -> std::result::Result<(Prompt, Message, Message), Fault> {
+    let ends = (chosen.pop(), rejected.pop());
+    match ends {
+        (Some(c), Some(r))
+            if c.role == "assistant" && r.role == "assistant" && !chosen.is_empty() && chosen == rejected =>
+        {
+            Ok((Prompt::Turns(chosen), c, r))
+        }
+        _ => Err(Fault::new(
+            Problem::WrongType,
+            "chosen and rejected must be conversations that differ in the assistant's last message alone",
+        )),
+    }
+}
+
+fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
+    const NEEDED: &str = "prompt, completion, label";
+    let completion = get(row, "completion", NEEDED)?;
+    let prompt = prompt(get(row, "prompt", NEEDED)?, !completion.is_array())?;
+    let label = get(row, "label", NEEDED)?;
+    let good = match (label, label.as_i64()) {
+        (Value::Bool(good), _) => *good,
+        // Parquet's booleans arrive as numbers.
+        (_, Some(number @ (0 | 1))) => number == 1,
+        _ => {
+            let detail = format!("label: expected true or false, got {}", columns::kind(label));
+            return Err(Fault::new(Problem::WrongType, detail));
+        }
+    };
+    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?.content, good })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::parse_object;
+
+    #[test]
+    fn pairs_as_texts_messages_and_whole_conversations() {
+        let user = |text: &str| Prompt::Turns(vec![Message::new("user", text)]);
+        for (line, want) in [
+            (r#"{"prompt": "p", "chosen": "c", "rejected": "r"}"#, Prompt::Text("p".into())),
+            (
+                r#"{"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}],
+                 "rejected": [{"role": "assistant", "content": "r"}]}"#,
+                user("p"),
+            ),
+            (
+                r#"{"chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                 "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]}"#,
+                user("p"),
+            ),
+            (
+                r#"{"prompt": "p", "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                 "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]}"#,
+                user("p"),
+            ),
+        ] {
+            let r = pair(&parse_object(line).unwrap()).unwrap();
+            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{line}");
+        }
+    }
+
+    #[test]
+    fn faults_say_what_was_found() {
+        for (line, words) in [
+            (r#"{"prompt": "p", "chosen": "c"}"#, "no rejected"),
+            (r#"{"chosen": "c", "rejected": "r"}"#, "no prompt (read are"),
+            (r#"{"prompt": "p", "chosen": "c", "rejected": "c"}"#, "same answer"),
+            (r#"{"prompt": "p", "chosen": " ", "rejected": "c"}"#, "chosen"),
+            (
+                r#"{"chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                 "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]}"#,
+                "last message alone",
+            ),
+        ] {
+            let e = pair(&parse_object(line).unwrap()).unwrap_err().detail;
+            assert!(e.contains(words), "{line}: {e}");
+        }
+        let judge = |line: &str| judged(&parse_object(line).unwrap());
+        assert!(judge(r#"{"prompt": "p", "completion": "c", "label": true}"#).unwrap().good);
+        assert!(!judge(r#"{"prompt": "p", "completion": "c", "label": 0}"#).unwrap().good);
+        let e = judge(r#"{"prompt": "p", "completion": "c", "label": "yes"}"#).unwrap_err().detail;
+        assert!(e.contains("true or false"), "{e}");
+        assert!(judge(r#"{"prompt": "p", "completion": "c"}"#).unwrap_err().detail.contains("found prompt"));
+    }
+}
