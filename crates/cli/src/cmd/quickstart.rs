@@ -1,17 +1,23 @@
 //! `ragduet quickstart`: the whole story on the shipped dataset.
 
+use super::retrieve;
 use super::train::print_table;
 use crate::common::{Usage, counter};
 use anyhow::Result;
-use ragduet_data::{BadRows, ReadOptions};
+use ragduet_data::{BadRows, RagRecord, ReadOptions, read_rag};
+use ragduet_generator::Generator;
+use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_all};
+use ragduet_generator::contexts::ContextConfig;
+use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::{self as generating, sft};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
-use ragduet_retriever::{EncodeSettings, Side, encode_texts};
+use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
 use ragduet_torch::device;
 use ragduet_train::config;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `quickstart`.
 #[derive(Debug, clap::Args)]
@@ -89,11 +95,102 @@ impl Args {
             }
         }
         println!("   (* holds the answer)\n");
+        let reader = Reader { project: &self.project, out: &self.out, data: &data, model: &model, quiet };
+        reader.run()?;
         println!(
-            "The model (a sentence-transformers folder), metrics, TensorBoard events and checkpoints are in {}.",
+            "\nModels (a sentence-transformers folder and, in generator/, a transformers one), metrics, TensorBoard \
+             events and checkpoints are in {}.",
             self.out.display()
         );
         println!("It took {:.0} s.", started.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+/// The second half of the story: a generator that reads what the retriever finds.
+struct Reader<'a> {
+    project: &'a Path,
+    out: &'a Path,
+    data: &'a Path,
+    model: &'a BiEncoder,
+    quiet: bool,
+}
+
+/// Passages kept per question.
+const FOUND: usize = 5;
+/// Questions answered at a time.
+const BATCH: usize = 64;
+
+impl Reader<'_> {
+    fn run(&self) -> Result<()> {
+        println!("4. What the retriever finds for each question, as records for a generator.");
+        let train = self.retrieve("train")?;
+        let dev = self.retrieve("dev")?;
+        let test = self.retrieve("test")?;
+        println!(
+            "5. A small language model with random weights learns to answer from a passage; another one without."
+        );
+        let set = |key: &str, path: &Path| format!("{key}={}", path.display());
+        let common = [set("data.train", &train), set("data.dev", &dev)];
+        let file = self.project.join("configs/generator/quickstart.toml");
+        let read: SftConfig = config::load(&file, &common)?;
+        // Without passages there is little to read in a step, and nothing to exchange.
+        let alone =
+            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "train.max_steps=800"];
+        let alone: Vec<String> = common.iter().cloned().chain(alone.map(String::from)).collect();
+        let recall: SftConfig = config::load(&file, &alone)?;
+        let records: Vec<RagRecord> = read_rag(&test, &BadRows::default())?.collect::<Result<_, _>>()?;
+        let closed = self.answers(&recall, &self.out.join("closed-book"), &records)?;
+        let open = self.answers(&read, &self.out.join("generator"), &records)?;
+        println!(
+            "6. The same questions about facts that neither has seen (the test split), exact match and token F1:\n"
+        );
+        println!("{:<24}{:>14}{:>10}", "", "exact match", "f1");
+        for (name, answers) in [("from memory", &closed), ("from what is retrieved", &open)] {
+            let s = AnswerScores::of(answers);
+            println!("{name:<24}{:>14.4}{:>10.4}", s.exact_match, s.f1);
+        }
+        let held = AnswerScores::of(&open).answer_in_contexts;
+        println!("   (the passage shown holds the answer to {:.0} % of the questions)", 100.0 * held);
+        for a in open.iter().step_by((open.len() / 3).max(1)).take(3) {
+            println!("\n{}\n  {}   (right: {})", a.question, a.answer, a.golds.join(", "));
+        }
+        Ok(())
+    }
+
+    fn retrieve(&self, split: &str) -> Result<PathBuf> {
+        let measures = ["recall@1".parse()?];
+        let wanted =
+            retrieve::Wanted { data: self.data, split, answers: None, k: FOUND, measures: &measures };
+        let found =
+            retrieve::run(self.model, &wanted, &EncodeSettings::default(), &BadRows::default(), self.quiet)?;
+        let dir = self.out.join("retrieved");
+        fs_err::create_dir_all(&dir)?;
+        let path = dir.join(format!("{split}.rag.jsonl"));
+        retrieve::write(&path, &found.records)?;
+        Ok(path)
+    }
+
+    /// Trains a generator and answers with the best of the run.
+    fn answers(&self, config: &SftConfig, out: &Path, records: &[RagRecord]) -> Result<Vec<Answered>> {
+        let options =
+            generating::RunOptions { out: out.into(), resume: false, quiet: self.quiet, stop_after: None };
+        let outcome = sft::train(config, &options)?;
+        if !outcome.finished {
+            anyhow::bail!("stopped at step {}", outcome.step);
+        }
+        let device = device::parse(&config.device)?;
+        let generator = Generator::load(&outcome.model_dir, device, config.precision.resolve(device))?;
+        let options = AnswerOptions {
+            prompt: &config.prompt,
+            contexts: ContextConfig::retrieved(config.contexts.count),
+            decode: &config.eval.decode,
+            batch: BATCH,
+            seed: config.seed,
+        };
+        let bar = counter("answering the test split", Some(records.len() as u64), self.quiet);
+        let (answers, _) = answer_all(&generator, records, &options, &mut |n| bar.set_position(n as u64))?;
+        bar.finish_and_clear();
+        Ok(answers)
     }
 }

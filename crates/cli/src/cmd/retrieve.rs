@@ -51,11 +51,7 @@ impl Args {
             measures: &measures,
         };
         let found = run(&model, &wanted, &self.model.encode_settings(), &bad, quiet)?;
-        let mut out = std::io::BufWriter::new(fs_err::File::create(&self.out)?);
-        for record in &found.records {
-            writeln!(out, "{}", rag_line(record))?;
-        }
-        out.flush()?;
+        write(&self.out, &found.records)?;
         let shown: Vec<String> = found.scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
         println!(
             "{}: {} questions with {} passages each; {}",
@@ -66,6 +62,15 @@ impl Args {
         );
         Ok(())
     }
+}
+
+/// Writes records, a line each.
+pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
+    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    for record in records {
+        writeln!(out, "{}", rag_line(record))?;
+    }
+    Ok(out.flush()?)
 }
 
 /// What is looked for, and where.
