@@ -94,12 +94,14 @@ RD_LOSS_ROWS(bf16, uint16_t)
 // Rows that are computed together where logits are not kept: enough for the products to be efficient.
 constexpr int64_t kRows = 4096;
 
-// What a call is about. bias may be undefined. chunk: the most logits at a time.
+// What a call is about. bias may be undefined. chunk: the most logits at a time. plain: in ATen operators, as all
+// devices but the CPU do it.
 struct Job {
   Tensor hidden, weight, bias, targets;
   double scale, smoothing;
   bool bf16;
   int64_t chunk;
+  bool plain;
 
   at::ScalarType type() const { return bf16 ? at::kBFloat16 : at::kFloat; }
   int64_t vocab() const { return weight.size(0); }
@@ -120,7 +122,7 @@ void each_row(const Tensor& logits, F&& f) {
   });
 }
 
-// scale * (logits + bias) in f32, for other devices than the CPU.
+// scale * (logits + bias) in f32.
 Tensor spread_aten(const Job& job, const Tensor& logits, int64_t first) {
   auto z = logits.to(at::kFloat);
   return (job.bias.defined() ? z + job.bias.narrow(0, first, logits.size(1)) : z) * job.scale;
@@ -135,7 +137,7 @@ std::pair<Tensor, Tensor> place_aten(const Tensor& targets, int64_t first, int64
 
 // Logits of tokens first.. join the sums.
 void add_part(const Job& job, const Tensor& logits, const Tensor& targets, int64_t first, const Sums& s) {
-  if (!logits.device().is_cpu()) {
+  if (job.plain) {
     auto z = spread_aten(job, logits, first);
     auto [inside, place] = place_aten(targets, first, logits.size(1));
     auto top = at::maximum(s.top, z.amax({1}));
@@ -158,10 +160,10 @@ void add_part(const Job& job, const Tensor& logits, const Tensor& targets, int64
   });
 }
 
-// The gradient of sum(up * loss) at logits of tokens first.., in their place on the CPU.
+// The gradient of sum(up * loss) at logits of tokens first.., in their place unless `plain`.
 Tensor gradient(const Job& job, const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& up,
                 const Tensor& lse) {
-  if (!logits.device().is_cpu()) {
+  if (job.plain) {
     auto g = (up * targets.ge(0).to(at::kFloat) * job.scale).unsqueeze(1);
     auto [inside, place] = place_aten(targets, first, logits.size(1));
     auto d = (spread_aten(job, logits, first) - lse.unsqueeze(1)).exp_();
@@ -262,8 +264,8 @@ Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
 struct RowLoss : torch::autograd::Function<RowLoss> {
   static variable_list forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const Tensor& bias,
                                const Tensor& targets, double scale, double smoothing, bool bf16, int64_t chunk,
-                               bool keep) {
-    const Job job{hidden, weight, bias.numel() ? bias : Tensor(), targets, scale, smoothing, bf16, chunk};
+                               bool keep, bool plain) {
+    const Job job{hidden, weight, bias.numel() ? bias : Tensor(), targets, scale, smoothing, bf16, chunk, plain};
     Tensor kept, w;
     auto rows = forward_pass(job, keep ? &kept : nullptr, &w);
     ctx->save_for_backward({hidden, weight, bias, targets, rows.lse, kept, w});
@@ -271,6 +273,7 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
     ctx->saved_data["smoothing"] = smoothing;
     ctx->saved_data["bf16"] = bf16;
     ctx->saved_data["chunk"] = chunk;
+    ctx->saved_data["plain"] = plain;
     ctx->saved_data["used"] = false;
     ctx->mark_non_differentiable({rows.hit});
     return {rows.loss, rows.hit};
@@ -280,14 +283,16 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
     auto s = ctx->get_saved_variables();
     const Job job{s[0], s[1], s[2].numel() ? s[2] : Tensor(), s[3], ctx->saved_data["scale"].toDouble(),
                   ctx->saved_data["smoothing"].toDouble(), ctx->saved_data["bf16"].toBool(),
-                  ctx->saved_data["chunk"].toInt()};
+                  ctx->saved_data["chunk"].toInt(), ctx->saved_data["plain"].toBool()};
     // A second backward through the same graph finds the kept logits changed, and makes them again.
     const bool fresh = s[5].defined() && !ctx->saved_data["used"].toBool();
     ctx->saved_data["used"] = true;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto up = grads[0].to(at::kFloat).contiguous();
     auto d = fresh ? of_kept(job, s[5], s[6], up, s[4]) : made_again(job, up, s[4]);
-    return {d.hidden, d.weight, d.bias, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    variable_list result{d.hidden, d.weight, d.bias};
+    result.resize(10);
+    return result;
   }
 };
 
@@ -296,10 +301,10 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
 
 // hidden [n, h], weight [vocab, h] and bias [vocab] (or null) f32, targets [n] i64 (negative: no loss), logits
 // scale * (hidden weight^T + bias). keep: the most logits that are kept for the backward pass. loss [n] f32; hit [n]: 1
-// where the target is the likeliest.
+// where the target is the likeliest. plain: in ATen operators.
 extern "C" int rd_linear_cross_entropy(Tensor* hidden, Tensor* weight, Tensor* bias, Tensor* targets, double scale,
-                                       double smoothing, int bf16, int64_t chunk, int64_t keep, Tensor** loss,
-                                       Tensor** hit) {
+                                       double smoothing, int bf16, int64_t chunk, int64_t keep, int plain,
+                                       Tensor** loss, Tensor** hit) {
   return ragduet::guarded([&] {
     TORCH_CHECK(hidden->dim() == 2 && weight->dim() == 2 && hidden->size(1) == weight->size(1),
                 "linear_cross_entropy: hidden is ", hidden->sizes(), " but the weight is ", weight->sizes());
@@ -317,7 +322,7 @@ extern "C" int rd_linear_cross_entropy(Tensor* hidden, Tensor* weight, Tensor* b
     auto b = bias ? bias->contiguous() : at::empty({0}, weight->options());
     const bool kept = at::GradMode::is_enabled() && hidden->size(0) * weight->size(0) <= keep;
     auto out = ragduet::RowLoss::apply(*hidden, *weight, b, targets->contiguous(), scale, smoothing, bf16 != 0, chunk,
-                                       kept);
+                                       kept, plain != 0 || !hidden->device().is_cpu());
     *loss = new Tensor(out[0]);
     *hit = new Tensor(out[1]);
   });

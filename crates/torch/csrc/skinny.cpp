@@ -27,11 +27,20 @@ RD_INLINE Lanes lanes(const uint16_t* p) {
   return reinterpret_cast<Lanes>(wide);
 }
 
+// The two halves of a vector.
+template <typename Half, typename Whole>
+RD_INLINE Half folded(const Whole& v) {
+  Half low, high;
+  __builtin_memcpy(&low, &v, sizeof(Half));
+  __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(Half), sizeof(Half));
+  return low + high;
+}
+
 RD_INLINE float sum(Lanes v) {
-  auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  auto b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-  return (b[0] + b[2]) + (b[1] + b[3]);
+  typedef float Eight __attribute__((vector_size(32)));
+  typedef float Four __attribute__((vector_size(16)));
+  auto four = folded<Four>(folded<Eight>(v));
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 // y[r * ldy + o] for O outputs and R rows.

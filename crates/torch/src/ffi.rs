@@ -74,6 +74,7 @@ unsafe extern "C" {
         bf16: c_int,
         chunk: i64,
         keep: i64,
+        plain: c_int,
         loss: *mut *mut C_tensor,
         hit: *mut *mut C_tensor,
     ) -> c_int;

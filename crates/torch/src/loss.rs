@@ -52,7 +52,16 @@ pub fn linear_cross_entropy_with(
     options: CrossEntropy<'_>,
     compute: Compute,
 ) -> (Tensor, Tensor) {
-    row_loss(hidden, weight, targets, options, compute, KEPT)
+    row_loss(hidden, weight, targets, options, compute, Way { keep: KEPT, plain: false })
+}
+
+/// How a loss is computed; the result is the same.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// The most logits kept for the backward pass.
+    keep: i64,
+    /// In ATen operators, as on CUDA.
+    plain: bool,
 }
 
 fn row_loss(
@@ -61,7 +70,7 @@ fn row_loss(
     targets: &Tensor,
     o: CrossEntropy<'_>,
     compute: Compute,
-    keep: i64,
+    way: Way,
 ) -> (Tensor, Tensor) {
     let (mut loss, mut hit) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: handles are valid for the call; the two results are adopted only on success.
@@ -75,7 +84,8 @@ fn row_loss(
             o.label_smoothing,
             (compute == Compute::Bf16).into(),
             CHUNK,
-            keep,
+            way.keep,
+            way.plain.into(),
             &mut loss,
             &mut hit,
         )
@@ -122,12 +132,20 @@ mod tests {
         (at * (smoothing - 1.0) - mean * smoothing) * c.targets.ge(0)
     }
 
-    fn ours(c: &Case, o: (f64, f64, bool), compute: Compute, keep: i64) -> (Tensor, Tensor) {
+    fn ours(c: &Case, o: (f64, f64, bool), compute: Compute, way: Way) -> (Tensor, Tensor) {
         let (scale, label_smoothing, bias) = o;
         let [hidden, weight, b] = &c.leaves;
         let o = CrossEntropy { bias: bias.then_some(b), scale, label_smoothing };
-        row_loss(hidden, weight, &c.targets, o, compute, keep)
+        row_loss(hidden, weight, &c.targets, o, compute, way)
     }
+
+    /// Every way to the same result.
+    const WAYS: [Way; 4] = [
+        Way { keep: 0, plain: false },
+        Way { keep: i64::MAX, plain: false },
+        Way { keep: 0, plain: true },
+        Way { keep: i64::MAX, plain: true },
+    ];
 
     fn relative(a: &Tensor, b: &Tensor) -> f64 {
         let b = b.to_kind(Kind::Double);
@@ -158,15 +176,15 @@ mod tests {
                 let want = plain(&c, o);
                 let wanted = grads(&want, &c);
                 assert_eq!(wanted.len(), if o.2 { 3 } else { 2 });
-                for keep in [0, i64::MAX] {
-                    let (loss, hits) = ours(&c, o, Compute::F32, keep);
+                for way in WAYS {
+                    let (loss, hits) = ours(&c, o, Compute::F32, way);
                     assert!(relative(&loss, &want) < 1e-5, "{n} {vocab} {o:?}");
                     if !o.2 {
                         let likeliest = c.leaves[0].matmul(&c.leaves[1].tr()).argmax(1, false);
                         assert!(hits.eq(1.0).equal(&likeliest.eq_tensor(&c.targets)));
                     }
                     for (i, (a, b)) in grads(&loss, &c).iter().zip(&wanted).enumerate() {
-                        assert!(relative(a, b) < 1e-5, "{n} {vocab} {o:?} {keep}: gradient {i}");
+                        assert!(relative(a, b) < 1e-5, "{n} {vocab} {o:?} {way:?}: gradient {i}");
                     }
                 }
             }
@@ -180,9 +198,9 @@ mod tests {
         let o = (0.8, 0.15, true);
         let value = || {
             let _guard = crate::no_grad();
-            f64::try_from((ours(&c, o, Compute::F32, 0).0 * &c.up).sum(Kind::Double)).unwrap()
+            f64::try_from((ours(&c, o, Compute::F32, WAYS[0]).0 * &c.up).sum(Kind::Double)).unwrap()
         };
-        let analytic = grads(&ours(&c, o, Compute::F32, 0).0, &c);
+        let analytic = grads(&ours(&c, o, Compute::F32, WAYS[0]).0, &c);
         let step = 1e-2;
         for (leaf, grad) in c.leaves.iter().zip(&analytic) {
             for at in 0..leaf.numel().min(20) as i64 {
@@ -207,7 +225,7 @@ mod tests {
     fn a_graph_that_is_kept_can_be_walked_twice() {
         crate::rng::seed(13);
         let c = case(5, 11);
-        let loss = ours(&c, (1.0, 0.0, false), Compute::F32, i64::MAX).0.sum(Kind::Float);
+        let loss = ours(&c, (1.0, 0.0, false), Compute::F32, WAYS[1]).0.sum(Kind::Float);
         let run = || {
             let keep = true;
             Tensor::run_backward(&[&loss], &[&c.leaves[0], &c.leaves[1]], keep, false)
@@ -222,10 +240,10 @@ mod tests {
     fn bf16_is_close_and_no_rows_are_no_loss() {
         crate::rng::seed(14);
         let c = case(64, 500);
-        for keep in [0, i64::MAX] {
+        for way in WAYS {
             let o = (1.0, 0.1, true);
             let want = plain(&c, o);
-            let (loss, _) = ours(&c, o, Compute::Bf16, keep);
+            let (loss, _) = ours(&c, o, Compute::Bf16, way);
             assert!(relative(&loss, &want) < 1e-2);
             for (a, b) in grads(&loss, &c).iter().zip(&grads(&want, &c)) {
                 assert!(relative(a, b) < 2e-2);
@@ -233,7 +251,7 @@ mod tests {
             let none = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
             let [hidden, weight, _] = &c.leaves;
             let empty = hidden.narrow(0, 0, 0);
-            let (loss, _) = row_loss(&empty, weight, &none, CrossEntropy::default(), Compute::F32, keep);
+            let (loss, _) = row_loss(&empty, weight, &none, CrossEntropy::default(), Compute::F32, way);
             assert_eq!(loss.size(), [0]);
             loss.sum(Kind::Float).backward();
             assert_eq!(f64::try_from(weight.grad().abs().max()).unwrap(), 0.0);

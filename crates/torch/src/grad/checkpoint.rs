@@ -10,9 +10,11 @@ use torch_sys::C_tensor;
 /// The most outputs of a part.
 const MOST: usize = 16;
 
+type Function = Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>;
+
 /// What the graph holds of a part.
 struct Part {
-    f: Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>,
+    f: Function,
     device: Device,
     /// The generators as the forward pass found them.
     start: RefCell<Option<RngState>>,

@@ -292,3 +292,32 @@ fn a_length_beyond_the_cache_is_refused() {
     let cache = randn(&[1, 5, 1, 4]);
     let _ = cached_attention(&randn(&[1, 2, 4]), &cache, &cache, &[6], 1.0, None);
 }
+
+/// Kinds that have no kernel of ours take the ATen operators that CUDA takes.
+#[test]
+fn the_way_in_aten_operators_gives_the_same() {
+    rng::seed(11);
+    let wide = |t: &Tensor| t.to_kind(Kind::Double);
+    let (x, r, w) = (randn(&[6, 20]), randn(&[6, 20]), randn(&[20]));
+    near(&rms_norm(&wide(&x), &w, 1e-5), &rms_norm(&x, &w, 1e-5), 1e-5);
+    let (a, b) = (add_then_rms_norm(&wide(&x), &r, &w, 1e-5, 0.0), add_then_rms_norm(&x, &r, &w, 1e-5, 0.0));
+    near(&a.0, &b.0, 1e-5);
+    near(&a.1, &b.1, 1e-5);
+    near(&swiglu(&wide(&x)), &swiglu(&x), 1e-5);
+    near(&linear(&wide(&x), &wide(&r), None, true), &linear(&x, &r, None, true), 1e-5);
+    let (qkv, angle) = (randn(&[5, 8, 6]), randn(&[5, 2]));
+    let (cos, sin) = (angle.cos(), angle.sin());
+    near(&rope(&wide(&qkv), &cos, &sin), &rope(&qkv, &cos, &sin), 1e-5);
+    let (a, b) = (rope_split(wide(&qkv), &cos, &sin, 4, 2), rope_split(qkv, &cos, &sin, 4, 2));
+    for (a, b) in [(a.0, b.0), (a.1, b.1), (a.2, b.2)] {
+        near(&a, &b, 1e-5);
+    }
+    let _guard = no_grad();
+    let (q, k, v) = (randn(&[3, 4, 8]), randn(&[3, 9, 2, 8]), randn(&[3, 9, 2, 8]));
+    for lengths in [[9i64, 9, 9], [2, 9, 5]] {
+        for window in [None, Some(3)] {
+            let got = cached_attention(&wide(&q), &wide(&k), &wide(&v), &lengths, 0.4, window);
+            near(&got, &cached_attention(&q, &k, &v, &lengths, 0.4, window), 1e-5);
+        }
+    }
+}
