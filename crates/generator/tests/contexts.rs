@@ -174,6 +174,7 @@ fn config() -> impl Strategy<Value = ContextConfig> {
             distractor_rate,
             distractor_pool,
             order: if c { Order::Shuffled } else { Order::Ranked },
+            substitute_rate: 0.0,
         },
     )
 }
