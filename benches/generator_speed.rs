@@ -2,11 +2,13 @@
 //! fine-tuning (fused cross-entropy, clipping, AdamW). Prints a line of JSON; loading and warming up are not counted.
 //!
 //!     generator_speed generate DIR bf16|fp32 TEXTS.json NEW_TOKENS RUNS
-//!     generator_speed train DIR bf16|fp32 TEXTS.json STEPS
+//!     generator_speed train|lora DIR bf16|fp32 TEXTS.json STEPS
 //!
-//! TEXTS.json: a list of lists of token ids, all of one batch. Training learns every token but a text's first.
+//! TEXTS.json: a list of lists of token ids, all of one batch. Training learns every token but a text's first; with
+//! `lora` in an adapter of rank 16 over every linear layer.
 
 use ragduet_generator::decode::{DecodeConfig, Hooks, Request, Stepper, generate};
+use ragduet_nn::peft::{Adapter, LoraConfig, PeftConfig};
 use ragduet_nn::{CausalLm, KvCache, LanguageModel, Mode, PackedTokens, load_language_model};
 use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::optim::{AdamW, AdamWOptions, GroupRule};
@@ -21,7 +23,7 @@ type Outcome<T> = Result<T, Failure>;
 struct Bare<'a> {
     lm: &'a dyn CausalLm,
     cache: KvCache,
-    compute: Compute,
+    mode: Mode,
 }
 
 impl Stepper for Bare<'_> {
@@ -34,7 +36,7 @@ impl Stepper for Bare<'_> {
         } else {
             hidden.index_select(0, &Tensor::from_slice(&last))
         };
-        Ok(self.lm.logits(&hidden, self.compute))
+        Ok(self.lm.logits(&hidden, self.mode))
     }
 
     fn reorder(&mut self, from: &[usize]) -> ragduet_generator::Result<()> {
@@ -60,8 +62,9 @@ fn decode(
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     let once = |n: usize| -> Outcome<_> {
         let started = Instant::now();
-        let cache = lm.new_cache(texts.len(), longest + n, compute, Device::Cpu);
-        let out = generate(&mut Bare { lm, cache, compute }, &requests, &config(n)?, Hooks::default())?;
+        let mode = Mode::eval(compute);
+        let cache = lm.new_cache(texts.len(), longest + n, mode, Device::Cpu);
+        let out = generate(&mut Bare { lm, cache, mode }, &requests, &config(n)?, Hooks::default())?;
         let tokens: Vec<Vec<u32>> = out.into_iter().flatten().map(|g| g.tokens).collect();
         Ok((started.elapsed().as_secs_f64(), tokens))
     };
@@ -83,10 +86,19 @@ fn train(
     compute: Compute,
     texts: &[Vec<u32>],
     steps: usize,
+    lora: bool,
 ) -> Outcome<serde_json::Value> {
     let lm = model.causal().ok_or("not a causal model")?;
     let rule = |_: &str| GroupRule { lr_scale: 1.0, weight_decay: 0.01 };
-    let mut optimizer = AdamW::new(&model.params.trainable(), AdamWOptions::default(), rule);
+    let mut adapter = None;
+    if lora {
+        model.params.set_trainable(|_| false);
+        let config = PeftConfig::Lora(LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() });
+        adapter = Some(Adapter::fresh(model.base(Device::Cpu)?, &config)?);
+    }
+    let trained = adapter.as_ref().map_or(&model.params, |a| &a.params).trainable();
+    let mode = Mode::train(compute).with(adapter.as_ref().map(|a| a.id));
+    let mut optimizer = AdamW::new(&trained, AdamWOptions::default(), rule);
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0i64);
     for t in texts {
         rows.extend(start..start + t.len() as i64 - 1);
@@ -98,9 +110,9 @@ fn train(
     let mut step = || -> Outcome<()> {
         optimizer.clear_grads()?;
         let batch = PackedTokens::from_ids(texts.iter().map(Vec::as_slice), Device::Cpu);
-        let hidden = lm.forward(&batch, Mode::train(compute)).index_select(0, &rows);
-        let head = lm.head();
-        let (nll, _) = linear_cross_entropy(&hidden, head.weight, &targets, head.scale, compute);
+        let hidden = lm.forward(&batch, mode).index_select(0, &rows);
+        let head = lm.head(mode);
+        let (nll, _) = linear_cross_entropy(&hidden, &head.weight, &targets, head.scale, compute);
         let loss = nll.mean(Kind::Float);
         loss.backward();
         grad::clip_norm(&optimizer.grads(), 1.0)?;
@@ -121,7 +133,7 @@ fn run() -> Outcome<()> {
     ragduet_torch::device::use_caching_allocator();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [what, dir, precision, texts, rest @ ..] = args.as_slice() else {
-        return Err("generator_speed generate|train DIR bf16|fp32 TEXTS.json ...".into());
+        return Err("generator_speed generate|train|lora DIR bf16|fp32 TEXTS.json ...".into());
     };
     let count = |i: usize| rest.get(i).ok_or("a number is missing")?.parse::<usize>().map_err(Failure::from);
     let compute = if precision == "bf16" { Compute::Bf16 } else { Compute::F32 };
@@ -129,8 +141,8 @@ fn run() -> Outcome<()> {
     let model = load_language_model(Path::new(dir), Device::Cpu)?;
     let result = match what.as_str() {
         "generate" => decode(&model, compute, &texts, count(0)?, count(1)?.max(1))?,
-        "train" => train(&model, compute, &texts, count(0)?.max(1))?,
-        other => return Err(format!("{other}: generate or train").into()),
+        "train" | "lora" => train(&model, compute, &texts, count(0)?.max(1), what == "lora")?,
+        other => return Err(format!("{other}: generate, train or lora").into()),
     };
     println!("{result}");
     Ok(())

@@ -1,7 +1,7 @@
 """Generation and fine-tuning of a small Llama, Ragduet beside transformers, in turns. Called by scripts/bench_peers.
 
 The model has random weights (34M parameters), made once. transformers generates with `generate` (sdpa, its cache) and
-trains in a plain loop with its own loss and torch's AdamW; Ragduet is benches/generator_speed.rs. Both decode greedily,
+trains in a plain loop with its own loss and torch's AdamW, with LoRA by peft (rank 16, every linear layer); Ragduet is benches/generator_speed.rs. Both decode greedily,
 without an end of sequence, the same prompts; in fp32 the tokens are compared. Loading and warming up are not counted.
 """
 
@@ -17,13 +17,16 @@ import tempfile
 import time
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BINARY = ROOT / "target/release/generator_speed"
 PROMPT, NEW, BATCHES = 64, 128, (1, 16)
 TEXTS, LENGTH, STEPS = 8, 256, 3
-WHATS = [f"generate, batch {b}, tokens/s" for b in BATCHES] + [f"train, {TEXTS} x {LENGTH}, tokens/s"]
+WHATS = [f"generate, batch {b}, tokens/s" for b in BATCHES] + [
+    f"train, {TEXTS} x {LENGTH}, tokens/s", f"LoRA, {TEXTS} x {LENGTH}, tokens/s"
+]
 SIDES = [
     "transformers fp32 (its default)",
     "ragduet fp32",
@@ -58,8 +61,8 @@ def main():
     def ours_generate(batch, precision):
         return ours("generate", tmp / "model", precision, tmp / f"prompts{batch}.json", NEW, 1)
 
-    def ours_train(precision):
-        return ours("train", tmp / "model", precision, tmp / "learned.json", STEPS)
+    def ours_train(precision, lora):
+        return ours("lora" if lora else "train", tmp / "model", precision, tmp / "learned.json", STEPS)
 
     def load():
         return LlamaForCausalLM.from_pretrained(tmp / "model", dtype=torch.float32)
@@ -81,9 +84,12 @@ def main():
         assert out.shape == (batch, PROMPT + NEW)
         return {"rate": rate, "tokens": out[:, PROMPT:].tolist()}
 
-    def theirs_train(precision):
+    def theirs_train(precision, lora):
         model = load().train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
+        if lora:
+            model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)
         losses = []
 
         def step():
@@ -91,7 +97,7 @@ def main():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 loss = model(input_ids=learned, labels=learned).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             losses.append(loss.item())
 
@@ -111,7 +117,7 @@ def main():
                 if i < len(BATCHES):
                     got[side] = (ours_generate if who == "ragduet" else theirs_generate)(BATCHES[i], precision)
                 else:
-                    got[side] = (ours_train if who == "ragduet" else theirs_train)(precision)
+                    got[side] = (ours_train if who == "ragduet" else theirs_train)(precision, what.startswith("LoRA"))
                 results[(what, side)].append(got[side]["rate"])
                 print(f"round {r + 1}: {what:<32} {side:<34} {got[side]['rate']:.1f}", flush=True)
             if r == 0:
@@ -149,9 +155,12 @@ def same_work(what, got):
     """What tells that both sides did the same."""
     a, b = got[SIDES[0]], got[SIDES[1]]
     if "losses" in a:
-        off = max(abs(x - y) for x, y in zip(a["losses"], b["losses"]))
+        # Adapters start elsewhere at random, but change nothing before the first step.
+        n = 1 if what.startswith("LoRA") else None
+        off = max(abs(x - y) for x, y in zip(a["losses"][:n], b["losses"]))
         assert off < 1e-3, (a["losses"], b["losses"])
-        return f"{what.split(',')[0]}ing losses in fp32 differ by at most {off:.1e}"
+        which = "the first LoRA loss" if n else "training losses"
+        return f"{which} in fp32 differ by at most {off:.1e}"
     assert all(len(t) == NEW for t in b["tokens"])
     pairs = list(zip(a["tokens"], b["tokens"]))
     # A random model's likeliest tokens can be as close as rounding; after that texts go apart for good.

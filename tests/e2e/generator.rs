@@ -111,11 +111,27 @@ do_sample = false
             "--json",
         ]);
         let scores: Value = serde_json::from_str(&scores).unwrap();
-        assert_eq!(scores["without"]["answer_in_contexts"], 0.0);
-        assert!(
-            scores["with passages"]["answer_in_contexts"].as_f64()
-                > scores["another's"]["answer_in_contexts"].as_f64()
-        );
+        let held = |condition: &str| scores[condition]["answer"]["answer_in_contexts"].as_f64().unwrap();
+        assert_eq!(held("without"), 0.0);
+        assert!(held("with passages") > held("another's") && held("with passages") == held("reordered"));
+
+        // The whole: retrieval, answers, faithfulness, and what each question was shown.
+        let each = dir.join(format!("each-{architecture}.jsonl"));
+        let whole = ["eval", "rag", "-m", s(&best), "-g", s(&model), "--data", s(&data), "--split", "train"];
+        let report = ok(&[&whole[..], &["--max-new-tokens", "6", "--save", s(&each), "--json"]].concat());
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert!(report["retrieval"]["recall@2"].as_f64().unwrap() > 0.0);
+        for (section, name) in [("answer", "f1"), ("text", "rouge_l"), ("faithfulness", "support")] {
+            // An untrained model may say nothing that could be supported.
+            assert!(report["with passages"][section].get(name).is_some(), "{section} {name}");
+        }
+        let each = lines(&each);
+        assert_eq!(each.len(), rows.len());
+        for line in &each {
+            let passages = line["passages"].as_array().unwrap();
+            assert_eq!(passages.len(), 2);
+            assert!(passages.iter().all(|p| p["text"].is_string() && p["rank"].is_number()));
+        }
 
         let said = ok(&[
             "ask",
@@ -133,6 +149,7 @@ do_sample = false
     }
 
     let model = dir.join("llama/best");
+    adapters(dir, &sft, &model, &records);
     // A model of the other kind, and a file that holds no answers.
     let e = fails(1, &["generate", "-g", s(&best), "-i", s(&records), "-o", s(&dir.join("x"))]);
     assert!(e.contains("bert"), "{e}");
@@ -156,6 +173,35 @@ do_sample = false
         ],
     );
     assert!(e.contains("golden_drop_rate"), "{e}");
+}
+
+/// LoRA over the model: the adapter answers, is described, and merges into a model that answers alike.
+fn adapters(
+    dir: &std::path::Path,
+    sft: &std::path::Path,
+    model: &std::path::Path,
+    records: &std::path::Path,
+) {
+    let text = std::fs::read_to_string(sft).unwrap();
+    let scratch = &text[text.find("[model.scratch]").unwrap()..text.find("[data]").unwrap()];
+    let lora = format!("[model]\nbase = {:?}\n[peft.lora]\nrank = 4\n", s(model));
+    let config = dir.join("lora.toml");
+    std::fs::write(&config, text.replace(scratch, &lora)).unwrap();
+    let run = dir.join("lora");
+    ok(&["train", "generator", "-c", s(&config), "--set", "optim.lr=1e-2", "--out", s(&run), "--quiet"]);
+    let (adapter, merged) = (run.join("best"), dir.join("merged"));
+    let said: Value = serde_json::from_str(&ok(&["info", s(&adapter), "--json"])).unwrap();
+    assert_eq!((&said["kind"], &said["method"]), (&Value::from("adapter"), &Value::from("LORA")));
+    ok(&["merge", s(&adapter), "-o", s(&merged)]);
+    let answers = |g: &std::path::Path, name: &str| {
+        let out = dir.join(name);
+        let args = ["generate", "-g", s(g), "-i", s(records), "-o", s(&out), "--max-new-tokens", "6"];
+        ok(&[&args[..], &["--precision", "fp32", "--contexts", "2"]].concat());
+        std::fs::read_to_string(out).unwrap()
+    };
+    assert_eq!(answers(&adapter, "by-adapter.jsonl"), answers(&merged, "by-merged.jsonl"));
+    let e = fails(1, &["merge", s(model), "-o", s(&dir.join("none"))]);
+    assert!(e.contains("no adapter"), "{e}");
 }
 
 #[test]

@@ -50,8 +50,9 @@ pub struct GeneratorEval {
 /// Arguments of `eval rag`.
 #[derive(Debug, clap::Args)]
 pub struct RagEval {
-    #[command(flatten)]
-    model: ModelArgs,
+    /// The retriever's folder, or hub id.
+    #[arg(short, long)]
+    model: String,
     #[command(flatten)]
     generator: GeneratorArgs,
     /// A BEIR folder: corpus, questions, judgements.
@@ -192,7 +193,8 @@ impl RagEval {
         let (_, contexts) = self.generator.prompt()?;
         let k = contexts.count.max(1);
         let bad = common::bad_rows(None);
-        let model = self.model.load()?;
+        let retriever = ModelArgs::new(self.model.clone(), &self.generator.device, self.generator.precision);
+        let model = retriever.load()?;
         let mut measures: Vec<Measure> =
             ["ndcg@10", "mrr@10", "recall@1"].iter().map(|m| m.parse()).collect::<Result<_, _>>()?;
         if k > 1 {
@@ -207,7 +209,7 @@ impl RagEval {
             measures: &measures,
         };
         let Retrieved { mut records, scores, .. } =
-            retrieve::run(&model, &what, &self.model.encode_settings(), &bad, quiet)?;
+            retrieve::run(&model, &what, &retriever.encode_settings(), &bad, quiet)?;
         records.truncate(self.questions.unwrap_or(usize::MAX));
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
         if let Some(path) = &self.wanted.save {
