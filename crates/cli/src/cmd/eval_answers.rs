@@ -93,7 +93,9 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
     let (prompt, contexts) = args.prompt()?;
     let decode = args.decode();
     let conditions: &[Condition] = if wanted.compare { &Condition::ALL } else { &[Condition::With] };
-    let own: Vec<_> = records.iter().map(|r| r.contexts.clone()).collect();
+    // Only what is shown changes places.
+    let own: Vec<_> =
+        records.iter().map(|r| r.contexts.iter().take(contexts.count).cloned().collect::<Vec<_>>()).collect();
     let mut outcome = Outcome { answers: Vec::new(), reports: Vec::new() };
     for &condition in conditions {
         let shown = condition.contexts(&own, args.seed);

@@ -76,6 +76,8 @@ pub struct ModelConfig {
     pub dropout: Option<f64>,
     /// Replaces the base's dropout on attention.
     pub attention_dropout: Option<f64>,
+    /// Layers' inner values are made again in the backward pass: less memory, a third more time. Decoder-only models.
+    pub recompute: bool,
 }
 
 /// Files of records (see `ragduet_data::read_records`): questions with passages, as `ragduet retrieve` writes them,

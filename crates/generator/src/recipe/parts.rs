@@ -49,6 +49,11 @@ pub(super) fn build<'a>(
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };
     generator.model.kind.set_dropout(c.dropout, c.attention_dropout);
+    match generator.model.causal_mut() {
+        Some(lm) => lm.set_recompute(c.recompute),
+        None if c.recompute => return Err(bad("model.recompute", "decoder-only models alone can")),
+        None => {}
+    }
     if let Some(config) = peft {
         generator.adapt(config)?;
     }
