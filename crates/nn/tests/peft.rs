@@ -326,7 +326,14 @@ fn recomputed_layers_give_an_adapter_the_same_gradients() {
                 gradients.push(all);
             }
             for (a, b) in gradients[0].iter().zip(&gradients[1]) {
-                assert!(a.allclose(b, 1e-4, 1e-5, false), "{base}: {}", config.method());
+                // Gradients are sums of large terms: rounding is in proportion to the tensor, not to the element.
+                let size = f64::try_from(a.abs().max()).unwrap();
+                assert!(
+                    max_diff(a, b) <= 1e-5 * size.max(1.0),
+                    "{base}: {}: {}",
+                    config.method(),
+                    max_diff(a, b)
+                );
             }
         }
     }
