@@ -4,6 +4,7 @@
 //! sees where one text ends (see [`PackedTokens`]). A text alone therefore gives the same result as in a batch.
 
 pub mod arch;
+mod classify;
 mod embedding;
 mod encoder;
 mod error;
@@ -21,6 +22,7 @@ pub mod peft;
 mod rope;
 mod seq2seq;
 
+pub use classify::{Labels, SequenceClassifier};
 pub use embedding::Embedding;
 pub use encoder::{Encoder, Mode, PackedTokens};
 pub use error::{Error, Result};

@@ -163,7 +163,7 @@ fn canonical(weights: Weights, arch: LmArchitecture) -> Weights {
 }
 
 /// Buffers of older checkpoints, and a head that is the embedding.
-fn is_unused(name: &str, arch: LmArchitecture) -> bool {
+pub(crate) fn is_unused(name: &str, arch: LmArchitecture) -> bool {
     let buffers = [
         ".attn.bias",
         ".attn.masked_bias",

@@ -175,6 +175,21 @@ impl LmArchitecture {
         }
     }
 
+    /// The class of transformers that loads it with a classification head.
+    pub(crate) fn classifier_name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForSequenceClassification",
+            Self::Mistral => "MistralForSequenceClassification",
+            Self::Qwen2 => "Qwen2ForSequenceClassification",
+            Self::Qwen3 => "Qwen3ForSequenceClassification",
+            Self::SmolLm3 => "SmolLM3ForSequenceClassification",
+            Self::Gpt2 => "GPT2ForSequenceClassification",
+            Self::GptNeoX => "GPTNeoXForSequenceClassification",
+            Self::T5 => "T5ForSequenceClassification",
+            Self::Mt5 => "MT5ForSequenceClassification",
+        }
+    }
+
     /// Keys of `config.json` that must be there for transformers to compute what is computed here. `own_head`: whether
     /// the head is a parameter of its own.
     pub(crate) fn explicit_settings(

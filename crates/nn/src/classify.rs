@@ -1,0 +1,433 @@
+//! Sequence classification and regression: an encoder or a decoder-only model with a head, as the directories of
+//! transformers' `AutoModelForSequenceClassification` (and sentence-transformers' `CrossEncoder`) hold them.
+
+use crate::arch::{Architecture, ConfigSource, LmArchitecture};
+use crate::layers::LayerNorm;
+use crate::lm_dir;
+use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::peft::{Base, Sites};
+use crate::{Activation, CausalLm, Encoder, Error, Linear, LmKind, Mode, PackedTokens, Result};
+use fs_err as fs;
+use ragduet_torch::weights::{Weights, save_model};
+use ragduet_torch::{Device, Kind, LoadReport, ParamBuilder, ParamStore, Tensor};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// A model with a classification head, its parameters, and the config it was made from.
+#[derive(Debug)]
+pub struct SequenceClassifier {
+    body: Body,
+    head: Head,
+    /// Its parameters by Hugging Face name.
+    pub params: ParamStore,
+    /// `config.json` as read, with the labels it has now.
+    pub config: Value,
+    /// What the checkpoint gave.
+    pub report: LoadReport,
+    /// Where adapters go.
+    pub sites: Sites,
+    words: String,
+    dropout: f64,
+}
+
+#[derive(Debug)]
+enum Body {
+    Encoder(Box<dyn Encoder>),
+    Causal(Box<dyn CausalLm>),
+}
+
+/// What stands on the states of a text.
+#[derive(Debug)]
+enum Head {
+    /// classifier(dropout(act(dense(dropout(first))))): BERT's pooler, RoBERTa's, MPNet's and DistilBERT's heads.
+    Dense { dense: Linear, activation: Squash, drop_input: bool, classifier: Linear },
+    /// ModernBERT: classifier(dropout(norm(act(dense(pooled))))).
+    Normed { dense: Linear, activation: Activation, norm: LayerNorm, mean: bool, classifier: Linear },
+    /// Of the last token.
+    Score(Linear),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Squash {
+    Tanh,
+    Relu,
+}
+
+/// New labels over whatever the directory holds; its head then starts afresh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// Their names, in the order of the logits; one for a regression.
+    pub names: Vec<String>,
+    /// `single_label_classification`, `multi_label_classification` or `regression`.
+    pub problem: String,
+}
+
+impl SequenceClassifier {
+    /// Reads a directory, strictly. With `labels` a directory of the bare model, or of one with another head, will do:
+    /// the head is drawn from the global generators.
+    ///
+    /// # Errors
+    /// An architecture or setting that is not known; a head that is missing where none may be drawn; weights that do
+    /// not fit.
+    pub fn load(dir: &Path, device: Device, labels: Option<&Labels>) -> Result<Self> {
+        let (path, mut config) = read_config(dir)?;
+        // An output layer made for the very same labels goes on from where it is.
+        let new_output = labels.is_some_and(|l| l.names != label_names(&config));
+        if let Some(labels) = labels {
+            set_labels(&mut config, labels);
+        }
+        let family = Family::of(&path, &config)?;
+        let prefix = family.prefix();
+        let weights = Weights::open_dir(dir)?.renamed(|name| {
+            let renewed = new_output && is_output(name);
+            let old = match name.rsplit_once('.') {
+                Some((at, "gamma")) if at.ends_with("Norm") => format!("{at}.weight"),
+                Some((at, "beta")) if at.ends_with("Norm") => format!("{at}.bias"),
+                _ => name.to_string(),
+            };
+            let bare = !old.starts_with(prefix) && !family.is_head(&old) && !other_head(&old);
+            // A head for other labels is none of ours.
+            let new = match (renewed, bare) {
+                (true, _) => format!("replaced.{old}"),
+                (_, true) => format!("{prefix}{old}"),
+                _ => old.clone(),
+            };
+            (new != name).then_some(new)
+        });
+        let builder = ParamBuilder::from_weights(weights, device);
+        let fresh = |name: &str| labels.is_some() && (family.is_head(name) || name.contains(".pooler."));
+        Self::build(family, &path, config, builder, fresh)
+    }
+
+    /// A model of this config with random weights (seed the generators first).
+    ///
+    /// # Errors
+    /// An architecture or setting that is not known.
+    pub fn fresh(config: Value, device: Device) -> Result<Self> {
+        let path = Path::new("config.json");
+        let family = Family::of(path, &config)?;
+        Self::build(family, path, config, ParamBuilder::fresh(device), |_| true)
+    }
+
+    fn build(
+        family: Family,
+        path: &Path,
+        config: Value,
+        b: ParamBuilder,
+        fresh: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        let mut json = config.clone();
+        if let (Family::Causal(_), Some(map)) = (family, json.as_object_mut()) {
+            // There is no language head here: what stands for it costs nothing.
+            map.insert("tie_word_embeddings".into(), true.into());
+        }
+        let source = ConfigSource { path, json: &json };
+        let body = match family {
+            Family::Encoder(arch) => {
+                Body::Encoder(arch.build(&source, &b.at(family.prefix().trim_end_matches('.')))?)
+            }
+            Family::Causal(arch) => match arch.build(&source, &b)? {
+                LmKind::Causal(lm) => Body::Causal(lm),
+                LmKind::Seq2Seq(_) => return source.unsupported("model_type", "encoders and decoders"),
+            },
+        };
+        let n = label_count(&config);
+        let head = family.head(&source, n, &b)?;
+        let words = family.words();
+        let sites = Sites::of(&b);
+        let (params, report) = b.finish(fresh, |name| unused(name, family))?;
+        let p = |key: &str| source.number(key);
+        let dropout = p("classifier_dropout").or_else(|| p("seq_classif_dropout"));
+        let dropout = dropout.or_else(|| p("hidden_dropout_prob")).unwrap_or(0.0);
+        Ok(Self { body, head, params, config, report, sites, words, dropout })
+    }
+
+    /// Writes what AutoModelForSequenceClassification loads.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        let path = dir.join("config.json");
+        let family = Family::of(&path, &self.config)?;
+        let kind = self.config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let mut config = self.config.clone();
+        if let Some(map) = config.as_object_mut() {
+            map.shift_remove("torch_dtype");
+            map.insert("dtype".into(), "float32".into());
+            map.insert("architectures".into(), json!([family.class(kind)]));
+            if let Family::Causal(arch) = family {
+                let source = ConfigSource { path: &path, json: &self.config };
+                map.extend(
+                    arch.explicit_settings(&source, false).into_iter().map(|(k, v)| (k.to_string(), v)),
+                );
+            }
+        }
+        write_json(&path, &config)?;
+        Ok(save_model(dir, &self.params.named(), MAX_SHARD_BYTES)?)
+    }
+
+    /// Logits [texts, labels] in f32.
+    ///
+    /// # Panics
+    /// On token ids outside the vocabulary, texts without tokens, and texts longer than [`SequenceClassifier::max_tokens`].
+    pub fn forward(&self, batch: &PackedTokens, m: Mode) -> Tensor {
+        let states = match &self.body {
+            Body::Encoder(e) => e.forward(batch, m),
+            Body::Causal(lm) => lm.forward(batch, m),
+        };
+        let offsets = batch.segments.offsets();
+        let at =
+            |rows: Vec<i64>| states.index_select(0, &Tensor::from_slice(&rows).to_device(states.device()));
+        let first = || at(offsets[..offsets.len() - 1].to_vec());
+        let p = m.dropout(self.dropout);
+        let drop = |x: Tensor| if p > 0.0 { x.dropout(p, true) } else { x };
+        let logits = match &self.head {
+            Head::Dense { dense, activation, drop_input, classifier } => {
+                let x = if *drop_input { drop(first()) } else { first() };
+                let x = dense.forward(&x, m).to_kind(Kind::Float);
+                let x = match activation {
+                    Squash::Tanh => x.tanh(),
+                    Squash::Relu => x.relu(),
+                };
+                classifier.forward(&drop(x), m)
+            }
+            Head::Normed { dense, activation, norm, mean, classifier } => {
+                let pooled = if *mean { means(&states, offsets) } else { first() };
+                let x = activation.apply(&dense.forward(&pooled, m)).to_kind(Kind::Float);
+                classifier.forward(&drop(norm.forward(&x)), m)
+            }
+            Head::Score(score) => score.forward(&at(offsets[1..].iter().map(|end| end - 1).collect()), m),
+        };
+        logits.to_kind(Kind::Float)
+    }
+
+    /// The names of the labels, in the order of the logits.
+    pub fn labels(&self) -> Vec<String> {
+        label_names(&self.config)
+    }
+
+    /// `single_label_classification`, `multi_label_classification` or `regression`, where the config says so.
+    pub fn problem(&self) -> Option<&str> {
+        self.config.get("problem_type").and_then(Value::as_str)
+    }
+
+    /// Replaces the config's dropout: in the hidden layers and before the output, and on attention probabilities.
+    pub fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        if let Some(p) = hidden {
+            self.dropout = p;
+        }
+        match &mut self.body {
+            Body::Encoder(e) => e.set_dropout(hidden, attention),
+            Body::Causal(lm) => lm.set_dropout(hidden, attention),
+        }
+    }
+
+    /// Whether layers run again in the backward pass instead of keeping what they computed; false where that is not
+    /// to be had (encoders).
+    pub fn set_recompute(&mut self, on: bool) -> bool {
+        match &mut self.body {
+            Body::Encoder(_) => !on,
+            Body::Causal(lm) => {
+                lm.set_recompute(on);
+                true
+            }
+        }
+    }
+
+    /// Rows of the token embedding.
+    pub fn vocab_size(&self) -> usize {
+        match &self.body {
+            Body::Encoder(e) => e.vocab_size(),
+            Body::Causal(lm) => lm.vocab_size(),
+        }
+    }
+
+    /// Whether two texts are told apart by segment ids.
+    pub fn is_encoder(&self) -> bool {
+        matches!(self.body, Body::Encoder(_))
+    }
+
+    /// The longest text.
+    pub fn max_tokens(&self) -> usize {
+        match &self.body {
+            Body::Encoder(e) => e.max_tokens(),
+            Body::Causal(lm) => lm.max_tokens().unwrap_or_else(|| lm.context_length()),
+        }
+    }
+
+    /// Number of transformer layers.
+    pub fn layers(&self) -> usize {
+        match &self.body {
+            Body::Encoder(e) => e.layers(),
+            Body::Causal(lm) => lm.layers(),
+        }
+    }
+
+    /// For layer-wise learning rates and freezing: 0 for embeddings, 1.. for layers, None for the head.
+    pub fn depth_of(&self, parameter: &str) -> Option<usize> {
+        match &self.body {
+            Body::Encoder(e) => e.depth_of(parameter.split_once('.').map_or(parameter, |(_, rest)| rest)),
+            Body::Causal(lm) => lm.depth_of(parameter),
+        }
+    }
+
+    /// What an adapter goes over.
+    pub fn base(&self, device: Device) -> Base<'_> {
+        Base { sites: &self.sites, params: &self.params, words: &self.words, device, config: &self.config }
+    }
+}
+
+/// The mean of each text's states.
+fn means(states: &Tensor, offsets: &[i64]) -> Tensor {
+    let lengths: Vec<i64> = offsets.windows(2).map(|w| w[1] - w[0]).collect();
+    let parts = states.split_with_sizes(&lengths, 0);
+    Tensor::stack(&parts.iter().map(|t| t.mean_dim(0, false, Kind::Float)).collect::<Vec<_>>(), 0)
+}
+
+fn label_count(config: &Value) -> i64 {
+    let named = config.get("id2label").and_then(Value::as_object).map(|m| m.len() as i64);
+    named.or_else(|| config.get("num_labels").and_then(Value::as_i64)).unwrap_or(2)
+}
+
+fn label_names(config: &Value) -> Vec<String> {
+    let named = config.get("id2label").and_then(Value::as_object);
+    let name = |i: usize| {
+        let given = named.and_then(|m| m.get(&i.to_string())).and_then(Value::as_str);
+        given.map_or_else(|| format!("LABEL_{i}"), String::from)
+    };
+    (0..label_count(config) as usize).map(name).collect()
+}
+
+/// The layer whose rows are the labels.
+fn is_output(name: &str) -> bool {
+    let (path, _) = name.rsplit_once('.').unwrap_or((name, ""));
+    matches!(path, "classifier" | "classifier.out_proj" | "score")
+}
+
+fn set_labels(config: &mut Value, labels: &Labels) {
+    let Some(map) = config.as_object_mut() else { return };
+    let ids: Map<String, Value> =
+        labels.names.iter().enumerate().map(|(i, n)| (i.to_string(), n.clone().into())).collect();
+    let back: Map<String, Value> =
+        labels.names.iter().enumerate().map(|(i, n)| (n.clone(), i.into())).collect();
+    map.insert("id2label".into(), ids.into());
+    map.insert("label2id".into(), back.into());
+    map.shift_remove("num_labels");
+    map.insert("problem_type".into(), labels.problem.clone().into());
+}
+
+/// Names of other heads than a classifier's.
+fn other_head(name: &str) -> bool {
+    ["cls.", "lm_head.", "vocab_", "decoder.", "embed_out.", "replaced."].iter().any(|p| name.starts_with(p))
+}
+
+fn unused(name: &str, family: Family) -> bool {
+    let pooler = !matches!(family, Family::Encoder(Architecture::Bert)) && name.contains(".pooler.");
+    let buffer = match family {
+        Family::Encoder(_) => name.ends_with("position_ids"),
+        Family::Causal(arch) => lm_dir::is_unused(name, arch),
+    };
+    pooler || other_head(name) || buffer
+}
+
+/// What a `model_type` is.
+#[derive(Debug, Clone, Copy)]
+enum Family {
+    Encoder(Architecture),
+    Causal(LmArchitecture),
+}
+
+impl Family {
+    fn of(path: &Path, json: &Value) -> Result<Self> {
+        let name = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+        let encoder = Architecture::from_model_type(name).map(Family::Encoder);
+        let found = encoder.or_else(|| LmArchitecture::from_model_type(name).map(Family::Causal));
+        found.ok_or_else(|| Error::UnknownArchitecture {
+            path: path.into(),
+            model_type: name.into(),
+            kind: "classifiers",
+            supported: "the encoders and decoder-only models that `ragduet` reads".into(),
+        })
+    }
+
+    /// What stands before the body's names.
+    fn prefix(self) -> &'static str {
+        match self {
+            Family::Encoder(a) => a.head_prefix(),
+            Family::Causal(a) => a.prefix(),
+        }
+    }
+
+    fn is_head(self, name: &str) -> bool {
+        ["classifier.", "pre_classifier.", "head.", "score."].iter().any(|p| name.starts_with(p))
+    }
+
+    fn words(self) -> String {
+        match self {
+            Family::Encoder(a) => {
+                let table = if a == Architecture::ModernBert { "tok_embeddings" } else { "word_embeddings" };
+                format!("{}embeddings.{table}", a.head_prefix())
+            }
+            Family::Causal(a) => a.embedding_name().trim_end_matches(".weight").into(),
+        }
+    }
+
+    fn head(self, source: &ConfigSource<'_>, n: i64, b: &ParamBuilder) -> Result<Head> {
+        let size = |keys: [&str; 2]| keys.iter().find_map(|k| source.number(k)).unwrap_or(0.0) as i64;
+        let h = size(["hidden_size", if matches!(self, Family::Causal(_)) { "n_embd" } else { "dim" }]);
+        let std = source.number("initializer_range").unwrap_or(0.02);
+        let linear = |path: &str, outputs: i64, bias: bool| Linear::build(&b.at(path), h, outputs, bias, std);
+        let dense = |dense: &str, activation, drop_input, classifier: &str| -> Result<Head> {
+            Ok(Head::Dense {
+                dense: linear(dense, h, true)?,
+                activation,
+                drop_input,
+                classifier: linear(classifier, n, true)?,
+            })
+        };
+        match self {
+            Family::Causal(_) => Ok(Head::Score(linear("score", n, false)?)),
+            Family::Encoder(Architecture::Bert) => {
+                dense("bert.pooler.dense", Squash::Tanh, false, "classifier")
+            }
+            Family::Encoder(Architecture::Roberta | Architecture::MpNet) => {
+                dense("classifier.dense", Squash::Tanh, true, "classifier.out_proj")
+            }
+            Family::Encoder(Architecture::DistilBert) => {
+                dense("pre_classifier", Squash::Relu, false, "classifier")
+            }
+            Family::Encoder(Architecture::ModernBert) => {
+                let text = |key: &str| source.json.get(key).and_then(Value::as_str);
+                let on = |key: &str| source.json.get(key).and_then(Value::as_bool).unwrap_or(false);
+                let name = text("classifier_activation").unwrap_or("gelu");
+                let Ok(activation) = serde_json::from_value(name.into()) else {
+                    return source.unsupported("classifier_activation", "gelu, gelu_new, relu, silu");
+                };
+                let eps = source.number("norm_eps").unwrap_or(1e-5);
+                Ok(Head::Normed {
+                    dense: linear("head.dense", h, on("classifier_bias"))?,
+                    activation,
+                    norm: LayerNorm::build(&b.at("head.norm"), h, eps, on("norm_bias"))?,
+                    mean: text("classifier_pooling") == Some("mean"),
+                    classifier: linear("classifier", n, true)?,
+                })
+            }
+        }
+    }
+
+    fn class(self, model_type: &str) -> &'static str {
+        match self {
+            Family::Encoder(Architecture::Bert) => "BertForSequenceClassification",
+            Family::Encoder(Architecture::Roberta) => match model_type {
+                "xlm-roberta" => "XLMRobertaForSequenceClassification",
+                "camembert" => "CamembertForSequenceClassification",
+                _ => "RobertaForSequenceClassification",
+            },
+            Family::Encoder(Architecture::DistilBert) => "DistilBertForSequenceClassification",
+            Family::Encoder(Architecture::MpNet) => "MPNetForSequenceClassification",
+            Family::Encoder(Architecture::ModernBert) => "ModernBertForSequenceClassification",
+            Family::Causal(a) => a.classifier_name(),
+        }
+    }
+}
