@@ -18,6 +18,36 @@ pub struct ClassScores {
     pub support: usize,
 }
 
+impl ClassScores {
+    /// From counts: `right` of the `given`, where `support` have it.
+    fn of(right: usize, given: usize, support: usize, zero_division: f64) -> Self {
+        let divide = |a: usize, b: usize| if b == 0 { zero_division } else { a as f64 / b as f64 };
+        Self {
+            precision: divide(right, given),
+            recall: divide(right, support),
+            // 2 right / (given + support): 0, not `zero_division`, where only one of precision and recall is undefined.
+            f1: divide(2 * right, given + support),
+            support,
+        }
+    }
+
+    /// The mean over classes; the plain one where nothing weighs, as scikit-learn has it.
+    fn average(each: &[Self], weights: &[f64]) -> Self {
+        let weighs = weights.iter().any(|w| *w > 0.0);
+        let weight = |i: usize| if weighs { weights[i] } else { 1.0 };
+        let total: f64 = (0..each.len()).map(weight).sum();
+        let mean = |field: fn(&Self) -> f64| {
+            each.iter().enumerate().map(|(i, scores)| field(scores) * weight(i)).sum::<f64>() / total
+        };
+        Self {
+            precision: mean(|s| s.precision),
+            recall: mean(|s| s.recall),
+            f1: mean(|s| s.f1),
+            support: each.iter().map(|s| s.support).sum(),
+        }
+    }
+}
+
 /// The figures of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Classification {
@@ -56,41 +86,74 @@ pub fn classification(
     for (&gold, &predicted) in gold.iter().zip(predicted) {
         confusion[gold][predicted] += 1;
     }
-    let divide = |a: usize, b: usize| if b == 0 { zero_division } else { a as f64 / b as f64 };
-    let scores = |right: usize, given: usize, support: usize| ClassScores {
-        precision: divide(right, given),
-        recall: divide(right, support),
-        // 2 right / (given + support): 0, not `zero_division`, where only one of precision and recall is undefined.
-        f1: divide(2 * right, given + support),
-        support,
-    };
+    let scores = |right, given, support| ClassScores::of(right, given, support, zero_division);
     let given = |class: usize| confusion.iter().map(|row| row[class]).sum::<usize>();
     let each: Vec<ClassScores> =
         (0..classes).map(|c| scores(confusion[c][c], given(c), confusion[c].iter().sum())).collect();
     let right: usize = (0..classes).map(|c| confusion[c][c]).sum();
     let n = gold.len();
-    let average = |weights: &[f64]| {
-        let total: f64 = weights.iter().sum();
-        let mean = |field: fn(&ClassScores) -> f64| {
-            each.iter().zip(weights).map(|(scores, w)| field(scores) * w).sum::<f64>() / total
-        };
-        ClassScores {
-            precision: mean(|s| s.precision),
-            recall: mean(|s| s.recall),
-            f1: mean(|s| s.f1),
-            support: n,
-        }
-    };
     let occurs: Vec<f64> =
         each.iter().enumerate().map(|(c, s)| f64::from(s.support > 0 || given(c) > 0)).collect();
     let weights: Vec<f64> = each.iter().map(|s| s.support as f64).collect();
     Ok(Classification {
         accuracy: right as f64 / n as f64,
-        macro_average: average(&occurs),
+        macro_average: ClassScores::average(&each, &occurs),
         micro_average: scores(right, n, n),
-        weighted_average: average(&weights),
+        weighted_average: ClassScores::average(&each, &weights),
         classes: each,
         confusion,
+    })
+}
+
+/// The figures of a classifier that gives any number of classes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MultiLabel {
+    /// The share of examples whose classes are all right.
+    pub subset_accuracy: f64,
+    /// Per class, from 0.
+    pub classes: Vec<ClassScores>,
+    /// The plain mean over classes.
+    pub macro_average: ClassScores,
+    /// From the counts of all classes together.
+    pub micro_average: ClassScores,
+    /// The mean over classes weighted by support.
+    pub weighted_average: ClassScores,
+}
+
+/// Scores sets of classes, a flag per class; `zero_division` as in [`classification`].
+///
+/// # Errors
+/// [`Error::Lengths`] (also of the flags of an example), [`Error::NoExamples`].
+pub fn multi_label(gold: &[Vec<bool>], predicted: &[Vec<bool>], zero_division: f64) -> Result<MultiLabel> {
+    same_length("gold and predicted classes", gold.len(), predicted.len())?;
+    let classes = gold.first().map_or(0, Vec::len);
+    for flags in gold.iter().chain(predicted) {
+        if flags.len() != classes {
+            return Err(Error::Lengths { what: "flags of examples", a: classes, b: flags.len() });
+        }
+    }
+    // right, given, support
+    let mut counts = vec![(0, 0, 0); classes];
+    for (gold, predicted) in gold.iter().zip(predicted) {
+        for ((count, g), p) in counts.iter_mut().zip(gold).zip(predicted) {
+            count.0 += usize::from(*g && *p);
+            count.1 += usize::from(*p);
+            count.2 += usize::from(*g);
+        }
+    }
+    let each: Vec<ClassScores> = counts
+        .iter()
+        .map(|&(right, given, support)| ClassScores::of(right, given, support, zero_division))
+        .collect();
+    let all = counts.iter().fold((0, 0, 0), |a, c| (a.0 + c.0, a.1 + c.1, a.2 + c.2));
+    let weights: Vec<f64> = each.iter().map(|s| s.support as f64).collect();
+    let right = gold.iter().zip(predicted).filter(|(g, p)| g == p).count();
+    Ok(MultiLabel {
+        subset_accuracy: right as f64 / gold.len() as f64,
+        macro_average: ClassScores::average(&each, &vec![1.0; classes]),
+        micro_average: ClassScores::of(all.0, all.1, all.2, zero_division),
+        weighted_average: ClassScores::average(&each, &weights),
+        classes: each,
     })
 }
 

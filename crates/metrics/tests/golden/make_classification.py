@@ -31,4 +31,15 @@ for i in range(40):
     draw = (lambda: random.gauss(3, 2)) if i % 2 else (lambda: float(random.randrange(5)))
     a = [draw() for _ in range(m)]
     reg(a, [x * random.choice([0, 0.5]) + draw() for x in a])
-pathlib.Path(__file__).with_name("classification.json").write_text(json.dumps(dict(classes=classes, numbers=numbers), separators=(",", ":")))
+sets = []
+for i in range(30):
+    n, m = random.randrange(2, 6), random.randrange(1, 25)  # a single column is a binary task to scikit-learn
+    draw = lambda: [[int(random.random() < 0.4) for _ in range(n)] for _ in range(m)]
+    gold, pred = draw(), draw()
+    if i < 3:
+        gold = [[0] * n for _ in gold]
+    for zero in (0.0, 1.0):
+        prf = lambda **k: [np.asarray(x, float).tolist() for x in precision_recall_fscore_support(np.array(gold), np.array(pred), zero_division=zero, **k)[:3]]
+        sets.append(dict(gold=gold, predicted=pred, zero_division=zero, accuracy=float(np.mean([g == p for g, p in zip(gold, pred)])),
+                         each=prf(), macro=prf(average="macro"), micro=prf(average="micro"), weighted=prf(average="weighted")))
+pathlib.Path(__file__).with_name("classification.json").write_text(json.dumps(dict(classes=classes, numbers=numbers, sets=sets), separators=(",", ":")))
