@@ -17,7 +17,7 @@ import torch
 import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ADAPT = ROOT / "target/release/examples/adapt"
@@ -31,23 +31,26 @@ class Adapters(unittest.TestCase):
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
 
-    def outputs(self, model, name, causal):
+    def outputs(self, model, name, head):
         golden = load_file(GOLDEN / "peft" / name / "golden.safetensors")
         rows = []
         with torch.no_grad():
             for text in golden["ids"].split(golden["lengths"].tolist()):
                 mask = torch.ones(1, len(text), dtype=torch.long)
-                out = model(input_ids=text[None], attention_mask=mask)
-                rows.append((out.logits if causal else out.last_hidden_state)[0][-len(text):])
+                # What an encoder-decoder reads is what it writes.
+                more = {"decoder_input_ids": text[None]} if model.config.is_encoder_decoder else {}
+                out = model(input_ids=text[None], attention_mask=mask, **more)
+                rows.append((out.logits if head else out.last_hidden_state)[0][-len(text):])
         return torch.cat(rows), golden["outputs"]
 
     def check(self, name):
         folder = GOLDEN / "peft" / name
         base = GOLDEN / json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-        causal = base.parent.name == "lm"
+        head = base.parent.name == "lm"
+        two = json.loads((base / "config.json").read_text()).get("is_encoder_decoder")
         out = pathlib.Path(self.tmp.name) / name
         subprocess.run([ADAPT, base, folder, out], check=True, capture_output=True, text=True)
-        kind = AutoModelForCausalLM if causal else AutoModel
+        kind = AutoModelForSeq2SeqLM if two else AutoModelForCausalLM if head else AutoModel
         with warnings.catch_warnings():
             # peft only warns of tensors that it does not find.
             warnings.simplefilter("error")
@@ -56,7 +59,7 @@ class Adapters(unittest.TestCase):
                 warnings.filterwarnings("ignore", message=".*modules_to_save.*")
             plain = kind.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
             model = PeftModel.from_pretrained(plain, out).eval()
-        ours, theirs = self.outputs(model, name, causal)
+        ours, theirs = self.outputs(model, name, head)
         self.assertLess((ours - theirs).abs().max().item(), 1e-5, name)
 
     def test_every_case(self):

@@ -40,6 +40,8 @@ enum Command {
     Generate(Box<cmd::generate::Args>),
     /// Answer questions from an index, with sources.
     Ask(Box<cmd::ask::Args>),
+    /// Say what texts are, with a classifier.
+    Classify(cmd::classify::Args),
     /// Measure a model.
     Eval(cmd::eval::Args),
     /// Work an adapter into its base.
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Retrieve(a) => a.run(cli.quiet),
         Command::Generate(a) => a.run(cli.quiet),
         Command::Ask(a) => a.run(cli.quiet),
+        Command::Classify(a) => a.run(cli.quiet),
         Command::Eval(a) => a.run(cli.quiet),
         Command::Merge(a) => a.run(),
         Command::Data(a) => a.run(),

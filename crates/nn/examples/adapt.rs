@@ -19,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (dir, from, to) = (Path::new(base), Path::new(from), Path::new(to));
     match load_language_model(dir, Device::Cpu) {
-        Ok(model) => Adapter::load(model.base(Device::Cpu)?, from)?.save(to, TaskType::CausalLm, base)?,
+        Ok(model) => {
+            let task = if model.seq2seq().is_some() { TaskType::Seq2SeqLm } else { TaskType::CausalLm };
+            Adapter::load(model.base(Device::Cpu)?, from)?.save(to, task, base)?;
+        }
         Err(_) => {
             let model = load_encoder(dir, Device::Cpu)?;
             Adapter::load(model.base(Device::Cpu)?, from)?.save(to, TaskType::FeatureExtraction, base)?;

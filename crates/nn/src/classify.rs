@@ -85,7 +85,7 @@ impl SequenceClassifier {
                 Some((at, "beta")) if at.ends_with("Norm") => format!("{at}.bias"),
                 _ => name.to_string(),
             };
-            let bare = !old.starts_with(prefix) && !family.is_head(&old) && !other_head(&old);
+            let bare = !old.starts_with(prefix) && !is_head(&old) && !other_head(&old);
             // A head for other labels is none of ours.
             let new = match (renewed, bare) {
                 (true, _) => format!("replaced.{old}"),
@@ -95,7 +95,7 @@ impl SequenceClassifier {
             (new != name).then_some(new)
         });
         let builder = ParamBuilder::from_weights(weights, device);
-        let fresh = |name: &str| labels.is_some() && (family.is_head(name) || name.contains(".pooler."));
+        let fresh = |name: &str| labels.is_some() && (is_head(name) || name.contains(".pooler."));
         Self::build(family, &path, config, builder, fresh)
     }
 
@@ -272,6 +272,19 @@ impl SequenceClassifier {
         }
     }
 
+    /// The parameters that the checkpoint did not have and those of the output layer: what training cannot leave alone.
+    pub fn new_parts(&self) -> Vec<String> {
+        let fresh = |n: &str| self.report.fresh.iter().any(|f| f == n);
+        let names = self.params.iter().map(|(n, _)| n);
+        names.filter(|n| is_output(n) || fresh(n)).map(String::from).collect()
+    }
+
+    /// The paths of the linear layers of the head.
+    pub fn head_modules(&self) -> Vec<String> {
+        let paths = self.sites.linear_paths();
+        paths.filter(|n| is_head(&format!("{n}.")) || n.contains(".pooler.")).map(String::from).collect()
+    }
+
     /// What an adapter goes over.
     pub fn base(&self, device: Device) -> Base<'_> {
         Base { sites: &self.sites, params: &self.params, words: &self.words, device, config: &self.config }
@@ -317,6 +330,11 @@ fn set_labels(config: &mut Value, labels: &Labels) {
     map.insert("problem_type".into(), labels.problem.clone().into());
 }
 
+/// Names of a classifier's own head.
+fn is_head(name: &str) -> bool {
+    ["classifier.", "pre_classifier.", "head.", "score."].iter().any(|p| name.starts_with(p))
+}
+
 /// Names of other heads than a classifier's.
 fn other_head(name: &str) -> bool {
     ["cls.", "lm_head.", "vocab_", "decoder.", "embed_out.", "replaced."].iter().any(|p| name.starts_with(p))
@@ -357,10 +375,6 @@ impl Family {
             Family::Encoder(a) => a.head_prefix(),
             Family::Causal(a) => a.prefix(),
         }
-    }
-
-    fn is_head(self, name: &str) -> bool {
-        ["classifier.", "pre_classifier.", "head.", "score."].iter().any(|p| name.starts_with(p))
     }
 
     fn words(self) -> String {

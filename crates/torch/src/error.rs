@@ -9,6 +9,16 @@ pub enum Error {
     /// libtorch threw; its message, without the C++ backtrace.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// libtorch ran out of memory.
+    #[error("out of memory in {during} ({message}); {remedy}")]
+    OutOfMemory {
+        /// What was being done.
+        during: String,
+        /// libtorch's message.
+        message: String,
+        /// What to change.
+        remedy: String,
+    },
     /// tch reported an error.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
@@ -76,6 +86,7 @@ impl Error {
     /// Whether the device ran out of memory (the caller can name the remedy: smaller batches, gradient caching).
     pub fn is_out_of_memory(&self) -> bool {
         match self {
+            Error::OutOfMemory { .. } => true,
             Error::Torch(m) => is_oom(m),
             Error::Tch(e) => is_oom(&e.to_string()),
             _ => false,

@@ -8,6 +8,7 @@ pub mod device;
 mod error;
 mod ffi;
 pub mod grad;
+mod guard;
 pub mod loss;
 pub mod ops;
 pub mod optim;
@@ -17,6 +18,7 @@ pub mod rng;
 pub mod weights;
 
 pub use error::{Error, Result, is_oom};
+pub use guard::catch;
 pub use params::{Init, LoadReport, Param, ParamBuilder, ParamStore};
 pub use precision::{Compute, Precision};
 pub use tch::{Device, IndexOp, Kind, Tensor};

@@ -17,6 +17,7 @@ mod rundir;
 mod schedule;
 mod sources;
 pub mod state;
+mod step;
 
 pub use checkpoint::SaveConfig;
 pub use early_stop::{EarlyStopping, Goal, StopConfig};
@@ -27,3 +28,4 @@ pub use metrics::MetricSink;
 pub use progress::Progress;
 pub use rundir::{RETRIEVED, RunDir};
 pub use schedule::{CosineConfig, Schedule, ScheduleConfig, Warmup, lr_factor};
+pub use step::{RunOptions, update};

@@ -28,6 +28,10 @@ enum What {
     ///
     /// Example: ragduet eval rag -m runs/retriever/best -g runs/reader/best --data datasets/maravel --compare
     Rag(Box<super::eval_answers::RagEval>),
+    /// Measure a classifier on labelled texts.
+    ///
+    /// Example: ragduet eval classifier -m runs/topics/best --data test.jsonl
+    Classifier(super::classify::ClassifierEval),
     /// Score a TREC run file.
     ///
     /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
@@ -88,6 +92,7 @@ impl Args {
             What::Retriever(a) => retriever(&a, quiet),
             What::Generator(a) => a.run(quiet),
             What::Rag(a) => a.run(quiet),
+            What::Classifier(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
                 let run = Run::read_trec(&a.run)?;

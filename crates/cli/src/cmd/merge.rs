@@ -1,6 +1,7 @@
 //! `ragduet merge`: an adapter worked into its base.
 
 use anyhow::Result;
+use ragduet_classifier::Classifier;
 use ragduet_generator::Generator;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::{Compute, Device};
@@ -37,6 +38,10 @@ impl Args {
                 tower.merge()?;
             }
             st_dir::save(&model, &self.out, None)?;
+        } else if Classifier::is_adapter(&self.adapter) {
+            let mut model = Classifier::load(&self.adapter, Device::Cpu, Compute::F32)?;
+            model.merge()?;
+            model.save(&self.out)?;
         } else {
             let mut model = Generator::load(&self.adapter, Device::Cpu, Compute::F32)?;
             if model.adapter.is_none() {

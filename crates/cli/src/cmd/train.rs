@@ -2,6 +2,7 @@
 
 use super::search::{IndexArgs, Line};
 use anyhow::Result;
+use ragduet_classifier::recipe::ClassifierConfig;
 use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
@@ -37,10 +38,14 @@ enum What {
     ///
     /// Example: ragduet train preference -c configs/generator/dpo.toml --out runs/dpo
     Preference(Common),
+    /// Fine-tune an encoder or a decoder-only model to say what texts, or pairs of texts, are.
+    ///
+    /// Example: ragduet train classifier -c configs/classifier/topics.toml --out runs/topics
+    Classifier(Common),
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "preference"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "preference", "classifier"])]
         of: String,
     },
 }
@@ -88,10 +93,12 @@ impl Args {
             What::Retriever(c) => retriever(&c, quiet),
             What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
             What::Preference(c) => preference(&c, quiet),
+            What::Classifier(c) => classifier(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
                     "generator" => config::schema::<SftConfig>(),
                     "preference" => config::schema::<PreferenceRecipe>(),
+                    "classifier" => config::schema::<ClassifierConfig>(),
                     _ => config::schema::<RetrieverConfig>(),
                 };
                 print!("{schema}");
@@ -216,6 +223,28 @@ fn preference(c: &Common, quiet: bool) -> Result<()> {
         o.pairs.1,
         o.model_dir.display()
     );
+    Ok(())
+}
+
+fn classifier(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: ClassifierConfig = config::load(&file, &c.set)?;
+    let options = ragduet_train::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = ragduet_classifier::recipe::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir, "labels": o.labels.names, "best": o.best,
+            "texts": o.texts.0, "cut": o.texts.1, "texts_per_second": o.texts_per_second,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    if let Some(s) = &o.best {
+        super::classify::print_scores(&o.labels.names, s);
+    }
+    println!("{} steps, {:.1} texts/s; model: {}", o.step, o.texts_per_second, o.model_dir.display());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::lora::{Lora, LoraTable};
 use super::replaced::Replaced;
 use super::slot::AdapterId;
 use super::soft::{Soft, remove};
-use super::targets::{IA3, Targets};
+use super::targets::{IA3, Targets, within};
 use super::{BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer};
 use crate::{Error, Result};
 use ragduet_torch::weights::Weights;
@@ -230,14 +230,11 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
             chosen.remove(name);
         }
     }
-    let saved: BTreeSet<&str> = if c.modules_to_save.is_empty() {
-        BTreeSet::new()
-    } else {
-        Targets::Names(c.modules_to_save.clone())
-            .choose("peft.lora.modules_to_save", &names)?
-            .into_iter()
-            .collect()
-    };
+    if let Some(none) = c.modules_to_save.iter().find(|t| !names.iter().any(|n| within(n, t))) {
+        return Err(peft("peft.lora.modules_to_save", format!("there is no linear layer or table `{none}`")));
+    }
+    let saved: BTreeSet<&str> =
+        names.iter().copied().filter(|n| c.modules_to_save.iter().any(|t| within(n, t))).collect();
     let at = |path: &str| b.at(PREFIX).at(path);
     for (path, layer) in &sites.linears {
         if saved.contains(path.as_str()) {

@@ -6,7 +6,7 @@
 use super::adapter::{Adapter, Base, peft};
 use super::config::{Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
 use super::hub_format;
-use super::targets::{Targets, ends};
+use super::targets::{Targets, ends, within};
 use crate::model_dir::{read_json, write_json};
 use crate::{Error, Result};
 use fs_err as fs;
@@ -111,8 +111,7 @@ impl Adapter {
         put("auto_mapping", Value::Null);
         match &self.config {
             PeftConfig::Lora(c) => {
-                let saved = Targets::Names(c.modules_to_save.clone());
-                let of_saved = |n: &str| matches!(&saved, Targets::Names(l) if l.iter().any(|t| ends(n, t)));
+                let of_saved = |n: &str| c.modules_to_save.iter().any(|t| within(n, t));
                 let modules: Vec<&str> = self.modules().into_iter().filter(|n| !of_saved(n)).collect();
                 put("peft_type", json!("LORA"));
                 put("r", json!(c.rank));

@@ -27,4 +27,9 @@ impl Sites {
             bottlenecks: b.attached(),
         }
     }
+
+    /// The paths of the linear layers.
+    pub(crate) fn linear_paths(&self) -> impl Iterator<Item = &str> {
+        self.linears.iter().map(|(n, _)| n.as_str())
+    }
 }

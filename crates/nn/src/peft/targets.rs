@@ -69,6 +69,11 @@ pub(super) fn ends(path: &str, end: &str) -> bool {
     path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// Whether `name` is the module, or one that it is in: what `modules_to_save` means.
+pub(super) fn within(path: &str, name: &str) -> bool {
+    format!(".{path}.").contains(&format!(".{name}."))
+}
+
 /// A key of `rank_pattern` and the like, as peft reads it: a regular expression for the path or its last parts.
 pub(super) fn pattern_fits(pattern: &str, path: &str) -> Result<bool> {
     Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$"))
