@@ -24,6 +24,9 @@ pub enum Error {
     /// Measures.
     #[error(transparent)]
     Metrics(#[from] ragduet_metrics::Error),
+    /// Classifiers that judge answers.
+    #[error(transparent)]
+    Classifier(#[from] ragduet_classifier::Error),
     /// Run directories, checkpoints, configs.
     #[error(transparent)]
     Train(#[from] ragduet_train::Error),

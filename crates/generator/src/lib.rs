@@ -2,7 +2,7 @@
 //!
 //! - [`loss`]: supervised and preference losses over log-probabilities; no model is known here.
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
-//! - [`faithfulness`]: what answers owe to their contexts.
+//! - [`faithfulness`]: what answers owe to their contexts; [`entailment`]: whether these entail them, by a local model.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
 //! - [`substitute`]: answers exchanged in the passages, so that nothing can be learned by heart.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
@@ -11,6 +11,7 @@
 pub mod answers;
 pub mod contexts;
 pub mod decode;
+pub mod entailment;
 mod error;
 pub mod faithfulness;
 pub mod loss;
