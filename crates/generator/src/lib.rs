@@ -9,6 +9,7 @@
 //!   measured answers; [`recipe`]: training.
 
 pub mod answers;
+pub mod bertscore;
 pub mod contexts;
 pub mod decode;
 pub mod entailment;

@@ -113,6 +113,10 @@ pub trait Encoder: std::fmt::Debug {
     /// Number of transformer layers.
     fn layers(&self) -> usize;
 
+    /// Drops the layers above the first `layers`: [`Encoder::forward`] then ends there. The parameters stay in their
+    /// store.
+    fn truncate(&mut self, layers: usize);
+
     /// For layer-wise learning rates and freezing: 0 for embeddings, 1.. for layers, None for the rest.
     fn depth_of(&self, parameter: &str) -> Option<usize>;
 }

@@ -272,6 +272,10 @@ impl Encoder for ModernBert {
         self.blocks.len()
     }
 
+    fn truncate(&mut self, layers: usize) {
+        self.blocks.truncate(layers);
+    }
+
     fn depth_of(&self, parameter: &str) -> Option<usize> {
         depth_by_prefix(parameter, "layers.")
     }

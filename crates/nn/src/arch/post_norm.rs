@@ -244,6 +244,10 @@ impl Encoder for PostNorm {
         self.blocks.len()
     }
 
+    fn truncate(&mut self, layers: usize) {
+        self.blocks.truncate(layers);
+    }
+
     fn depth_of(&self, parameter: &str) -> Option<usize> {
         depth_by_prefix(parameter, self.names.layer_prefix)
     }
