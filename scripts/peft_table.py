@@ -19,32 +19,32 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RAGDUET = ROOT / "target/release/ragduet"
+RAGDUET = os.environ.get("RAGDUET", ROOT / "target/release/ragduet")
 DATA = ROOT / "datasets/maravel"
 
 LORA = '[peft.lora]\nrank = 8\nalpha = 16.0\n'
 METHODS = {
     # name: (config, learning rates of the retriever, of the generator)
     "full fine-tuning": ("", [3e-4, 1e-3, 2e-3], [5e-4, 1e-3, 2e-3]),
-    "LoRA": (LORA, [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]),
-    "LoRA, rank-stabilised": (LORA + "rank_stabilized = true\n", [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]),
-    "LoRA+": (LORA + "b_lr_ratio = 8.0\n", [3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3]),
-    "DoRA": (LORA + "dora = true\n", [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]),
-    "(IA)^3": ("[peft.ia3]\n", [3e-3, 1e-2, 3e-2], [1e-2, 3e-2, 1e-1]),
+    "LoRA": (LORA, [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]),
+    "LoRA, rank-stabilised": (LORA + "rank_stabilized = true\n", [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]),
+    "LoRA+": (LORA + "b_lr_ratio = 8.0\n", [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]),
+    "DoRA": (LORA + "dora = true\n", [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]),
+    "(IA)^3": ("[peft.ia3]\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
     "prompt": ("[peft.prompt]\ntokens = 20\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
     "prefix": ("[peft.prefix]\ntokens = 20\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
     "prefix, projected": (
-        "[peft.prefix]\ntokens = 20\nprojection = 128\n", [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]
+        "[peft.prefix]\ntokens = 20\nprojection = 128\n", [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]
     ),
     "bottleneck, Houlsby": (
-        '[peft.bottleneck]\nkind = "houlsby"\nreduction = 8.0\n', [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]
+        '[peft.bottleneck]\nkind = "houlsby"\nreduction = 8.0\n', [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]
     ),
     "bottleneck, Pfeiffer": (
-        '[peft.bottleneck]\nkind = "pfeiffer"\nreduction = 8.0\n', [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]
+        '[peft.bottleneck]\nkind = "pfeiffer"\nreduction = 8.0\n', [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]
     ),
     "bottleneck, parallel": (
         '[peft.bottleneck]\nkind = "parallel"\nreduction = 8.0\nscaling = 4.0\n',
-        [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2],
+        [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2],
     ),
 }
 
@@ -198,6 +198,9 @@ class Side:
 
     def train(self, name, peft, lr, base):
         out = self.work / re.sub(r"[^a-z0-9]+", "-", f"{self.name}-{name}-{lr}".lower())
+        kept = out / "row.json"
+        if kept.is_file():  # of an earlier call that was stopped
+            return json.loads(kept.read_text())
         subprocess.run(["rm", "-rf", out], check=True)
         started = time.time()
         done, log, memory = run("train", self.name, "-c", self.config(peft, lr, base), "--out", out, "--json")
@@ -207,7 +210,9 @@ class Side:
         share = int(share[1]) / int(share[2]) if share else float("nan")
         print(f"{name:<24} lr {lr:<8} dev {dev:.4f}  {speed:8.1f}/s  {memory:6.0f} MiB  {time.time() - started:5.1f} s",
               flush=True)
-        return {"out": out / "best", "lr": lr, "dev": dev, "speed": speed, "share": share, "memory": memory}
+        row = {"out": str(out / "best"), "lr": lr, "dev": dev, "speed": speed, "share": share, "memory": memory}
+        kept.write_text(json.dumps(row))
+        return row
 
     def test(self, model):
         if self.retriever:
@@ -221,6 +226,7 @@ class Side:
     def table(self):
         base = self.train("base", "", 1e-3 if self.retriever else 3e-3, None)
         frozen = self.test(base["out"])
+        print(f"{'frozen base':<24} test {frozen[0]:.4f} {frozen[1]:.4f}", flush=True)
         lines = [("frozen base", None, frozen)]
         for name, (peft, of_retriever, of_generator) in METHODS.items():
             rates = of_retriever if self.retriever else of_generator

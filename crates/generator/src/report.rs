@@ -1,8 +1,11 @@
 //! Everything that is said of a set of answers: right or not, near in words, true to their passages.
 
 use crate::answers::{AnswerScores, Answered};
+use crate::bertscore::BertScorer;
+use crate::entailment::{Entailed, EntailmentScores, Judge};
 use crate::error::{Error, Result};
 use ragduet_metrics::faithfulness::{self, FaithfulnessScores, Grounded, Passage};
+use ragduet_metrics::rouge::Prf;
 use ragduet_metrics::wordnet::WordNet;
 use ragduet_metrics::{Example, bleu, chrf, meteor, rouge};
 use serde::Serialize;
@@ -24,6 +27,31 @@ pub struct TextScores {
     pub meteor: f64,
     /// Whether METEOR knew synonyms; figures with and without do not compare.
     pub meteor_synonyms: bool,
+    /// Mean BERTScore, where an encoder was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bertscore: Option<Prf>,
+}
+
+/// Folders that measures need and not everybody has.
+#[derive(Debug, Default)]
+pub struct Judges {
+    /// Synonyms for METEOR.
+    pub wordnet: Option<WordNet>,
+    /// The encoder of BERTScore.
+    pub bertscore: Option<BertScorer>,
+    /// The model that judges entailment.
+    pub entailment: Option<Judge>,
+}
+
+/// What judges said of each answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Judged {
+    /// BERTScore's F1; absent without an encoder, or a right answer to compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bertscore: Option<f64>,
+    /// Its sentences and what passages entail; absent without a judge, or passages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entailment: Option<Entailed>,
 }
 
 /// All figures of a set of answers.
@@ -36,6 +64,9 @@ pub struct Report {
     /// True to the passages shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub faithfulness: Option<Means>,
+    /// Entailed by the passages shown, where a judge was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entailment: Option<EntailmentScores>,
 }
 
 /// Means of [`FaithfulnessScores`]; absent where no answer has the figure.
@@ -80,24 +111,37 @@ pub struct Row {
 }
 
 impl Report {
-    /// Of answers, with WordNet's synonyms for METEOR where its folder is at hand.
+    /// Of answers, with what the judges that are at hand say of each.
     ///
     /// # Errors
     /// No answers.
-    pub fn of(answers: &[Answered], wordnet: Option<&WordNet>) -> Result<Self> {
+    pub fn of(answers: &[Answered], judges: &Judges) -> Result<(Self, Vec<Judged>)> {
         if answers.is_empty() {
             return Err(Error::Unusable("no answers to measure".into()));
         }
-        let examples: Vec<Example> = answers
+        let mut judged = vec![Judged::default(); answers.len()];
+        let known: Vec<usize> = (0..answers.len()).filter(|&i| !answers[i].golds.is_empty()).collect();
+        let examples: Vec<Example> = known
             .iter()
-            .filter(|a| !a.golds.is_empty())
-            .map(|a| Example { prediction: a.answer.clone(), references: a.golds.clone() })
+            .map(|&i| Example { prediction: answers[i].answer.clone(), references: answers[i].golds.clone() })
             .collect();
-        let text = if examples.is_empty() { None } else { Some(text(&examples, wordnet)?) };
+        let mut text =
+            if examples.is_empty() { None } else { Some(text(&examples, judges.wordnet.as_ref())?) };
+        if let (Some(scorer), Some(text)) = (&judges.bertscore, &mut text) {
+            let scores = scorer.score(&examples, false)?;
+            known.iter().zip(&scores).for_each(|(&i, s)| judged[i].bertscore = Some(s.f1));
+            text.bertscore = Some(Prf::mean(&scores));
+        }
         let grounded: Vec<Grounded> = answers.iter().map(grounded).collect();
         let shown = grounded.iter().any(|g| !g.contexts.is_empty());
         let faithfulness = if shown { Some(Means::from(&faithfulness::corpus(&grounded)?)) } else { None };
-        Ok(Self { answer: AnswerScores::of(answers), text, faithfulness })
+        let mut entailment = None;
+        if let Some(judge) = &judges.entailment {
+            let found = judge.judge(answers)?;
+            entailment = EntailmentScores::of(&found);
+            found.into_iter().zip(&mut judged).for_each(|(e, j)| j.entailment = e);
+        }
+        Ok((Self { answer: AnswerScores::of(answers), text, faithfulness, entailment }, judged))
     }
 
     /// The figures that say something, in order; the same names for every report.
@@ -113,6 +157,7 @@ impl Report {
             row("text", "bleu", t(|t| t.bleu)),
             row("text", "chrf", t(|t| t.chrf)),
             row("text", "meteor", t(|t| t.meteor)),
+            row("text", "bertscore", self.text.as_ref().and_then(|t| t.bertscore).map(|b| b.f1)),
         ]);
         let f = |f: fn(&Means) -> Option<f64>| self.faithfulness.as_ref().and_then(f);
         out.extend([
@@ -121,6 +166,8 @@ impl Report {
             row("faithfulness", "cited_sentences", f(|m| m.cited_sentences)),
             row("faithfulness", "citation_precision", f(|m| m.citation_precision)),
             row("faithfulness", "citation_recall", f(|m| m.citation_recall)),
+            row("faithfulness", "entailed", self.entailment.map(|e| e.entailed)),
+            row("faithfulness", "contradicted", self.entailment.map(|e| e.contradicted)),
         ]);
         out
     }
@@ -142,6 +189,7 @@ fn text(examples: &[Example], wordnet: Option<&WordNet>) -> Result<TextScores> {
         chrf: chrf::corpus(examples)?,
         meteor: m.mean,
         meteor_synonyms: m.synonyms,
+        bertscore: None,
     })
 }
 
@@ -170,13 +218,13 @@ mod tests {
             answered("black pine", "black pine", "Her hull is of black pine."),
             answered("grey stone", "grey slate", "The roof is of grey slate."),
         ];
-        let r = Report::of(&all, None).unwrap();
+        let (r, _) = Report::of(&all, &Judges::default()).unwrap();
         let value = |name: &str| r.rows().iter().find(|r| r.name == name).unwrap().value;
         assert_eq!(value("exact_match"), Some(0.5));
         assert_eq!(value("rouge-1"), Some(0.75));
         // Three of four content words stand in a passage, and one answer of two as a whole.
         assert_eq!((value("support"), value("answer_in_passage")), (Some(0.75), Some(0.5)));
         assert_eq!(value("citation_precision"), None);
-        assert!(Report::of(&[], None).is_err());
+        assert!(Report::of(&[], &Judges::default()).is_err());
     }
 }

@@ -5,11 +5,15 @@ use crate::cmd::retrieve::{self, Retrieved};
 use crate::common::{self, ModelArgs, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{RagRecord, read_rag};
+use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
+use ragduet_generator::bertscore::BertScorer;
+use ragduet_generator::entailment::Judge;
 use ragduet_generator::faithfulness::Condition;
-use ragduet_generator::report::Report;
+use ragduet_generator::report::{Judged, Judges, Report};
 use ragduet_metrics::Measure;
 use ragduet_metrics::wordnet::WordNet;
+use ragduet_nn::hub;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,6 +28,13 @@ struct Wanted {
     /// WordNet's `dict` folder, for METEOR's synonyms.
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
+    /// An encoder's folder or hub id for BERTScore, with :N for the outputs of its layer N.
+    #[arg(long, value_name = "DIR[:LAYER]")]
+    bertscore: Option<String>,
+    /// A local model for natural language inference (a classifier with a label `entailment`), folder or hub id: whether
+    /// the passages entail each sentence of an answer.
+    #[arg(long, value_name = "DIR")]
+    nli: Option<String>,
     /// Write a line per question (JSON Lines): what was shown, what was answered, its measures.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -71,6 +82,27 @@ pub struct RagEval {
     wanted: Wanted,
 }
 
+impl Wanted {
+    /// Loads what measures need, where the generator runs and as precisely.
+    fn judges(&self, generator: &Generator) -> Result<Judges> {
+        let (device, compute) = (generator.device, generator.compute);
+        let bertscore = |given: &String| -> Result<BertScorer> {
+            let layered = given.rsplit_once(':').and_then(|(dir, n)| Some((dir, n.parse().ok()?)));
+            let (dir, layer) = layered.map_or((given.as_str(), None), |(dir, n)| (dir, Some(n)));
+            let dir = hub::resolve(dir)?;
+            BertScorer::load(&dir, layer, device, compute).with_context(|| format!("--bertscore {given}"))
+        };
+        let nli = |given: &String| -> Result<Judge> {
+            Judge::load(&hub::resolve(given)?, device, compute).with_context(|| format!("--nli {given}"))
+        };
+        Ok(Judges {
+            wordnet: self.wordnet.as_ref().map(WordNet::open).transpose()?,
+            bertscore: self.bertscore.as_ref().map(bertscore).transpose()?,
+            entailment: self.nli.as_ref().map(nli).transpose()?,
+        })
+    }
+}
+
 /// A condition's name in tables.
 fn name_of(c: Condition) -> &'static str {
     match c {
@@ -84,19 +116,20 @@ fn name_of(c: Condition) -> &'static str {
 /// Reports under each condition that is wanted; the answers are those with the own passages.
 struct Outcome {
     answers: Vec<Answered>,
+    judged: Vec<Judged>,
     reports: Vec<(&'static str, Report)>,
 }
 
 fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: bool) -> Result<Outcome> {
-    let wordnet = wanted.wordnet.as_ref().map(WordNet::open).transpose()?;
     let generator = args.load()?;
+    let judges = wanted.judges(&generator)?;
     let (prompt, contexts) = args.prompt()?;
     let decode = args.decode();
     let conditions: &[Condition] = if wanted.compare { &Condition::ALL } else { &[Condition::With] };
     // Only what is shown changes places.
     let own: Vec<_> =
         records.iter().map(|r| r.contexts.iter().take(contexts.count).cloned().collect::<Vec<_>>()).collect();
-    let mut outcome = Outcome { answers: Vec::new(), reports: Vec::new() };
+    let mut outcome = Outcome { answers: Vec::new(), judged: Vec::new(), reports: Vec::new() };
     for &condition in conditions {
         let shown = condition.contexts(&own, args.seed);
         let records: Vec<RagRecord> =
@@ -113,9 +146,10 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
             answer_all(&generator, &records, &options, &mut |n| bar.set_position(n as u64))?;
         bar.finish_and_clear();
         tracing::info!("{}: {report}", name_of(condition));
-        outcome.reports.push((name_of(condition), Report::of(&answers, wordnet.as_ref())?));
+        let (report, judged) = Report::of(&answers, &judges)?;
+        outcome.reports.push((name_of(condition), report));
         if condition == Condition::With {
-            outcome.answers = answers;
+            (outcome.answers, outcome.judged) = (answers, judged);
         }
     }
     Ok(outcome)
@@ -124,8 +158,13 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
 /// A line per question: the answer with its measures, and what the retriever had to do with it.
 fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
     let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
-    for (a, r) in outcome.answers.iter().zip(records) {
+    for ((a, judged), r) in outcome.answers.iter().zip(&outcome.judged).zip(records) {
         let mut line = serde_json::to_value(a)?;
+        if let (Some(map), serde_json::Value::Object(more)) =
+            (line.as_object_mut(), serde_json::to_value(judged)?)
+        {
+            map.extend(more);
+        }
         let shown: Vec<_> = a
             .contexts
             .iter()
