@@ -4,7 +4,9 @@
 //! is left the question has no answer, and only an empty prediction is right.
 
 use rayon::prelude::*;
+use regex::Regex;
 use serde::Serialize;
+use std::sync::LazyLock;
 
 use crate::text::{counts, f1, is_space, mean, overlap, words};
 use crate::{Error, Example, Result};
@@ -30,8 +32,8 @@ pub fn normalise(text: &str) -> String {
     let mut rest = bare.as_str();
     // Articles end where letters and digits end, not only at spaces: "a" goes from "a\u{2013}b".
     while let Some(first) = rest.chars().next() {
-        let alnum = first.is_alphanumeric();
-        let end = rest.find(|c: char| c.is_alphanumeric() != alnum).unwrap_or(rest.len());
+        let alnum = in_word(first);
+        let end = rest.find(|c: char| in_word(c) != alnum).unwrap_or(rest.len());
         let (run, after) = rest.split_at(end);
         kept.push_str(if matches!(run, "a" | "an" | "the") { " " } else { run });
         rest = after;
@@ -44,6 +46,17 @@ pub fn normalise(text: &str) -> String {
         out.push_str(word);
     }
     out
+}
+
+/// Python's `\w` (its underscore is punctuation here): letters and numbers, but no vowel signs and other marks, which
+/// Rust holds to be alphabetic.
+fn in_word(c: char) -> bool {
+    static WORD: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]").expect("a constant expression that the tests use"));
+    if c.is_ascii() {
+        return c.is_ascii_alphanumeric();
+    }
+    c.is_alphanumeric() && WORD.is_match(c.encode_utf8(&mut [0; 4]))
 }
 
 /// Whether the normalised prediction is one of the normalised gold answers: 0 or 1.

@@ -195,9 +195,12 @@ fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
     if a.len() < 2 || constant(a) || constant(b) {
         return None;
     }
-    // Scaled to unit length before the product, so that neither overflows nor vanishes.
+    // Scaled to about 1 before anything is added, and to unit length before the product: nothing overflows or vanishes.
     let unit = |values: &[f64]| -> Vec<f64> {
-        let mean = crate::text::mean(values);
+        let size = values.iter().fold(0.0f64, |max, v| max.max(v.abs()));
+        let values: Vec<f64> =
+            if size > 1e100 { values.iter().map(|v| v / size).collect() } else { values.into() };
+        let mean = crate::text::mean(&values);
         let centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
         let largest = centred.iter().fold(0.0f64, |max, d| max.max(d.abs()));
         let norm = centred.iter().map(|d| (d / largest).powi(2)).sum::<f64>().sqrt();

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::normalise;
@@ -22,11 +23,19 @@ use crate::{Error, Result, porter};
 
 /// Words that say nothing about where an answer comes from.
 const FUNCTION_WORDS: &str = "a about all also although am an and any are as at be because been being both but by can \
-     could did do does doing down during each either every few for from had has have having he her here hers him his \
-     how i if in into is it its itself just may me might more most must my neither no nor not of off on once only or \
-     other our out over own s same shall she should so some such t than that the their them then there these they \
-     this those through to too under until up upon us very was we were what when where whether which while who whom \
+     could d did do does doing down during each either every few for from had has have having he her here hers him his \
+     how i if in into is it its itself just ll m may me might more most must my neither no nor not of off on once only or \
+     other our out over own re s same shall she should so some such t than that the their them then there these they \
+     this those through to too under until up upon us ve very was we were what when where whether which while who whom \
      whose why will with would yes you your";
+
+/// Contracted negations; their pieces ("don", "isn") would count as content.
+static NEGATIONS: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"\b(?:ai|are|ca|could|did|do|does|had|has|have|is|might|must|need|sha|should|was|were|wo|would)n['’]t\b",
+    )
+    .expect("a constant expression that the tests use")
+});
 
 /// A passage as it was shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +109,7 @@ pub struct FaithfulnessScores {
 pub fn content_words(text: &str) -> Vec<String> {
     let text = without_citations(text).to_lowercase();
     static FUNCTION: LazyLock<HashSet<&str>> = LazyLock::new(|| FUNCTION_WORDS.split(' ').collect());
+    let text = NEGATIONS.replace_all(&text, " ");
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.filter(|word| !FUNCTION.contains(word)).map(porter::stem).collect()
 }
@@ -248,6 +258,14 @@ mod tests {
         ("d1", "The Eiffel Tower was built in 1889 in Paris."),
         ("d2", "Berlin has 3.7 million inhabitants."),
     ];
+
+    #[test]
+    fn contractions_are_no_content() {
+        assert_eq!(
+            content_words("Don't ask: she'll say it isn't Don's, we've won’t."),
+            ["ask", "say", "don"]
+        );
+    }
 
     #[test]
     fn support_counts_content_words_where_they_are_cited() {

@@ -112,6 +112,12 @@ fn equal_to_scipy() {
 }
 
 #[test]
+fn large_numbers_correlate() {
+    let r = regression(&[1e308, -1e308, 0.0, 1.5e308], &[1.0, -1.0, 0.0, 1.5]).unwrap();
+    assert!(close(r.pearson.unwrap(), 1.0), "{r:?}");
+}
+
+#[test]
 fn bad_input_is_refused() {
     assert!(matches!(classification(&[], &[], 2, 0.0), Err(Error::NoExamples)));
     assert!(matches!(classification(&[0], &[], 2, 0.0), Err(Error::Lengths { a: 1, b: 0, .. })));

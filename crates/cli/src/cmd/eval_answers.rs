@@ -190,9 +190,9 @@ fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
 /// A table with a column per condition. `above`: figures that no condition changes.
 fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Report)]) {
     let names: String = reports.iter().map(|(n, _)| format!("{n:>15}")).collect();
-    println!("{head:<28}{names}");
+    println!("{head:<33}{names}");
     for (name, value) in above {
-        println!("{:<13}{name:<15}{value:>15.4}", "retrieval");
+        println!("{:<13}{name:<20}{value:>15.4}", "retrieval");
     }
     let columns: Vec<_> = reports.iter().map(|(_, r)| r.rows()).collect();
     for (i, row) in columns[0].iter().enumerate() {
@@ -204,7 +204,7 @@ fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Re
             None => format!("{:>15}", "-"),
         };
         let cells: String = columns.iter().map(cell).collect();
-        println!("{:<13}{:<15}{cells}", row.section, row.name);
+        println!("{:<13}{:<20}{cells}", row.section, row.name);
     }
 }
 

@@ -4,7 +4,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, n
 
 random.seed(7)
 PIECES = ["the", "The", "a", "an", "An", "cat", "Cat", "dogs", "U.S.", "A-", "theory", "42", "3.5", "-", "—", "a–b", "É",
-          "é", "naïve", "İ", "ΣΑΣ", "x\u001cy", "\u3000", "  ", "\n", "a\u0301", "_", "the_end", "$5", "中文", "。", "ß", "'s", ""]
+          "é", "naïve", "İ", "ΣΑΣ", "x\u001cy", "\u3000", "  ", "\n", "a\u0301", "_", "the_end", "$5", "中文", "。", "ß", "'s", "the\u0345", "a\u093e", "an\u24d0", "a\u2160", "the\u00b2", "\u05b0a", ""]
 
 def text(n):
     return random.choice(["", " ", ""]).join(random.choice(PIECES) + random.choice([" ", " ", "", "-"]) for _ in range(n))
