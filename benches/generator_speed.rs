@@ -3,9 +3,12 @@
 //!
 //!     generator_speed generate DIR bf16|fp32 TEXTS.json NEW_TOKENS RUNS
 //!     generator_speed train|lora DIR bf16|fp32 TEXTS.json STEPS
+//!     generator_speed sft DIR bf16|fp32 STEPS.json packed|padded
 //!
 //! TEXTS.json: a list of lists of token ids, all of one batch. Training learns every token but a text's first; with
-//! `lora` in an adapter of rank 16 over every linear layer.
+//! `lora` in an adapter of rank 16 over every linear layer. STEPS.json (of scripts/bench_packing.py): per step its
+//! examples, each with `ids` and `from`, the place of its first learned token; `padded` appends to each example tokens
+//! that nobody learns, up to the longest of the step: what a trainer that pads computes.
 
 use ragduet_generator::decode::{DecodeConfig, Hooks, Request, Stepper, generate};
 use ragduet_nn::peft::{Adapter, LoraConfig, PeftConfig};
@@ -81,6 +84,73 @@ fn decode(
     Ok(serde_json::json!({"rate": total as f64 / seconds[runs / 2], "tokens": tokens}))
 }
 
+/// A text and the place of its first learned token.
+#[derive(Debug, Clone, serde::Deserialize)]
+struct Example {
+    ids: Vec<u32>,
+    from: usize,
+}
+
+/// A model that learns, step by step.
+struct Trainer<'a> {
+    lm: &'a dyn CausalLm,
+    mode: Mode,
+    optimizer: AdamW,
+}
+
+impl Trainer<'_> {
+    /// One step; its loss.
+    fn step(&mut self, texts: &[Example]) -> Outcome<f64> {
+        self.optimizer.clear_grads()?;
+        let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
+        for t in texts {
+            let learned = t.from.max(1)..t.ids.len();
+            rows.extend(learned.clone().map(|i| (start + i - 1) as i64));
+            targets.extend(t.ids[learned].iter().map(|&id| i64::from(id)));
+            start += t.ids.len();
+        }
+        self.learn(texts, &Tensor::from_slice(&rows), &Tensor::from_slice(&targets))
+    }
+
+    fn learn(&mut self, texts: &[Example], rows: &Tensor, targets: &Tensor) -> Outcome<f64> {
+        let batch = PackedTokens::from_ids(texts.iter().map(|t| t.ids.as_slice()), Device::Cpu);
+        let hidden = self.lm.forward(&batch, self.mode).index_select(0, rows);
+        let head = self.lm.head(self.mode);
+        let (nll, _) = linear_cross_entropy(&hidden, &head.weight, targets, head.scale, self.mode.compute);
+        let loss = nll.mean(Kind::Float);
+        loss.backward();
+        grad::clip_norm(&self.optimizer.grads(), 1.0)?;
+        self.optimizer.step(1e-4)?;
+        Ok(f64::try_from(&loss)?)
+    }
+
+    /// The same step with every text as long as the longest.
+    fn padded_step(&mut self, texts: &[Example]) -> Outcome<f64> {
+        let longest = texts.iter().map(|t| t.ids.len()).max().unwrap_or(0);
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        let mut padded = texts.to_vec();
+        for (i, t) in padded.iter_mut().enumerate() {
+            let learned = t.from.max(1)..t.ids.len();
+            rows.extend(learned.clone().map(|at| (i * longest + at - 1) as i64));
+            targets.extend(t.ids[learned].iter().map(|&id| i64::from(id)));
+            t.ids.resize(longest, 0);
+        }
+        self.learn(&padded, &Tensor::from_slice(&rows), &Tensor::from_slice(&targets))
+    }
+}
+
+fn trainer<'a>(
+    model: &'a LanguageModel,
+    compute: Compute,
+    adapter: Option<&Adapter>,
+) -> Outcome<Trainer<'a>> {
+    let lm = model.causal().ok_or("not a causal model")?;
+    let rule = |_: &str| GroupRule { lr_scale: 1.0, weight_decay: 0.01 };
+    let trained = adapter.map_or(&model.params, |a| &a.params).trainable();
+    let mode = Mode::train(compute).with(adapter.map(|a| a.id));
+    Ok(Trainer { lm, mode, optimizer: AdamW::new(&trained, AdamWOptions::default(), rule) })
+}
+
 fn train(
     model: &LanguageModel,
     compute: Compute,
@@ -88,44 +158,47 @@ fn train(
     steps: usize,
     lora: bool,
 ) -> Outcome<serde_json::Value> {
-    let lm = model.causal().ok_or("not a causal model")?;
-    let rule = |_: &str| GroupRule { lr_scale: 1.0, weight_decay: 0.01 };
     let mut adapter = None;
     if lora {
         model.params.set_trainable(|_| false);
         let config = PeftConfig::Lora(LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() });
         adapter = Some(Adapter::fresh(model.base(Device::Cpu)?, &config)?);
     }
-    let trained = adapter.as_ref().map_or(&model.params, |a| &a.params).trainable();
-    let mode = Mode::train(compute).with(adapter.as_ref().map(|a| a.id));
-    let mut optimizer = AdamW::new(&trained, AdamWOptions::default(), rule);
-    let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0i64);
-    for t in texts {
-        rows.extend(start..start + t.len() as i64 - 1);
-        targets.extend(t[1..].iter().map(|&id| i64::from(id)));
-        start += t.len() as i64;
-    }
-    let (rows, targets) = (Tensor::from_slice(&rows), Tensor::from_slice(&targets));
-    let mut losses = Vec::new();
-    let mut step = || -> Outcome<()> {
-        optimizer.clear_grads()?;
-        let batch = PackedTokens::from_ids(texts.iter().map(Vec::as_slice), Device::Cpu);
-        let hidden = lm.forward(&batch, mode).index_select(0, &rows);
-        let head = lm.head(mode);
-        let (nll, _) = linear_cross_entropy(&hidden, &head.weight, &targets, head.scale, compute);
-        let loss = nll.mean(Kind::Float);
-        loss.backward();
-        grad::clip_norm(&optimizer.grads(), 1.0)?;
-        optimizer.step(1e-4)?;
-        losses.push(f64::try_from(&loss)?);
-        Ok(())
-    };
-    step()?;
+    let mut trainer = trainer(model, compute, adapter.as_ref())?;
+    let examples: Vec<Example> = texts.iter().map(|t| Example { ids: t.clone(), from: 1 }).collect();
+    let mut losses = vec![trainer.step(&examples)?];
     let started = Instant::now();
     for _ in 0..steps {
-        step()?;
+        losses.push(trainer.step(&examples)?);
     }
-    let rate = steps as f64 * start as f64 / started.elapsed().as_secs_f64();
+    let tokens: usize = texts.iter().map(Vec::len).sum();
+    let rate = (steps * tokens) as f64 / started.elapsed().as_secs_f64();
+    Ok(serde_json::json!({"rate": rate, "losses": losses}))
+}
+
+/// Learned tokens per second over steps of examples; the first warms up.
+fn sft(
+    model: &LanguageModel,
+    compute: Compute,
+    steps: &[Vec<Example>],
+    how: &str,
+) -> Outcome<serde_json::Value> {
+    let mut trainer = trainer(model, compute, None)?;
+    let mut started = Instant::now();
+    let (mut losses, mut learned) = (Vec::new(), 0);
+    for (i, step) in steps.iter().enumerate() {
+        losses.push(match how {
+            "packed" => trainer.step(step)?,
+            "padded" => trainer.padded_step(step)?,
+            other => return Err(format!("{other}: packed or padded").into()),
+        });
+        if i == 0 {
+            started = Instant::now();
+        } else {
+            learned += step.iter().map(|t| t.ids.len() - t.from).sum::<usize>();
+        }
+    }
+    let rate = learned as f64 / started.elapsed().as_secs_f64();
     Ok(serde_json::json!({"rate": rate, "losses": losses}))
 }
 
@@ -133,16 +206,22 @@ fn run() -> Outcome<()> {
     ragduet_torch::device::use_caching_allocator();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [what, dir, precision, texts, rest @ ..] = args.as_slice() else {
-        return Err("generator_speed generate|train|lora DIR bf16|fp32 TEXTS.json ...".into());
+        return Err("generator_speed generate|train|lora|sft DIR bf16|fp32 TEXTS.json ...".into());
     };
     let count = |i: usize| rest.get(i).ok_or("a number is missing")?.parse::<usize>().map_err(Failure::from);
     let compute = if precision == "bf16" { Compute::Bf16 } else { Compute::F32 };
-    let texts: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
+    let text = std::fs::read_to_string(texts)?;
     let model = load_language_model(Path::new(dir), Device::Cpu)?;
+    if what == "sft" {
+        let how = rest.first().ok_or("packed or padded is missing")?;
+        println!("{}", sft(&model, compute, &serde_json::from_str::<Vec<Vec<Example>>>(&text)?, how)?);
+        return Ok(());
+    }
+    let texts: Vec<Vec<u32>> = serde_json::from_str(&text)?;
     let result = match what.as_str() {
         "generate" => decode(&model, compute, &texts, count(0)?, count(1)?.max(1))?,
         "train" | "lora" => train(&model, compute, &texts, count(0)?.max(1), what == "lora")?,
-        other => return Err(format!("{other}: generate, train or lora").into()),
+        other => return Err(format!("{other}: generate, train, lora or sft").into()),
     };
     println!("{result}");
     Ok(())
