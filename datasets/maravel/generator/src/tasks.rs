@@ -31,6 +31,8 @@ pub const TASKS: &[&str] = &["answer", "cloze", "keyword", "kind", "name", "whic
 /// Choices of a record, where there are not two by nature.
 const CHOICES: usize = 4;
 
+const GAP: &str = "Fill the gap: ";
+
 struct Maker<'d> {
     data: &'d Dataset,
     split: Split,
@@ -54,18 +56,28 @@ pub fn render(data: &Dataset) -> Vec<(String, String)> {
 }
 
 impl Maker<'_> {
-    /// Questions with their golden passages.
+    /// Questions with their golden passages, and sentences with a gap: with them a model learns to read sooner.
     fn base(&self) -> String {
-        let own = self.data.questions.iter().filter(|q| q.split == self.split && q.style != "comparison");
-        own.map(|q| {
-            let contexts: Vec<Value> = q.gold.iter().map(|&at| self.context(at)).collect();
-            let gold: Vec<&str> = q.gold.iter().map(|&at| self.data.passages[at].id.as_str()).collect();
-            let row = json!({
-                "id": q.id, "question": q.text, "answers": q.answers, "contexts": contexts, "gold": gold,
-            });
-            format!("{row}\n")
-        })
-        .collect()
+        let mut rows = Vec::new();
+        for q in self.data.questions.iter().filter(|q| q.split == self.split && q.style != "comparison") {
+            rows.push(self.question(&q.id, &q.text, q.gold[0], &q.answers));
+        }
+        let mut rng = self.data.world.keyed(&["base", self.split.name()]);
+        for &at in &self.members {
+            for fact in &self.data.passages[at].facts {
+                let text = format!("{GAP}{}", self.stated(at, fact, "____", &mut rng));
+                rows.push(self.question(&format!("gap-{}", fact.id), &text, at, &fact.answers));
+            }
+        }
+        // A dev set of the first so many is of both.
+        rows.shuffle(&mut rng);
+        rows.concat()
+    }
+
+    fn question(&self, id: &str, text: &str, gold: usize, answers: &[String]) -> String {
+        let (contexts, gold) = ([self.context(gold)], [&self.data.passages[gold].id]);
+        let row = json!({"id": id, "question": text, "answers": answers, "contexts": contexts, "gold": gold});
+        format!("{row}\n")
     }
 
     fn context(&self, at: usize) -> Value {
@@ -171,7 +183,7 @@ impl Maker<'_> {
     fn cloze(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
         let fact = self.fact(at, rng)?;
         let choices = self.with_others(at, fact, rng)?;
-        Some((format!("Fill the gap: {}", self.stated(at, fact, "____", rng)), vec![at], choices))
+        Some((format!("{GAP}{}", self.stated(at, fact, "____", rng)), vec![at], choices))
     }
 
     fn kind(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
