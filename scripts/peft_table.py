@@ -197,7 +197,7 @@ class Side:
         return path
 
     def train(self, name, peft, lr, base):
-        out = self.work / re.sub(r"[^a-z0-9]+", "-", f"{self.name}-{name}-{lr}".lower())
+        out = self.work / re.sub(r"[^a-z0-9]+", "-", f"{self.name}-{name}-{lr}".lower().replace("+", "plus"))
         kept = out / "row.json"
         if kept.is_file():  # of an earlier call that was stopped
             return json.loads(kept.read_text())

@@ -1,6 +1,7 @@
 //! Whole jobs through the binary `ragduet`, on a slice of the shipped dataset.
 
 mod bad_input;
+mod choices;
 mod generator;
 mod job;
 mod killed;

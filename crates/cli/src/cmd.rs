@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod encode;
 pub mod eval;
 pub mod eval_answers;
+pub mod eval_choices;
 pub mod generate;
 pub mod index;
 pub mod info;

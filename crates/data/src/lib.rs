@@ -13,6 +13,7 @@
 
 mod bad_rows;
 mod batch;
+mod choices;
 mod columns;
 mod conversation;
 mod convert;
@@ -32,6 +33,7 @@ mod write;
 
 pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
+pub use choices::{ChoiceRecord, ChoiceRecords, choice_line, read_choices};
 pub use conversation::{Message, Prompt};
 pub use convert::convert;
 pub use error::{Error, Result};

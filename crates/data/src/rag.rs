@@ -166,11 +166,11 @@ pub fn rag_line(record: &RagRecord) -> String {
     out.to_string()
 }
 
-const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
+pub(crate) const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
 const ANSWERS: [&str; 3] = ["answers", "answer", "output"];
 const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
 
-fn is_known(column: &str) -> bool {
+pub(crate) fn is_known(column: &str) -> bool {
     const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
     [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &MORE].concat().contains(&column)
 }
@@ -208,7 +208,7 @@ fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> 
     }
 }
 
-fn row_id(row: &Map<String, Value>, number: u64) -> String {
+pub(crate) fn row_id(row: &Map<String, Value>, number: u64) -> String {
     match first(row, &columns::QUERY_ID) {
         Some((_, Value::String(s))) => s.clone(),
         Some((_, Value::Number(n))) => n.to_string(),
@@ -273,11 +273,14 @@ fn alpaca(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecor
     Ok(RagRecord { id, question, answers, style, history, ..RagRecord::default() })
 }
 
-fn first<'a>(row: &'a Map<String, Value>, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+pub(crate) fn first<'a>(
+    row: &'a Map<String, Value>,
+    names: &[&'static str],
+) -> Option<(&'static str, &'a Value)> {
     names.iter().find_map(|&n| row.get(n).filter(|v| !v.is_null()).map(|v| (n, v)))
 }
 
-fn record(row: Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+pub(crate) fn record(row: Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
     let missing = |what: &str, names: &[&str]| {
         Fault::new(Problem::MissingColumn, format!("no {what} (one of {})", names.join(", ")))
     };

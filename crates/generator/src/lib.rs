@@ -6,10 +6,11 @@
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
 //! - [`substitute`]: answers exchanged in the passages, so that nothing can be learned by heart.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
-//!   measured answers; [`recipe`]: training.
+//!   measured answers; [`mod@choices`]: records with choices to chosen answers; [`recipe`]: training.
 
 pub mod answers;
 pub mod bertscore;
+pub mod choices;
 pub mod contexts;
 pub mod decode;
 pub mod entailment;

@@ -1,9 +1,10 @@
 //! Losses of generators. They see log-probabilities, never a model or a vocabulary.
 //!
-//! Supervised: [`SftLoss`]. Preferences: a file and a variant of [`PreferenceLossConfig`] each, all of them a function
+//! Supervised: [`SftLoss`]. Answers to choose from: [`ChoiceLoss`]. Preferences: a file and a variant of [`PreferenceLossConfig`] each, all of them a function
 //! of a [`PreferenceBatch`] giving [`RowLosses`]; [`Preference`] adds the likelihood term that some of them have and
 //! normalises over the accumulation window.
 
+mod choices;
 mod dpo;
 mod ipo;
 mod kto;
@@ -12,6 +13,7 @@ mod preference;
 mod sft;
 mod simpo;
 
+pub use choices::{ChoiceBatch, ChoiceLoss, ChoiceShares, ChoiceTotals, best_choice, choice_sums};
 pub use dpo::{Dpo, Hinge, Robust};
 pub use ipo::Ipo;
 pub use kto::Kto;

@@ -5,8 +5,8 @@ use crate::error::{Result, bad};
 use crate::model::Generator;
 use ragduet_data::{Passage, RagRecord, Style};
 use ragduet_text::{
-    Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, Untrainable,
-    fit_contexts,
+    Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, TrainExample,
+    Untrainable, fit_contexts,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -221,14 +221,27 @@ impl<'a> Preparer<'a> {
 
     /// The example of a record in an epoch, and what was cut for it.
     pub fn example(&self, record: &RagRecord, epoch: u64, report: &mut PrepareReport) -> Result<Built> {
-        let chosen = self.choose(record, epoch);
         let Some(answer) = record.answers.first() else {
             *report.left_out.entry(Untrainable::NoAnswer.to_string()).or_default() += 1;
             return Ok(Err(Untrainable::NoAnswer));
         };
+        let built = self.examples(record, std::slice::from_ref(answer), epoch, report)?;
+        Ok(built.and_then(|examples| examples.into_iter().next().ok_or(Untrainable::NoAnswer)))
+    }
+
+    /// Examples of a record, one for each of some answers, behind the same prompt: passages are cut until the longest
+    /// fits. None where one of them cannot be made.
+    pub fn examples(
+        &self,
+        record: &RagRecord,
+        answers: &[String],
+        epoch: u64,
+        report: &mut PrepareReport,
+    ) -> Result<std::result::Result<Vec<TrainExample>, Untrainable>> {
+        let chosen = self.choose(record, epoch);
         let template = &self.config.template;
         let gold: Vec<String> = record.gold.iter().map(|g| g.id.clone()).collect();
-        let build = |contexts: &[Context]| {
+        let one = |contexts: &[Context], answer: &str| {
             let target = match (&template.abstain, chosen.abstain) {
                 (Some(abstain), true) => abstain.clone(),
                 _ => template.target(answer, contexts, &gold),
@@ -251,11 +264,16 @@ impl<'a> Preparer<'a> {
                 }
             }
         };
-        let contexts =
-            self.fit(record, &chosen, report, |c| Ok(build(c)?.map_or(0, |example| example.ids.len())))?;
+        let build = |contexts: &[Context]| -> ragduet_text::Result<std::result::Result<Vec<_>, _>> {
+            let all =
+                answers.iter().map(|a| one(contexts, a)).collect::<ragduet_text::Result<Vec<Built>>>()?;
+            Ok(all.into_iter().collect())
+        };
+        let longest = |all: &[TrainExample]| all.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let contexts = self.fit(record, &chosen, report, |c| Ok(build(c)?.map_or(0, |all| longest(&all))))?;
         let built = match build(&contexts)? {
-            Ok(e) if e.ids.len() > self.max_tokens => {
-                Err(Untrainable::TooLong { tokens: e.ids.len(), max_len: self.max_tokens })
+            Ok(all) if longest(&all) > self.max_tokens => {
+                Err(Untrainable::TooLong { tokens: longest(&all), max_len: self.max_tokens })
             }
             other => other,
         };

@@ -1,5 +1,7 @@
 //! How generators are trained: a config and a loop that reads from top to bottom.
 
+pub mod choice_config;
+pub mod choices;
 pub mod config;
 mod parts;
 pub mod preference;

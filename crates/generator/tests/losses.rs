@@ -1,7 +1,8 @@
 //! Losses against TRL's own (`golden/losses.json`), and their gradients against finite differences.
 
 use ragduet_generator::loss::{
-    PreferenceBatch, PreferenceConfig, PreferenceLossConfig, Reference, RowLosses, SftLoss, Window,
+    ChoiceBatch, ChoiceLoss, ChoiceTotals, PreferenceBatch, PreferenceConfig, PreferenceLossConfig,
+    Reference, RowLosses, SftLoss, Window, best_choice, choice_sums,
 };
 use ragduet_testkit::check_gradient;
 use ragduet_torch::{Kind, Tensor};
@@ -167,4 +168,87 @@ fn settings_that_cannot_work_are_refused() {
     assert!(serde_json::from_str::<PreferenceConfig>(r#"{"loss": {"dpo": {"gamma": 1.0}}}"#).is_err());
     let plain: PreferenceConfig = toml::from_str("[loss.dpo]\nbeta = 0.2").unwrap();
     assert!(plain.build().unwrap().likelihood.is_none());
+}
+
+/// T-Few's losses by their definitions, token by token.
+fn choice_losses(nll: &[f64], tokens: &[usize], records: &[(usize, usize)], power: f64) -> [f64; 3] {
+    let (mut lm, mut ul, mut ln) = ((0.0, 0.0), (0.0, 0.0), 0.0);
+    let (mut token, mut choice) = (0, 0);
+    for &(choices, right) in records {
+        let mut beta = Vec::new();
+        for i in 0..choices {
+            let n = tokens[choice];
+            let own = &nll[token..token + n];
+            if i == right {
+                lm = (lm.0 + own.iter().sum::<f64>(), lm.1 + n as f64);
+            } else {
+                ul.0 -= own.iter().map(|x| (1.0 - (-x).exp() + 0.01).ln()).sum::<f64>();
+                ul.1 += n as f64;
+            }
+            beta.push((-own.iter().sum::<f64>() / (n as f64).powf(power)).exp());
+            (token, choice) = (token + n, choice + 1);
+        }
+        ln -= (beta[right] / beta.iter().sum::<f64>()).ln();
+    }
+    [lm.0 / lm.1, ul.0 / ul.1, ln / records.len() as f64]
+}
+
+const CHOICE_NLL: [f64; 15] = [0.3, 2.1, 1.0, 4.0, 0.02, 0.6, 3.3, 1.7, 0.9, 0.001, 2.2, 5.0, 0.4, 0.7, 1.1];
+const CHOICE_TOKENS: [usize; 7] = [2, 1, 3, 2, 4, 1, 2];
+const CHOICE_RECORDS: [(usize, usize); 3] = [(3, 2), (2, 0), (2, 1)];
+
+#[test]
+fn choice_losses_equal_their_formulas_and_windows_add_up() {
+    for power in [0.0, 0.5, 1.0] {
+        let loss = ChoiceLoss { length_norm: power, ..ChoiceLoss::default() };
+        let want = choice_losses(&CHOICE_NLL, &CHOICE_TOKENS, &CHOICE_RECORDS, power);
+        let window = ChoiceTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS);
+        assert_eq!((window.right_tokens, window.wrong_tokens, window.records), (7, 8, 3));
+        let shares = |tokens: std::ops::Range<usize>, choices: std::ops::Range<usize>, records| {
+            let nll = Tensor::from_slice(&CHOICE_NLL[tokens]);
+            let batch =
+                ChoiceBatch { nll: &nll, tokens: &CHOICE_TOKENS[choices], records: &CHOICE_RECORDS[records] };
+            let s = loss.shares(&batch, window);
+            [s.language_model, s.unlikelihood, s.length_normalised].map(|t| f64::try_from(t).unwrap())
+        };
+        let whole = shares(0..15, 0..7, 0..3);
+        let (a, b) = (shares(0..6, 0..3, 0..1), shares(6..15, 3..7, 1..3));
+        for i in 0..3 {
+            assert!((whole[i] - want[i]).abs() < 1e-12, "{power} {i}: {} {}", whole[i], want[i]);
+            assert!((a[i] + b[i] - want[i]).abs() < 1e-12, "{power} {i}: parts");
+        }
+    }
+}
+
+#[test]
+fn choice_gradients_are_the_numerical_ones() {
+    for (w, power) in [([1.0, 1.0, 1.0], 1.0), ([0.5, 2.0, 0.0], 1.0), ([0.0, 0.0, 1.0], 0.5)] {
+        let loss = ChoiceLoss {
+            language_model: w[0],
+            unlikelihood: w[1],
+            length_normalised: w[2],
+            length_norm: power,
+        };
+        check_gradient(&[Tensor::from_slice(&CHOICE_NLL)], 1e-6, |x| {
+            let batch = ChoiceBatch { nll: &x[0], tokens: &CHOICE_TOKENS, records: &CHOICE_RECORDS };
+            loss.total(&loss.shares(&batch, ChoiceTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS)))
+        });
+    }
+}
+
+#[test]
+fn the_likeliest_choice_depends_on_the_power_of_its_length() {
+    let (log_p, tokens) = ([-2.0, -3.0, -2.0], [1, 3, 1]);
+    assert_eq!(best_choice(&log_p, &tokens, 1.0), 1);
+    assert_eq!(best_choice(&log_p, &tokens, 0.0), 0, "the first of equals");
+    let nll = Tensor::from_slice(&[0.5f32, 1.0, 2.0]);
+    assert_eq!(choice_sums(&nll, &[1, 2]).unwrap(), [0.5, 3.0]);
+    for text in [
+        "unlikelihood = -1.0",
+        "length_norm = -0.5",
+        "language_model = 0\nunlikelihood = 0\nlength_normalised = 0",
+    ] {
+        let loss: ChoiceLoss = toml::from_str(text).unwrap();
+        assert!(loss.check().is_err(), "{text}");
+    }
 }

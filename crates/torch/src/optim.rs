@@ -1,6 +1,13 @@
-//! AdamW on ATen's fused kernel, with parameter groups decided by name and state that saves and loads.
+//! Optimisers with parameter groups decided by name and state that saves and loads: [`AdamW`] on ATen's fused kernel,
+//! and [`Adafactor`]; [`Optimizer`] is either.
 //!
-//! Decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101), as `torch.optim.AdamW(fused=True)`.
+//! AdamW: decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101), as `torch.optim.AdamW(fused=True)`.
+
+mod adafactor;
+mod any;
+
+pub use adafactor::{Adafactor, AdafactorOptions};
+pub use any::{Optimizer, OptimizerOptions};
 
 use crate::weights::Weights;
 use crate::{Device, Error, Kind, Result, Tensor, ffi};

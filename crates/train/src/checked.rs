@@ -38,3 +38,10 @@ pub(crate) fn optional_not_negative<'de, D: Deserializer<'de>>(d: D) -> Result<O
     struct NotNegative(#[serde(deserialize_with = "not_negative")] f64);
     Ok(Option::<NotNegative>::deserialize(d)?.map(|x| x.0))
 }
+
+/// From 0 to below 1, or absent.
+pub(crate) fn optional_decay<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Decay(#[serde(deserialize_with = "decay")] f64);
+    Ok(Option::<Decay>::deserialize(d)?.map(|x| x.0))
+}

@@ -1,27 +1,65 @@
 //! Which parameters train, how fast, and with how much decay: rules over names.
 
 use crate::{Error, Result, ScheduleConfig, Warmup, checked};
-use ragduet_torch::optim::{AdamWOptions, GroupRule};
+use ragduet_torch::optim::{AdafactorOptions, AdamWOptions, GroupRule, OptimizerOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The optimiser, AdamW.
+/// Which optimiser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// AdamW.
+    #[default]
+    AdamW,
+    /// Adafactor: little memory, steps relative to the size of a parameter.
+    Adafactor,
+}
+
+/// What Adafactor has and AdamW has not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdafactorConfig {
+    /// The learning rate is multiplied by the parameter's root mean square.
+    pub scale_parameter: bool,
+    /// Updates with a greater root mean square are scaled down to it.
+    #[serde(deserialize_with = "checked::positive")]
+    pub clip_threshold: f64,
+    /// The second moment of step t decays by 1 - t^-this.
+    #[serde(deserialize_with = "checked::positive")]
+    pub decay_exponent: f64,
+    /// Decay of a first moment; absent: none is kept.
+    #[serde(deserialize_with = "checked::optional_decay")]
+    pub beta1: Option<f64>,
+}
+
+impl Default for AdafactorConfig {
+    fn default() -> Self {
+        Self { scale_parameter: true, clip_threshold: 1.0, decay_exponent: 0.8, beta1: None }
+    }
+}
+
+/// The optimiser.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// Which: `adamw` or `adafactor`.
+    pub name: OptimizerName,
+    /// Settings of Adafactor alone.
+    pub adafactor: AdafactorConfig,
     /// Base learning rate, the highest of the schedule.
     #[serde(deserialize_with = "checked::positive")]
     pub lr: f64,
     /// Decoupled weight decay; biases and norms have none.
     #[serde(deserialize_with = "checked::not_negative")]
     pub weight_decay: f64,
-    /// Decay of the first moment.
+    /// AdamW: decay of the first moment.
     #[serde(deserialize_with = "checked::decay")]
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// AdamW: decay of the second moment.
     #[serde(deserialize_with = "checked::decay")]
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// AdamW: added to the root of the second moment.
     #[serde(deserialize_with = "checked::positive")]
     pub eps: f64,
     /// Each layer learns this much slower than the one above it; 1: all alike.
@@ -44,6 +82,8 @@ pub struct OptimizerConfig {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            name: OptimizerName::default(),
+            adafactor: AdafactorConfig::default(),
             lr: 2e-5,
             weight_decay: 0.01,
             beta1: 0.9,
@@ -60,7 +100,29 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// The moments' settings.
+    /// The optimiser's settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where Adafactor is set but not chosen.
+    pub fn options(&self) -> Result<OptimizerOptions> {
+        let a = &self.adafactor;
+        if self.name == OptimizerName::AdamW && *a != AdafactorConfig::default() {
+            let message = "it is set, but optim.name is adamw".into();
+            return Err(Error::Config { origin: "optim.adafactor".into(), message });
+        }
+        Ok(match self.name {
+            OptimizerName::AdamW => OptimizerOptions::AdamW(self.adamw()),
+            OptimizerName::Adafactor => OptimizerOptions::Adafactor(AdafactorOptions {
+                clip_threshold: a.clip_threshold,
+                decay_rate: -a.decay_exponent,
+                beta1: a.beta1,
+                scale_parameter: a.scale_parameter,
+                ..AdafactorOptions::default()
+            }),
+        })
+    }
+
+    /// The moments' settings of AdamW.
     pub fn adamw(&self) -> AdamWOptions {
         AdamWOptions { beta1: self.beta1, beta2: self.beta2, eps: self.eps }
     }
@@ -167,6 +229,11 @@ mod tests {
             let e = toml::from_str::<OptimizerConfig>(text).unwrap_err().to_string();
             assert!(e.contains(words) && e.contains("line 1"), "{text}: {e}");
         }
+        let c: OptimizerConfig = toml::from_str("name = \"adafactor\"\nadafactor.beta1 = 0.9").unwrap();
+        assert!(matches!(c.options(), Ok(OptimizerOptions::Adafactor(o)) if o.beta1 == Some(0.9)));
+        let c = OptimizerConfig { name: OptimizerName::AdamW, ..c };
+        assert!(c.options().unwrap_err().to_string().contains("optim.adafactor"));
+        assert!(toml::from_str::<OptimizerConfig>("adafactor.beta1 = 1.0").is_err());
         let c: OptimizerConfig = toml::from_str("head_lr = 1e-3\nlayer_decay = 0.9").unwrap();
         assert_eq!((c.head_lr, c.layer_decay, c.lr), (Some(1e-3), 0.9, 2e-5));
     }

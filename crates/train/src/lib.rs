@@ -22,7 +22,9 @@ mod step;
 pub use checkpoint::SaveConfig;
 pub use early_stop::{EarlyStopping, Goal, StopConfig};
 pub use error::{Error, Result};
-pub use groups::{OptimizerConfig, check_patterns, is_frozen, matches_pattern};
+pub use groups::{
+    AdafactorConfig, OptimizerConfig, OptimizerName, check_patterns, is_frozen, matches_pattern,
+};
 pub use loss_meter::{DeviceLossMeter, LossMeter};
 pub use metrics::MetricSink;
 pub use progress::Progress;

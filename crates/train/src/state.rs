@@ -3,7 +3,7 @@
 
 use crate::{Error, Result};
 use fs_err as fs;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::rng::RngState;
 use ragduet_torch::weights::{Weights, save_tensors, write_atomic};
 use ragduet_torch::{Device, Tensor, no_grad};
@@ -21,7 +21,7 @@ const POSITION: &str = "position.json";
 pub fn save<T: Serialize>(
     dir: &Path,
     parameters: &[(String, Tensor)],
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     device: Device,
     position: &T,
 ) -> Result<()> {
@@ -41,7 +41,7 @@ pub fn save<T: Serialize>(
 pub fn restore<T: DeserializeOwned>(
     dir: &Path,
     parameters: &[(String, Tensor)],
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     device: Device,
 ) -> Result<T> {
     let path = dir.join(POSITION);
@@ -103,7 +103,7 @@ mod tests {
 
     struct Job {
         parameters: Vec<(String, Tensor)>,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         config: OptimizerConfig,
     }
 
@@ -112,7 +112,8 @@ mod tests {
         let new = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let parameters = vec![("a.weight".to_string(), new(&[width, 8])), ("b.bias".into(), new(&[width]))];
         let config = OptimizerConfig { lr: 0.05, ..OptimizerConfig::default() };
-        let optimizer = AdamW::new(&parameters, config.adamw(), |n| config.rule(n, Some(1), 1));
+        let optimizer =
+            Optimizer::new(&parameters, config.options().unwrap(), |n| config.rule(n, Some(1), 1));
         Job { parameters, optimizer, config }
     }
 

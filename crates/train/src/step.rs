@@ -2,7 +2,7 @@
 
 use crate::{Error, OptimizerConfig, Result};
 use ragduet_torch::grad;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use std::path::PathBuf;
 
 /// How a run is carried out, beside its config.
@@ -22,7 +22,13 @@ pub struct RunOptions {
 ///
 /// # Errors
 /// A loss or norm that is no number; the parameters are then as before.
-pub fn update(config: &OptimizerConfig, optimizer: &mut AdamW, loss: f64, lr: f64, step: u64) -> Result<f64> {
+pub fn update(
+    config: &OptimizerConfig,
+    optimizer: &mut Optimizer,
+    loss: f64,
+    lr: f64,
+    step: u64,
+) -> Result<f64> {
     let grads = optimizer.grads();
     let norm = if config.max_grad_norm > 0.0 {
         grad::clip_norm(&grads, config.max_grad_norm)?

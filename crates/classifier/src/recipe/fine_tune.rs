@@ -12,7 +12,7 @@ use crate::scores::{Measure, Scores};
 use ragduet_data::{BadRowPolicy, BadRows, LabelledRecord, read_labelled};
 use ragduet_nn::hub;
 use ragduet_text::Encoding;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Kind, Tensor, catch, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
@@ -256,7 +256,7 @@ fn prepare(classifier: &Classifier, records: &[LabelledRecord]) -> Result<(Set, 
     Ok((Set { encodings, targets }, cut))
 }
 
-fn optimizer(config: &ClassifierConfig, classifier: &Classifier) -> Result<AdamW> {
+fn optimizer(config: &ClassifierConfig, classifier: &Classifier) -> Result<Optimizer> {
     let optim = &config.optim;
     let learning = || classifier.stores().flat_map(ragduet_torch::ParamStore::trainable);
     let names: Vec<String> = learning().map(|(n, _)| n).collect();
@@ -269,7 +269,7 @@ fn optimizer(config: &ClassifierConfig, classifier: &Classifier) -> Result<AdamW
         return Err(bad("optim.freeze", "nothing is left to train"));
     }
     let layers = classifier.model.layers();
-    Ok(AdamW::new(&training, optim.adamw(), |name| {
+    Ok(Optimizer::new(&training, optim.options()?, |name| {
         // An adapter's parameters learn like those of the module they belong to.
         let of_base = name.strip_prefix("base_model.model.").unwrap_or(name);
         let mut rule = optim.rule(name, classifier.model.depth_of(of_base), layers);

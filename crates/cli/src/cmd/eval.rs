@@ -1,4 +1,4 @@
-//! `ragduet eval`: rankings; answers are in `eval_answers`.
+//! `ragduet eval`: rankings; answers are in `eval_answers`, choices in `eval_choices`.
 
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
@@ -32,6 +32,10 @@ enum What {
     ///
     /// Example: ragduet eval classifier -m runs/topics/best --data test.jsonl
     Classifier(super::classify::ClassifierEval),
+    /// Choose among the choices of records by their likelihood, and score what was chosen, task by task.
+    ///
+    /// Example: ragduet eval choices -g runs/tfew/best --data title.test.jsonl verify.test.jsonl
+    Choices(Box<super::eval_choices::Args>),
     /// Score a TREC run file.
     ///
     /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
@@ -93,6 +97,7 @@ impl Args {
             What::Generator(a) => a.run(quiet),
             What::Rag(a) => a.run(quiet),
             What::Classifier(a) => a.run(quiet),
+            What::Choices(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
                 let run = Run::read_trec(&a.run)?;

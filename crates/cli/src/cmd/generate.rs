@@ -8,6 +8,7 @@ use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
+use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_torch::{Precision, device};
 use std::collections::HashSet;
@@ -95,15 +96,39 @@ impl GeneratorArgs {
 
     /// How prompts are made: as given, or as the run did that trained the model.
     pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
-        let run = Path::new(&self.generator).parent().map(|p| p.join("config.toml")).filter(|p| p.is_file());
-        let trained: Option<SftConfig> = run.and_then(|path| ragduet_train::config::load(&path, &[]).ok());
+        let trained = trained_with(&self.generator);
         let prompt = match &self.prompt {
             Some(path) => ragduet_train::config::load(path, &[])?,
-            None => trained.as_ref().map(|c| c.prompt.clone()).unwrap_or_default(),
+            None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
         };
-        let usual = trained.map_or(5, |c| c.eval.contexts.unwrap_or(c.contexts.count));
+        let usual = trained.map_or(5, |t| t.contexts);
         Ok((prompt, ContextConfig::retrieved(self.contexts.unwrap_or(usual))))
     }
+}
+
+/// What a run that trained a generator asked it with.
+pub struct TrainedWith {
+    /// How prompts were made.
+    pub prompt: PromptConfig,
+    /// Passages shown.
+    pub contexts: usize,
+    /// The power of choices' lengths; of a run that learned to choose.
+    pub length_norm: Option<f64>,
+}
+
+/// By the config beside a generator's folder, where that is `best` of a run.
+pub fn trained_with(generator: &str) -> Option<TrainedWith> {
+    let path = Path::new(generator).parent()?.join("config.toml");
+    if !path.is_file() {
+        return None;
+    }
+    if let Ok(c) = ragduet_train::config::load::<ChoiceConfig>(&path, &[]) {
+        let (contexts, length_norm) = (c.shown().count, Some(c.loss.length_norm));
+        return Some(TrainedWith { prompt: c.prompt, contexts, length_norm });
+    }
+    let c: SftConfig = ragduet_train::config::load(&path, &[]).ok()?;
+    let contexts = c.eval.contexts.unwrap_or(c.contexts.count);
+    Some(TrainedWith { prompt: c.prompt, contexts, length_norm: None })
 }
 
 /// Arguments of `generate`.

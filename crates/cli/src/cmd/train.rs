@@ -4,6 +4,7 @@ use super::search::{IndexArgs, Line};
 use anyhow::Result;
 use ragduet_classifier::recipe::ClassifierConfig;
 use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
+use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
 use ragduet_metrics::Evaluation;
@@ -25,9 +26,11 @@ enum What {
     ///
     /// Example: ragduet train retriever -c configs/retriever/covid-qa.toml --set optim.lr=3e-5 --out runs/covid
     Retriever(Common),
-    /// Fine-tune a generator on questions, retrieved passages and answers.
+    /// Fine-tune a generator on questions, retrieved passages and answers; or, with `recipe = "choices"` in the
+    /// config, on records with answers to choose from (T-Few).
     ///
     /// Example: ragduet train generator -c configs/generator/quickstart.toml --out runs/reader
+    /// Example: ragduet train generator -c configs/generator/tfew.toml --out runs/tfew
     Generator {
         #[command(flatten)]
         common: Common,
@@ -45,7 +48,7 @@ enum What {
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "preference", "classifier"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "choices", "preference", "classifier"])]
         of: String,
     },
 }
@@ -97,6 +100,7 @@ impl Args {
             What::Schema { of } => {
                 let schema = match of.as_str() {
                     "generator" => config::schema::<SftConfig>(),
+                    "choices" => config::schema::<ChoiceConfig>(),
                     "preference" => config::schema::<PreferenceRecipe>(),
                     "classifier" => config::schema::<ClassifierConfig>(),
                     _ => config::schema::<RetrieverConfig>(),
@@ -169,6 +173,14 @@ fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) -> R
 
 fn generator(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
+    // Which of the two it is stands in the file; what is wrong with it is said when it is read as that.
+    let seen = config::load::<serde_json::Value>(&file, &c.set).unwrap_or_default();
+    if seen.get("recipe").is_some() {
+        if r.index.is_some() {
+            return Err(crate::common::Usage("records with choices bring their own contexts".into()).into());
+        }
+        return choices(c, out, &file, quiet);
+    }
     let mut config: SftConfig = config::load(&file, &c.set)?;
     retrieve(r, &mut config, &out, quiet)?;
     let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
@@ -192,6 +204,34 @@ fn generator(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
         o.step,
         o.tokens_per_second,
         o.targets_per_second,
+        o.model_dir.display()
+    );
+    Ok(())
+}
+
+fn choices(c: &Common, out: PathBuf, file: &Path, quiet: bool) -> Result<()> {
+    let config: ChoiceConfig = config::load(file, &c.set)?;
+    let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = recipe::choices::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir, "best": o.best,
+            "records": o.records.0, "too_long": o.records.1, "records_per_second": o.records_per_second,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    if let Some(scores) = o.best {
+        println!("{scores}");
+    }
+    println!(
+        "{} steps, {} records ({} too long), {:.1} a second; model: {}",
+        o.step,
+        o.records.0,
+        o.records.1,
+        o.records_per_second,
         o.model_dir.display()
     );
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::contexts::ContextConfig;
 use crate::decode::DecodeConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 use crate::loss::{PreferenceConfig, SftLoss};
 use crate::model::ScratchGenerator;
 use crate::prepare::PromptConfig;
@@ -60,7 +60,7 @@ pub struct SftConfig {
     pub save: SaveConfig,
 }
 
-fn auto() -> String {
+pub(super) fn auto() -> String {
     "auto".into()
 }
 
@@ -78,6 +78,21 @@ pub struct ModelConfig {
     pub attention_dropout: Option<f64>,
     /// Layers' inner values are made again in the backward pass: less memory, a third more time. Decoder-only models.
     pub recompute: bool,
+}
+
+impl ModelConfig {
+    /// Checks what types cannot.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.base.is_some() == self.scratch.is_some() {
+            return Err(bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`"));
+        }
+        for (key, p) in [("dropout", self.dropout), ("attention_dropout", self.attention_dropout)] {
+            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
+                return Err(bad(&format!("model.{key}"), "must be at least 0 and below 1"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Files of records (see `ragduet_data::read_records`): questions with passages, as `ragduet retrieve` writes them,
@@ -163,15 +178,7 @@ impl SftConfig {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<()> {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
-        if self.model.base.is_some() == self.model.scratch.is_some() {
-            return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
-        }
-        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)]
-        {
-            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
-                return bad(&format!("model.{key}"), "must be at least 0 and below 1");
-            }
-        }
+        self.model.check()?;
         if self.batch.tokens == 0 || self.batch.accumulate == 0 {
             return bad("batch", "tokens and accumulate must be 1 or more");
         }

@@ -6,7 +6,7 @@ use crate::model::Generator;
 use ragduet_data::{BadRowPolicy, BadRows};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Compute, Device, grad};
 use ragduet_train::checkpoint::replace_dir;
@@ -69,14 +69,14 @@ pub(super) fn trainable(generator: &Generator) -> (u64, u64) {
     }
 }
 
-/// AdamW over what trains.
-pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<AdamW> {
+/// The optimiser over what trains.
+pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<Optimizer> {
     let params = generator.trained();
     check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
     params.set_trainable(|name| !is_frozen(name, &config.freeze));
     let lm = &generator.model.kind;
     let layers = lm.layers();
-    Ok(AdamW::new(&params.trainable(), config.adamw(), |name| {
+    Ok(Optimizer::new(&params.trainable(), config.options()?, |name| {
         // An adapter's parameters learn like those of the module they belong to.
         let of_base = name.strip_prefix("base_model.model.").unwrap_or(name);
         // The final norm and the head learn like the top layer.
@@ -92,7 +92,7 @@ pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Resu
 /// A loss or norm that is no number; the parameters are then as before.
 pub(super) fn update(
     config: &OptimizerConfig,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     loss: f64,
     lr: f64,
     step: u64,

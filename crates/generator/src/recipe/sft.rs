@@ -17,7 +17,7 @@ use ragduet_data::{RagRecord, read_records};
 use ragduet_nn::Mode;
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::loss::linear_cross_entropy;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Kind, Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{
@@ -319,7 +319,7 @@ fn target_nll(generator: &Generator, batch: &Batch, mode: Mode) -> Tensor {
 fn step(
     config: &SftConfig,
     generator: &Generator,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     window: &[Batch],
     lr: f64,
     number: u64,

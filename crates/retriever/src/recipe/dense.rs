@@ -21,7 +21,7 @@ use ragduet_data::{BadRowPolicy, BadRows, BeirOptions, Format, ReadOptions, Trai
 use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
 use ragduet_train::{
@@ -67,7 +67,7 @@ struct Run<'a> {
     model: BiEncoder,
     scale: Scale,
     loss: Box<dyn RetrievalLoss>,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     sink: MetricSink,
     dir: RunDir,
     before: Option<Evaluation>,
@@ -533,7 +533,7 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
     Ok(())
 }
 
-fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Result<AdamW> {
+fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Result<Optimizer> {
     let all = state::parameters(model, scale);
     check_patterns(&config.optim.freeze, all.iter().map(|(n, _)| n.as_str()))?;
     for (name, p) in &all {
@@ -541,7 +541,7 @@ fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Resu
     }
     let training: Vec<(String, Tensor)> = all.into_iter().filter(|(_, p)| p.requires_grad()).collect();
     let layers = model.layers();
-    Ok(AdamW::new(&training, config.optim.adamw(), |name| {
+    Ok(Optimizer::new(&training, config.optim.options()?, |name| {
         // Parts of the encoder outside any layer (a final norm) learn like the top one.
         let head = name == LOG_SCALE || name.contains("dense.linear");
         let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };

@@ -5,7 +5,7 @@ use crate::biencoder::BiEncoder;
 use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_torch::Tensor;
-use ragduet_torch::optim::AdamW;
+use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::write_atomic;
 use ragduet_train::{EarlyStopping, state as train_state};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub(super) fn save(
     dir: &Path,
     model: &BiEncoder,
     scale: &Scale,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     position: &Position,
     negatives: Option<&[Vec<u32>]>,
 ) -> Result<()> {
@@ -56,7 +56,7 @@ pub(super) fn restore(
     dir: &Path,
     model: &BiEncoder,
     scale: &Scale,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
 ) -> Result<(Position, Option<Vec<Vec<u32>>>)> {
     let path = dir.join(NEGATIVES);
     let negatives = if path.is_file() { Some(read_json(&path)?) } else { None };

@@ -3,7 +3,7 @@
 //! No pretrained model knows these facts, so a generator without retrieval must fail on them. Everything is made
 //! from `world/*.txt` and one seed; the same seed gives the same bytes. The modules follow the order of the work:
 //! [`kinds`] reads what may be said, [`world`] draws who and what there is, [`prose`] writes passages, [`splits`]
-//! divides them, [`questions`] asks about them, [`files`] renders the result, [`check`] tests it and [`bm25`]
+//! divides them, [`questions`] asks about them, [`files`] renders the result ([`tasks`] more, on demand), [`check`] tests it and [`bm25`]
 //! measures how far word overlap gets.
 
 pub mod bm25;
@@ -14,6 +14,7 @@ pub mod names;
 pub mod prose;
 pub mod questions;
 pub mod splits;
+pub mod tasks;
 pub mod world;
 
 use std::collections::HashMap;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ragduet_dataset_maravel::{SEED, build, check, files};
+use ragduet_dataset_maravel::{SEED, build, check, files, tasks};
 
 const USAGE: &str = "\
-Usage: ragduet-dataset-maravel [--check] [--out DIR]
+Usage: ragduet-dataset-maravel [--check | --tasks DIR] [--out DIR]
 
   --check    compare the files with what would be written, run all checks, write nothing
+  --tasks DIR  write tasks with answers to choose from there, and nothing else
   --out DIR  the dataset's directory; by default the one above this crate
 
 Example: cargo run --release -p ragduet-dataset-maravel -- --check";
@@ -20,6 +21,10 @@ fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match (arg.as_str(), &mut args) {
             ("--check", _) => only_check = true,
+            ("--tasks", args) => match args.next() {
+                Some(dir) => return write_tasks(Path::new(&dir)),
+                None => return usage(),
+            },
             ("--out", args) => match args.next() {
                 Some(dir) => root = PathBuf::from(dir),
                 None => return usage(),
@@ -49,6 +54,20 @@ fn main() -> ExitCode {
     }
     eprintln!("{} problems", problems.len());
     ExitCode::FAILURE
+}
+
+fn write_tasks(dir: &Path) -> ExitCode {
+    let written = std::fs::create_dir_all(dir).and_then(|()| {
+        let files = tasks::render(&build(SEED));
+        files.iter().try_for_each(|(name, content)| std::fs::write(dir.join(name), content))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("problem: {}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn usage() -> ExitCode {
