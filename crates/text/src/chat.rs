@@ -15,6 +15,7 @@ use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error as JinjaError, ErrorKind, State};
 use serde_json::Value as Json;
 
+use crate::load::ADDITIONAL;
 use crate::{Error, Result, Tokenizer};
 
 mod python;
@@ -130,12 +131,18 @@ impl ChatTemplate {
 }
 
 impl Tokenizer {
-    /// The chat template of the directory: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`
+    /// The chat template of the directory: `chat_template.jinja` with those of `additional_chat_templates/`, else `chat_template` of `tokenizer_config.json`
     /// (one text, or a list of named ones), else `chat_template.json`. `None` if there is none.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
         let file = |name: &str| self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
         if let Some(bytes) = file("chat_template.jinja") {
-            return ChatTemplate::new(&String::from_utf8_lossy(bytes), self.named_tokens()).map(Some);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let more = self.files.iter().filter_map(|(path, bytes)| {
+                let name = path.strip_prefix(ADDITIONAL)?.strip_suffix(".jinja")?;
+                Some((name.to_owned(), text(bytes)))
+            });
+            let sources = [("default".to_owned(), text(bytes))].into_iter().chain(more).collect();
+            return ChatTemplate::named(sources, self.named_tokens()).map(Some);
         }
         for name in ["tokenizer_config.json", "chat_template.json"] {
             let Some(bytes) = file(name) else { continue };
@@ -173,7 +180,8 @@ impl Tokenizer {
     /// Gives the tokenizer a chat template; [`Tokenizer::save`] writes it as `chat_template.jinja`.
     pub fn set_chat_template(&mut self, source: &str) -> Result<()> {
         ChatTemplate::new(source, Vec::new())?;
-        self.files.retain(|(name, _)| name != "chat_template.jinja" && name != "chat_template.json");
+        let templates = |name: &str| name.starts_with("chat_template.") || name.starts_with(ADDITIONAL);
+        self.files.retain(|(name, _)| !templates(name));
         self.files.push(("chat_template.jinja".into(), source.as_bytes().to_vec()));
         Ok(())
     }

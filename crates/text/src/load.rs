@@ -24,6 +24,26 @@ const COMPANIONS: [&str; 12] = [
     "chat_template.json",
 ];
 
+/// Where `transformers` writes the templates that are not the default, a file each.
+pub(crate) const ADDITIONAL: &str = "additional_chat_templates/";
+
+/// The templates of [`ADDITIONAL`], in the order of their names.
+fn additional_templates(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let folder = dir.join(ADDITIONAL);
+    let mut out = Vec::new();
+    if folder.is_dir() {
+        for entry in fs_err::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".jinja") {
+                out.push((format!("{ADDITIONAL}{name}"), fs_err::read(entry.path())?));
+            }
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
 /// `transformers` writes 1e30 where a tokenizer has no limit; anything this large means none.
 const ABSURD_LENGTH: f64 = 1e9;
 
@@ -42,6 +62,7 @@ impl Tokenizer {
                 files.push((name.to_owned(), fs_err::read(path)?));
             }
         }
+        files.extend(additional_templates(dir)?);
         let bytes = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, b)| b.as_slice());
         let config = object(&dir.join("tokenizer_config.json"), bytes("tokenizer_config.json"))?;
         let map = object(&dir.join("special_tokens_map.json"), bytes("special_tokens_map.json"))?;

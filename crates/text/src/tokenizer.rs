@@ -103,7 +103,11 @@ impl Tokenizer {
         let dir = dir.as_ref();
         fs_err::create_dir_all(dir)?;
         for (name, bytes) in &self.files {
-            write_atomic(&dir.join(name), bytes)?;
+            let path = dir.join(name);
+            if let Some(folder) = path.parent() {
+                fs_err::create_dir_all(folder)?;
+            }
+            write_atomic(&path, bytes)?;
         }
         Ok(())
     }

@@ -100,4 +100,29 @@ mod tests {
         let text = template.render(&[crate::message("user", "x")], None, false).unwrap().text;
         assert_eq!(text, "x<|endoftext|>");
     }
+
+    /// As transformers 5 saves a tokenizer whose `chat_template` is a dictionary.
+    #[test]
+    fn templates_lie_beside_the_default_one() {
+        let options = ByteBpeOptions { vocab_size: 270, min_frequency: 1, ..Default::default() };
+        let mut tokenizer = train_byte_bpe(["some text"], &options).unwrap();
+        tokenizer.set_chat_template("plain {{ messages[0].content }}").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer.save(dir.path()).unwrap();
+        let folder = dir.path().join("additional_chat_templates");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("tool_use.jinja"), "tools {{ messages[0].content }}").unwrap();
+        std::fs::write(folder.join("notes.txt"), "{{ not a template").unwrap();
+        let again = tempfile::tempdir().unwrap();
+        Tokenizer::from_dir(dir.path()).unwrap().save(again.path()).unwrap();
+        let template = Tokenizer::from_dir(again.path()).unwrap().chat_template().unwrap().unwrap();
+        let render = |tools| template.render(&[crate::message("user", "x")], tools, false).unwrap().text;
+        assert_eq!(render(None), "plain x");
+        assert_eq!(render(Some(&[serde_json::json!({"name": "f"})][..])), "tools x");
+        tokenizer = Tokenizer::from_dir(again.path()).unwrap();
+        tokenizer.set_chat_template("other").unwrap();
+        let template = tokenizer.chat_template().unwrap().unwrap();
+        let tools = [serde_json::json!({"name": "f"})];
+        assert_eq!(template.render(&[], Some(&tools), false).unwrap().text, "other");
+    }
 }
