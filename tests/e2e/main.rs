@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod choices;
+mod classifier;
 mod generator;
 mod job;
 mod killed;
