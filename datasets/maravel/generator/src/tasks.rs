@@ -5,14 +5,22 @@
 //!
 //! | task | asked | choices |
 //! |---|---|---|
-//! | `answer` | a question | values of its relation |
-//! | `cloze` | a sentence with a gap | values of its relation |
-//! | `keyword` | a keyword query | values of its relation |
+//! | `direct` | a question in the passage's words | values |
+//! | `paraphrase` | a question in other words | values |
+//! | `conversational` | a short, spoken question | values |
+//! | `keyword` | a keyword query | values |
+//! | `described` | a question with the by-name for the name | values |
+//! | `cloze` | a sentence with a gap | values |
 //! | `kind` | what the passage is about | four kinds |
 //! | `name` | whom or what the passage is about | names of its kind |
+//! | `title` | what fits as its title | titles of passages of its kind |
+//! | `alias` | what else it is called | by-names of its kind |
 //! | `which` | of two passages, which one has a value | the two names |
 //! | `verify` | whether a sentence is true | true, false |
 //! | `relevant` | whether a passage answers a question | yes, no |
+//!
+//! The tasks about values name their choices in the question, in the order of the record. Of four values one is right; what else the passage states is wrong, and the rest are values of the same relation
+//! elsewhere.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -23,10 +31,27 @@ use crate::Dataset;
 use crate::names;
 use crate::prose::{self, Passage};
 use crate::splits::Split;
-use crate::world::Fact;
+use crate::world::{Entity, Fact};
 
 /// The tasks, in the order of the table above.
-pub const TASKS: &[&str] = &["answer", "cloze", "keyword", "kind", "name", "which", "verify", "relevant"];
+pub const TASKS: &[&str] = &[
+    "direct",
+    "paraphrase",
+    "conversational",
+    "keyword",
+    "described",
+    "cloze",
+    "kind",
+    "name",
+    "title",
+    "alias",
+    "which",
+    "verify",
+    "relevant",
+];
+
+/// Those whose choices are values.
+const VALUES: &[&str] = &["direct", "paraphrase", "conversational", "keyword", "described", "cloze"];
 
 /// Choices of a record, where there are not two by nature.
 const CHOICES: usize = 4;
@@ -90,26 +115,33 @@ impl Maker<'_> {
     }
 
     /// A record of a task about each passage, where one can be made.
-    fn task(&self, task: &str) -> String {
+    fn task(&self, task: &&str) -> String {
         let mut order = self.members.clone();
         let mut rng = self.data.world.keyed(&["task", task, self.split.name()]);
         order.shuffle(&mut rng);
         let mut out = String::new();
         for at in order {
-            let made = match task {
-                "answer" => self.answer(at, &mut rng, false),
-                "keyword" => self.answer(at, &mut rng, true),
+            let made = match *task {
+                "direct" | "paraphrase" | "conversational" | "keyword" | "described" => {
+                    self.answer(at, task, &mut rng)
+                }
                 "cloze" => self.cloze(at, &mut rng),
                 "kind" => self.kind(at, &mut rng),
                 "name" => self.about(at, &mut rng),
+                "title" => self.title(at, &mut rng),
+                "alias" => self.alias(at, &mut rng),
                 "which" => self.which(at, &mut rng),
                 "verify" => self.verify(at, &mut rng),
                 _ => self.relevant(at, &mut rng),
             };
-            let Some((question, passages, mut choices)) = made else { continue };
+            let Some((mut question, passages, mut choices)) = made else { continue };
             let right = choices[0].clone();
             choices.shuffle(&mut rng);
             let answer = choices.iter().position(|c| *c == right);
+            if VALUES.contains(task) {
+                let (last, others) = choices.split_last().expect("there are choices");
+                question.push_str(&format!(" Is it {} or {last}?", others.join(", ")));
+            }
             let contexts: Vec<Value> = passages.iter().map(|&at| self.context(at)).collect();
             let id = format!("{task}-{}", self.data.passages[at].id);
             let row = json!({
@@ -145,22 +177,40 @@ impl Maker<'_> {
         passage.facts.iter().filter(stated).collect::<Vec<_>>().choose(rng).copied()
     }
 
-    fn with_others(&self, at: usize, fact: &Fact, rng: &mut ChaCha8Rng) -> Option<Vec<String>> {
+    /// The right value, others that the passage states, and values of the same relation from elsewhere.
+    fn values(&self, at: usize, fact: &Fact, rng: &mut ChaCha8Rng) -> Option<Vec<String>> {
+        let passage = &self.data.passages[at];
         let mut choices = vec![fact.answers[0].clone()];
+        for value in passage.facts.iter().map(|f| &f.answers[0]) {
+            if !choices.contains(value) {
+                choices.push(value.clone());
+            }
+        }
         choices.extend(self.others(at, fact, rng)?);
+        choices.truncate(CHOICES);
         Some(choices)
     }
 
     /// A question about a fact, in words of all splits.
-    fn asked(&self, at: usize, fact: &Fact, keyword: bool, rng: &mut ChaCha8Rng) -> String {
+    fn asked(&self, at: usize, fact: &Fact, style: &str, rng: &mut ChaCha8Rng) -> String {
         let passage = &self.data.passages[at];
         let relation = &prose::aspect_of(&self.data.world, passage).relations[fact.relation];
-        let name = &self.data.world.entities[passage.entity].name;
-        let group =
-            if keyword { &relation.key } else { [&relation.ask, &relation.par][rng.random_range(0..2)] };
+        let entity = &self.data.world.entities[passage.entity];
+        let group = match style {
+            "direct" => &relation.ask,
+            "keyword" => &relation.key,
+            "conversational" => &relation.chat,
+            "paraphrase" => &relation.par,
+            _ => [&relation.ask, &relation.par][rng.random_range(0..2)],
+        };
+        let name = if style == "described" { &entity.alias } else { &entity.name };
         let template = names::choose(group.seen.choose(rng).map_or("", String::as_str), rng);
         let text = prose::tidy(&template.replace("{n}", name));
-        if keyword { text.to_lowercase() } else { names::capitalise(&text) }
+        match style {
+            "keyword" => text.to_lowercase(),
+            "conversational" => text,
+            _ => names::capitalise(&text),
+        }
     }
 
     /// A sentence that states a relation with this value.
@@ -174,15 +224,18 @@ impl Maker<'_> {
         names::capitalise(&prose::tidy(&say))
     }
 
-    fn answer(&self, at: usize, rng: &mut ChaCha8Rng, keyword: bool) -> Option<Made> {
+    fn answer(&self, at: usize, style: &str, rng: &mut ChaCha8Rng) -> Option<Made> {
+        if style == "described" && !self.data.passages[at].tells_alias {
+            return None;
+        }
         let fact = self.fact(at, rng)?;
-        let choices = self.with_others(at, fact, rng)?;
-        Some((self.asked(at, fact, keyword, rng), vec![at], choices))
+        let choices = self.values(at, fact, rng)?;
+        Some((self.asked(at, fact, style, rng), vec![at], choices))
     }
 
     fn cloze(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
         let fact = self.fact(at, rng)?;
-        let choices = self.with_others(at, fact, rng)?;
+        let choices = self.values(at, fact, rng)?;
         Some((format!("{GAP}{}", self.stated(at, fact, "____", rng)), vec![at], choices))
     }
 
@@ -209,17 +262,40 @@ impl Maker<'_> {
         self.members.iter().filter(fits).collect::<Vec<_>>().choose(rng).map(|&&other| other)
     }
 
-    fn about(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
+    /// What things of a passage's kind are called in some way, its own thing first; none of the others is in the passage.
+    fn called(&self, at: usize, way: fn(&Entity) -> &str, rng: &mut ChaCha8Rng) -> Vec<String> {
         let passage = &self.data.passages[at];
-        let kind = self.data.world.entities[passage.entity].kind;
+        let own = &self.data.world.entities[passage.entity];
         let mut others: Vec<&str> = (self.data.world.entities.iter())
-            .filter(|e| e.kind == kind && !passage.text.contains(names::bare(&e.name)))
-            .map(|e| names::bare(&e.name))
+            .filter(|e| e.kind == own.kind && !passage.text.contains(way(e)))
+            .map(way)
             .collect();
         others.shuffle(rng);
-        let mut choices = vec![self.name(passage).to_string()];
-        choices.extend(others.into_iter().take(CHOICES - 1).map(str::to_string));
+        let others = others.into_iter().filter(|o| *o != way(own)).take(CHOICES - 1);
+        [way(own)].into_iter().chain(others).map(str::to_string).collect()
+    }
+
+    fn about(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
+        let choices = self.called(at, |e| names::bare(&e.name), rng);
         Some(("What is the name of the subject?".into(), vec![at], choices))
+    }
+
+    fn alias(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
+        let told = self.data.passages[at].tells_alias;
+        told.then(|| ("What else is it called?".into(), vec![at], self.called(at, |e| &e.alias, rng)))
+    }
+
+    fn title(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
+        let passage = &self.data.passages[at];
+        // Some titles name the aspect only.
+        if !passage.title.to_lowercase().contains(&self.name(passage).to_lowercase()) {
+            return None;
+        }
+        let names = self.called(at, |e| names::bare(&e.name), rng);
+        let titles = names.iter().map(|n| passage.title.replace(names[0].as_str(), n));
+        let choices: Vec<String> = titles.collect();
+        let all_differ = (1..choices.len()).all(|i| !choices[..i].contains(&choices[i]));
+        all_differ.then(|| ("What title fits the passage?".into(), vec![at], choices))
     }
 
     fn which(&self, at: usize, rng: &mut ChaCha8Rng) -> Option<Made> {
@@ -252,7 +328,7 @@ impl Maker<'_> {
         let fact = self.fact(at, rng)?;
         let other = self.sibling(at, rng)?;
         let is_own = rng.random_bool(0.5);
-        let question = format!("Does the passage answer this? {}", self.asked(at, fact, false, rng));
+        let question = format!("Does the passage answer this? {}", self.asked(at, fact, "", rng));
         Some((question, vec![if is_own { at } else { other }], two(is_own, "yes", "no")))
     }
 }
