@@ -28,3 +28,4 @@ pub use sites::Sites;
 pub use slot::{AdapterId, EmbeddingAdapter, LinearAdapter, Slot};
 pub(crate) use soft::{SoftPass, SoftShape, SoftSlot};
 pub use targets::Targets;
+pub(crate) use targets::is_inner;

@@ -139,8 +139,17 @@ impl Adapter {
         let tables = &self.sites.embeddings;
         for (path, layer) in &self.sites.linears {
             let Some(adapter) = layer.slot().get(Some(self.id)) else { continue };
+            let Some(master) = layer.master() else {
+                return Err(peft(
+                    "peft",
+                    format!(
+                        "the base's weights ({path} and others) are quantised: what is rounded already would be rounded \
+                         to nothing better. Merge into the base as it is on disk: load both without quantisation"
+                    ),
+                ));
+            };
             // A tied head has no parameter of its own.
-            if params.get(&format!("{path}.weight")).is_none() {
+            if !params.has(&format!("{path}.weight")) {
                 return Err(peft(
                     "peft",
                     format!("{path} shares its weight with another module: merging would change both"),
@@ -148,7 +157,7 @@ impl Adapter {
             }
             let (weight, bias) = adapter.merged(&layer.rows(), layer.bias());
             let weight = if layer.is_transposed() { weight.tr() } else { weight };
-            write(layer.weight(), &weight);
+            write(master, &weight);
             if let (Some(old), Some(new)) = (layer.bias(), &bias) {
                 write(old, new);
             }
@@ -156,7 +165,9 @@ impl Adapter {
         for (path, table) in tables {
             let Some(adapter) = table.slot().get(Some(self.id)) else { continue };
             let tied =
-                self.sites.linears.iter().any(|(_, l)| l.weight().data_ptr() == table.weight().data_ptr());
+                self.sites.linears.iter().any(|(_, l)| {
+                l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr())
+            });
             if tied {
                 return Err(peft(
                     "peft",

@@ -39,7 +39,7 @@ pub(super) fn rank_and_scale(c: &LoraConfig, path: &str) -> Result<(i64, f64)> {
 impl Lora {
     /// `b` is at the module's path.
     pub fn build(b: &ParamBuilder, path: &str, layer: &Linear, c: &LoraConfig) -> Result<Self> {
-        let [outputs, inputs] = [0, 1].map(|i| layer.rows().size()[i]);
+        let [outputs, inputs] = layer.size();
         let (rank, scale) = rank_and_scale(c, path)?;
         let start = match c.init {
             // kaiming_uniform_ with a = sqrt(5), as torch's and peft's.

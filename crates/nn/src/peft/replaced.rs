@@ -27,8 +27,10 @@ fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
 impl Replaced {
     /// `b` is at the module's path.
     pub fn build(b: &ParamBuilder, layer: &Linear) -> Result<Self> {
+        let rows = layer.rows();
+        let weight = if layer.is_transposed() { rows.tr() } else { rows };
         Ok(Self {
-            weight: copy(b, "weight", layer.weight())?,
+            weight: copy(b, "weight", &weight)?,
             bias: layer.bias().map(|t| copy(b, "bias", t)).transpose()?,
             transposed: layer.is_transposed(),
         })

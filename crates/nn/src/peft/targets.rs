@@ -25,6 +25,11 @@ impl Default for Targets {
 /// Output projections, which `all-linear` leaves out.
 const HEADS: [&str; 5] = ["lm_head", "embed_out", "classifier", "score", "dense.linear"];
 
+/// Whether the linear layer of this path is one of the layers' own, which can be quantised, and not a head.
+pub(crate) fn is_inner(path: &str) -> bool {
+    !HEADS.iter().any(|h| ends(path, h))
+}
+
 impl Targets {
     /// From `adapter_config.json`.
     pub(super) fn parse(value: &serde_json::Value) -> Option<Self> {
