@@ -14,7 +14,7 @@ pub(super) struct Replaced {
 }
 
 /// A parameter that starts as the base's.
-fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
+pub(super) fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
     let given = b.has(name);
     let copy = b.get(name, &of.size(), Init::Zeros)?;
     if !given {

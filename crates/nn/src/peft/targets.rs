@@ -74,6 +74,14 @@ pub(super) fn ends(path: &str, end: &str) -> bool {
     path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// The number of a module's layer: the last part of its path that is a number and has parts before and behind it, as peft's
+/// `layers_to_transform` counts.
+pub(super) fn layer_of(path: &str) -> Option<u32> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let inner = parts.get(1..parts.len() - 1)?;
+    inner.iter().rev().find_map(|p| p.parse().ok())
+}
+
 /// A key of `rank_pattern` and the like, as peft reads it: a regular expression for the path or its last parts.
 pub(super) fn pattern_fits(pattern: &str, path: &str) -> Result<bool> {
     Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$"))
@@ -121,6 +129,8 @@ mod tests {
         let e = choose(names(&["proj"])).unwrap_err().to_string();
         assert!(e.contains("`proj`") && e.contains("q_proj"), "{e}");
         assert!(choose(Targets::Pattern("q_proj".into())).is_err());
+        assert_eq!(layer_of(ALL[2]), Some(1));
+        assert_eq!(layer_of("lm_head"), None);
         assert!(pattern_fits(r"layers\.0\..*q_proj", ALL[0]).unwrap());
         assert!(!pattern_fits("k_proj", ALL[0]).unwrap());
     }
