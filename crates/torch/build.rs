@@ -44,6 +44,7 @@ fn main() {
         "tiles",
         "loss",
         "checkpoint",
+        "quant",
     ] {
         build.file(format!("csrc/{file}.cpp"));
     }

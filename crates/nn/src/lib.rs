@@ -31,7 +31,10 @@ pub use kv_cache::KvCache;
 pub use layers::{Activation, LayerNorm, RmsNorm};
 pub use linear::Linear;
 pub use lm::{CausalLm, LmHead};
-pub use lm_dir::{LanguageModel, fresh_language_model, load_language_model, save_language_model};
+pub use lm_dir::{
+    LanguageModel, fresh_language_model, load_language_model, load_quantised_language_model,
+    save_language_model,
+};
 pub use lm_kind::LmKind;
-pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, save_encoder};
+pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, load_quantised_encoder, save_encoder};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

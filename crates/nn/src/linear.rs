@@ -4,7 +4,7 @@ use crate::layers::Activation;
 use crate::peft::{AdapterId, LinearAdapter, Slot};
 use crate::{Mode, Result, kernels};
 use ragduet_torch::ops;
-use ragduet_torch::{Device, Init, Kind, ParamBuilder, Tensor, grad_enabled};
+use ragduet_torch::{Device, Init, Kind, Matrix, ParamBuilder, Quantised, Tensor, grad_enabled, quant};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ pub struct Linear(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    weight: Tensor,
+    weight: Matrix,
     bias: Option<Tensor>,
     /// Whether the checkpoint holds [in, out], as GPT-2's does.
     transposed: bool,
@@ -37,24 +37,24 @@ type Operands = (Tensor, Option<Tensor>);
 impl Linear {
     /// `weight` [out, in] and, where asked for, `bias` [out], under the builder's path.
     pub fn build(b: &ParamBuilder, inputs: i64, outputs: i64, bias: bool, std: f64) -> Result<Self> {
-        let weight = b.get("weight", &[outputs, inputs], Init::Normal(std))?;
+        let weight = b.matrix(&[outputs, inputs], false, Init::Normal(std))?;
         let bias = if bias { Some(b.get("bias", &[outputs], Init::Zeros)?) } else { None };
         Ok(Self::new(b, weight, bias, false))
     }
 
     /// `weight` [in, out] and `bias` [out]: GPT-2's `Conv1D`.
     pub fn build_transposed(b: &ParamBuilder, inputs: i64, outputs: i64, std: f64) -> Result<Self> {
-        let weight = b.get("weight", &[inputs, outputs], Init::Normal(std))?;
+        let weight = b.matrix(&[inputs, outputs], true, Init::Normal(std))?;
         let bias = Some(b.get("bias", &[outputs], Init::Zeros)?);
         Ok(Self::new(b, weight, bias, true))
     }
 
     /// Without a bias, of a weight [out, in] that belongs to another layer: an output projection tied to the embedding.
     pub fn tied(b: &ParamBuilder, weight: &Tensor) -> Self {
-        Self::new(b, weight.shallow_clone(), None, false)
+        Self::new(b, Matrix::Master(weight.shallow_clone()), None, false)
     }
 
-    fn new(b: &ParamBuilder, weight: Tensor, bias: Option<Tensor>, transposed: bool) -> Self {
+    fn new(b: &ParamBuilder, weight: Matrix, bias: Option<Tensor>, transposed: bool) -> Self {
         let inner =
             Inner { weight, bias, transposed, prepared: RefCell::default(), adapters: Slot::default() };
         let layer = Self(Rc::new(inner));
@@ -62,9 +62,31 @@ impl Linear {
         layer
     }
 
-    /// The weight as the checkpoint holds it.
-    pub fn weight(&self) -> &Tensor {
-        &self.0.weight
+    /// The parameter, as the checkpoint holds it; None where codes are kept in its place.
+    pub fn master(&self) -> Option<&Tensor> {
+        match &self.0.weight {
+            Matrix::Master(t) => Some(t),
+            Matrix::Quantised(_) => None,
+        }
+    }
+
+    /// The codes that are kept in place of the weight.
+    pub fn quantised(&self) -> Option<&Quantised> {
+        match &self.0.weight {
+            Matrix::Master(_) => None,
+            Matrix::Quantised(q) => Some(q),
+        }
+    }
+
+    /// Outputs and inputs.
+    pub fn size(&self) -> [i64; 2] {
+        match &self.0.weight {
+            Matrix::Quantised(q) => q.size(),
+            Matrix::Master(t) => {
+                let size = t.size();
+                if self.0.transposed { [size[1], size[0]] } else { [size[0], size[1]] }
+            }
+        }
     }
 
     /// [out].
@@ -72,9 +94,13 @@ impl Linear {
         self.0.bias.as_ref()
     }
 
-    /// [out, in], whatever the checkpoint's order.
+    /// [out, in] in f32, whatever the checkpoint's order; of codes what they stand for.
     pub fn rows(&self) -> Tensor {
-        if self.0.transposed { self.0.weight.tr() } else { self.0.weight.shallow_clone() }
+        match &self.0.weight {
+            Matrix::Quantised(q) => q.values(Kind::Float),
+            Matrix::Master(t) if self.0.transposed => t.tr(),
+            Matrix::Master(t) => t.shallow_clone(),
+        }
     }
 
     /// Whether the checkpoint holds [in, out].
@@ -103,7 +129,7 @@ impl Linear {
 
     /// As [`Linear::forward`], with the result in f32: logits.
     pub fn forward_wide(&self, x: &Tensor, m: Mode) -> Tensor {
-        if self.0.adapters.get(m.adapter).is_some() {
+        if self.0.adapters.get(m.adapter).is_some() || self.quantised().is_some() {
             return self.forward(x, m).to_kind(Kind::Float);
         }
         let kind = m.compute.kind();
@@ -120,7 +146,7 @@ impl Linear {
         }
         let changed: Vec<_> = adapters.iter().map(|a| a.as_ref().and_then(|a| a.input(&x))).collect();
         let own: Vec<Tensor> = if changed.iter().all(Option::is_none) {
-            let sizes: Vec<i64> = parts.iter().map(|l| l.rows().size()[0]).collect();
+            let sizes: Vec<i64> = parts.iter().map(|l| l.size()[0]).collect();
             let whole = Self::product(parts, &x);
             if parts.len() == 1 { vec![whole] } else { whole.split_with_sizes(&sizes, -1) }
         } else {
@@ -140,8 +166,8 @@ impl Linear {
 
     /// The layer and an activation: one pass over the result where the device and the moment allow it.
     pub fn forward_activated(&self, x: &Tensor, activation: Activation, m: Mode) -> Tensor {
-        let plain = x.device() == Device::Cpu && !grad_enabled() && self.0.adapters.get(m.adapter).is_none();
-        if activation == Activation::Gelu && plain {
+        let plain = self.quantised().is_none() && self.0.adapters.get(m.adapter).is_none();
+        if activation == Activation::Gelu && plain && x.device() == Device::Cpu && !grad_enabled() {
             let kind = m.compute.kind();
             let (weight, bias) = Self::operands(&[self], kind);
             return ops::linear_gelu(&x.to_kind(kind), &weight, bias.as_ref());
@@ -151,12 +177,27 @@ impl Linear {
 
     /// The product without adapters, in x's dtype.
     pub(crate) fn product(parts: &[&Linear], x: &Tensor) -> Tensor {
-        let (weight, bias) = Self::operands(parts, x.kind());
-        kernels::linear(x, &weight, bias.as_ref())
+        let codes: Vec<&Quantised> = parts.iter().filter_map(|l| l.quantised()).collect();
+        if codes.is_empty() {
+            let (weight, bias) = Self::operands(parts, x.kind());
+            return kernels::linear(x, &weight, bias.as_ref());
+        }
+        if codes.len() < parts.len() {
+            let each: Vec<Tensor> = parts.iter().map(|l| Self::product(&[l], x)).collect();
+            return Tensor::cat(&each, -1);
+        }
+        let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.0.bias.as_ref()).collect();
+        let bias = biases.map(|b| Tensor::cat(&b, 0).to_kind(x.kind()));
+        // The values are made for this product, and again in the backward pass: keeping them would be keeping the weight.
+        if grad_enabled() {
+            quant::linear(x, &codes, bias.as_ref())
+        } else {
+            kernels::linear(x, &Quantised::joined(&codes, x.kind()), bias.as_ref())
+        }
     }
 
     fn operands(parts: &[&Linear], kind: Kind) -> Operands {
-        let tensors = || parts.iter().flat_map(|l| std::iter::once(&l.0.weight).chain(&l.0.bias));
+        let tensors = || parts.iter().flat_map(|l| l.master().into_iter().chain(&l.0.bias));
         let trains = grad_enabled() && tensors().any(Tensor::requires_grad);
         let make = || {
             // Kernels for few rows want a transposed weight in its own order; what is kept is worth the copy.

@@ -2,11 +2,11 @@
 
 use crate::arch::{ConfigSource, LmArchitecture};
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
-use crate::peft::{Base, Sites};
+use crate::peft::{Base, Sites, is_inner};
 use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
-use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
+use ragduet_torch::{Bits, Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
 use std::path::Path;
 
@@ -79,12 +79,25 @@ impl LanguageModel {
 /// # Errors
 /// On an architecture or setting that is not known, and on weights that do not fit.
 pub fn load_language_model(dir: &Path, device: Device) -> Result<LanguageModel> {
+    load_quantised_language_model(dir, device, None)
+}
+
+/// [`load_language_model`] with the layers' weights in 8 or 4 bits, each as soon as it is read; embeddings, norms, biases
+/// and the head stay in f32. Such a model trains through an adapter alone and is not saved.
+///
+/// # Errors
+/// As [`load_language_model`], and on weights that are not finite.
+pub fn load_quantised_language_model(
+    dir: &Path,
+    device: Device,
+    bits: Option<Bits>,
+) -> Result<LanguageModel> {
     let (path, config) = read_config(dir)?;
     let arch = architecture(&path, &config)?;
     let generation = GenerationConfig::read(dir, &config)?;
     let weights = canonical(Weights::open_dir(dir)?, arch);
     let copied_head = weights.shape(arch.head_name()).is_some();
-    let builder = ParamBuilder::from_weights(weights, device);
+    let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &config };
     let kind = arch.build(&source, &builder)?;
     let sites = Sites::of(&builder);
@@ -136,7 +149,7 @@ pub fn save_language_model(model: &LanguageModel, dir: &Path) -> Result<()> {
     if let Some(file) = &model.generation.file {
         write_json(&dir.join("generation_config.json"), file)?;
     }
-    Ok(save_model(dir, &model.params.named(), MAX_SHARD_BYTES)?)
+    Ok(save_model(dir, &model.params.whole()?, MAX_SHARD_BYTES)?)
 }
 
 fn architecture(path: &Path, json: &Value) -> Result<LmArchitecture> {

@@ -1,11 +1,11 @@
 //! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
 
 use crate::arch::{Architecture, ConfigSource};
-use crate::peft::{Base, Sites};
+use crate::peft::{Base, Sites, is_inner};
 use crate::{Encoder, Error, Result};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model, write_atomic};
-use ragduet_torch::{Device, LoadReport, ParamBuilder, ParamStore};
+use ragduet_torch::{Bits, Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -46,10 +46,16 @@ impl EncoderModel {
 /// Strict: every parameter of the encoder must be there, and what is left over must be a part that an embedding
 /// model does not use (poolers, pre-training heads, position buffers).
 pub fn load_encoder(dir: &Path, device: Device) -> Result<EncoderModel> {
+    load_quantised_encoder(dir, device, None)
+}
+
+/// [`load_encoder`] with the layers' weights in 8 or 4 bits, each as soon as it is read; embeddings, norms and biases stay
+/// in f32. Such an encoder trains through an adapter alone and is not saved.
+pub fn load_quantised_encoder(dir: &Path, device: Device, bits: Option<Bits>) -> Result<EncoderModel> {
     let (path, json) = read_config(dir)?;
     let arch = architecture(&path, &json)?;
     let weights = canonical(Weights::open_dir(dir)?, arch);
-    let builder = ParamBuilder::from_weights(weights, device);
+    let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &json };
     let encoder = arch.build(&source, &builder)?;
     let sites = Sites::of(&builder);
@@ -81,7 +87,7 @@ pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
         }
     }
     write_json(&dir.join("config.json"), &config)?;
-    Ok(save_model(dir, &model.params.named(), MAX_SHARD_BYTES)?)
+    Ok(save_model(dir, &model.params.whole()?, MAX_SHARD_BYTES)?)
 }
 
 /// `config.json` of a folder and its path.

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod bottleneck;
+mod combine;
 mod config;
 mod format;
 mod hub_format;
@@ -17,10 +18,11 @@ mod slot;
 mod soft;
 mod targets;
 
-pub use adapter::{Adapter, Base};
+pub use adapter::{Adapter, Base, Merged};
 pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
+pub use combine::Combination;
 pub use config::{
-    BottleneckConfig, BottleneckKind, Ia3Config, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
+    BottleneckConfig, BottleneckKind, Ia3Config, LoraBias, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
     PromptConfig, PromptInit,
 };
 pub use format::{TaskType, base_of, is_adapter_dir};
@@ -28,3 +30,4 @@ pub use sites::Sites;
 pub use slot::{AdapterId, EmbeddingAdapter, LinearAdapter, Slot};
 pub(crate) use soft::{SoftPass, SoftShape, SoftSlot};
 pub use targets::Targets;
+pub(crate) use targets::is_inner;

@@ -95,7 +95,7 @@ fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
 #[test]
 fn outputs_and_gradients_equal_pefts() {
     let cases = cases();
-    assert!(cases.len() >= 29);
+    assert!(cases.len() >= 32);
     for name in cases {
         let dir = golden("peft").join(&name);
         let model = Model::load(&ragduet_nn::peft::base_of(&dir).unwrap());
@@ -299,7 +299,8 @@ fn folders_that_do_not_fit_are_errors() {
         ),
         ("dora_llama", "target_modules", serde_json::json!(["q_prj"]), "q_prj"),
         ("lora_llama", "bias", serde_json::json!("all"), "bias"),
-        ("lora_llama", "layers_to_transform", serde_json::json!([0]), "layers_to_transform"),
+        ("lora_llama", "layers_to_transform", serde_json::json!([0]), "unexpected"),
+        ("lora_llama", "layers_to_transform", serde_json::json!(["x"]), "layers_to_transform"),
         ("prefix_llama", "num_virtual_tokens", serde_json::json!(7), "prompt_embeddings"),
     ] {
         let e = copy(name, &|json| json[key] = value.clone());

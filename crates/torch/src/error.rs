@@ -66,6 +66,19 @@ pub enum Error {
         /// Its dtype as the file says.
         dtype: String,
     },
+    /// A model whose weights were given up for codes.
+    #[error(
+        "`{name}` and {others} other weights are kept as {bits} alone: a model cannot be saved of what is left of them. \
+         Save the adapter, and merge it into the base as it is on disk (`ragduet merge`)"
+    )]
+    Quantised {
+        /// One of them.
+        name: String,
+        /// How many more.
+        others: usize,
+        /// What they are kept as.
+        bits: &'static str,
+    },
     /// Optimiser state that does not belong to these parameters.
     #[error("optimizer state: {0}")]
     OptimState(String),

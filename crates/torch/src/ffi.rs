@@ -142,6 +142,38 @@ unsafe extern "C" {
         k: *mut C_tensor,
         v: *mut C_tensor,
     ) -> c_int;
+    pub fn rd_quantise(
+        w: *mut C_tensor,
+        nf4: c_int,
+        codes: *mut *mut C_tensor,
+        scales: *mut *mut C_tensor,
+        nested: *mut *mut C_tensor,
+        offset: *mut f64,
+    ) -> c_int;
+    pub fn rd_dequantise(
+        codes: *const *mut C_tensor,
+        scales: *const *mut C_tensor,
+        nested: *const *mut C_tensor,
+        offsets: *const f64,
+        rows: *const i64,
+        n: usize,
+        columns: i64,
+        bf16: c_int,
+        plain: c_int,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub fn rd_quantised_linear(
+        x: *mut C_tensor,
+        b: *mut C_tensor,
+        codes: *const *mut C_tensor,
+        scales: *const *mut C_tensor,
+        nested: *const *mut C_tensor,
+        offsets: *const f64,
+        rows: *const i64,
+        n: usize,
+        columns: i64,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
     pub fn rd_varlen_attention(
         q: *mut C_tensor,
         k: *mut C_tensor,

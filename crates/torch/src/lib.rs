@@ -14,13 +14,15 @@ pub mod ops;
 pub mod optim;
 pub mod params;
 pub mod precision;
+pub mod quant;
 pub mod rng;
 pub mod weights;
 
 pub use error::{Error, Result, is_oom};
 pub use guard::catch;
-pub use params::{Init, LoadReport, Param, ParamBuilder, ParamStore};
+pub use params::{Init, LoadReport, Matrix, Param, ParamBuilder, ParamStore};
 pub use precision::{Compute, Precision};
+pub use quant::{Bits, Quantise, Quantised};
 pub use tch::{Device, IndexOp, Kind, Tensor};
 
 /// Turns gradient tracking off on this thread until the guard is dropped, also by a panic.

@@ -5,11 +5,12 @@
 //! its name, for optimisers, checkpoints and rules such as "freeze `embeddings.*`", which apply after the model is
 //! built. tch's VarStore renames duplicates, broadcasts wrong shapes and ignores extra tensors; this does none.
 
+use crate::quant::{Bits, Quantised};
 use crate::weights::Weights;
 use crate::{Device, Error, Kind, Result, Tensor};
 use indexmap::IndexMap;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// How a parameter starts when no checkpoint gives it.
@@ -30,10 +31,30 @@ pub enum Init {
 /// One parameter.
 #[derive(Debug)]
 pub struct Param {
-    /// The leaf tensor, f32. The model's struct holds a clone of the handle.
+    /// The leaf tensor, f32. The model's struct holds a clone of the handle. Of a quantised weight the codes.
     pub tensor: Tensor,
     /// Whether a checkpoint gave its value.
     pub loaded: bool,
+    /// A weight that is kept as codes alone; it never trains.
+    pub quantised: Option<Rc<Quantised>>,
+}
+
+impl Param {
+    fn numel(&self) -> u64 {
+        match &self.quantised {
+            Some(q) => q.size().iter().product::<i64>() as u64,
+            None => self.tensor.numel() as u64,
+        }
+    }
+}
+
+/// A matrix as a model holds it.
+#[derive(Debug)]
+pub enum Matrix {
+    /// f32, in the checkpoint's order.
+    Master(Tensor),
+    /// Frozen codes of [out, in], whatever the checkpoint's order.
+    Quantised(Rc<Quantised>),
 }
 
 /// All parameters of a model, in the order in which it was built.
@@ -43,9 +64,25 @@ pub struct ParamStore {
 }
 
 impl ParamStore {
-    /// A parameter by its full name.
+    /// A parameter by its full name; None also of a quantised weight, which has no such tensor.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.params.get(name).map(|p| &p.tensor)
+        self.params.get(name).filter(|p| p.quantised.is_none()).map(|p| &p.tensor)
+    }
+
+    /// Whether there is a parameter of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.params.contains_key(name)
+    }
+
+    /// The weights that are kept as codes.
+    pub fn quantised(&self) -> impl Iterator<Item = (&str, &Quantised)> {
+        self.params.iter().filter_map(|(n, p)| Some((n.as_str(), &**p.quantised.as_ref()?)))
+    }
+
+    /// What is resident, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let of = |p: &Param| p.quantised.as_ref().map_or(p.tensor.numel() as u64 * 4, |q| q.bytes());
+        self.params.values().map(of).sum()
     }
 
     /// Names and parameters, in building order.
@@ -66,14 +103,14 @@ impl ParamStore {
     /// Number of scalars in all, and in those that train.
     pub fn count(&self) -> (u64, u64) {
         self.params.values().fold((0, 0), |(all, train), p| {
-            let n = p.tensor.numel() as u64;
+            let n = p.numel();
             (all + n, train + if p.tensor.requires_grad() { n } else { 0 })
         })
     }
 
     /// Decides by name which parameters train.
     pub fn set_trainable(&self, rule: impl Fn(&str) -> bool) {
-        for (name, p) in &self.params {
+        for (name, p) in self.params.iter().filter(|(_, p)| p.quantised.is_none()) {
             let _ = p.tensor.set_requires_grad(rule(name));
         }
     }
@@ -87,9 +124,22 @@ impl ParamStore {
             .collect()
     }
 
-    /// Everything by name, sharing storage: what a checkpoint writes.
+    /// Everything by name, sharing storage: what a checkpoint writes. Quantised weights are not among them.
     pub fn named(&self) -> Vec<(String, Tensor)> {
-        self.params.iter().map(|(n, p)| (n.clone(), p.tensor.detach())).collect()
+        let kept = self.params.iter().filter(|(_, p)| p.quantised.is_none());
+        kept.map(|(n, p)| (n.clone(), p.tensor.detach())).collect()
+    }
+
+    /// [`ParamStore::named`] of a whole model.
+    ///
+    /// # Errors
+    /// [`Error::Quantised`] where weights are kept as codes.
+    pub fn whole(&self) -> Result<Vec<(String, Tensor)>> {
+        if let Some((name, q)) = self.quantised().next() {
+            let (others, bits) = (self.quantised().count() - 1, q.bits().name());
+            return Err(Error::Quantised { name: name.into(), others, bits });
+        }
+        Ok(self.named())
     }
 }
 
@@ -141,10 +191,14 @@ impl std::fmt::Display for LoadReport {
     }
 }
 
+/// How weights are quantised, and of which modules, by path.
+type Rule = (Bits, fn(&str) -> bool);
+
 #[derive(Debug)]
 struct Shared {
     device: Device,
     source: Option<Weights>,
+    quantise: Cell<Option<Rule>>,
     params: RefCell<IndexMap<String, Param>>,
     wrong_shape: RefCell<Vec<Misfit>>,
     attached: RefCell<Vec<(String, Rc<dyn Any>)>>,
@@ -172,11 +226,52 @@ impl ParamBuilder {
         let shared = Shared {
             device,
             source,
+            quantise: Cell::new(None),
             params: RefCell::default(),
             wrong_shape: RefCell::default(),
             attached: RefCell::default(),
         };
         Self { shared: Rc::new(shared), path: String::new() }
+    }
+
+    /// From here on the matrices of the modules that `which` picks by path are kept as codes, each as soon as it is read.
+    #[must_use]
+    pub fn quantising(self, bits: Option<Bits>, which: fn(&str) -> bool) -> Self {
+        self.shared.quantise.set(bits.map(|b| (b, which)));
+        self
+    }
+
+    /// The matrix `weight` of a linear layer, of this shape in the checkpoint, which holds [in, out] where `transposed`.
+    ///
+    /// # Errors
+    /// As [`ParamBuilder::get`], and a weight that cannot be quantised.
+    pub fn matrix(&self, shape: &[i64; 2], transposed: bool, init: Init) -> Result<Matrix> {
+        const NAME: &str = "weight";
+        let full = join(&self.path, NAME);
+        if let Some(q) = self.shared.params.borrow().get(&full).and_then(|p| p.quantised.clone()) {
+            return Ok(Matrix::Quantised(q));
+        }
+        let (bits, known) = match (self.shared.quantise.get(), &self.shared.source) {
+            (Some((bits, which)), Some(s)) if which(&self.path) => {
+                (bits, s.shape(&full).as_deref() == Some(shape))
+            }
+            (Some((bits, which)), None) if which(&self.path) => (bits, true),
+            _ => return Ok(Matrix::Master(self.get(NAME, shape, init)?)),
+        };
+        if !known {
+            // What is missing or misshapen is reported in the end.
+            return Ok(Matrix::Master(self.get(NAME, shape, init)?));
+        }
+        let value = match &self.shared.source {
+            Some(source) => source.load(&full, Device::Cpu)?,
+            None => draw(shape, init, self.shared.device)?,
+        };
+        let rows = if transposed { value.tr() } else { value };
+        let q = Rc::new(Quantised::new(&rows, bits, self.shared.device)?);
+        let loaded = self.shared.source.is_some();
+        let param = Param { tensor: q.codes().shallow_clone(), loaded, quantised: Some(q.clone()) };
+        self.shared.params.borrow_mut().insert(full, param);
+        Ok(Matrix::Quantised(q))
     }
 
     /// Where in the model this is, dotted.
@@ -233,6 +328,7 @@ impl ParamBuilder {
         }
         let param = Param {
             loaded: loaded.is_some(),
+            quantised: None,
             tensor: match loaded {
                 Some(t) => t,
                 None => draw(shape, init, self.shared.device)?,

@@ -1,13 +1,13 @@
 //! An adapter over a base: made, held, merged, removed.
 
 use super::bottleneck::Bottleneck;
-use super::config::{LoraConfig, PeftConfig};
+use super::config::{LoraConfig, LoraInit, PeftConfig};
 use super::ia3::Ia3;
 use super::lora::{Lora, LoraTable};
 use super::replaced::Replaced;
 use super::slot::AdapterId;
 use super::soft::{Soft, remove};
-use super::targets::{IA3, Targets, within};
+use super::targets::{IA3, Targets, layer_of, within};
 use super::{BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer};
 use crate::{Error, Result};
 use ragduet_torch::weights::Weights;
@@ -114,13 +114,36 @@ impl Adapter {
                 return vec![("prompt_embeddings".into(), rows)];
             }
         }
-        self.params.named()
+        let mut out = self.params.named();
+        for (path, layer) in &self.sites.linears {
+            let adapter = layer.slot().get(Some(self.id));
+            let Some((a0, b0)) = adapter.as_ref().and_then(|a| a.start()) else { continue };
+            for (name, t) in &mut out {
+                let of =
+                    name.strip_prefix(PREFIX).and_then(|n| n.strip_prefix('.')?.strip_prefix(path.as_str()));
+                match of {
+                    Some(".lora_A.weight") => *t = Tensor::cat(&[&*t, a0], 0),
+                    Some(".lora_B.weight") => *t = Tensor::cat(&[&*t, &b0.neg()], 1),
+                    _ => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// How often a saved adapter has its ranks: twice with a start that is saved along.
+    pub(super) fn times(&self) -> i64 {
+        let started = |l: &crate::Linear| l.slot().get(Some(self.id)).is_some_and(|a| a.start().is_some());
+        if self.sites.linears.iter().any(|(_, l)| started(l)) { 2 } else { 1 }
     }
 
     /// The module a parameter belongs to, as the base names it.
     pub fn module_of(parameter: &str) -> Option<&str> {
         let path = parameter.strip_prefix(PREFIX)?.strip_prefix('.')?;
-        let cut = [".lora_", ".ia3_l", ".weight", ".bias"].iter().filter_map(|end| path.find(end)).min();
+        let cut = [".lora_", ".ia3_l", ".base_layer", ".weight", ".bias"]
+            .iter()
+            .filter_map(|end| path.find(end))
+            .min();
         Some(&path[..cut.unwrap_or(path.len())])
     }
 
@@ -130,6 +153,21 @@ impl Adapter {
     /// # Errors
     /// Prompts and prefixes, which are no weights; a module whose weight is tied to another's that is not adapted.
     pub fn merge(&self, params: &ParamStore) -> Result<()> {
+        self.merge_into(params, &mut |_| ())
+    }
+
+    /// [`Adapter::merge`], keeping what was there before: a copy of every weight that changes.
+    ///
+    /// # Errors
+    /// As [`Adapter::merge`].
+    pub fn merge_reversibly(&self, params: &ParamStore) -> Result<Merged> {
+        let mut kept = Merged(Vec::new());
+        // Dropped on an error, which puts back what had been changed by then.
+        self.merge_into(params, &mut |t| kept.0.push((t.shallow_clone(), t.detach().copy())))?;
+        Ok(kept)
+    }
+
+    fn merge_into(&self, params: &ParamStore, before: &mut dyn FnMut(&Tensor)) -> Result<()> {
         let _guard = no_grad();
         if !matches!(self.config, PeftConfig::Lora(_) | PeftConfig::Ia3(_)) {
             let why =
@@ -139,8 +177,17 @@ impl Adapter {
         let tables = &self.sites.embeddings;
         for (path, layer) in &self.sites.linears {
             let Some(adapter) = layer.slot().get(Some(self.id)) else { continue };
+            let Some(master) = layer.master() else {
+                return Err(peft(
+                    "peft",
+                    format!(
+                        "the base's weights ({path} and others) are quantised: what is rounded already would be rounded \
+                         to nothing better. Merge into the base as it is on disk: load both without quantisation"
+                    ),
+                ));
+            };
             // A tied head has no parameter of its own.
-            if params.get(&format!("{path}.weight")).is_none() {
+            if !params.has(&format!("{path}.weight")) {
                 return Err(peft(
                     "peft",
                     format!("{path} shares its weight with another module: merging would change both"),
@@ -148,21 +195,27 @@ impl Adapter {
             }
             let (weight, bias) = adapter.merged(&layer.rows(), layer.bias());
             let weight = if layer.is_transposed() { weight.tr() } else { weight };
-            write(layer.weight(), &weight);
+            before(master);
+            write(master, &weight);
             if let (Some(old), Some(new)) = (layer.bias(), &bias) {
+                before(old);
                 write(old, new);
             }
         }
         for (path, table) in tables {
             let Some(adapter) = table.slot().get(Some(self.id)) else { continue };
-            let tied =
-                self.sites.linears.iter().any(|(_, l)| l.weight().data_ptr() == table.weight().data_ptr());
+            let tied = self
+                .sites
+                .linears
+                .iter()
+                .any(|(_, l)| l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr()));
             if tied {
                 return Err(peft(
                     "peft",
                     format!("{path} shares its weight with the head: merging would change both"),
                 ));
             }
+            before(table.weight());
             write(table.weight(), &adapter.merged(table.weight()));
         }
         Ok(())
@@ -189,6 +242,31 @@ impl Adapter {
 
     pub(super) fn sites(&self) -> &Sites {
         &self.sites
+    }
+}
+
+/// What a merge changed, as it was. Dropping this, or [`Merged::undo`], puts it back bit for bit; [`Merged::keep`] does not.
+#[derive(Debug)]
+#[must_use = "dropping it takes the merge back"]
+pub struct Merged(Vec<(Tensor, Tensor)>);
+
+impl Merged {
+    /// Takes the merge back.
+    pub fn undo(self) {}
+
+    /// Leaves the merge as it is.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Merged {
+    fn drop(&mut self) {
+        let _guard = no_grad();
+        // Last first: of a weight that changed twice the first copy counts.
+        for (weight, old) in self.0.iter().rev() {
+            write(weight, old);
+        }
     }
 }
 
@@ -228,6 +306,15 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
     if !c.exclude.is_empty() {
         for name in Targets::Names(c.exclude.clone()).choose("peft.lora.exclude", &names)? {
             chosen.remove(name);
+        }
+    }
+    if !c.layers.is_empty() {
+        chosen.retain(|path| layer_of(path).is_some_and(|n| c.layers.contains(&n)));
+        if chosen.is_empty() {
+            return Err(peft(
+                "peft.lora.layers",
+                format!("no module that `targets` fits is in {:?}", c.layers),
+            ));
         }
     }
     if let Some(none) = c.modules_to_save.iter().find(|t| !names.iter().any(|n| within(n, t))) {
@@ -348,6 +435,12 @@ impl PeftConfig {
                 }
                 if !(0.0..1.0).contains(&c.dropout) {
                     return bad("peft.lora.dropout", "must be at least 0 and below 1");
+                }
+                if c.dora && c.init == LoraInit::Pissa {
+                    return bad(
+                        "peft.lora.init",
+                        "PiSSA and DoRA both take the weight apart: choose one of them",
+                    );
                 }
                 if !c.alpha.is_finite() || !c.b_lr_ratio.is_finite() || c.b_lr_ratio <= 0.0 {
                     return bad("peft.lora", "alpha and b_lr_ratio must be numbers, the ratio above 0");

@@ -37,6 +37,10 @@ pub struct LoraConfig {
     pub targets: Targets,
     /// Names that do not, though `targets` fits them.
     pub exclude: Vec<String>,
+    /// Numbers of the layers that get one; empty: all.
+    pub layers: Vec<u32>,
+    /// Which of the base's biases learn along.
+    pub bias: LoraBias,
     /// Other ranks by pattern.
     pub rank_pattern: BTreeMap<String, i64>,
     /// Other alphas by pattern.
@@ -61,6 +65,8 @@ impl Default for LoraConfig {
             dropout: 0.0,
             targets: Targets::default(),
             exclude: Vec::new(),
+            layers: Vec::new(),
+            bias: LoraBias::None,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             rank_stabilized: false,
@@ -81,6 +87,21 @@ pub enum LoraInit {
     Kaiming,
     /// A normal with deviation 1 / rank, B zero.
     Gaussian,
+    /// B A is the largest singular values and vectors of the weight, and the base what is left of it: PiSSA (Meng et al.,
+    /// 2024, arXiv 2404.02948). Nothing changes at the start. The base stays as it is: what is saved is a LoRA of twice
+    /// the rank over it, as peft's conversion makes one. Dropout acts on the change from the start.
+    Pissa,
+}
+
+/// Which biases learn. They are the adapter's own; the base's stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// None.
+    #[default]
+    None,
+    /// Those of the layers that get an update.
+    LoraOnly,
 }
 
 /// (IA)^3 (Liu et al., 2022, arXiv 2205.05638): keys, values and the feed-forward's inner activations, each times a

@@ -4,7 +4,7 @@
 //! both are errors.
 
 use super::adapter::{Adapter, Base, peft};
-use super::config::{Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
+use super::config::{Ia3Config, LoraBias, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
 use super::hub_format;
 use super::targets::{Targets, ends, within};
 use crate::model_dir::{read_json, write_json};
@@ -114,12 +114,15 @@ impl Adapter {
                 let of_saved = |n: &str| c.modules_to_save.iter().any(|t| within(n, t));
                 let modules: Vec<&str> = self.modules().into_iter().filter(|n| !of_saved(n)).collect();
                 put("peft_type", json!("LORA"));
-                put("r", json!(c.rank));
-                put("lora_alpha", number(c.alpha));
+                // A start that is saved along doubles the rank, and the scale must stay alpha / rank.
+                let times = self.times();
+                let more = if c.rank_stabilized { (times as f64).sqrt() } else { times as f64 };
+                put("r", json!(c.rank * times));
+                put("lora_alpha", number(c.alpha * more));
                 put("lora_dropout", json!(c.dropout));
                 put("target_modules", json!(self.names(task, &modules)));
                 put("exclude_modules", Value::Null);
-                put("bias", json!("none"));
+                put("bias", serde_json::to_value(c.bias).unwrap_or(Value::Null));
                 put("use_rslora", json!(c.rank_stabilized));
                 put("use_dora", json!(c.dora));
                 put("fan_in_fan_out", json!(self.transposed()));
@@ -128,9 +131,11 @@ impl Adapter {
                     "modules_to_save",
                     if c.modules_to_save.is_empty() { Value::Null } else { json!(c.modules_to_save) },
                 );
-                put("rank_pattern", json!(c.rank_pattern));
+                let ranks: Map<String, Value> =
+                    c.rank_pattern.iter().map(|(k, r)| (k.clone(), json!(r * times))).collect();
+                put("rank_pattern", Value::Object(ranks));
                 let alphas: Map<String, Value> =
-                    c.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
+                    c.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v * more))).collect();
                 put("alpha_pattern", Value::Object(alphas));
             }
             PeftConfig::Ia3(c) => {
@@ -213,8 +218,7 @@ pub(super) fn bad(path: &Path, key: &str, why: &str) -> Error {
 }
 
 /// Settings that change what is computed, and that are not computed here.
-const UNSUPPORTED: [&str; 17] = [
-    "layers_to_transform",
+const UNSUPPORTED: [&str; 15] = [
     "layers_pattern",
     "layer_replication",
     "lora_bias",
@@ -227,7 +231,6 @@ const UNSUPPORTED: [&str; 17] = [
     "kasa_config",
     "monteclora_config",
     "velora_config",
-    "exclude_modules",
     "megatron_config",
     "eva_config",
     "corda_config",
@@ -257,9 +260,27 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
     let kind = need("peft_type")?.as_str().unwrap_or_default();
     Ok(match kind {
         "LORA" => {
-            if let Some(bias) = get("bias").and_then(Value::as_str).filter(|b| *b != "none") {
-                return Err(bad(path, "bias", &format!("`{bias}` is not supported; retrain with `none`")));
-            }
+            let bias = match get("bias").and_then(Value::as_str) {
+                None | Some("none") => LoraBias::None,
+                Some("lora_only") => LoraBias::LoraOnly,
+                Some(other) => {
+                    let why = format!("`{other}` is not supported; retrain with `lora_only` or `none`");
+                    return Err(bad(path, "bias", &why));
+                }
+            };
+            let layer = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+            let layers: Option<Vec<u32>> = match get("layers_to_transform") {
+                None => Some(Vec::new()),
+                Some(Value::Array(all)) => all.iter().map(layer).collect(),
+                Some(one) => layer(one).map(|n| vec![n]),
+            };
+            let layers =
+                layers.ok_or_else(|| bad(path, "layers_to_transform", "must be numbers of layers"))?;
+            let exclude = match get("exclude_modules").map(Targets::parse) {
+                None => Vec::new(),
+                Some(Some(Targets::Names(names))) => names,
+                Some(_) => return Err(bad(path, "exclude_modules", "must be a list of names")),
+            };
             let patterns = |key: &str| -> Result<BTreeMap<String, f64>> {
                 let Some(Value::Object(o)) = get(key) else { return Ok(BTreeMap::new()) };
                 o.iter()
@@ -280,6 +301,9 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
                     .ok_or_else(|| bad(path, "lora_alpha", "must be a number"))?,
                 dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
                 targets: targets("target_modules")?,
+                exclude,
+                layers,
+                bias,
                 rank_pattern: patterns("rank_pattern")?.into_iter().map(|(k, v)| (k, v as i64)).collect(),
                 alpha_pattern: patterns("alpha_pattern")?,
                 rank_stabilized: on("use_rslora"),

@@ -15,7 +15,7 @@ pub(super) struct Ia3 {
 impl Ia3 {
     /// `b` is at the module's path.
     pub fn build(b: &ParamBuilder, layer: &Linear, feedforward: bool) -> Result<Self> {
-        let size = layer.rows().size();
+        let size = layer.size();
         let shape = if feedforward { [1, size[1]] } else { [size[0], 1] };
         Ok(Self { scale: b.get("ia3_l", &shape, Init::Ones)?, feedforward })
     }

@@ -14,7 +14,7 @@ pub(super) struct Replaced {
 }
 
 /// A parameter that starts as the base's.
-fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
+pub(super) fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
     let given = b.has(name);
     let copy = b.get(name, &of.size(), Init::Zeros)?;
     if !given {
@@ -27,8 +27,10 @@ fn copy(b: &ParamBuilder, name: &str, of: &Tensor) -> Result<Tensor> {
 impl Replaced {
     /// `b` is at the module's path.
     pub fn build(b: &ParamBuilder, layer: &Linear) -> Result<Self> {
+        let rows = layer.rows();
+        let weight = if layer.is_transposed() { rows.tr() } else { rows };
         Ok(Self {
-            weight: copy(b, "weight", layer.weight())?,
+            weight: copy(b, "weight", &weight)?,
             bias: layer.bias().map(|t| copy(b, "bias", t)).transpose()?,
             transposed: layer.is_transposed(),
         })

@@ -28,6 +28,11 @@ pub trait LinearAdapter: Debug {
 
     /// The weight [out, in] and bias of a layer that computes the same (without dropout), in the graph.
     fn merged(&self, rows: &Tensor, bias: Option<&Tensor>) -> (Tensor, Option<Tensor>);
+
+    /// A0 [rank, in] and B0 [out, rank] of an update that is s (B A - B0 A0).
+    fn start(&self) -> Option<(&Tensor, &Tensor)> {
+        None
+    }
 }
 
 /// What an adapter does at a lookup table.

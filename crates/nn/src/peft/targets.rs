@@ -25,6 +25,11 @@ impl Default for Targets {
 /// Output projections, which `all-linear` leaves out.
 const HEADS: [&str; 5] = ["lm_head", "embed_out", "classifier", "score", "dense.linear"];
 
+/// Whether the linear layer of this path is one of the layers' own, which can be quantised, and not a head.
+pub(crate) fn is_inner(path: &str) -> bool {
+    !HEADS.iter().any(|h| ends(path, h))
+}
+
 impl Targets {
     /// From `adapter_config.json`.
     pub(super) fn parse(value: &serde_json::Value) -> Option<Self> {
@@ -74,6 +79,14 @@ pub(super) fn within(path: &str, name: &str) -> bool {
     format!(".{path}.").contains(&format!(".{name}."))
 }
 
+/// The number of a module's layer: the last part of its path that is a number and has parts before and behind it, as peft's
+/// `layers_to_transform` counts.
+pub(super) fn layer_of(path: &str) -> Option<u32> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let inner = parts.get(1..parts.len() - 1)?;
+    inner.iter().rev().find_map(|p| p.parse().ok())
+}
+
 /// A key of `rank_pattern` and the like, as peft reads it: a regular expression for the path or its last parts.
 pub(super) fn pattern_fits(pattern: &str, path: &str) -> Result<bool> {
     Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$"))
@@ -121,6 +134,8 @@ mod tests {
         let e = choose(names(&["proj"])).unwrap_err().to_string();
         assert!(e.contains("`proj`") && e.contains("q_proj"), "{e}");
         assert!(choose(Targets::Pattern("q_proj".into())).is_err());
+        assert_eq!(layer_of(ALL[2]), Some(1));
+        assert_eq!(layer_of("lm_head"), None);
         assert!(pattern_fits(r"layers\.0\..*q_proj", ALL[0]).unwrap());
         assert!(!pattern_fits("k_proj", ALL[0]).unwrap());
     }

@@ -58,6 +58,9 @@ CASES = {
     "prefix_projected_llama": ("lm/llama", LM, PrefixTuningConfig(
         num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=6,
     )),
+    "lora_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["query", "intermediate.dense"], bias="lora_only")),
+    "lora_bias_gpt2": ("lm/gpt2", LM, LoraConfig(r=2, target_modules=["c_attn"], bias="lora_only", fan_in_fan_out=True)),
+    "dora_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["value"], bias="lora_only", use_dora=True)),
 }
 LENGTHS = [1, 7, 30, 12]
 

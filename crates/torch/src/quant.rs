@@ -1,0 +1,246 @@
+//! Frozen weights in 8 or 4 bits, for adapters over models that do not fit otherwise (QLoRA; Dettmers et al., 2023,
+//! arXiv 2305.14314).
+//!
+//! Codes are made on the CPU, wherever they are then kept, and hold what bitsandbytes' do. Values are made of them again
+//! for each product, in the dtype of the product.
+
+use crate::{Device, Kind, Result, Tensor, ffi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::ptr::null_mut;
+
+/// How a frozen weight is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bits {
+    /// 8 bits, each row by its largest magnitude: 8.1 to 8.3 bits a weight.
+    Int8,
+    /// 4 bits of a normal distribution's quantiles, in blocks of 64 whose scales have 8 bits: 4.13 bits a weight.
+    Nf4,
+}
+
+/// The setting: what frozen weights are kept as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantise {
+    /// f32.
+    #[default]
+    None,
+    /// 8 bits, by row.
+    Int8,
+    /// 4 bits (QLoRA).
+    Nf4,
+}
+
+impl Quantise {
+    /// None: not at all.
+    pub fn bits(self) -> Option<Bits> {
+        match self {
+            Quantise::None => None,
+            Quantise::Int8 => Some(Bits::Int8),
+            Quantise::Nf4 => Some(Bits::Nf4),
+        }
+    }
+}
+
+impl std::str::FromStr for Quantise {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        match s {
+            "none" => Ok(Quantise::None),
+            "int8" => Ok(Quantise::Int8),
+            "nf4" => Ok(Quantise::Nf4),
+            _ => Err(format!("`{s}`: none, int8 or nf4")),
+        }
+    }
+}
+
+impl From<Option<Bits>> for Quantise {
+    fn from(bits: Option<Bits>) -> Self {
+        match bits {
+            None => Quantise::None,
+            Some(Bits::Int8) => Quantise::Int8,
+            Some(Bits::Nf4) => Quantise::Nf4,
+        }
+    }
+}
+
+impl Bits {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bits::Int8 => "int8",
+            Bits::Nf4 => "nf4",
+        }
+    }
+}
+
+/// A weight [rows, columns] as codes and scales.
+#[derive(Debug)]
+pub struct Quantised {
+    bits: Bits,
+    rows: i64,
+    columns: i64,
+    /// Int8: [rows * columns] of i8. Nf4: two a byte, [32 * blocks], the last block filled up.
+    codes: Tensor,
+    /// Int8: f32 [rows], of a code of 1. Nf4: u8 [blocks], of the dynamic data type.
+    scales: Tensor,
+    /// Nf4: f32 [blocks / 256], and the mean that the scales were taken less.
+    nested: Option<Tensor>,
+    offset: f64,
+}
+
+impl Quantised {
+    /// The codes of a weight [rows, columns] of any floating-point dtype, kept on `device`.
+    ///
+    /// # Errors
+    /// A weight that is no matrix or has numbers that are not finite.
+    pub fn new(weight: &Tensor, bits: Bits, device: Device) -> Result<Self> {
+        let weight = weight.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+        let (mut codes, mut scales, mut nested) = (null_mut(), null_mut(), null_mut());
+        let mut offset = 0.0;
+        // SAFETY: the handle is valid for the call; results are adopted only on success, `nested` only where made.
+        ffi::check(unsafe {
+            let nf4 = (bits == Bits::Nf4).into();
+            ffi::rd_quantise(ffi::handle(&weight), nf4, &mut codes, &mut scales, &mut nested, &mut offset)
+        })?;
+        let (codes, scales) = (ffi::adopt(codes), ffi::adopt(scales));
+        let nested = (!nested.is_null()).then(|| ffi::adopt(nested));
+        let (rows, columns) = weight.size2()?;
+        Ok(Self {
+            bits,
+            rows,
+            columns,
+            codes: codes.f_to_device(device)?,
+            scales: scales.f_to_device(device)?,
+            nested: nested.map(|t| t.f_to_device(device)).transpose()?,
+            offset,
+        })
+    }
+
+    /// Rows and columns of the weight.
+    pub fn size(&self) -> [i64; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// How it is kept.
+    pub fn bits(&self) -> Bits {
+        self.bits
+    }
+
+    /// Where.
+    pub fn device(&self) -> Device {
+        self.codes.device()
+    }
+
+    /// The codes, which are what is kept in place of the weight.
+    pub fn codes(&self) -> &Tensor {
+        &self.codes
+    }
+
+    /// Bytes of codes and scales.
+    pub fn bytes(&self) -> u64 {
+        let of = |t: &Tensor| t.numel() as u64 * t.kind().elt_size_in_bytes() as u64;
+        of(&self.codes) + of(&self.scales) + self.nested.as_ref().map_or(0, of)
+    }
+
+    /// The weight [rows, columns] that the codes stand for.
+    pub fn values(&self, kind: Kind) -> Tensor {
+        Self::joined(&[self], kind)
+    }
+
+    /// Weights of one number of columns one below the other: [sum of rows, columns].
+    ///
+    /// # Panics
+    /// With other columns, no weights, or weights of both kinds.
+    pub fn joined(parts: &[&Quantised], kind: Kind) -> Tensor {
+        Self::dequantise(parts, kind, false)
+    }
+
+    fn dequantise(parts: &[&Quantised], kind: Kind, plain: bool) -> Tensor {
+        let list = Handles::of(parts);
+        let mut out = null_mut();
+        // SAFETY: `list` holds n valid handles and numbers each for the call; the result is adopted only on success.
+        let status = unsafe {
+            ffi::rd_dequantise(
+                list.codes.as_ptr(),
+                list.scales.as_ptr(),
+                list.nested.as_ptr(),
+                list.offsets.as_ptr(),
+                list.rows.as_ptr(),
+                parts.len(),
+                list.columns,
+                (kind == Kind::BFloat16).into(),
+                plain.into(),
+                &mut out,
+            )
+        };
+        expect(status);
+        ffi::adopt(out).to_kind(kind)
+    }
+}
+
+/// x w^T + b with the weights one below the other: `x` [.., columns], `b` [sum of rows] of its dtype. The graph keeps
+/// neither x nor the values: the backward pass, which gives gradients for `x` and `b`, makes them again.
+///
+/// # Panics
+/// As [`Quantised::joined`], and on an x that does not fit.
+pub fn linear(x: &Tensor, parts: &[&Quantised], b: Option<&Tensor>) -> Tensor {
+    let list = Handles::of(parts);
+    let mut out = null_mut();
+    // SAFETY: as in `dequantise`; the graph holds tensors of its own.
+    let status = unsafe {
+        ffi::rd_quantised_linear(
+            ffi::handle(x),
+            b.map_or(null_mut(), ffi::handle),
+            list.codes.as_ptr(),
+            list.scales.as_ptr(),
+            list.nested.as_ptr(),
+            list.offsets.as_ptr(),
+            list.rows.as_ptr(),
+            parts.len(),
+            list.columns,
+            &mut out,
+        )
+    };
+    expect(status);
+    ffi::adopt(out)
+}
+
+fn expect(status: i32) {
+    if let Err(e) = ffi::check(status) {
+        panic!("{e}");
+    }
+}
+
+/// What the shim takes, list by list.
+struct Handles {
+    codes: Vec<*mut torch_sys::C_tensor>,
+    scales: Vec<*mut torch_sys::C_tensor>,
+    nested: Vec<*mut torch_sys::C_tensor>,
+    offsets: Vec<f64>,
+    rows: Vec<i64>,
+    columns: i64,
+}
+
+impl Handles {
+    fn of(parts: &[&Quantised]) -> Self {
+        let first = parts.first().expect("at least one weight");
+        assert!(
+            parts.iter().all(|p| p.columns == first.columns && p.bits == first.bits),
+            "weights of one kind and width"
+        );
+        Self {
+            codes: parts.iter().map(|p| ffi::handle(&p.codes)).collect(),
+            scales: parts.iter().map(|p| ffi::handle(&p.scales)).collect(),
+            nested: parts.iter().map(|p| p.nested.as_ref().map_or(null_mut(), ffi::handle)).collect(),
+            offsets: parts.iter().map(|p| p.offset).collect(),
+            rows: parts.iter().map(|p| p.rows).collect(),
+            columns: first.columns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
