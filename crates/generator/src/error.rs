@@ -55,16 +55,6 @@ pub enum Error {
     /// The model gave something that no token can be chosen from.
     #[error("decoding: {0}")]
     Decoding(String),
-    /// libtorch ran out of memory.
-    #[error("out of memory in {during} ({message}); {remedy}")]
-    OutOfMemory {
-        /// What was being done.
-        during: String,
-        /// libtorch's message.
-        message: String,
-        /// What to change.
-        remedy: String,
-    },
 }
 
 /// This crate's result.
@@ -75,22 +65,7 @@ pub(crate) fn bad(key: &str, why: impl Into<String>) -> Error {
     Error::Config { key: key.into(), why: why.into() }
 }
 
-/// Runs tensor code, turning a libtorch panic (tch's operators panic) into an error.
+/// [`ragduet_torch::catch`] with this crate's errors.
 pub(crate) fn catch<T>(during: &str, remedy: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-    let message = match caught {
-        Ok(Err(Error::Torch(e))) if e.is_out_of_memory() => e.to_string(),
-        Ok(result) => return result,
-        Err(payload) => payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
-            .unwrap_or_else(|| "unknown panic".into()),
-    };
-    let first = message.lines().next().unwrap_or_default().chars().take(400).collect::<String>();
-    if ragduet_torch::is_oom(&message) {
-        Err(Error::OutOfMemory { during: during.into(), message: first, remedy: remedy.into() })
-    } else {
-        Err(ragduet_torch::Error::Torch(format!("in {during}: {first}")).into())
-    }
+    ragduet_torch::catch(during, remedy, f)
 }

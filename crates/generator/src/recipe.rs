@@ -7,4 +7,4 @@ mod parts;
 pub mod preference;
 pub mod sft;
 
-pub use parts::RunOptions;
+pub use ragduet_train::RunOptions;

@@ -5,7 +5,7 @@
 //! that a checkpoint needs to know. A resumed run repeats on the CPU what the uninterrupted one does, bit for bit.
 
 use super::choice_config::{ChoiceConfig, ChoiceTask};
-use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, trainable, update};
+use super::parts::{bad_rows, build, optimizer, save_best, trainable};
 use crate::choices::{ChoiceOptions, ChoiceScores, Scorable, choose_all, passes, scorable, token_nll};
 use crate::error::{Error, Result, catch};
 use crate::loss::{ChoiceBatch, ChoiceTotals};
@@ -16,7 +16,8 @@ use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Kind, Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{
-    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, config as settings, interrupt, state,
+    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, RunOptions, Schedule, config as settings,
+    interrupt, state, update,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

@@ -8,23 +8,10 @@ use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::write_atomic;
-use ragduet_torch::{Compute, Device, grad};
+use ragduet_torch::{Compute, Device};
 use ragduet_train::checkpoint::replace_dir;
 use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
-use std::path::{Path, PathBuf};
-
-/// How a run is carried out, beside its config.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The run folder.
-    pub out: PathBuf,
-    /// Whether to go on with the run that is there.
-    pub resume: bool,
-    /// No progress on standard error.
-    pub quiet: bool,
-    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
-    pub stop_after: Option<u64>,
-}
+use std::path::Path;
 
 /// Stop at a bad row, or move it to a file of the run.
 pub(super) fn bad_rows(skip: bool, out: &Path) -> BadRows {
@@ -84,31 +71,6 @@ pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Resu
         rule.lr_scale *= generator.adapter.as_ref().map_or(1.0, |a| a.config.lr_scale(name));
         rule
     }))
-}
-
-/// Clips and steps with the gradients that are there; their norm before clipping.
-///
-/// # Errors
-/// A loss or norm that is no number; the parameters are then as before.
-pub(super) fn update(
-    config: &OptimizerConfig,
-    optimizer: &mut Optimizer,
-    loss: f64,
-    lr: f64,
-    step: u64,
-) -> Result<f64> {
-    let grads = optimizer.grads();
-    let norm = if config.max_grad_norm > 0.0 {
-        grad::clip_norm(&grads, config.max_grad_norm)?
-    } else {
-        grad::norm(&grads)?
-    };
-    if !norm.is_finite() || !loss.is_finite() {
-        let (what, value) = if loss.is_finite() { ("the gradient norm", norm) } else { ("the loss", loss) };
-        return Err(ragduet_train::Error::NotFinite { what, value, step, lr }.into());
-    }
-    optimizer.step(lr)?;
-    Ok(norm)
 }
 
 /// Writes `best/`, the model as transformers reads it, and `best.json`, how it came about.

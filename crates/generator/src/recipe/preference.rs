@@ -11,7 +11,7 @@
 //! then equal at the start.
 
 use super::config::PreferenceRecipe;
-use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, update};
+use super::parts::{bad_rows, build, optimizer, save_best};
 use crate::error::{Error, Result, catch};
 use crate::loss::{
     LikelihoodScope, Preference, PreferenceBatch, PreferenceLossConfig, Reference, RewardMetrics, Window,
@@ -25,8 +25,8 @@ use ragduet_torch::weights::{Weights, save_tensors};
 use ragduet_torch::{Device, Kind, Tensor, device, grad, no_grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{
-    EarlyStopping, Goal, LossMeter, MetricSink, Progress, RunDir, Schedule, config as settings, interrupt,
-    state,
+    EarlyStopping, Goal, LossMeter, MetricSink, Progress, RunDir, RunOptions, Schedule, config as settings,
+    interrupt, state, update,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

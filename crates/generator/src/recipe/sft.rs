@@ -6,7 +6,7 @@
 //! on the CPU what the uninterrupted one does, bit for bit.
 
 use super::config::SftConfig;
-use super::parts::{RunOptions, bad_rows, build, optimizer, save_best, trainable, update};
+use super::parts::{bad_rows, build, optimizer, save_best, trainable};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
@@ -21,7 +21,8 @@ use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Kind, Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{
-    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, Schedule, config as settings, interrupt, state,
+    EarlyStopping, LossMeter, MetricSink, Progress, RunDir, RunOptions, Schedule, config as settings,
+    interrupt, state, update,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

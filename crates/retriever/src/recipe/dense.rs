@@ -23,25 +23,13 @@ use ragduet_nn::Mode;
 use ragduet_text::Encoding;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Tensor, device, grad, rng};
+pub use ragduet_train::RunOptions;
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
 use ragduet_train::{
-    LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config, interrupt, is_frozen,
+    LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config, interrupt, is_frozen, update,
 };
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// How a run is carried out, beside its config.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The run folder.
-    pub out: PathBuf,
-    /// Whether to go on with the run that is there.
-    pub resume: bool,
-    /// No progress on standard error.
-    pub quiet: bool,
-    /// Stop (with a checkpoint) after this many steps of this call, as if interrupted. For tests.
-    pub stop_after: Option<u64>,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -270,20 +258,13 @@ impl Run<'_> {
             let weight = batch.queries.len() as f64 / total as f64;
             sum += weight * self.backward(batch, weight)?;
         }
-        let grads = self.optimizer.grads();
-        let norm = if self.config.optim.max_grad_norm > 0.0 {
-            grad::clip_norm(&grads, self.config.optim.max_grad_norm)?
-        } else {
-            grad::norm(&grads)?
-        };
-        if !norm.is_finite() || !sum.is_finite() {
-            let (what, value) = if sum.is_finite() { ("the gradient norm", norm) } else { ("the loss", sum) };
+        let norm = update(&self.config.optim, &mut self.optimizer, sum, lr, self.at.step + 1);
+        if let Err(ragduet_train::Error::NotFinite { .. }) = norm {
             let first: Vec<&str> =
                 window.iter().flat_map(|b| b.ids.iter().map(String::as_str)).take(8).collect();
             tracing::error!("the batch begins with queries {}", first.join(", "));
-            return Err(ragduet_train::Error::NotFinite { what, value, step: self.at.step + 1, lr }.into());
         }
-        self.optimizer.step(lr)?;
+        let norm = norm?;
         Ok((sum, norm))
     }
 
