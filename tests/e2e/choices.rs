@@ -54,7 +54,7 @@ fn from_a_mixture_to_a_few_examples_to_a_table() {
     assert!(
         adapted.join("adapter_model.safetensors").is_file() && !adapted.join("model.safetensors").exists()
     );
-    let prompt = run(&shipped("tfew-prompt.toml"), "prompt", &[&model, &few[1], short]);
+    let prompt = run(&shipped("tfew-example-prompt.toml"), "prompt", &[&model, &few[1], short]);
     assert!(prompt.join("adapter_model.safetensors").is_file());
 
     let data = [dir.join("colour.train.jsonl"), dir.join("size.train.jsonl")];
