@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod ask;
+pub mod combine;
 pub mod data;
 pub mod doctor;
 pub mod encode;
