@@ -6,8 +6,7 @@ use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub,
-    load_quantised_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_quantised_language_model,
     save_language_model,
 };
 use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};

@@ -1,9 +1,7 @@
 //! What is done with adapters beyond running them, against peft: PiSSA, biases, combinations; merging and taking it back.
 //! Goldens and their script lie in `golden/peft_extras/`.
 
-use ragduet_nn::peft::{
-    Adapter, Combination, LoraBias, LoraConfig, LoraInit, PeftConfig, Targets, TaskType,
-};
+use ragduet_nn::peft::{Adapter, Combination, LoraBias, LoraConfig, LoraInit, PeftConfig, Targets, TaskType};
 use ragduet_nn::{LanguageModel, Mode, PackedTokens, load_language_model, load_quantised_language_model};
 use ragduet_testkit::{assert_close, max_diff};
 use ragduet_torch::weights::Weights;
@@ -61,7 +59,8 @@ fn pissa_starts_trains_and_is_saved_as_pefts() {
         let model = base(&format!("lm/{name}"));
         let before: Vec<(String, Tensor)> =
             model.params.named().into_iter().map(|(n, t)| (n, t.copy())).collect();
-        let adapter = Adapter::fresh(model.base(Device::Cpu).unwrap(), &PeftConfig::Lora(pissa(name))).unwrap();
+        let adapter =
+            Adapter::fresh(model.base(Device::Cpu).unwrap(), &PeftConfig::Lora(pissa(name))).unwrap();
         let start = run(&model, &texts, Some(&adapter), Compute::F32);
         assert_close(&start, &load("plain"), 1e-5, &format!("{name}: nothing changes at the start"));
         assert_close(&start, &load("start"), 1e-5, &format!("{name}: the start"));
@@ -90,7 +89,12 @@ fn pissa_starts_trains_and_is_saved_as_pefts() {
         let out = tempfile::tempdir().unwrap();
         adapter.save(out.path(), TaskType::CausalLm, "somewhere").unwrap();
         let again = Adapter::load(model.base(Device::Cpu).unwrap(), out.path()).unwrap();
-        assert_close(&run(&model, &texts, Some(&again), Compute::F32), &trained, 1e-5, &format!("{name}: saved"));
+        assert_close(
+            &run(&model, &texts, Some(&again), Compute::F32),
+            &trained,
+            1e-5,
+            &format!("{name}: saved"),
+        );
         let shapes = |a: &Adapter| {
             let mut all: Vec<_> = a.tensors().into_iter().map(|(n, t)| (n, t.size())).collect();
             all.sort();
@@ -101,7 +105,8 @@ fn pissa_starts_trains_and_is_saved_as_pefts() {
             serde_json::from_slice(&std::fs::read(d.join("adapter_config.json")).unwrap()).unwrap()
         };
         let (a, b) = (json(out.path()), json(&dir));
-        for key in ["r", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "fan_in_fan_out"] {
+        for key in ["r", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "fan_in_fan_out"]
+        {
             assert_eq!(a[key], b[key], "{name}: {key}");
         }
         assert!((a["lora_alpha"].as_f64().unwrap() - b["lora_alpha"].as_f64().unwrap()).abs() < 1e-9);
@@ -119,7 +124,8 @@ fn pissa_starts_trains_and_is_saved_as_pefts() {
 fn pissa_over_four_bits_changes_nothing_at_the_start() {
     let dir = golden("lm/llama");
     let model = load_quantised_language_model(&dir, Device::Cpu, Some(Bits::Nf4)).unwrap();
-    let adapter = Adapter::fresh(model.base(Device::Cpu).unwrap(), &PeftConfig::Lora(pissa("llama"))).unwrap();
+    let adapter =
+        Adapter::fresh(model.base(Device::Cpu).unwrap(), &PeftConfig::Lora(pissa("llama"))).unwrap();
     let texts = [vec![5u32, 9, 3, 20], vec![7]];
     let off = max_diff(
         &run(&model, &texts, Some(&adapter), Compute::F32),
@@ -172,7 +178,10 @@ fn a_merge_taken_back_leaves_the_base_bit_for_bit() {
     for (name, config) in [
         ("lm/llama", LoraConfig { rank: 2, ..LoraConfig::default() }),
         ("lm/gpt2", LoraConfig { rank: 2, bias: LoraBias::LoraOnly, ..LoraConfig::default() }),
-        ("lm/llama", LoraConfig { dora: true, targets: names(&["q_proj", "up_proj"]), ..LoraConfig::default() }),
+        (
+            "lm/llama",
+            LoraConfig { dora: true, targets: names(&["q_proj", "up_proj"]), ..LoraConfig::default() },
+        ),
     ] {
         let model = base(name);
         let before: Vec<(String, Tensor)> =
@@ -184,10 +193,8 @@ fn a_merge_taken_back_leaves_the_base_bit_for_bit() {
             let _ = t.shallow_clone().g_add_(&moved);
         }
         let texts = [vec![5u32, 9, 3, 20], vec![7]];
-        let (plain, want) = (
-            run(&model, &texts, None, Compute::F32),
-            run(&model, &texts, Some(&adapter), Compute::F32),
-        );
+        let (plain, want) =
+            (run(&model, &texts, None, Compute::F32), run(&model, &texts, Some(&adapter), Compute::F32));
         let merged = adapter.merge_reversibly(&model.params).unwrap();
         assert_close(&run(&model, &texts, None, Compute::F32), &want, 1e-4, name);
         merged.undo();

@@ -108,7 +108,10 @@ fn outputs_and_adapters_gradients_are_those_of_the_values() {
         let model = Model::load(base, Some(bits));
         let codes = model.params().quantised().count();
         assert!(codes > 5, "{what}: {codes} weights");
-        assert!(model.params().quantised().all(|(n, _)| !n.contains("head") && !n.contains("embed")), "{what}");
+        assert!(
+            model.params().quantised().all(|(n, _)| !n.contains("head") && !n.contains("embed")),
+            "{what}"
+        );
         let plain = dequantised(base, &model);
         assert_eq!(model.params().count(), plain.params().count(), "{what}: parameters are counted as such");
         let eval = Mode::eval(Compute::F32);

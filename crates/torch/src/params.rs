@@ -252,7 +252,9 @@ impl ParamBuilder {
             return Ok(Matrix::Quantised(q));
         }
         let (bits, known) = match (self.shared.quantise.get(), &self.shared.source) {
-            (Some((bits, which)), Some(s)) if which(&self.path) => (bits, s.shape(&full).as_deref() == Some(shape)),
+            (Some((bits, which)), Some(s)) if which(&self.path) => {
+                (bits, s.shape(&full).as_deref() == Some(shape))
+            }
             (Some((bits, which)), None) if which(&self.path) => (bits, true),
             _ => return Ok(Matrix::Master(self.get(NAME, shape, init)?)),
         };

@@ -46,7 +46,9 @@ pub(super) fn build<'a>(
     let bits = c.quantise.bits();
     let mut generator = match (&c.base, &c.scratch) {
         (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
-        (None, Some(_)) if bits.is_some() => return Err(bad("model.quantise", "a new model learns whole: give model.base")),
+        (None, Some(_)) if bits.is_some() => {
+            return Err(bad("model.quantise", "a new model learns whole: give model.base"));
+        }
         (None, Some(scratch)) => scratch.build(texts().into_iter(), device, compute)?,
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };

@@ -119,7 +119,8 @@ impl Adapter {
             let adapter = layer.slot().get(Some(self.id));
             let Some((a0, b0)) = adapter.as_ref().and_then(|a| a.start()) else { continue };
             for (name, t) in &mut out {
-                let of = name.strip_prefix(PREFIX).and_then(|n| n.strip_prefix('.')?.strip_prefix(path.as_str()));
+                let of =
+                    name.strip_prefix(PREFIX).and_then(|n| n.strip_prefix('.')?.strip_prefix(path.as_str()));
                 match of {
                     Some(".lora_A.weight") => *t = Tensor::cat(&[&*t, a0], 0),
                     Some(".lora_B.weight") => *t = Tensor::cat(&[&*t, &b0.neg()], 1),
@@ -139,7 +140,10 @@ impl Adapter {
     /// The module a parameter belongs to, as the base names it.
     pub fn module_of(parameter: &str) -> Option<&str> {
         let path = parameter.strip_prefix(PREFIX)?.strip_prefix('.')?;
-        let cut = [".lora_", ".ia3_l", ".base_layer", ".weight", ".bias"].iter().filter_map(|end| path.find(end)).min();
+        let cut = [".lora_", ".ia3_l", ".base_layer", ".weight", ".bias"]
+            .iter()
+            .filter_map(|end| path.find(end))
+            .min();
         Some(&path[..cut.unwrap_or(path.len())])
     }
 
@@ -200,10 +204,11 @@ impl Adapter {
         }
         for (path, table) in tables {
             let Some(adapter) = table.slot().get(Some(self.id)) else { continue };
-            let tied =
-                self.sites.linears.iter().any(|(_, l)| {
-                l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr())
-            });
+            let tied = self
+                .sites
+                .linears
+                .iter()
+                .any(|(_, l)| l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr()));
             if tied {
                 return Err(peft(
                     "peft",
@@ -306,7 +311,10 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
     if !c.layers.is_empty() {
         chosen.retain(|path| layer_of(path).is_some_and(|n| c.layers.contains(&n)));
         if chosen.is_empty() {
-            return Err(peft("peft.lora.layers", format!("no module that `targets` fits is in {:?}", c.layers)));
+            return Err(peft(
+                "peft.lora.layers",
+                format!("no module that `targets` fits is in {:?}", c.layers),
+            ));
         }
     }
     let saved: BTreeSet<&str> = if c.modules_to_save.is_empty() {
@@ -432,7 +440,10 @@ impl PeftConfig {
                     return bad("peft.lora.dropout", "must be at least 0 and below 1");
                 }
                 if c.dora && c.init == LoraInit::Pissa {
-                    return bad("peft.lora.init", "PiSSA and DoRA both take the weight apart: choose one of them");
+                    return bad(
+                        "peft.lora.init",
+                        "PiSSA and DoRA both take the weight apart: choose one of them",
+                    );
                 }
                 if !c.alpha.is_finite() || !c.b_lr_ratio.is_finite() || c.b_lr_ratio <= 0.0 {
                     return bad("peft.lora", "alpha and b_lr_ratio must be numbers, the ratio above 0");

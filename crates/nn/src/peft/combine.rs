@@ -36,7 +36,9 @@ impl Combination {
         match self {
             Combination::Linear => {
                 if updates.iter().any(|u| rank(u) != rank(&updates[0])) {
-                    return Err(bad(format!("ranks differ at {path}, which `linear` cannot add: take cat or svd")));
+                    return Err(bad(format!(
+                        "ranks differ at {path}, which `linear` cannot add: take cat or svd"
+                    )));
                 }
                 // The sign is on one side, or it would be lost.
                 let root = |u: &Update| u.weight.abs().sqrt();
@@ -70,7 +72,9 @@ fn lora(adapter: &Adapter) -> Result<&LoraConfig> {
     let why = match &adapter.config {
         PeftConfig::Lora(c) if c.dora => "DoRA is no sum",
         PeftConfig::Lora(c) if c.bias != LoraBias::None => "one of them has biases of its own",
-        PeftConfig::Lora(c) if !c.modules_to_save.is_empty() => "one of them has whole modules (modules_to_save)",
+        PeftConfig::Lora(c) if !c.modules_to_save.is_empty() => {
+            "one of them has whole modules (modules_to_save)"
+        }
         PeftConfig::Lora(c) => return Ok(c),
         _ => "only LoRA adapters add up",
     };
@@ -131,8 +135,11 @@ impl Adapter {
         };
         let new = Self::fresh(base, &PeftConfig::Lora(config))?;
         for (path, ((a, b), table)) in &made {
-            let names =
-                if *table { ["lora_embedding_A", "lora_embedding_B"] } else { ["lora_A.weight", "lora_B.weight"] };
+            let names = if *table {
+                ["lora_embedding_A", "lora_embedding_B"]
+            } else {
+                ["lora_A.weight", "lora_B.weight"]
+            };
             for (name, value) in names.iter().zip([a, b]) {
                 let to = new.params.get(&format!("{PREFIX}.{path}.{name}"));
                 to.ok_or_else(|| bad(format!("{path} was not adapted")))?.shallow_clone().copy_(value);

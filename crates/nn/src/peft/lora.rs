@@ -36,7 +36,10 @@ pub(super) fn svd(matrix: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
 fn principal(rows: &Tensor, rank: i64, scale: f64) -> Result<(Tensor, Tensor)> {
     let most = rows.size().into_iter().min().unwrap_or(0);
     if rank > most {
-        return Err(peft("peft.lora.rank", format!("PiSSA of rank {rank} over a weight that has rank {most}")));
+        return Err(peft(
+            "peft.lora.rank",
+            format!("PiSSA of rank {rank} over a weight that has rank {most}"),
+        ));
     }
     let (u, s, v) = svd(rows)?;
     let root = (s.narrow(0, 0, rank) / scale).sqrt();

@@ -189,7 +189,12 @@ fn routes(
     Ok(out)
 }
 
-fn chain(listed_in: &Path, modules: &[(String, PathBuf)], device: Device, bits: Option<Bits>) -> Result<Chain> {
+fn chain(
+    listed_in: &Path,
+    modules: &[(String, PathBuf)],
+    device: Device,
+    bits: Option<Bits>,
+) -> Result<Chain> {
     let mut out: Option<Chain> = None;
     for (type_name, path) in modules {
         let kind = kind(listed_in, type_name)?;

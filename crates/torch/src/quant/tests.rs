@@ -4,8 +4,7 @@ use super::*;
 use crate::weights::Weights;
 use std::path::Path;
 
-const CASES: [&str; 6] =
-    ["odd_columns", "whole_blocks", "less_than_a_block", "one", "zero_rows", "zeros"];
+const CASES: [&str; 6] = ["odd_columns", "whole_blocks", "less_than_a_block", "one", "zero_rows", "zeros"];
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn golden() -> Weights {
@@ -106,9 +105,7 @@ fn four_bits_take_at_most_three_tenths_of_bf16() {
 fn products_and_gradients_are_those_of_the_values() {
     crate::device::set_threads(1);
     for bits in [Bits::Int8, Bits::Nf4] {
-        let make = |rows: i64| {
-            Quantised::new(&Tensor::randn([rows, 70], CPU), bits, Device::Cpu).unwrap()
-        };
+        let make = |rows: i64| Quantised::new(&Tensor::randn([rows, 70], CPU), bits, Device::Cpu).unwrap();
         let (a, b) = (make(33), make(7));
         let x = Tensor::randn([9, 70], CPU).set_requires_grad(true);
         let bias = Tensor::randn([40], CPU).set_requires_grad(true);
