@@ -200,6 +200,29 @@ fn adapters(
         std::fs::read_to_string(out).unwrap()
     };
     assert_eq!(answers(&adapter, "by-adapter.jsonl"), answers(&merged, "by-merged.jsonl"));
+
+    // Seven tenths and three tenths of an adapter are the adapter.
+    let both = dir.join("both");
+    let parts = [format!("{}=0.7", s(&adapter)), format!("{}=0.3", s(&adapter))];
+    ok(&["combine", &parts[0], &parts[1], "-o", s(&both)]);
+    let said: Value = serde_json::from_str(&ok(&["info", s(&both), "--json"])).unwrap();
+    assert_eq!((&said["r"], &said["combined"]["how"]), (&Value::from(8), &Value::from("cat")));
+    assert_eq!(answers(&both, "by-both.jsonl"), answers(&adapter, "by-adapter.jsonl"));
+    let e = fails(1, &["combine", &parts[0], s(model), "-o", s(&dir.join("none"))]);
+    assert!(e.contains("no adapter"), "{e}");
+
+    // QLoRA through the binary: trains over 4 bits, answers over them and over the base as it is.
+    let small = dir.join("qlora");
+    let c = ["train", "generator", "-c", s(&config), "--set", "optim.lr=1e-2", "--set", "model.quantise=nf4"];
+    ok(&[&c[..], &["--out", s(&small), "--quiet"]].concat());
+    let best = small.join("best");
+    assert!(!best.join("model.safetensors").exists());
+    let out = dir.join("by-qlora.jsonl");
+    let args = ["generate", "-g", s(&best), "-i", s(records), "-o", s(&out), "--max-new-tokens", "6"];
+    ok(&[&args[..], &["--contexts", "2", "--quantise", "nf4"]].concat());
+    ok(&["merge", s(&best), "-o", s(&dir.join("qlora-merged"))]);
+    let e = fails(2, &["generate", "-g", s(&best), "-i", s(records), "-o", s(&out), "--quantise", "int3"]);
+    assert!(e.contains("none, int8 or nf4"), "{e}");
     let e = fails(1, &["merge", s(model), "-o", s(&dir.join("none"))]);
     assert!(e.contains("no adapter"), "{e}");
 }

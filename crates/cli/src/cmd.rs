@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod classify;
+pub mod combine;
 pub mod data;
 pub mod doctor;
 pub mod encode;

@@ -46,6 +46,8 @@ enum Command {
     Eval(cmd::eval::Args),
     /// Work an adapter into its base.
     Merge(cmd::merge::Args),
+    /// Make one adapter of several.
+    Combine(cmd::combine::Args),
     /// Convert and describe data.
     Data(cmd::data::Args),
     /// Describe a model, an index or a run.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => a.run(cli.quiet),
         Command::Eval(a) => a.run(cli.quiet),
         Command::Merge(a) => a.run(),
+        Command::Combine(a) => a.run(),
         Command::Data(a) => a.run(),
         Command::Info(a) => a.run(),
         Command::Doctor(a) => a.run(),

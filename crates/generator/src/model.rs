@@ -6,11 +6,11 @@ use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_quantised_language_model,
     save_language_model,
 };
 use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};
-use ragduet_torch::{Compute, Device, ParamStore, Tensor};
+use ragduet_torch::{Bits, Compute, Device, ParamStore, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,15 +46,24 @@ impl Generator {
     /// A folder that does not load, or whose tokenizer has more tokens than the model embeds; an encoder-decoder that
     /// does not say what its answers start with.
     pub fn load(dir: &Path, device: Device, compute: Compute) -> Result<Self> {
+        Self::load_quantised(dir, device, compute, None)
+    }
+
+    /// [`Generator::load`] with the weights of the model's (or the base's) layers in 8 or 4 bits. It answers, and trains
+    /// through an adapter; it is not saved nor merged into.
+    ///
+    /// # Errors
+    /// As [`Generator::load`].
+    pub fn load_quantised(dir: &Path, device: Device, compute: Compute, bits: Option<Bits>) -> Result<Self> {
         if !peft::is_adapter_dir(dir) {
-            let model = load_language_model(dir, device)?;
+            let model = load_quantised_language_model(dir, device, bits)?;
             let tokenizer = Tokenizer::from_dir(dir)?;
             let base = std::path::absolute(dir)?.display().to_string();
             return Self { model, tokenizer, device, compute, adapter: None, base }.check();
         }
         let base = peft::base_of(dir)?;
         let folder = hub::resolve(&base)?;
-        let model = load_language_model(&folder, device)?;
+        let model = load_quantised_language_model(&folder, device, bits)?;
         let own = dir.join("tokenizer.json").is_file();
         let tokenizer = Tokenizer::from_dir(if own { dir } else { &folder })?;
         model.params.set_trainable(|_| false);
@@ -86,8 +95,9 @@ impl Generator {
     /// # Errors
     /// An adapter that is no change of weights.
     pub fn merge(&mut self) -> Result<()> {
-        if let Some(a) = self.adapter.take() {
+        if let Some(a) = &self.adapter {
             a.merge(&self.model.params)?;
+            self.adapter = None;
             self.base.clear();
         }
         Ok(())

@@ -142,7 +142,8 @@ fn combinations_are_pefts() {
     let model = base("lm/llama");
     let place = || model.base(Device::Cpu).unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|n| Adapter::load(place(), &dir.join(n)).unwrap());
-    let cases: [(&str, Vec<(&Adapter, f64)>, Combination); 5] = [
+    type Case<'a> = (&'a str, Vec<(&'a Adapter, f64)>, Combination);
+    let cases: [Case<'_>; 5] = [
         ("linear", vec![(&a, 0.7), (&b, -0.3)], Combination::Linear),
         ("cat", vec![(&a, 0.7), (&c, 0.4)], Combination::Cat),
         ("cat_negative", vec![(&a, 0.7), (&b, -0.4), (&c, 1.3)], Combination::Cat),

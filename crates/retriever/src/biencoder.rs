@@ -153,8 +153,9 @@ impl Tower {
     /// # Errors
     /// An adapter that is no change of weights.
     pub fn merge(&mut self) -> Result<()> {
-        if let Some(a) = self.adapter.take() {
+        if let Some(a) = &self.adapter {
             a.merge(&self.model.params)?;
+            self.adapter = None;
             self.base.clear();
         }
         Ok(())

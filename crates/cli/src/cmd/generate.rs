@@ -10,7 +10,7 @@ use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::SftConfig;
-use ragduet_torch::{Precision, device};
+use ragduet_torch::{Precision, Quantise, device};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub struct GeneratorArgs {
     /// Compute precision: auto, fp32 or bf16.
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
+    /// Keeps the layers' weights in 8 or 4 bits: none, int8 or nf4. Less memory, and slower.
+    #[arg(long, default_value = "none")]
+    pub quantise: Quantise,
     /// Prompt settings (TOML, the keys of `[prompt]`); those of the run that trained the generator if not given.
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
@@ -73,7 +76,7 @@ impl GeneratorArgs {
     pub fn load(&self) -> Result<Generator> {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
         let dir = ragduet_nn::hub::resolve(&self.generator)?;
-        Generator::load(&dir, device, self.precision.resolve(device))
+        Generator::load_quantised(&dir, device, self.precision.resolve(device), self.quantise.bits())
             .with_context(|| format!("cannot load the generator `{}`", self.generator))
     }
 

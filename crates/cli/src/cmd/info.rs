@@ -99,6 +99,10 @@ fn adapter(dir: &Path) -> Result<Value> {
             Value::Object(o) => o.is_empty(),
             _ => false,
         };
+        let combined = read_json(&dir.join("combined.json"));
+        if !combined.is_null() {
+            out.insert("combined".into(), combined);
+        }
         out.extend(std::mem::take(all).into_iter().filter(|(k, v)| !told.contains(&k.as_str()) && !empty(v)));
     }
     Ok(out)

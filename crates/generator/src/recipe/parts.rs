@@ -30,8 +30,12 @@ pub(super) fn build<'a>(
     device: Device,
     texts: impl FnOnce() -> Vec<&'a str>,
 ) -> Result<Generator> {
+    let bits = c.quantise.bits();
     let mut generator = match (&c.base, &c.scratch) {
-        (Some(base), _) => Generator::load(&hub::resolve(base)?, device, compute)?,
+        (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
+        (None, Some(_)) if bits.is_some() => {
+            return Err(bad("model.quantise", "a new model learns whole: give model.base"));
+        }
         (None, Some(scratch)) => scratch.build(texts().into_iter(), device, compute)?,
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };
@@ -43,6 +47,9 @@ pub(super) fn build<'a>(
     }
     if let Some(config) = peft {
         generator.adapt(config)?;
+    }
+    if bits.is_some() && generator.adapter.is_none() {
+        return Err(bad("model.quantise", "a quantised model does not learn itself: give [peft]"));
     }
     Ok(generator)
 }

@@ -59,6 +59,7 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
                 prompts: c.prompts.clone(),
                 max_query_tokens: Some(c.max_query_tokens),
                 max_passage_tokens: Some(c.max_passage_tokens),
+                quantise: c.quantise,
             };
             let mut model = st_dir::load(&dir, device, compute, &overrides)?;
             if c.separate_towers && model.is_shared() {
@@ -66,6 +67,10 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
                 model.passage_tower = Some(st_dir::load(&dir, device, compute, &overrides)?.query_tower);
             }
             model
+        }
+        (None, Some(_)) if c.quantise.bits().is_some() => {
+            let why = "a new model learns whole: give model.base".to_string();
+            return Err(Error::Config { key: "model.quantise".into(), why });
         }
         (None, Some(scratch)) => {
             let similarity = c.similarity.unwrap_or_default();
@@ -106,6 +111,10 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
         for tower in model.towers_mut() {
             tower.adapt(peft, device)?;
         }
+    }
+    if c.quantise.bits().is_some() && model.towers().any(|t| t.adapter.is_none()) {
+        let why = "a quantised encoder does not learn itself: give [peft]".to_string();
+        return Err(Error::Config { key: "model.quantise".into(), why });
     }
     model.check()
 }

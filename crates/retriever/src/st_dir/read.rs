@@ -5,10 +5,10 @@ use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, 
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter};
-use ragduet_nn::{hub, load_encoder};
+use ragduet_nn::{hub, load_quantised_encoder};
 use ragduet_text::{Prompts, Tokenizer};
 use ragduet_torch::weights::Weights;
-use ragduet_torch::{Compute, Device, ParamBuilder};
+use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantise};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ pub struct Overrides {
     pub max_query_tokens: Option<usize>,
     /// Longest passage in tokens.
     pub max_passage_tokens: Option<usize>,
+    /// Keeps the weights of the encoder's layers in 8 or 4 bits.
+    pub quantise: Quantise,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,19 +72,20 @@ struct Chain {
 
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
 pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides) -> Result<BiEncoder> {
+    let bits = overrides.quantise.bits();
     let modules_path = dir.join("modules.json");
     let chains = if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;
         let first = modules.first().map(|m| kind(&modules_path, &m.kind)).transpose()?;
         if first == Some(ModuleKind::Router) {
-            routes(dir, &modules[0], &modules_path, &modules[1..], device)?
+            routes(dir, &modules[0], &modules_path, &modules[1..], device, bits)?
         } else {
             let list: Vec<(String, PathBuf)> =
                 modules.into_iter().map(|m| (m.kind, dir.join(m.path))).collect();
-            vec![chain(&modules_path, &list, device)?]
+            vec![chain(&modules_path, &list, device, bits)?]
         }
     } else {
-        vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], device)?]
+        vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], device, bits)?]
     };
     assemble(dir, chains, device, compute, overrides)
 }
@@ -160,6 +163,7 @@ fn routes(
     modules_path: &Path,
     after: &[Module],
     device: Device,
+    bits: Option<Bits>,
 ) -> Result<Vec<Chain>> {
     let base = dir.join(&router.path);
     let path = base.join("router_config.json");
@@ -180,17 +184,22 @@ fn routes(
             list.push((t.clone(), base.join(id)));
         }
         list.extend(after.iter().map(|m| (m.kind.clone(), dir.join(&m.path))));
-        out.push(chain(modules_path, &list, device)?);
+        out.push(chain(modules_path, &list, device, bits)?);
     }
     Ok(out)
 }
 
-fn chain(listed_in: &Path, modules: &[(String, PathBuf)], device: Device) -> Result<Chain> {
+fn chain(
+    listed_in: &Path,
+    modules: &[(String, PathBuf)],
+    device: Device,
+    bits: Option<Bits>,
+) -> Result<Chain> {
     let mut out: Option<Chain> = None;
     for (type_name, path) in modules {
         let kind = kind(listed_in, type_name)?;
         match (kind, &mut out) {
-            (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, device)?),
+            (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, device, bits)?),
             (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
             (ModuleKind::Dense, Some(c))
                 if c.pooling.is_some() && c.tower.dense.is_none() && !c.normalize =>
@@ -214,7 +223,7 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], device: Device) -> Res
     })
 }
 
-fn transformer(path: &Path, device: Device) -> Result<Chain> {
+fn transformer(path: &Path, device: Device, bits: Option<Bits>) -> Result<Chain> {
     let config_path = path.join("sentence_bert_config.json");
     let config: TransformerConfig =
         if config_path.is_file() { json(&config_path)? } else { TransformerConfig::default() };
@@ -224,13 +233,13 @@ fn transformer(path: &Path, device: Device) -> Result<Chain> {
     }
     let tower = if peft::is_adapter_dir(path) {
         let base = peft::base_of(path)?;
-        let model = load_encoder(&hub::resolve(&base)?, device)?;
+        let model = load_quantised_encoder(&hub::resolve(&base)?, device, bits)?;
         model.params.set_trainable(|_| false);
         let adapter = Some(Adapter::load(model.base(device)?, path)?);
         Tower { model, dense: None, adapter, base }
     } else {
         let base = std::path::absolute(path)?.display().to_string();
-        Tower { model: load_encoder(path, device)?, dense: None, adapter: None, base }
+        Tower { model: load_quantised_encoder(path, device, bits)?, dense: None, adapter: None, base }
     };
     Ok(Chain { tower, pooling: None, normalize: false, max_seq_length: config.max_seq_length, tokenizer })
 }

@@ -155,6 +155,8 @@ pub fn verify(model: &BiEncoder, dir: &Path, texts: &[String]) -> Result<()> {
     let overrides = Overrides {
         max_query_tokens: Some(model.settings.max_query_tokens),
         max_passage_tokens: Some(model.settings.max_passage_tokens),
+        // What was trained over codes is compared over codes.
+        quantise: model.query_tower.model.params.quantised().next().map(|(_, q)| q.bits()).into(),
         ..Overrides::default()
     };
     let again = load(dir, model.device, model.compute, &overrides)?;

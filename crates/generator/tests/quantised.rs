@@ -1,0 +1,119 @@
+//! QLoRA in the recipes: over 4 bits an adapter learns as over bf16, resumes bit for bit, and is saved as any other.
+
+use ragduet_generator::Generator;
+use ragduet_generator::recipe::RunOptions;
+use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::sft::train;
+use ragduet_nn::{fresh_language_model, save_language_model};
+use ragduet_text::{ByteBpeOptions, train_byte_bpe};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Bits, Compute, Device, rng};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static GENERATORS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ragduet_torch::device::set_threads(1);
+    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Records of doors and their colours, which are called `answers`.
+fn records(path: &Path, answers: [&str; 3]) -> String {
+    let mut text = String::new();
+    for i in 0..24 {
+        let colour = ["red", "green", "blue"][i * 7 % 3];
+        let answer = answers[i * 7 % 3];
+        let row = serde_json::json!({
+            "id": format!("q{i}"), "question": format!("What colour is door {i}?"), "answers": [answer],
+            "contexts": [{"id": i.to_string(), "text": format!("Door {i} is {colour}.")}], "gold": [i.to_string()],
+        });
+        let _ = writeln!(text, "{row}");
+    }
+    std::fs::write(path, &text).unwrap();
+    text
+}
+
+fn run(dir: &Path, name: &str, config: &str, stop_after: Option<u64>, resume: bool) -> Vec<f64> {
+    let c: SftConfig = toml::from_str(config).unwrap_or_else(|e| panic!("{config}\n{e}"));
+    let out = dir.join(name);
+    let options = RunOptions { out: out.clone(), resume, quiet: true, stop_after };
+    let _ = train(&c, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    rows.filter_map(|r| r["loss"].as_f64()).collect()
+}
+
+fn config(dir: &Path, base: &str, data: &str, quantise: &str, peft: &str, steps: u64, lr: f64) -> String {
+    format!(
+        "seed = 5\nprecision = \"bf16\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantise}\"\n{peft}\n[data]\n\
+         train = \"{}\"\n[contexts]\ncount = 1\n[batch]\ntokens = 400\n[train]\nepochs = 1000\nmax_steps = {steps}\n\
+         log_every = 1\n[optim]\nlr = {lr}\n[save]\nevery_steps = 20\n",
+        dir.join(data).display(),
+    )
+}
+
+#[test]
+fn losses_are_within_two_percent_of_lora_over_bf16() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let text = records(&dir.join("first.jsonl"), ["red", "green", "blue"]);
+    let _ = records(&dir.join("second.jsonl"), ["like a rose", "as grass is", "sky and sea"]);
+    let options = ByteBpeOptions { vocab_size: 300, ..ByteBpeOptions::default() };
+    let tokenizer = train_byte_bpe(text.lines(), &options).unwrap();
+    rng::seed(3);
+    let json = serde_json::json!({
+        "model_type": "llama", "vocab_size": tokenizer.vocab_size(), "hidden_size": 128, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256, "max_position_embeddings": 256,
+        "tie_word_embeddings": true, "eos_token_id": tokenizer.eos_id(), "initializer_range": 0.05,
+    });
+    save_language_model(&fresh_language_model(json, Device::Cpu).unwrap(), &dir.join("new")).unwrap();
+    tokenizer.save(dir.join("new")).unwrap();
+    // A base that knows something, whose weights are not those of an initialisation.
+    let new = dir.join("new").display().to_string();
+    let first = run(dir, "base", &config(dir, &new, "first.jsonl", "none", "", 60, 2e-3), None, false);
+    assert!(first[first.len() - 1] < 0.5 * first[0], "{first:?}");
+
+    let base = dir.join("base/best").display().to_string();
+    let lora = "[peft.lora]\nrank = 8\nalpha = 16.0";
+    let of = |quantise: &str| config(dir, &base, "second.jsonl", quantise, lora, 60, 3e-3);
+    let plain = run(dir, "lora", &of("none"), None, false);
+    for quantise in ["int8", "nf4"] {
+        let ours = run(dir, quantise, &of(quantise), None, false);
+        assert_eq!(ours.len(), plain.len());
+        let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+        assert!(plain[plain.len() - 1] < 0.2 * plain[0], "there is something to learn: {plain:?}");
+        // Over the curve, and where it falls: single steps of both rise and fall with their batch.
+        for (a, b) in [(0, ours.len()), (0, 20), (0, 10)] {
+            let (x, y) = (mean(&ours[a..b]), mean(&plain[a..b]));
+            println!("{quantise} steps {a}..{b}: {x:.4}, bf16 {y:.4}, {:+.2} %", 100.0 * (x / y - 1.0));
+            assert!((x / y - 1.0).abs() < 0.02, "{quantise} {a}..{b}: {x} beside {y}");
+        }
+    }
+
+    // Stopped and resumed: the same adapter.
+    let _ = run(dir, "again", &of("nf4"), Some(13), false);
+    let _ = run(dir, "again", &of("nf4"), None, true);
+    let file = |n: &str| Weights::open_file(&dir.join(n).join("best/adapter_model.safetensors")).unwrap();
+    let (a, b) = (file("nf4"), file("again"));
+    for name in a.names() {
+        assert!(a.load(name, Device::Cpu).unwrap().equal(&b.load(name, Device::Cpu).unwrap()), "{name}");
+    }
+
+    // The adapter's folder is one like any other; merging takes the base as it is on disk.
+    let best = dir.join("nf4/best");
+    let mut small = Generator::load_quantised(&best, Device::Cpu, Compute::Bf16, Some(Bits::Nf4)).unwrap();
+    assert!(small.merge().unwrap_err().to_string().contains("quantised"));
+    assert!(small.adapter.is_some(), "a refused merge leaves the adapter where it is");
+    let mut whole = Generator::load(&best, Device::Cpu, Compute::F32).unwrap();
+    whole.merge().unwrap();
+    whole.save(&dir.join("merged")).unwrap();
+
+    // Without an adapter there is nothing to learn.
+    let c: SftConfig = toml::from_str(&config(dir, &base, "second.jsonl", "nf4", "", 4, 1e-3)).unwrap();
+    let out = dir.join("none");
+    let e = train(&c, &RunOptions { out, resume: false, quiet: true, stop_after: None }).unwrap_err();
+    assert!(e.to_string().contains("give [peft]"), "{e}");
+}
