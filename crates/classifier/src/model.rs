@@ -72,7 +72,7 @@ impl Classifier {
                 });
             }
         }
-        c.adapter = Some(Adapter::load(c.model.base(device), dir)?);
+        c.take(Adapter::load(c.model.base(device), dir)?);
         Ok(c)
     }
 
@@ -141,8 +141,15 @@ impl Classifier {
         } else {
             self.model.params.set_trainable(|name| fresh.iter().any(|f| f == name));
         }
-        self.adapter = Some(Adapter::fresh(self.model.base(self.device), &config)?);
+        self.take(Adapter::fresh(self.model.base(self.device), &config)?);
         Ok(())
+    }
+
+    /// Prompts and prefixes take positions from texts.
+    fn take(&mut self, adapter: Adapter) {
+        let left = self.model.max_tokens().saturating_sub(adapter.config.places());
+        self.max_tokens = self.max_tokens.min(left);
+        self.adapter = Some(adapter);
     }
 
     /// Works the adapter into the model.

@@ -131,6 +131,11 @@ fn adapters_learn_beside_a_new_head_and_their_folders_load() {
         let logits = |m: &Classifier| m.score(&texts, 100, &mut |_| ()).unwrap();
         let first = logits(&model);
         assert_eq!(first, logits(&again), "{method}");
+        // Prompts and prefixes take positions, of which there are 24.
+        let soft = ["prompt", "prefix"].contains(&method);
+        assert_eq!(model.max_tokens, if soft { 20 } else { 24 }, "{method}");
+        let long = "rose ".repeat(50);
+        assert_eq!(model.score(&[(long.as_str(), None)], 100, &mut |_| ()).unwrap()[0].len(), 2);
         // What was measured is what was saved.
         let bad = ragduet_data::BadRows::new(ragduet_data::BadRowPolicy::Fail);
         let dev: Vec<_> = ragduet_data::read_labelled(dir.path().join("dev.jsonl"), true, &bad)

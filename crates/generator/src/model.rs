@@ -196,10 +196,13 @@ impl Generator {
 
     /// The most tokens of prompt and answer; of an encoder-decoder without positions as many as memory allows.
     pub fn max_tokens(&self) -> usize {
-        match &self.model.kind {
-            LmKind::Causal(lm) => lm.max_tokens().unwrap_or_else(|| lm.context_length()),
-            LmKind::Seq2Seq(lm) => lm.max_tokens().unwrap_or(usize::MAX),
-        }
+        self.positions().unwrap_or_else(|| self.model.causal().map_or(usize::MAX, |lm| lm.context_length()))
+    }
+
+    /// The tokens that learned positions leave beside what an adapter puts before a text; None where positions do not end.
+    fn positions(&self) -> Option<usize> {
+        let taken = self.adapter.as_ref().map_or(0, |a| a.config.places());
+        self.model.kind.max_tokens().map(|n| n.saturating_sub(taken))
     }
 
     /// The tokens of prompt and answer that the model is meant for, where nothing else is asked for.
@@ -265,7 +268,7 @@ impl Generator {
         for key in &decoding.ignored {
             tracing::warn!("generation_config.json: {key} is not supported and has no effect");
         }
-        if let Some(limit) = self.model.kind.max_tokens() {
+        if let Some(limit) = self.positions() {
             let room = |r: &Request| r.prompt.len() + decoding.max_new_tokens <= limit;
             if let Some(at) = requests.iter().position(|r| !room(r)) {
                 return Err(Error::Unusable(format!(

@@ -148,6 +148,12 @@ impl Tower {
         Err(Error::Config { key: "peft".into(), why: why.into() })
     }
 
+    /// The longest text: the encoder's positions but those that an adapter takes.
+    pub(crate) fn max_tokens(&self) -> usize {
+        let taken = self.adapter.as_ref().map_or(0, |a| a.config.places());
+        self.model.encoder.max_tokens().saturating_sub(taken)
+    }
+
     /// Works the adapter into the transformer, which is then one like any other, in no folder yet.
     ///
     /// # Errors
@@ -210,7 +216,7 @@ impl BiEncoder {
                 "the tokenizer has {words} tokens but the model embeds only {rows}: they do not belong together"
             )));
         }
-        let longest = encoder.max_tokens();
+        let longest = self.towers().map(Tower::max_tokens).min().unwrap_or(0);
         for (key, n) in [
             ("max_query_tokens", self.settings.max_query_tokens),
             ("max_passage_tokens", self.settings.max_passage_tokens),

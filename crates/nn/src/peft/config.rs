@@ -22,6 +22,18 @@ pub enum PeftConfig {
     Bottleneck(BottleneckConfig),
 }
 
+impl PeftConfig {
+    /// Positions that it takes before each text, which a model with learned positions then lacks.
+    pub fn places(&self) -> usize {
+        let rows = match self {
+            PeftConfig::Prompt(c) => c.tokens,
+            PeftConfig::Prefix(c) => c.tokens,
+            PeftConfig::Lora(_) | PeftConfig::Ia3(_) | PeftConfig::Bottleneck(_) => 0,
+        };
+        rows.max(0) as usize
+    }
+}
+
 /// LoRA (Hu et al., 2021, arXiv 2106.09685), with DoRA (Liu et al., 2024, arXiv 2402.09353) and rsLoRA (Kalajdzievski,
 /// 2023, arXiv 2312.03732) as settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

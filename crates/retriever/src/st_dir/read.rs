@@ -130,7 +130,7 @@ fn assemble(
         _ => config.prompts,
     };
     // The lowest of what the directory, the tokenizer and the positions allow.
-    let positions = query.tower.model.encoder.max_tokens();
+    let positions = query.tower.max_tokens();
     let longest = |c: &Chain| {
         let said = c.max_seq_length.or_else(|| c.tokenizer.model_max_length());
         said.unwrap_or(positions).min(positions)
