@@ -1,0 +1,10 @@
+//! Joint training: the retriever and the generator teach each other.
+//!
+//! The only crate that knows both. A step retrieves with the current retriever, scores the answers under each passage
+//! with the current generator, and an objective turns the two into a loss whose gradient reaches the retriever, the
+//! generator or both.
+
+mod error;
+pub mod objective;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! What the retriever learns from the generator.
