@@ -221,6 +221,14 @@ fn need<'a>(row: &'a Map<String, Value>, name: &str) -> std::result::Result<&'a 
     value.ok_or_else(|| Fault::new(Problem::MissingColumn, format!("no {name}")))
 }
 
+pub(crate) fn answers_of(row: &Map<String, Value>) -> std::result::Result<Vec<String>, Fault> {
+    match first(row, &ANSWERS) {
+        None => Ok(Vec::new()),
+        Some((name, Value::Array(list))) => list.iter().map(|v| text(name, v)).collect(),
+        Some((name, value)) => Ok(vec![text(name, value)?]),
+    }
+}
+
 fn contexts_of(row: &Map<String, Value>) -> std::result::Result<Vec<Found>, Fault> {
     match first(row, &CONTEXTS) {
         None => Ok(Vec::new()),
@@ -286,13 +294,7 @@ pub(crate) fn record(row: Map<String, Value>, number: u64) -> std::result::Resul
     };
     let (name, question) = first(&row, &QUESTION).ok_or_else(|| missing("question", &QUESTION))?;
     let question = text(name, question)?;
-    let answers = match first(&row, &ANSWERS) {
-        None => Vec::new(),
-        Some((name, Value::Array(list))) => {
-            list.iter().map(|v| text(name, v)).collect::<std::result::Result<_, _>>()?
-        }
-        Some((name, value)) => vec![text(name, value)?],
-    };
+    let answers = answers_of(&row)?;
     let contexts = contexts_of(&row)?;
     let gold = gold_of(&row, &contexts)?;
     let id = row_id(&row, number);

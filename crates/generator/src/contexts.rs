@@ -65,6 +65,8 @@ pub enum Golden {
     Inserted,
     /// Only those among the `count` best candidates: what the generator will meet in use.
     Retrieved,
+    /// No judged ones: the candidates that hold the answer's text count as golden (distant supervision).
+    Answering,
 }
 
 /// What is answered without a golden passage.
@@ -170,16 +172,23 @@ impl ContextConfig {
         // Drawn whether needed or not, so that one setting does not change what another draws.
         let (drop, order_seed, place_seed) = (rng.random::<f64>(), rng.random::<u64>(), rng.random::<u64>());
         let drop = drop < self.golden_drop_rate;
-        let known: HashSet<&T> = sources.golden.iter().collect();
+        let answers = |at: usize| sources.answering.get(at).copied().unwrap_or(false);
+        let golden: Vec<&T> = match self.golden {
+            Golden::Inserted | Golden::Retrieved => sources.golden.iter().collect(),
+            Golden::Answering => {
+                sources.candidates.iter().enumerate().filter(|(at, _)| answers(*at)).map(|(_, p)| p).collect()
+            }
+        };
+        let known: HashSet<&T> = golden.iter().copied().collect();
         let rank_of = |p: &T| sources.candidates.iter().position(|c| c == p);
 
         let mut shown: Vec<Shown<T>> = Vec::new();
         let mut seen: HashSet<&T> = HashSet::new();
         let most = if self.max_golden == 0 { self.count } else { self.max_golden.min(self.count) };
-        for passage in sources.golden {
+        for passage in golden {
             let found = rank_of(passage);
             let allowed = match self.golden {
-                Golden::Inserted => true,
+                Golden::Inserted | Golden::Answering => true,
                 Golden::Retrieved => found.is_some_and(|r| r < self.count),
             };
             if !drop && allowed && shown.len() < most && seen.insert(passage) {
@@ -190,7 +199,6 @@ impl ContextConfig {
         let abstain = shown.is_empty() && !known.is_empty() && self.without_golden == WithoutGolden::Abstain;
 
         // With `Retrieved` a golden passage that is dropped or beyond `max_golden` leaves its place to the next one.
-        let answers = |at: usize| sources.answering.get(at).copied().unwrap_or(false);
         let mut pool: Vec<(usize, &T)> = sources.candidates.iter().enumerate().collect();
         pool.retain(|(at, p)| seen.insert(p) && !known.contains(p) && !(abstain && answers(*at)));
         if self.distractor_pool > 0 {

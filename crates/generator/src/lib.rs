@@ -18,6 +18,7 @@ mod error;
 pub mod faithfulness;
 pub mod loss;
 mod model;
+pub mod packed;
 pub mod prepare;
 pub mod recipe;
 pub mod report;

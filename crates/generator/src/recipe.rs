@@ -3,7 +3,7 @@
 pub mod choice_config;
 pub mod choices;
 pub mod config;
-mod parts;
+pub mod parts;
 pub mod preference;
 pub mod sft;
 

@@ -107,6 +107,11 @@ impl Dense {
         }
     }
 
+    /// Whether it learns.
+    pub fn trains(&self) -> bool {
+        self.weight.requires_grad()
+    }
+
     /// Size of the result.
     pub fn outputs(&self) -> i64 {
         self.weight.size()[0]

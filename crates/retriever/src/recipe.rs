@@ -5,3 +5,5 @@ pub mod dense;
 mod loader;
 mod model;
 mod state;
+
+pub use model::{build as build_model, optimizer};

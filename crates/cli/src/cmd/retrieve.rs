@@ -1,13 +1,13 @@
 //! `ragduet retrieve`.
 
 use crate::common::{self, ModelArgs, counter};
-use anyhow::{Context, Result};
-use ragduet_data::{BadRows, Found, Passage, RagRecord, ReadOptions, rag_line, read_corpus};
+use anyhow::Result;
+use ragduet_data::{BadRows, Found, Passage, RagRecord, ReadOptions, rag_line, read_answers, read_corpus};
 use ragduet_metrics::{Evaluation, Measure};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `retrieve`.
@@ -106,7 +106,7 @@ pub fn run(
     quiet: bool,
 ) -> Result<Retrieved> {
     let path = wanted.answers.map_or_else(|| wanted.data.join("answers.jsonl"), Path::to_path_buf);
-    let answers = read_answers(&path)?;
+    let answers = read_answers(&path, bad)?;
     let options = ReadOptions { split: Some(wanted.split.to_string()), ..ReadOptions::default() };
     let set = EvalSet::read(wanted.data, &options, None, 0, bad)?;
     let corpus: HashMap<String, Passage> = read_corpus(wanted.data, &options, bad)?
@@ -144,36 +144,4 @@ pub fn run(
         tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
     }
     Ok(Retrieved { records, scores })
-}
-
-fn read_answers(path: &Path) -> Result<HashMap<String, Vec<String>>> {
-    #[derive(serde::Deserialize)]
-    struct Row {
-        #[serde(alias = "id", alias = "qid")]
-        _id: String,
-        #[serde(alias = "answer")]
-        answers: OneOrMany,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    let file = fs_err::File::open(path)?;
-    let mut out = HashMap::new();
-    for (i, line) in std::io::BufReader::new(file).lines().enumerate() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let row: Row =
-            serde_json::from_str(&line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
-        let answers = match row.answers {
-            OneOrMany::One(a) => vec![a],
-            OneOrMany::Many(list) => list,
-        };
-        out.insert(row._id, answers);
-    }
-    Ok(out)
 }

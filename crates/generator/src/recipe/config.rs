@@ -84,7 +84,7 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// Checks what types cannot.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.base.is_some() == self.scratch.is_some() {
             return Err(bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`"));
         }

@@ -1,4 +1,4 @@
-//! What the recipes share.
+//! What the recipes share, also with joint training.
 
 use super::config::ModelConfig;
 use crate::error::{Error, Result, bad};
@@ -14,7 +14,7 @@ use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
 use std::path::Path;
 
 /// Stop at a bad row, or move it to a file of the run.
-pub(super) fn bad_rows(skip: bool, out: &Path) -> BadRows {
+pub fn bad_rows(skip: bool, out: &Path) -> BadRows {
     BadRows::new(if skip {
         BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
     } else {
@@ -22,8 +22,12 @@ pub(super) fn bad_rows(skip: bool, out: &Path) -> BadRows {
     })
 }
 
-/// The model that training starts from. `texts`: what the tokenizer of a new one is trained on.
-pub(super) fn build<'a>(
+/// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
+/// generators.
+///
+/// # Errors
+/// A base that cannot be found or loaded; settings that do not fit it.
+pub fn build<'a>(
     c: &ModelConfig,
     peft: Option<&PeftConfig>,
     compute: Compute,
@@ -55,7 +59,7 @@ pub(super) fn build<'a>(
 }
 
 /// Number of scalars in all (base and adapter), and of those that train.
-pub(super) fn trainable(generator: &Generator) -> (u64, u64) {
+pub fn trainable(generator: &Generator) -> (u64, u64) {
     let (all, training) = generator.model.params.count();
     match &generator.adapter {
         None => (all, training),
@@ -64,7 +68,10 @@ pub(super) fn trainable(generator: &Generator) -> (u64, u64) {
 }
 
 /// The optimiser over what trains.
-pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<Optimizer> {
+///
+/// # Errors
+/// A pattern in `freeze` that names nothing; settings out of range.
+pub fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<Optimizer> {
     let params = generator.trained();
     check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
     params.set_trainable(|name| !is_frozen(name, &config.freeze));
@@ -81,7 +88,7 @@ pub(super) fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Resu
 }
 
 /// Writes `best/`, the model as transformers reads it, and `best.json`, how it came about.
-pub(super) fn save_best(generator: &Generator, out: &Path, facts: &serde_json::Value) -> Result<()> {
+pub fn save_best(generator: &Generator, out: &Path, facts: &serde_json::Value) -> Result<()> {
     replace_dir(&out.join("best"), |d| generator.save(d))?;
     let path = out.join("best.json");
     let text =

@@ -11,12 +11,11 @@ use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
 use crate::error::{Error, Result, catch};
 use crate::model::Generator;
+use crate::packed::PackedExamples;
 use crate::prepare::{PrepareReport, Preparer};
 use crate::substitute::Substitutes;
 use ragduet_data::{RagRecord, read_records};
-use ragduet_nn::Mode;
-use ragduet_text::{TrainExample, pack_in_order};
-use ragduet_torch::loss::linear_cross_entropy;
+use ragduet_text::TrainExample;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Kind, Tensor, device, grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
@@ -59,15 +58,6 @@ struct Position {
     /// Windows of the epoch that are done.
     window: usize,
     best: EarlyStopping,
-}
-
-/// A forward pass.
-#[derive(Debug)]
-struct Batch {
-    examples: Vec<TrainExample>,
-    /// Rows whose next token is learned, and those tokens.
-    rows: Vec<i64>,
-    targets: Vec<i64>,
 }
 
 /// Trains as the config says, into `options.out`.
@@ -141,7 +131,7 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
         let lr = config.optim.lr * schedule.factor(at.step);
         let (value, norm) = step(config, &generator, &mut optimizer, window, lr, at.step + 1)?;
         busy += started.elapsed().as_secs_f64();
-        let now: usize = window.iter().flat_map(|b| &b.examples).map(|e| e.ids.len()).sum();
+        let now: usize = window.iter().map(PackedExamples::tokens).sum();
         let learned: usize = window.iter().map(|b| b.targets.len()).sum();
         tokens += now as u64;
         targets += learned as u64;
@@ -247,7 +237,7 @@ fn epoch(
     (records, substitutes): (&[RagRecord], &Substitutes),
     config: &SftConfig,
     epoch: u64,
-) -> Result<(Vec<Vec<Batch>>, PrepareReport)> {
+) -> Result<(Vec<Vec<PackedExamples>>, PrepareReport)> {
     let mut order: Vec<usize> = (0..records.len()).collect();
     let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), config.seed);
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -269,12 +259,8 @@ fn epoch(
     if examples.is_empty() {
         return Err(Error::Unusable(format!("nothing to train on: {report}")));
     }
-    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-    let packing = pack_in_order(&lengths, config.batch.tokens);
-    let mut examples: Vec<Option<TrainExample>> = examples.into_iter().map(Some).collect();
-    let batches: Vec<Batch> =
-        packing.rows.iter().map(|row| Batch::of(row.iter().filter_map(|&i| examples[i].take()))).collect();
-    let mut windows: Vec<Vec<Batch>> = Vec::new();
+    let batches = PackedExamples::pack(examples, config.batch.tokens);
+    let mut windows: Vec<Vec<PackedExamples>> = Vec::new();
     for batch in batches {
         match windows.last_mut() {
             Some(w) if w.len() < config.batch.accumulate => w.push(batch),
@@ -284,44 +270,12 @@ fn epoch(
     Ok((windows, report))
 }
 
-impl Batch {
-    fn of(examples: impl Iterator<Item = TrainExample>) -> Self {
-        let mut out = Self { examples: Vec::new(), rows: Vec::new(), targets: Vec::new() };
-        let mut start = 0;
-        for e in examples {
-            for i in e.predicted().filter(|&i| e.loss[i]) {
-                out.rows.push((start + i - 1) as i64);
-                out.targets.push(i64::from(e.ids[i]));
-            }
-            start += e.ids.len();
-            out.examples.push(e);
-        }
-        out
-    }
-}
-
-/// -log p of a batch's learned tokens, [targets].
-fn target_nll(generator: &Generator, batch: &Batch, mode: Mode) -> Tensor {
-    let hidden = generator.hidden_states(&batch.examples, mode);
-    let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
-    let head = generator.model.kind.head(mode);
-    // Only rows before a learned token meet the vocabulary.
-    linear_cross_entropy(
-        &hidden.index_select(0, &on(&batch.rows)),
-        &head.weight,
-        &on(&batch.targets),
-        head.scale,
-        generator.compute,
-    )
-    .0
-}
-
 /// One optimiser step: the loss, and the gradients' norm before clipping.
 fn step(
     config: &SftConfig,
     generator: &Generator,
     optimizer: &mut Optimizer,
-    window: &[Batch],
+    window: &[PackedExamples],
     lr: f64,
     number: u64,
 ) -> Result<(f64, f64)> {
@@ -330,7 +284,7 @@ fn step(
     let mut sum = 0.0;
     for batch in window {
         sum += catch("a training step", "lower batch.tokens and raise batch.accumulate", || {
-            let nll = target_nll(generator, batch, generator.mode(true));
+            let nll = batch.nll(generator, generator.mode(true));
             let share = config.loss.share(&nll, learned as u64);
             grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
             Ok(f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?)
@@ -366,7 +320,7 @@ fn texts(records: &[RagRecord]) -> Vec<&str> {
 mod tests {
     use super::*;
     use crate::ScratchGenerator;
-    use ragduet_nn::PackedTokens;
+    use ragduet_nn::{Mode, PackedTokens};
     use ragduet_torch::{Compute, Device, no_grad};
 
     /// The definition: log-softmax of the whole logits, text by text.
@@ -397,12 +351,15 @@ mod tests {
             examples.iter().map(|e| plain(&g, e)).sum::<f64>()
         };
         let tokens: usize = examples.iter().map(TrainExample::targets).sum();
-        let window = [Batch::of(examples[..3].iter().cloned()), Batch::of(examples[3..].iter().cloned())];
+        let window = [
+            PackedExamples::of(examples[..3].iter().cloned()),
+            PackedExamples::of(examples[3..].iter().cloned()),
+        ];
         let learned: usize = window.iter().map(|b| b.targets.len()).sum();
         assert_eq!(learned, tokens);
         let have: f64 = window
             .iter()
-            .map(|b| f64::try_from(target_nll(&g, b, Mode::eval(Compute::F32)).sum(Kind::Double)).unwrap())
+            .map(|b| f64::try_from(b.nll(&g, Mode::eval(Compute::F32)).sum(Kind::Double)).unwrap())
             .sum();
         assert!((have - want).abs() < 1e-4 * want, "{have} {want}");
     }
@@ -419,13 +376,13 @@ mod tests {
             let ids: Vec<u32> = source.into_iter().chain([0]).chain(target).collect();
             TrainExample { loss: (0..ids.len()).map(|i| i > n).collect(), ids, source: n }
         });
-        let batch = Batch::of(examples);
+        let batch = PackedExamples::of(examples);
         for name in ["t5", "flan_t5"] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/lm").join(name);
             let tokenizer = ragduet_text::train_byte_bpe(["a"], &Default::default()).unwrap();
             let model = ragduet_nn::load_language_model(&dir, Device::Cpu).unwrap();
             let g = Generator::new(model, tokenizer, Device::Cpu, Compute::F32);
-            let nll = target_nll(&g, &batch, Mode::eval(Compute::F32));
+            let nll = batch.nll(&g, Mode::eval(Compute::F32));
             let loss = crate::loss::SftLoss::Nll.share(&nll, batch.targets.len() as u64);
             let want = golden["models"][name]["loss"].as_f64().unwrap();
             let have = f64::try_from(loss).unwrap();
@@ -452,19 +409,19 @@ mod tests {
             loss: serde_json::from_value(e["loss"].clone()).unwrap(),
             source: 0,
         };
-        let window: Vec<Batch> = want["batches"]
+        let window: Vec<PackedExamples> = want["batches"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|b| Batch::of(b.as_array().unwrap().iter().map(example)))
+            .map(|b| PackedExamples::of(b.as_array().unwrap().iter().map(example)))
             .collect();
         let learned: usize = window.iter().map(|b| b.targets.len()).sum();
         assert_eq!(learned as u64, want["items"].as_u64().unwrap());
         g.model.params.set_trainable(|_| true);
         let mut loss = 0.0;
         for batch in &window {
-            let share = crate::loss::SftLoss::Nll
-                .share(&target_nll(&g, batch, Mode::eval(Compute::F32)), learned as u64);
+            let share =
+                crate::loss::SftLoss::Nll.share(&batch.nll(&g, Mode::eval(Compute::F32)), learned as u64);
             share.backward();
             loss += f64::try_from(share.detach()).unwrap();
         }

@@ -120,6 +120,26 @@ impl Default for ModelConfig {
     }
 }
 
+impl ModelConfig {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// Not one of base and scratch; a dropout out of range.
+    pub fn check(&self) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        if self.base.is_some() == self.scratch.is_some() {
+            return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
+        }
+        for (key, p) in [("model.dropout", self.dropout), ("model.attention_dropout", self.attention_dropout)]
+        {
+            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
+                return bad(key, "must be at least 0 and below 1");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What to train on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -259,15 +279,7 @@ impl RetrieverConfig {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<()> {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
-        if self.model.base.is_some() == self.model.scratch.is_some() {
-            return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
-        }
-        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)]
-        {
-            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
-                return bad(&format!("model.{key}"), "must be at least 0 and below 1");
-            }
-        }
+        self.model.check()?;
         if self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
             return bad("train.epochs", "must be above 0");
         }

@@ -7,7 +7,7 @@
 
 use super::config::RetrieverConfig;
 use super::loader::{self, Batch, Lengths};
-use super::model::{self, LOG_SCALE, Scale};
+use super::model::{self, Scale};
 use super::state::{self, Position};
 use crate::biencoder::{BiEncoder, Side, Tower};
 use crate::card::{CardFacts, model_card};
@@ -22,12 +22,10 @@ use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
 use ragduet_torch::optim::Optimizer;
-use ragduet_torch::{Tensor, device, grad, rng};
+use ragduet_torch::{Device, Tensor, device, grad, rng};
 pub use ragduet_train::RunOptions;
 use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
-use ragduet_train::{
-    LossMeter, MetricSink, Progress, RunDir, Schedule, check_patterns, config, interrupt, is_frozen, update,
-};
+use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, Schedule, config, interrupt, update};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -78,12 +76,12 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
     // Build.
     rng::seed(config.seed);
     let (set, dev) = read_data(config, &options.out)?;
-    let model = model::build(config, &set, device)?;
+    let model = build(config, &set, device)?;
     config.loss.check_dim(model.dim())?;
     let scale = Scale::new(config, device);
     let loss = config.loss.build()?;
     check_data(&set, &*loss, config)?;
-    let optimizer = optimizer(config, &model, &scale)?;
+    let optimizer = model::optimizer(&config.optim, &model, state::parameters(&model, &scale))?;
     let lengths = Lengths::of(&model, &set)?;
     let (total, per_epoch) = total_steps(config, &set, &lengths)?;
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
@@ -452,7 +450,14 @@ pub fn initial_model(config: &RetrieverConfig) -> Result<BiEncoder> {
     config.validate()?;
     rng::seed(config.seed);
     let (set, _) = read_data(config, Path::new("."))?;
-    model::build(config, &set, device::parse(&config.device)?)
+    build(config, &set, device::parse(&config.device)?)
+}
+
+fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<BiEncoder> {
+    model::build(&config.model, config.peft.as_ref(), config.precision.resolve(device), device, || {
+        let passages = set.passages().iter().map(|p| p.full_text());
+        passages.chain(set.queries().iter().map(|q| q.text.clone())).collect()
+    })
 }
 
 fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Option<EvalSet>)> {
@@ -512,24 +517,6 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
         )));
     }
     Ok(())
-}
-
-fn optimizer(config: &RetrieverConfig, model: &BiEncoder, scale: &Scale) -> Result<Optimizer> {
-    let all = state::parameters(model, scale);
-    check_patterns(&config.optim.freeze, all.iter().map(|(n, _)| n.as_str()))?;
-    for (name, p) in &all {
-        let _ = p.set_requires_grad(!is_frozen(name, &config.optim.freeze));
-    }
-    let training: Vec<(String, Tensor)> = all.into_iter().filter(|(_, p)| p.requires_grad()).collect();
-    let layers = model.layers();
-    Ok(Optimizer::new(&training, config.optim.options()?, |name| {
-        // Parts of the encoder outside any layer (a final norm) learn like the top one.
-        let head = name == LOG_SCALE || name.contains("dense.linear");
-        let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
-        let mut rule = config.optim.rule(name, depth, layers);
-        rule.lr_scale *= model.lr_scale(name);
-        rule
-    }))
 }
 
 /// Optimiser steps in all, and of the first epoch.

@@ -1,12 +1,14 @@
-//! Building the model that a config asks for.
+//! Building the model that a config asks for, and the optimiser over it.
 
-use super::config::RetrieverConfig;
+use super::config::{ModelConfig, RetrieverConfig};
 use crate::biencoder::{BiEncoder, Dense, Settings, Similarity};
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Pooling, Result};
-use ragduet_data::TrainingSet;
 use ragduet_nn::hub;
-use ragduet_torch::{Device, Kind, Tensor};
+use ragduet_nn::peft::PeftConfig;
+use ragduet_torch::optim::Optimizer;
+use ragduet_torch::{Compute, Device, Kind, Tensor};
+use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
 
 /// The factor of similarities: fixed, or its logarithm as a parameter.
 #[derive(Debug)]
@@ -39,10 +41,18 @@ impl Scale {
     }
 }
 
-/// The model that training starts from.
-pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<BiEncoder> {
-    let c = &config.model;
-    let compute = config.precision.resolve(device);
+/// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
+/// generators.
+///
+/// # Errors
+/// A base that cannot be found or loaded; settings that do not fit it.
+pub fn build(
+    c: &ModelConfig,
+    peft: Option<&PeftConfig>,
+    compute: Compute,
+    device: Device,
+    texts: impl FnOnce() -> Vec<String>,
+) -> Result<BiEncoder> {
     let mut model = match (&c.base, &c.scratch) {
         (Some(base), _) => {
             let dir = hub::resolve(base)?;
@@ -83,13 +93,7 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
                 max_query_tokens: c.max_query_tokens,
                 max_passage_tokens: c.max_passage_tokens,
             };
-            let texts: Vec<String> = set
-                .passages()
-                .iter()
-                .map(|p| p.full_text())
-                .chain(set.queries().iter().map(|q| q.text.clone()))
-                .collect();
-            scratch.build(texts.iter().map(String::as_str), settings, device, compute)?
+            scratch.build(texts().iter().map(String::as_str), settings, device, compute)?
         }
         (None, None) => {
             return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });
@@ -107,7 +111,7 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
             tower.dense = Some(Dense::fresh(tower.model.encoder.hidden_size(), outputs, device)?);
         }
     }
-    if let Some(peft) = &config.peft {
+    if let Some(peft) = peft {
         for tower in model.towers_mut() {
             tower.adapt(peft, device)?;
         }
@@ -117,4 +121,29 @@ pub(super) fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device)
         return Err(Error::Config { key: "model.quantise".into(), why });
     }
     model.check()
+}
+
+/// The optimiser over those of `parameters` that no pattern freezes: the model's, and whatever else is trained with it.
+///
+/// # Errors
+/// A pattern that names nothing; settings out of range.
+pub fn optimizer(
+    config: &OptimizerConfig,
+    model: &BiEncoder,
+    parameters: Vec<(String, Tensor)>,
+) -> Result<Optimizer> {
+    check_patterns(&config.freeze, parameters.iter().map(|(n, _)| n.as_str()))?;
+    for (name, p) in &parameters {
+        let _ = p.set_requires_grad(!is_frozen(name, &config.freeze));
+    }
+    let training: Vec<(String, Tensor)> = parameters.into_iter().filter(|(_, p)| p.requires_grad()).collect();
+    let layers = model.layers();
+    Ok(Optimizer::new(&training, config.options()?, |name| {
+        // Parts of the encoder outside any layer (a final norm) learn like the top one.
+        let head = name == LOG_SCALE || name.contains("dense.linear");
+        let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
+        let mut rule = config.rule(name, depth, layers);
+        rule.lr_scale *= model.lr_scale(name);
+        rule
+    }))
 }

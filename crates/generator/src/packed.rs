@@ -1,0 +1,64 @@
+//! Examples laid one after another: a forward pass of training.
+
+use crate::model::Generator;
+use ragduet_nn::Mode;
+use ragduet_text::{TrainExample, pack_in_order};
+use ragduet_torch::Tensor;
+use ragduet_torch::loss::linear_cross_entropy;
+
+/// The examples of a forward pass.
+#[derive(Debug)]
+pub struct PackedExamples {
+    /// Themselves.
+    pub examples: Vec<TrainExample>,
+    /// Rows (of all tokens laid one after another) whose next token is learned.
+    pub rows: Vec<i64>,
+    /// Those tokens.
+    pub targets: Vec<i64>,
+}
+
+impl PackedExamples {
+    /// Of examples in their order.
+    pub fn of(examples: impl IntoIterator<Item = TrainExample>) -> Self {
+        let mut out = Self { examples: Vec::new(), rows: Vec::new(), targets: Vec::new() };
+        let mut start = 0;
+        for e in examples {
+            for i in e.predicted().filter(|&i| e.loss[i]) {
+                out.rows.push((start + i - 1) as i64);
+                out.targets.push(i64::from(e.ids[i]));
+            }
+            start += e.ids.len();
+            out.examples.push(e);
+        }
+        out
+    }
+
+    /// Passes of at most `tokens` tokens, in about the order given.
+    pub fn pack(examples: Vec<TrainExample>, tokens: usize) -> Vec<Self> {
+        let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+        let mut examples: Vec<Option<TrainExample>> = examples.into_iter().map(Some).collect();
+        let packing = pack_in_order(&lengths, tokens);
+        packing.rows.iter().map(|row| Self::of(row.iter().filter_map(|&i| examples[i].take()))).collect()
+    }
+
+    /// Tokens in all.
+    pub fn tokens(&self) -> usize {
+        self.examples.iter().map(|e| e.ids.len()).sum()
+    }
+
+    /// -log p of the learned tokens, [targets], f32.
+    pub fn nll(&self, generator: &Generator, mode: Mode) -> Tensor {
+        let hidden = generator.hidden_states(&self.examples, mode);
+        let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
+        let head = generator.model.kind.head(mode);
+        // Only rows before a learned token meet the vocabulary.
+        linear_cross_entropy(
+            &hidden.index_select(0, &on(&self.rows)),
+            &head.weight,
+            &on(&self.targets),
+            head.scale,
+            generator.compute,
+        )
+        .0
+    }
+}
