@@ -5,11 +5,12 @@ pub mod npy;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ragduet_data::{BadRowPolicy, BadRows, Format, ReadOptions};
+use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
 use ragduet_torch::{Precision, device};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -185,6 +186,16 @@ impl ReadArgs {
     pub fn bad_rows(&self) -> BadRows {
         bad_rows(self.skip_bad_rows.as_ref())
     }
+}
+
+/// The pipeline that a joint run wrote, and its folder.
+pub fn pipeline(run: &Path) -> Result<(PathBuf, Pipeline)> {
+    let Some(dir) = Pipeline::find(run) else {
+        let why = format!("{}: no joint run here, or it has written no `best` yet", run.display());
+        return Err(Usage(why).into());
+    };
+    let pipeline = Pipeline::read(&dir)?;
+    Ok((dir, pipeline))
 }
 
 /// Stop at a bad row, or move it to a file.

@@ -49,3 +49,13 @@ pub enum Error {
 
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// A setting that cannot work.
+pub(crate) fn bad(key: &str, why: impl Into<String>) -> Error {
+    Error::Config { key: key.into(), why: why.into() }
+}
+
+/// [`ragduet_torch::catch`] with this crate's errors.
+pub(crate) fn catch<T>(during: &str, remedy: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    ragduet_torch::catch(during, remedy, f)
+}

@@ -4,7 +4,15 @@
 //! with the current generator, and an objective turns the two into a loss whose gradient reaches the retriever, the
 //! generator or both.
 
+pub mod corpus;
+pub mod diagnose;
 mod error;
+pub mod live_index;
 pub mod objective;
+pub mod pipeline;
+pub mod recipe;
+pub mod refresh;
+pub mod retrieve;
+pub mod score;
 
 pub use error::{Error, Result};

@@ -7,15 +7,21 @@ use anyhow::{Result, anyhow};
 use ragduet_data::{Found, Passage, RagRecord};
 use ragduet_generator::decode::{Hooks, Request, TextStream, TokenEvent};
 use ragduet_generator::prepare::{PrepareReport, Preparer};
+use ragduet_joint::pipeline::GENERATOR;
 use serde_json::json;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// Arguments of `ask`.
 ///
 /// Example: ragduet ask --index corpus.idx -g runs/reader/best "what causes it?"
+/// Example: ragduet ask --run runs/joint "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A joint run: its retriever, index and generator, where no others are given.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
     #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
@@ -29,7 +35,12 @@ pub struct Args {
 
 impl Args {
     /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
+    pub fn run(mut self, quiet: bool) -> Result<()> {
+        if let Some(run) = &self.run {
+            let (dir, pipeline) = common::pipeline(run)?;
+            self.index.default_to(&dir, &pipeline);
+            self.generator.generator.get_or_insert_with(|| dir.join(GENERATOR).display().to_string());
+        }
         let questions = match self.questions.is_empty() {
             true => std::io::stdin().lock().lines().collect::<Result<Vec<_>, _>>()?,
             false => self.questions.clone(),

@@ -11,6 +11,7 @@ use ragduet_generator::bertscore::BertScorer;
 use ragduet_generator::entailment::Judge;
 use ragduet_generator::faithfulness::Condition;
 use ragduet_generator::report::{Judged, Judges, Report};
+use ragduet_joint::pipeline::{GENERATOR, RETRIEVER};
 use ragduet_metrics::Measure;
 use ragduet_metrics::wordnet::WordNet;
 use ragduet_nn::hub;
@@ -59,11 +60,16 @@ pub struct GeneratorEval {
 }
 
 /// Arguments of `eval rag`.
+///
+/// Example: ragduet eval rag --run runs/joint --data datasets/maravel --compare
 #[derive(Debug, clap::Args)]
 pub struct RagEval {
+    /// A joint run: its retriever and generator, where no others are given.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
     /// The retriever's folder, or hub id.
     #[arg(short, long)]
-    model: String,
+    model: Option<String>,
     #[command(flatten)]
     generator: GeneratorArgs,
     /// A BEIR folder: corpus, questions, judgements.
@@ -230,15 +236,24 @@ impl GeneratorEval {
 
 impl RagEval {
     /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
+    pub fn run(mut self, quiet: bool) -> Result<()> {
+        if let Some(run) = &self.run {
+            let (dir, _) = common::pipeline(run)?;
+            self.model.get_or_insert_with(|| dir.join(RETRIEVER).display().to_string());
+            self.generator.generator.get_or_insert_with(|| dir.join(GENERATOR).display().to_string());
+        }
         let (_, contexts) = self.generator.prompt()?;
         let k = contexts.count.max(1);
         let bad = common::bad_rows(None);
-        let retriever = ModelArgs::new(self.model.clone(), &self.generator.device, self.generator.precision);
+        let model =
+            self.model.clone().ok_or_else(|| common::Usage("give a retriever with -m, or --run".into()))?;
+        let retriever = ModelArgs::new(model, &self.generator.device, self.generator.precision);
         let model = retriever.load()?;
-        let mut measures: Vec<Measure> =
-            ["ndcg@10", "mrr@10", "recall@1"].iter().map(|m| m.parse()).collect::<Result<_, _>>()?;
-        if k > 1 {
+        let mut measures: Vec<Measure> = ["ndcg@10", "mrr@10", "recall@1", "recall@5"]
+            .iter()
+            .map(|m| m.parse())
+            .collect::<Result<_, _>>()?;
+        if ![1, 5].contains(&k) {
             measures.push(format!("recall@{k}").parse()?);
         }
         let what = retrieve::Wanted {

@@ -10,6 +10,7 @@ use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::SftConfig;
+use ragduet_joint::pipeline::Pipeline;
 use ragduet_torch::{Precision, Quantise, device};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub struct GeneratorArgs {
     /// Generator folder (a Hugging Face language model, or `best` of a run), or hub id.
     #[arg(short, long)]
-    pub generator: String,
+    pub generator: Option<String>,
     /// Where to run: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -72,12 +73,17 @@ pub struct GeneratorArgs {
 }
 
 impl GeneratorArgs {
+    fn given(&self) -> Result<&str> {
+        self.generator.as_deref().ok_or_else(|| Usage("give a generator with -g".into()).into())
+    }
+
     /// Loads the model.
     pub fn load(&self) -> Result<Generator> {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
-        let dir = ragduet_nn::hub::resolve(&self.generator)?;
+        let generator = self.given()?;
+        let dir = ragduet_nn::hub::resolve(generator)?;
         Generator::load_quantised(&dir, device, self.precision.resolve(device), self.quantise.bits())
-            .with_context(|| format!("cannot load the generator `{}`", self.generator))
+            .with_context(|| format!("cannot load the generator `{generator}`"))
     }
 
     /// How answers are generated.
@@ -99,7 +105,7 @@ impl GeneratorArgs {
 
     /// How prompts are made: as given, or as the run did that trained the model.
     pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
-        let trained = trained_with(&self.generator);
+        let trained = trained_with(self.given()?);
         let prompt = match &self.prompt {
             Some(path) => ragduet_train::config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
@@ -119,9 +125,14 @@ pub struct TrainedWith {
     pub length_norm: Option<f64>,
 }
 
-/// By the config beside a generator's folder, where that is `best` of a run.
+/// By the config beside a generator's folder, where that is `best` of a run; or as the pipeline has it that it is part
+/// of.
 pub fn trained_with(generator: &str) -> Option<TrainedWith> {
-    let path = Path::new(generator).parent()?.join("config.toml");
+    let beside = Path::new(generator).parent()?;
+    if let Ok(p) = Pipeline::read(beside) {
+        return Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None });
+    }
+    let path = beside.join("config.toml");
     if !path.is_file() {
         return None;
     }

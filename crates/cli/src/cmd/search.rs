@@ -5,17 +5,18 @@ use crate::common::{self, ModelArgs, Usage};
 use anyhow::{Context, Result};
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
 use ragduet_index::{IdMap, SearchParams, Vectors, open};
+use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::{Side, encode_texts};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which index is searched, and with what.
 #[derive(Debug, Clone, clap::Args)]
 pub struct IndexArgs {
     /// Index folder.
     #[arg(long)]
-    index: PathBuf,
+    index: Option<PathBuf>,
     /// Model, where it is not the one that the index was built with.
     #[arg(short, long)]
     model: Option<String>,
@@ -34,7 +35,14 @@ impl IndexArgs {
     /// For a command with options of its own: an index, the retriever where it is not the index's, where it runs.
     pub fn new(index: PathBuf, model: Option<String>, corpus: Option<PathBuf>, device: &str) -> Self {
         let search_precision = ragduet_torch::Precision::default();
-        Self { index, model, corpus, search_device: device.into(), search_precision }
+        Self { index: Some(index), model, corpus, search_device: device.into(), search_precision }
+    }
+
+    /// Takes index, retriever and corpus of a pipeline where none are given.
+    pub fn default_to(&mut self, dir: &Path, pipeline: &Pipeline) {
+        self.index.get_or_insert_with(|| dir.join(pipeline::INDEX));
+        self.model.get_or_insert_with(|| dir.join(pipeline::RETRIEVER).display().to_string());
+        self.corpus.get_or_insert_with(|| pipeline.corpus.clone());
     }
 
     /// The `k` best passages of each question, with their texts where the corpus is there.
@@ -45,9 +53,10 @@ impl IndexArgs {
         ef: Option<usize>,
         quiet: bool,
     ) -> Result<Vec<Found>> {
-        let index = open(&self.index)?;
-        let ids = IdMap::open(&self.index)?;
-        let path = self.index.join(SOURCE_FILE);
+        let dir = self.index.as_ref().ok_or_else(|| Usage("give an index with --index".into()))?;
+        let index = open(dir)?;
+        let ids = IdMap::open(dir)?;
+        let path = dir.join(SOURCE_FILE);
         let source: Option<Source> = match path.is_file() {
             true => Some(
                 serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?,

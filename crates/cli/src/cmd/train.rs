@@ -7,6 +7,7 @@ use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
+use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
@@ -45,10 +46,14 @@ enum What {
     ///
     /// Example: ragduet train classifier -c configs/classifier/topics.toml --out runs/topics
     Classifier(Common),
+    /// Train a retriever and a generator together: each learns from what the other makes of the same questions.
+    ///
+    /// Example: ragduet train joint -c configs/joint/quickstart.toml --out runs/joint
+    Joint(Common),
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "choices", "preference", "classifier"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "choices", "preference", "classifier", "joint"])]
         of: String,
     },
 }
@@ -97,12 +102,14 @@ impl Args {
             What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
             What::Preference(c) => preference(&c, quiet),
             What::Classifier(c) => classifier(&c, quiet),
+            What::Joint(c) => joint(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
                     "generator" => config::schema::<SftConfig>(),
                     "choices" => config::schema::<ChoiceConfig>(),
                     "preference" => config::schema::<PreferenceRecipe>(),
                     "classifier" => config::schema::<ClassifierConfig>(),
+                    "joint" => config::schema::<JointConfig>(),
                     _ => config::schema::<RetrieverConfig>(),
                 };
                 print!("{schema}");
@@ -285,6 +292,35 @@ fn classifier(c: &Common, quiet: bool) -> Result<()> {
         super::classify::print_scores(&o.labels.names, s);
     }
     println!("{} steps, {:.1} texts/s; model: {}", o.step, o.texts_per_second, o.model_dir.display());
+    Ok(())
+}
+
+fn joint(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: JointConfig = config::load(&file, &c.set)?;
+    let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = ragduet_joint::recipe::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "dir": o.dir, "before": o.before, "best": o.best,
+            "seconds": o.seconds, "left_out": o.prepared.left_out,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    for (why, n) in &o.prepared.left_out {
+        println!("left out {n} times: {why}");
+    }
+    if let (Some(before), Some(best)) = (o.before, o.best) {
+        println!("{:<16}{:>12}{:>12}", "dev", "before", "best");
+        for ((name, was), (_, is)) in before.named().into_iter().zip(best.named()) {
+            println!("{:<16}{was:>12.4}{is:>12.4}", name.replace('_', " "));
+        }
+    }
+    println!("{} steps: {}", o.step, o.seconds);
+    println!("retriever, generator and index: {}", o.dir.display());
     Ok(())
 }
 

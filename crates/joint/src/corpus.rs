@@ -1,0 +1,69 @@
+//! The passages that are searched, in memory, by row and by name.
+
+use crate::{Error, Result};
+use ragduet_data::{BadRows, Passage, ReadOptions, read_corpus};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A corpus; its rows are those of the index.
+#[derive(Debug)]
+pub struct Corpus {
+    passages: Vec<Passage>,
+    texts: Vec<String>,
+    rows: HashMap<String, u32>,
+}
+
+impl Corpus {
+    /// Of passages, each id once.
+    ///
+    /// # Errors
+    /// No passage; an id that stands twice.
+    pub fn new(passages: Vec<Passage>) -> Result<Self> {
+        if passages.is_empty() {
+            return Err(Error::Unusable("the corpus has no passage".into()));
+        }
+        let mut rows = HashMap::with_capacity(passages.len());
+        for (row, p) in passages.iter().enumerate() {
+            if rows.insert(p.id.clone(), row as u32).is_some() {
+                return Err(Error::Unusable(format!("the corpus has two passages named `{}`", p.id)));
+            }
+        }
+        let texts = passages.iter().map(Passage::full_text).collect();
+        Ok(Self { passages, texts, rows })
+    }
+
+    /// From a file or a BEIR folder.
+    ///
+    /// # Errors
+    /// As [`Corpus::new`], and what reading meets.
+    pub fn read(path: &Path, bad: &BadRows) -> Result<Self> {
+        let passages = read_corpus(path, &ReadOptions::default(), bad)?;
+        Self::new(passages.collect::<ragduet_data::Result<_>>()?)
+    }
+
+    /// Number of passages; never 0.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.passages.len()
+    }
+
+    /// A passage.
+    pub fn passage(&self, row: u32) -> &Passage {
+        &self.passages[row as usize]
+    }
+
+    /// What the retriever reads of each passage: title and text.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// The row of a passage.
+    pub fn row(&self, id: &str) -> Option<u32> {
+        self.rows.get(id).copied()
+    }
+
+    /// The names, by row.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.passages.iter().map(|p| p.id.as_str())
+    }
+}

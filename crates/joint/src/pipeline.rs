@@ -1,0 +1,156 @@
+//! A retriever, an index and a generator as one folder that answers questions: `best` of a joint run.
+
+use crate::corpus::Corpus;
+use crate::live_index::LiveIndex;
+use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
+use crate::{Error, Result};
+use ragduet_data::{BadRows, Found, RagRecord};
+use ragduet_generator::Generator;
+use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
+use ragduet_generator::contexts::ContextConfig;
+use ragduet_generator::decode::DecodeConfig;
+use ragduet_generator::prepare::PromptConfig;
+use ragduet_retriever::BiEncoder;
+use ragduet_retriever::st_dir::{self, Overrides};
+use ragduet_torch::weights::write_atomic;
+use ragduet_torch::{Device, Precision};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Folders of a pipeline: a sentence-transformers model, a transformers model, the index of the corpus.
+pub const RETRIEVER: &str = "retriever";
+/// See [`RETRIEVER`].
+pub const GENERATOR: &str = "generator";
+/// See [`RETRIEVER`].
+pub const INDEX: &str = "index";
+const FILE: &str = "pipeline.json";
+
+/// What a pipeline is beside its models and its index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// Where the passages' texts are.
+    pub corpus: PathBuf,
+    /// Passages in a prompt.
+    pub contexts: usize,
+    /// How prompts are made.
+    pub prompt: PromptConfig,
+    /// How answers are generated.
+    pub decode: DecodeConfig,
+    /// Longest question in tokens.
+    pub max_query_tokens: usize,
+    /// Longest passage in tokens.
+    pub max_passage_tokens: usize,
+}
+
+impl Pipeline {
+    /// Whether a folder is one, or a run that has one as its `best`; then that folder.
+    pub fn find(dir: &Path) -> Option<PathBuf> {
+        [dir.to_path_buf(), dir.join("best")].into_iter().find(|d| d.join(FILE).is_file())
+    }
+
+    /// Writes the description.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::Unusable(format!("{FILE}: {e}")))?;
+        Ok(write_atomic(&dir.join(FILE), &text)?)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// No such file; one that is no description.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        serde_json::from_slice(&fs_err::read(&path)?)
+            .map_err(|e| Error::Unusable(format!("{}: {e}", path.display())))
+    }
+}
+
+/// A pipeline that is loaded.
+#[derive(Debug)]
+pub struct RagPipeline {
+    /// What it is beside its parts.
+    pub settings: Pipeline,
+    /// What finds.
+    pub retriever: BiEncoder,
+    /// What answers.
+    pub generator: Generator,
+    /// The passages.
+    pub corpus: Corpus,
+    index: LiveIndex,
+}
+
+impl RagPipeline {
+    /// From `best` of a joint run, or the run. `corpus`: where the passages are, if they have moved.
+    ///
+    /// # Errors
+    /// A folder that is no pipeline; parts that do not load or do not belong together.
+    pub fn open(dir: &Path, corpus: Option<&Path>, device: Device, precision: Precision) -> Result<Self> {
+        let dir = Pipeline::find(dir).ok_or_else(|| {
+            Error::Unusable(format!("{}: no pipeline here (`train joint` writes one)", dir.display()))
+        })?;
+        let settings = Pipeline::read(&dir)?;
+        let compute = precision.resolve(device);
+        let overrides = Overrides {
+            max_query_tokens: Some(settings.max_query_tokens),
+            max_passage_tokens: Some(settings.max_passage_tokens),
+            ..Overrides::default()
+        };
+        let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
+        let generator = Generator::load(&dir.join(GENERATOR), device, compute)?;
+        let corpus = Corpus::read(corpus.unwrap_or(&settings.corpus), &BadRows::default())?;
+        let index = LiveIndex::open(&dir.join(INDEX), 0)?;
+        index.check(&retriever, &corpus)?;
+        Ok(Self { settings, retriever, generator, corpus, index })
+    }
+
+    /// The `k` best passages of each question.
+    ///
+    /// # Errors
+    /// Those of the encoder and the index.
+    pub fn find(&self, questions: &[String], k: usize) -> Result<Candidates> {
+        let config = RetrievalConfig { k, overfetch: k, ..RetrievalConfig::default() };
+        retrieve(&self.retriever, self.corpus.texts(), &self.index, questions, &config, false)
+    }
+
+    /// Records with the `k` best passages as their contexts.
+    ///
+    /// # Errors
+    /// As [`RagPipeline::find`].
+    pub fn retrieve(&self, records: &[RagRecord], k: usize) -> Result<Vec<RagRecord>> {
+        let questions: Vec<String> = records.iter().map(|r| r.question.clone()).collect();
+        let found = self.find(&questions, k)?;
+        Ok(with_contexts(&records.iter().collect::<Vec<_>>(), &found, &self.corpus))
+    }
+
+    /// Answers records from their contexts.
+    ///
+    /// # Errors
+    /// Prompts that cannot be made, and those of decoding.
+    pub fn answer(
+        &self,
+        records: &[RagRecord],
+        batch: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Answered>> {
+        let options = AnswerOptions {
+            prompt: &self.settings.prompt,
+            contexts: ContextConfig::retrieved(self.settings.contexts),
+            decode: &self.settings.decode,
+            batch,
+            seed: self.settings.decode.seed,
+        };
+        Ok(answer_all(&self.generator, records, &options, progress)?.0)
+    }
+}
+
+/// Records with the passages that were found for them.
+pub(crate) fn with_contexts(records: &[&RagRecord], found: &Candidates, corpus: &Corpus) -> Vec<RagRecord> {
+    let filled = records.iter().zip(found.rows.iter().zip(&found.scores)).map(|(r, (rows, scores))| {
+        let contexts = rows
+            .iter()
+            .zip(scores)
+            .map(|(&row, &score)| Found { passage: corpus.passage(row).clone(), score: Some(score) });
+        RagRecord { contexts: contexts.collect(), ..(*r).clone() }
+    });
+    filled.collect()
+}

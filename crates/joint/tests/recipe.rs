@@ -1,0 +1,333 @@
+//! Joint training on a small world whose answers stand in the passages: learns, resumes bit for bit, alternates, stops a
+//! side, sees a collapse.
+
+use ragduet_joint::recipe::config::JointConfig;
+use ragduet_joint::recipe::{Outcome, RunOptions, train};
+use ragduet_torch::device;
+use ragduet_torch::weights::Weights;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+/// The generators and the threads are the process's.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    device::set_threads(1);
+    guard
+}
+
+const COLOURS: [&str; 5] = ["red", "green", "blue", "white", "black"];
+const THINGS: [&str; 24] = [
+    "house", "river", "stone", "cloud", "tree", "ship", "bird", "road", "gate", "lamp", "book", "coat",
+    "bell", "wall", "field", "boat", "horse", "tower", "chair", "table", "spoon", "glass", "door", "roof",
+];
+
+const SHADES: [&str; 5] = ["pale", "dark", "deep", "soft", "warm"];
+
+/// Another one for each thing.
+fn colour(i: usize) -> String {
+    format!("{} {}", SHADES[i / 5], COLOURS[i % 5])
+}
+
+fn world(dir: &Path) {
+    let mut corpus = String::new();
+    for (i, thing) in THINGS.iter().enumerate() {
+        let text = format!("the {thing} of the village is {} since long", &colour(i));
+        corpus += &format!("{}\n", json!({"_id": format!("p{i}"), "text": text}));
+    }
+    std::fs::write(dir.join("corpus.jsonl"), corpus).unwrap();
+    let rows = |from: usize, step: usize| -> String {
+        let row = |i: usize| {
+            let question = format!("what colour has the {}?", THINGS[i]);
+            json!({"id": format!("q{i}"), "question": question, "answers": [&colour(i)]}).to_string() + "\n"
+        };
+        (from..THINGS.len()).step_by(step).map(row).collect()
+    };
+    std::fs::write(dir.join("train.jsonl"), rows(0, 1)).unwrap();
+    std::fs::write(dir.join("dev.jsonl"), rows(1, 3)).unwrap();
+}
+
+fn config(dir: &Path, more: &str) -> JointConfig {
+    let d = dir.display();
+    let text = format!(
+        r#"
+seed = 3
+device = "cpu"
+[data]
+train = "{d}/train.jsonl"
+dev = "{d}/dev.jsonl"
+corpus = "{d}/corpus.jsonl"
+[retriever]
+towers = "both"
+precision = "fp32"
+optim = {{ lr = 3e-3 }}
+[retriever.model]
+max_query_tokens = 24
+max_passage_tokens = 32
+[retriever.model.scratch]
+vocab_size = 300
+hidden_size = 32
+layers = 1
+heads = 2
+intermediate_size = 64
+max_positions = 48
+dropout = 0.1
+[generator]
+precision = "fp32"
+batch_tokens = 512
+optim = {{ lr = 3e-3 }}
+contexts = {{ count = 1, golden = "answering", max_golden = 1 }}
+[generator.model.scratch]
+vocab_size = 300
+hidden_size = 32
+layers = 2
+heads = 2
+kv_heads = 2
+intermediate_size = 64
+max_positions = 128
+[generator.prompt.template]
+instruction = ""
+question = "first"
+[retrieval]
+k = 3
+overfetch = 6
+[train]
+questions = 6
+epochs = 100.0
+log_every = 1
+[eval]
+samples = 2
+decode = {{ max_new_tokens = 8, do_sample = false }}
+{more}
+"#
+    );
+    toml::from_str(&text).unwrap()
+}
+
+fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
+    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+}
+
+fn run(config: &JointConfig, out: &Path) -> Outcome {
+    train(config, &options(out, false, None)).unwrap()
+}
+
+fn lines(run: &Path, kind: &str) -> Vec<Value> {
+    std::fs::read_to_string(run.join("metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap())
+        .filter(|v| v["kind"] == kind)
+        .map(|mut v| match v["value"].take() {
+            Value::Null => v,
+            value => {
+                let mut out = value;
+                out["step"] = v["step"].clone();
+                out
+            }
+        })
+        .collect()
+}
+
+/// The parameters of a run's last checkpoint.
+fn last(run: &Path, side: &str) -> Vec<(String, Vec<f32>)> {
+    let mut steps: Vec<_> =
+        std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
+    steps.sort();
+    let file = steps.last().unwrap().join(side).join("parameters.safetensors");
+    let weights = Weights::open_file(&file).unwrap();
+    let mut all: Vec<(String, Vec<f32>)> = weights
+        .names()
+        .map(|n| {
+            let t = weights.load(n, ragduet_torch::Device::Cpu).unwrap().view(-1);
+            (n.to_string(), Vec::<f32>::try_from(&t).unwrap())
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+fn same(a: &Path, b: &Path) {
+    for side in ["retriever", "generator"] {
+        let (x, y) = (last(a, side), last(b, side));
+        assert!(!x.is_empty() && x.len() == y.len());
+        for ((name, x), (_, y)) in x.iter().zip(&y) {
+            assert!(x == y, "{side}: {name} differs");
+        }
+    }
+}
+
+const DISTIL: &str = "[objective.distillation]\n";
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one_whatever_the_refresh() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let steps = "[train]\nquestions = 6\nepochs = 100.0\nlog_every = 1\nmax_steps = 9\n";
+    for (name, refresh) in [
+        ("waiting", "[refresh]\nevery_steps = 2\n"),
+        ("beside", "[refresh]\nevery_steps = 2\nbackground_steps = 3\n"),
+        ("turns", "[turns.alternating]\nretriever = 2\ngenerator = 1\nmeasure = false\n"),
+    ] {
+        let mut c = config(tmp.path(), &format!("{DISTIL}{refresh}[save]\nevery_steps = 4\nkeep = 3\n"));
+        c.train = toml::from_str::<Value>(steps)
+            .map(|v| serde_json::from_value(v["train"].clone()).unwrap())
+            .unwrap();
+        let whole = tmp.path().join(format!("{name}-whole"));
+        assert!(run(&c, &whole).finished);
+        // Stopped after steps 3 and 5 (with a checkpoint), and at 8 as if killed: the checkpoint of step 8 is removed.
+        let parts = tmp.path().join(format!("{name}-parts"));
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
+        assert!(!train(&c, &options(&parts, true, Some(2))).unwrap().finished);
+        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().finished);
+        std::fs::remove_dir_all(parts.join("checkpoints/step-000000008")).unwrap();
+        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        same(&whole, &parts);
+        let refreshes = |run: &Path| {
+            lines(run, "refresh").iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(refreshes(&whole), refreshes(&parts), "{name}");
+        if name != "turns" {
+            assert!(refreshes(&whole).len() > 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn both_sides_learn_and_what_they_leave_behind_answers() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let more = format!(
+        "{DISTIL}[refresh]\nevery_steps = 10\n[train]\nquestions = 6\nepochs = 500.0\nmax_steps = 250\n"
+    );
+    let mut c =
+        config(tmp.path(), &more.replace("[train]\nquestions = 6\nepochs = 500.0\nmax_steps = 250\n", ""));
+    (c.train.epochs, c.train.max_steps, c.train.log_every) = (500.0, Some(500), 10);
+    let out = tmp.path().join("run");
+    let o = run(&c, &out);
+    let (before, best) = (o.before.unwrap(), o.best.unwrap());
+    assert!(best.exact_match > 0.9 && best.context_gain > before.context_gain + 0.1, "{before} -> {best}");
+    // What was left behind: models, index, samples, a table; and it answers on its own.
+    let p = ragduet_joint::pipeline::RagPipeline::open(
+        &out,
+        None,
+        ragduet_torch::Device::Cpu,
+        ragduet_torch::Precision::Fp32,
+    )
+    .unwrap();
+    let record = ragduet_data::RagRecord {
+        id: "x".into(),
+        question: format!("what colour has the {}?", THINGS[4]),
+        answers: vec![colour(4)],
+        ..Default::default()
+    };
+    let found = p.retrieve(std::slice::from_ref(&record), 3).unwrap();
+    assert_eq!(found[0].contexts.len(), 3);
+    let answers = p.answer(&found, 8, &mut |_| ()).unwrap();
+    assert!(!answers[0].answer.is_empty());
+    let text = std::fs::read_to_string(out.join("samples.jsonl")).unwrap();
+    let samples: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(samples.len(), 2);
+    assert!(samples[0]["after"]["contexts"][0]["text"].as_str().unwrap().contains("village"));
+    let table: Value = serde_json::from_slice(&std::fs::read(out.join("table.json")).unwrap()).unwrap();
+    assert_eq!(
+        table["rows"][1]["values"].as_array().unwrap().len(),
+        table["columns"].as_array().unwrap().len()
+    );
+    for kind in ["retrieval", "retriever", "generator", "refresh", "dev"] {
+        assert!(!lines(&out, kind).is_empty(), "{kind}");
+    }
+    // An encoder of random weights may begin with one passage for everybody; a healthy run leaves that behind.
+    let late = |l: &Value| l["step"].as_u64().unwrap() > 100;
+    let alarms = lines(&out, "alarm");
+    assert!(alarms.iter().all(|l| l["alarm"] != "collapse" || !late(l)), "{alarms:?}");
+}
+
+#[test]
+fn a_retriever_that_collapses_is_seen() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 1\n"));
+    // Steps so large that every text gets the same embedding.
+    (c.retriever.optim.lr, c.seed) = (0.1, 1);
+    c.retriever.optim.max_grad_norm = 0.0;
+    (c.train.epochs, c.train.max_steps) = (100.0, Some(40));
+    let out = tmp.path().join("run");
+    run(&c, &out);
+    let alarms = lines(&out, "alarm");
+    let collapse: Vec<&Value> = alarms.iter().filter(|l| l["alarm"] == "collapse").collect();
+    assert_eq!(collapse.len(), 1, "{alarms:?}");
+    assert!(
+        collapse[0]["text"].as_str().unwrap().contains("retrieval collapses: passage `p"),
+        "{collapse:?}"
+    );
+}
+
+#[test]
+fn a_side_whose_turns_no_longer_help_is_stopped_and_kept_at_its_best() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let turns = "[turns.alternating]\nretriever = 2\ngenerator = 2\n";
+    let mut c = config(tmp.path(), &format!("{DISTIL}{turns}"));
+    // A retriever that is torn down by its own steps.
+    c.retriever.optim.lr = 0.5;
+    c.retriever.stop = Some(ragduet_train::StopConfig { patience: 2, min_gain: 0.0 });
+    (c.train.epochs, c.train.max_steps) = (100.0, Some(24));
+    let out = tmp.path().join("run");
+    let o = run(&c, &out);
+    assert_eq!(o.step, 24);
+    let stopped = lines(&out, "stopped");
+    assert_eq!(stopped.len(), 1, "{stopped:?}");
+    assert_eq!(stopped[0]["side"], "retriever");
+    // Its weights are those that were kept, and its turns are the generator's now.
+    let kept = Weights::open_file(&out.join("sides/retriever.safetensors")).unwrap();
+    for (name, values) in last(&out, "retriever") {
+        let t = kept.load(&name, ragduet_torch::Device::Cpu).unwrap().view(-1);
+        assert!(Vec::<f32>::try_from(&t).unwrap() == values, "{name}");
+    }
+    assert!(!lines(&out, "gain_retriever").is_empty());
+    let after = stopped[0]["step"].as_u64().unwrap();
+    assert!(lines(&out, "retriever").iter().all(|l| l["step"].as_u64().unwrap() <= after));
+}
+
+#[test]
+fn a_query_encoder_alone_leaves_passages_and_index_as_they_are() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let mut first = config(tmp.path(), DISTIL);
+    (first.train.epochs, first.train.max_steps) = (100.0, Some(2));
+    run(&first, &tmp.path().join("first"));
+    let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 1\n"));
+    let base = tmp.path().join("first/best/retriever");
+    c.retriever.model.scratch = None;
+    c.retriever.model.base = Some(base.display().to_string());
+    c.retriever.towers = ragduet_joint::recipe::config::Towers::Query;
+    (c.train.epochs, c.train.max_steps) = (100.0, Some(6));
+    let out = tmp.path().join("run");
+    run(&c, &out);
+    assert!(lines(&out, "refresh").is_empty());
+    let base = Weights::open_dir(&base).unwrap();
+    let (mut moved, mut held) = (0, 0);
+    for (name, values) in last(&out, "retriever") {
+        let (side, bare) = name.split_once('.').unwrap();
+        let t = base.load(bare, ragduet_torch::Device::Cpu).unwrap().view(-1);
+        let same = Vec::<f32>::try_from(&t).unwrap() == values;
+        match side {
+            "query_tower" => moved += usize::from(!same),
+            _ => held += usize::from(same),
+        }
+        assert!(side == "query_tower" || same, "{name}");
+    }
+    assert!(moved > 5 && held > 5, "{moved} {held}");
+    // A new encoder has no passages yet that could be left as they are.
+    let mut c = first.clone();
+    c.retriever.towers = ragduet_joint::recipe::config::Towers::Query;
+    let e = train(&c, &options(&tmp.path().join("no"), false, None)).unwrap_err().to_string();
+    assert!(e.contains("retriever.towers"), "{e}");
+}
