@@ -16,6 +16,7 @@ use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Device, Precision};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Folders of a pipeline: a sentence-transformers model, a transformers model, the index of the corpus.
 pub const RETRIEVER: &str = "retriever";
@@ -75,11 +76,26 @@ pub struct RagPipeline {
     /// What answers.
     pub generator: Generator,
     /// The passages.
-    pub corpus: Corpus,
+    pub corpus: Arc<Corpus>,
     index: LiveIndex,
 }
 
 impl RagPipeline {
+    /// Of parts that are loaded; encodes the corpus.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn assemble(
+        settings: Pipeline,
+        retriever: BiEncoder,
+        generator: Generator,
+        corpus: Arc<Corpus>,
+    ) -> Result<Self> {
+        let config = RetrievalConfig::default();
+        let index = LiveIndex::build(&retriever, corpus.texts(), &config.index, &config.encode(), 0)?;
+        Ok(Self { settings, retriever, generator, corpus, index })
+    }
+
     /// From `best` of a joint run, or the run. `corpus`: where the passages are, if they have moved.
     ///
     /// # Errors
@@ -100,7 +116,7 @@ impl RagPipeline {
         let corpus = Corpus::read(corpus.unwrap_or(&settings.corpus), &BadRows::default())?;
         let index = LiveIndex::open(&dir.join(INDEX), 0)?;
         index.check(&retriever, &corpus)?;
-        Ok(Self { settings, retriever, generator, corpus, index })
+        Ok(Self { settings, retriever, generator, corpus: Arc::new(corpus), index })
     }
 
     /// The `k` best passages of each question.

@@ -1,5 +1,7 @@
 //! `ragduet quickstart`: the whole story on the shipped dataset.
 
+mod together;
+
 use super::retrieve;
 use super::train::print_table;
 use crate::common::{Usage, counter};
@@ -18,6 +20,7 @@ use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
 use ragduet_torch::device;
 use ragduet_train::config;
 use std::path::{Path, PathBuf};
+use together::Together;
 
 /// Arguments of `quickstart`.
 #[derive(Debug, clap::Args)]
@@ -96,11 +99,22 @@ impl Args {
         }
         println!("   (* holds the answer)\n");
         let reader = Reader { project: &self.project, out: &self.out, data: &data, model: &model, quiet };
-        reader.run()?;
+        let read = reader.run()?;
+        let together = Together {
+            project: &self.project,
+            out: &self.out,
+            data: &data,
+            retriever: &config,
+            reader: &read,
+            quiet,
+        };
+        together.run()?;
         println!(
-            "\nModels (a sentence-transformers folder and, in generator/, a transformers one), metrics, TensorBoard \
-             events and checkpoints are in {}.",
-            self.out.display()
+            "\nModels (sentence-transformers folders and, in generator/ and joint/best/generator, transformers ones), \
+             metrics, TensorBoard events and checkpoints are in {out}. Ask what was trained jointly:\n  ragduet ask \
+             --run {joint} \"...\"",
+            out = self.out.display(),
+            joint = self.out.join(together::FOLDER).display(),
         );
         println!("It took {:.0} s.", started.elapsed().as_secs_f64());
         Ok(())
@@ -122,7 +136,8 @@ const FOUND: usize = 5;
 const BATCH: usize = 64;
 
 impl Reader<'_> {
-    fn run(&self) -> Result<()> {
+    /// The config that the generator learned to read with.
+    fn run(&self) -> Result<SftConfig> {
         println!("4. What the retriever finds for each question, as records for a generator.");
         let train = self.retrieve("train")?;
         let dev = self.retrieve("dev")?;
@@ -155,7 +170,7 @@ impl Reader<'_> {
         for a in open.iter().step_by((open.len() / 3).max(1)).take(3) {
             println!("\n{}\n  {}   (right: {})", a.question, a.answer, a.golds.join(", "));
         }
-        Ok(())
+        Ok(read)
     }
 
     fn retrieve(&self, split: &str) -> Result<PathBuf> {
