@@ -5,5 +5,6 @@ mod choices;
 mod classifier;
 mod generator;
 mod job;
+mod joint;
 mod killed;
 mod util;
