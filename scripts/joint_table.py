@@ -63,7 +63,7 @@ def start(work):
     """The weak retriever, and the generator that learned from what it finds."""
     retriever = work / "start-retriever"
     train("retriever", "retriever/quickstart.toml", retriever, f"data.train={DATA}", f"data.dev={DATA}",
-          "train.max_steps=60", "mining.when={ after_steps = 1000000 }", "eval.every_steps=0", "loss={ info_nce = {} }")
+          "train.max_steps=25", "mining.when={ after_steps = 1000000 }", "eval.every_steps=0", "loss={ info_nce = {} }")
     for split in ("train", "dev"):
         path = work / f"{split}.rag.jsonl"
         if not path.is_file():
