@@ -40,6 +40,17 @@ pub(super) struct Stream {
     pub pending: Option<Tensor>,
 }
 
+impl Stream {
+    /// The stream behind a sub-layer that gave `x` (compute dtype).
+    pub fn behind(slot: &BottleneckSlot, carry: Tensor, x: Tensor, dropout: f64, m: Mode) -> Self {
+        match slot.apply(&x, &carry, None, dropout, m) {
+            // Its dropout is done: the next norm must not do it again.
+            Some(y) => Self { carry: carry + y.to_kind(Kind::Float), pending: None },
+            None => Self { carry, pending: Some(x) },
+        }
+    }
+}
+
 /// A layer.
 pub(super) trait Block: std::fmt::Debug {
     /// Layer `index` of the model.
@@ -116,11 +127,7 @@ pub(super) fn behind(b: &ParamBuilder, hidden: i64) -> [BottleneckSlot; 2] {
 impl Pass<'_> {
     /// The stream behind a sub-layer that gave `x` (compute dtype).
     pub fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
-        match slot.apply(&x, &carry, None, self.hidden_dropout, self.mode) {
-            // Its dropout is done: the next norm must not do it again.
-            Some(y) => Stream { carry: carry + y.to_kind(Kind::Float), pending: None },
-            None => Stream { carry, pending: Some(x) },
-        }
+        Stream::behind(slot, carry, x, self.hidden_dropout, self.mode)
     }
 
     /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].

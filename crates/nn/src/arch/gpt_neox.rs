@@ -161,7 +161,13 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         head,
         soft: SoftSlot::build(
             b,
-            SoftShape { layers: c.num_hidden_layers, kv_heads: c.num_attention_heads, head_dim, hidden: h },
+            SoftShape {
+                layers: c.num_hidden_layers,
+                kv_heads: c.num_attention_heads,
+                head_dim,
+                hidden: h,
+                encoder_decoder: false,
+            },
         ),
         shape: Shape {
             vocab: c.vocab_size,

@@ -160,6 +160,7 @@ impl ModernBert {
                     kv_heads: c.num_attention_heads,
                     head_dim: h / c.num_attention_heads,
                     hidden: h,
+                    encoder_decoder: false,
                 },
             ),
             config: c,

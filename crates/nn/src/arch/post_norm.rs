@@ -173,6 +173,7 @@ impl PostNorm {
                     kv_heads: s.heads,
                     head_dim: s.hidden / s.heads,
                     hidden: s.hidden,
+                    encoder_decoder: false,
                 },
             ),
             shape,

@@ -11,7 +11,7 @@ pub struct Sites {
     pub(super) linears: Vec<(String, Linear)>,
     /// Lookup tables.
     pub(super) embeddings: Vec<(String, Embedding)>,
-    /// Where prompts and prefixes go; two in an encoder-decoder, the encoder's first.
+    /// Where prompts and prefixes go.
     pub(super) soft: Vec<(String, SoftSlot)>,
     /// Behind sub-layers.
     pub(super) bottlenecks: Vec<(String, BottleneckSlot)>,
