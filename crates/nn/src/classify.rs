@@ -195,7 +195,7 @@ impl SequenceClassifier {
             Head::Normed { dense, activation, norm, mean, classifier } => {
                 let pooled = if *mean { means(&states, offsets) } else { first() };
                 let x = activation.apply(&dense.forward(&pooled, m)).to_kind(Kind::Float);
-                classifier.forward(&drop(norm.forward(&x)), m)
+                classifier.forward(&drop(norm.forward(&x, m)), m)
             }
             Head::Score(score) => score.forward(&at(offsets[1..].iter().map(|end| end - 1).collect()), m),
         };

@@ -95,7 +95,7 @@ fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
 #[test]
 fn outputs_and_gradients_equal_pefts() {
     let cases = cases();
-    assert!(cases.len() >= 39);
+    assert!(cases.len() >= 42);
     for name in cases {
         let dir = golden("peft").join(&name);
         let model = Model::load(&ragduet_nn::peft::base_of(&dir).unwrap());
@@ -112,8 +112,13 @@ fn outputs_and_gradients_equal_pefts() {
         let mut compared = 0;
         for (parameter, p) in adapter.params.iter() {
             let Ok(want) = data.load(&format!("grad.{parameter}"), Device::Cpu) else { continue };
-            assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
             compared += 1;
+            if parameter.ends_with(".key.bias") {
+                // Softmax does not see it: what both have is rounding.
+                assert!(max_diff(&p.tensor.grad(), &want.zeros_like()) < 1e-3, "{name}: {parameter}");
+                continue;
+            }
+            assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
         }
         let given = data.names().filter(|n| n.starts_with("grad.")).count();
         assert_eq!(compared, given, "{name}: every gradient of the reference was compared");
@@ -321,7 +326,7 @@ fn folders_that_do_not_fit_are_errors() {
             "missing",
         ),
         ("dora_llama", "target_modules", serde_json::json!(["q_prj"]), "q_prj"),
-        ("lora_llama", "bias", serde_json::json!("all"), "bias"),
+        ("lora_llama", "bias", serde_json::json!("some"), "bias"),
         ("lora_llama", "layers_to_transform", serde_json::json!([0]), "unexpected"),
         ("lora_llama", "layers_to_transform", serde_json::json!(["x"]), "layers_to_transform"),
         ("prefix_llama", "num_virtual_tokens", serde_json::json!(7), "prompt_embeddings"),

@@ -68,16 +68,16 @@ impl Norm {
     /// (carry + dropout(pending) in f32, its norm in the compute dtype).
     pub fn add_then_norm(&self, stream: &Stream, dropout: f64, m: Mode) -> (Tensor, Tensor) {
         match (&stream.pending, self) {
-            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout),
+            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout, m),
             (Some(x), Norm::Rms(n)) => n.add_then_norm(x, &stream.carry, dropout),
-            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
+            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry, m), m)),
             (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
         match self {
-            Norm::Layer(n) => n.forward(x),
+            Norm::Layer(n) => n.forward(x, m),
             Norm::Rms(n) => n.forward(x),
         }
     }
@@ -280,7 +280,7 @@ impl Decoder {
             let x = if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x };
             stream.carry = &stream.carry + x;
         }
-        self.norm.forward(&stream.carry)
+        self.norm.forward(&stream.carry, pass.mode)
     }
 }
 

@@ -272,8 +272,9 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
             let bias = match get("bias").and_then(Value::as_str) {
                 None | Some("none") => LoraBias::None,
                 Some("lora_only") => LoraBias::LoraOnly,
+                Some("all") => LoraBias::All,
                 Some(other) => {
-                    let why = format!("`{other}` is not supported; retrain with `lora_only` or `none`");
+                    let why = format!("`{other}` is not supported; `none`, `lora_only` and `all` are");
                     return Err(bad(path, "bias", &why));
                 }
             };
