@@ -8,7 +8,7 @@ use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{Mode, PackedTokens, SequenceClassifier, hub};
 use ragduet_text::{EncodeOptions, Encoding, PairOptions, Tokenizer};
 use ragduet_torch::weights::{Weights, save_tensors, write_atomic};
-use ragduet_torch::{Compute, Device, Kind, ParamStore, Tensor, catch, no_grad};
+use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, catch, no_grad};
 use std::path::Path;
 
 /// What is classified: a text, or two.
@@ -92,11 +92,25 @@ impl Classifier {
         compute: Compute,
         labels: Option<LabelSet>,
     ) -> Result<Self> {
+        Self::with_labels_quantised(dir, device, compute, labels, None)
+    }
+
+    /// [`Classifier::with_labels`] with the layers' weights in 8 or 4 bits.
+    ///
+    /// # Errors
+    /// As [`Classifier::load`].
+    pub fn with_labels_quantised(
+        dir: &Path,
+        device: Device,
+        compute: Compute,
+        labels: Option<LabelSet>,
+        bits: Option<Bits>,
+    ) -> Result<Self> {
         if labels.is_some() && peft::is_adapter_dir(dir) {
             return Err(bad("model.base", "is an adapter: work it into its base first (`ragduet merge`)"));
         }
         let wanted = labels.as_ref().map(LabelSet::to_config);
-        let mut model = SequenceClassifier::load(dir, device, wanted.as_ref())?;
+        let mut model = SequenceClassifier::load_quantised(dir, device, wanted.as_ref(), bits)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         let labels = labels.unwrap_or_else(|| LabelSet::from_config(model.labels(), model.problem()));
         let (rows, words) = (model.vocab_size(), tokenizer.vocab_size());

@@ -4,7 +4,7 @@ use ragduet_classifier::recipe::{ClassifierConfig, train};
 use ragduet_classifier::{Answer, Classifier, Scores, Task};
 use ragduet_nn::{EncoderModel, fresh_encoder, save_encoder};
 use ragduet_text::{WordPieceOptions, train_wordpiece};
-use ragduet_torch::{Compute, Device, device, rng};
+use ragduet_torch::{Compute, Device, Quantise, device, rng};
 use ragduet_train::RunOptions;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -155,6 +155,45 @@ fn adapters_learn_beside_a_new_head_and_their_folders_load() {
             assert!(model.merge().is_err());
         }
     }
+}
+
+#[test]
+fn adapters_learn_over_codes() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    world(dir.path(), majority);
+    for (quantise, method, settings) in [
+        (Quantise::Nf4, "lora", "rank = 4"),
+        (Quantise::Int8, "lora", "rank = 4"),
+        (Quantise::Nf4, "prefix", "tokens = 4"),
+    ] {
+        let what = format!("{method} over {quantise:?}");
+        let mut config = config(dir.path(), &format!("[peft.{method}]\n{settings}"));
+        (config.train.epochs, config.optim.lr) = (25, 1e-2);
+        config.model.quantise = quantise;
+        let out = dir.path().join(&what);
+        let o = train(&config, &options(&out, false, None)).unwrap();
+        assert!(accuracy(o.best.as_ref().unwrap()) > 0.7, "{what}: {:?}", o.best);
+        let parts = dir.path().join(format!("{what} in parts"));
+        train(&config, &options(&parts, false, Some(7))).unwrap();
+        train(&config, &options(&parts, true, None)).unwrap();
+        for file in std::fs::read_dir(out.join("best")).unwrap() {
+            let path = file.unwrap().path();
+            let other = parts.join("best").join(path.file_name().unwrap());
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(other).unwrap(), "{}", path.display());
+        }
+        // The folder is one like any other: it loads over the base as it is on disk.
+        assert_eq!(o.labels.names.len(), 2);
+        let whole = Classifier::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
+        let said =
+            whole.classify(&[("the rose brick blood", None), ("the sky ink plum", None)], 100).unwrap();
+        let label = |a: &Answer| if let Answer::Class { label, .. } = a { label.clone() } else { panic!() };
+        assert_eq!(said.iter().map(label).collect::<Vec<_>>(), ["red", "blue"], "{what}");
+    }
+    let mut whole = config(dir.path(), "");
+    whole.model.quantise = Quantise::Nf4;
+    let e = train(&whole, &options(&dir.path().join("whole"), false, None)).unwrap_err().to_string();
+    assert!(e.contains("give [peft]"), "{e}");
 }
 
 #[test]

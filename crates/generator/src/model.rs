@@ -176,9 +176,12 @@ impl Generator {
                 let (sources, targets) = (packed(|e| &e.ids[..e.source]), packed(|e| &e.ids[e.source..]));
                 let encoded = lm.encode(&sources, mode);
                 let decoded = lm.decode(&targets, &encoded, &sources.segments, mode);
+                // Rows of a soft prompt stand before each source's.
+                let soft = (encoded.size()[0] - sources.segments.tokens()) / examples.len().max(1) as i64;
                 let (mut from, mut to, mut order) = (0, encoded.size()[0], Vec::new());
                 for e in examples {
                     let (source, target) = (e.source as i64, (e.ids.len() - e.source) as i64);
+                    from += soft;
                     order.extend((from..from + source).chain(to..to + target));
                     (from, to) = (from + source, to + target);
                 }

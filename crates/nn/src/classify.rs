@@ -5,11 +5,11 @@ use crate::arch::{Architecture, ConfigSource, LmArchitecture};
 use crate::layers::LayerNorm;
 use crate::lm_dir;
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
-use crate::peft::{Base, Sites};
+use crate::peft::{Base, Sites, is_inner};
 use crate::{Activation, CausalLm, Encoder, Error, Linear, LmKind, Mode, PackedTokens, Result};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
-use ragduet_torch::{Device, Kind, LoadReport, ParamBuilder, ParamStore, Tensor};
+use ragduet_torch::{Bits, Device, Kind, LoadReport, ParamBuilder, ParamStore, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -70,6 +70,20 @@ impl SequenceClassifier {
     /// An architecture or setting that is not known; a head that is missing where none may be drawn; weights that do
     /// not fit.
     pub fn load(dir: &Path, device: Device, labels: Option<&Labels>) -> Result<Self> {
+        Self::load_quantised(dir, device, labels, None)
+    }
+
+    /// [`SequenceClassifier::load`] with the layers' weights in 8 or 4 bits, each as soon as it is read; embeddings, norms,
+    /// biases and the head stay in f32. Of such a model the head alone trains, and what an adapter adds.
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::load`], and on weights that are not finite.
+    pub fn load_quantised(
+        dir: &Path,
+        device: Device,
+        labels: Option<&Labels>,
+        bits: Option<Bits>,
+    ) -> Result<Self> {
         let (path, mut config) = read_config(dir)?;
         // An output layer made for the very same labels goes on from where it is.
         let new_output = labels.is_some_and(|l| l.names != label_names(&config));
@@ -94,7 +108,7 @@ impl SequenceClassifier {
             };
             (new != name).then_some(new)
         });
-        let builder = ParamBuilder::from_weights(weights, device);
+        let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_layers);
         let fresh = |name: &str| labels.is_some() && (is_head(name) || name.contains(".pooler."));
         Self::build(family, &path, config, builder, fresh)
     }
@@ -195,7 +209,7 @@ impl SequenceClassifier {
             Head::Normed { dense, activation, norm, mean, classifier } => {
                 let pooled = if *mean { means(&states, offsets) } else { first() };
                 let x = activation.apply(&dense.forward(&pooled, m)).to_kind(Kind::Float);
-                classifier.forward(&drop(norm.forward(&x)), m)
+                classifier.forward(&drop(norm.forward(&x, m)), m)
             }
             Head::Score(score) => score.forward(&at(offsets[1..].iter().map(|end| end - 1).collect()), m),
         };
@@ -333,6 +347,12 @@ fn set_labels(config: &mut Value, labels: &Labels) {
 /// Names of a classifier's own head.
 fn is_head(name: &str) -> bool {
     ["classifier.", "pre_classifier.", "head.", "score."].iter().any(|p| name.starts_with(p))
+}
+
+/// Whether the linear layer of this path is one of the layers' own.
+fn is_layers(path: &str) -> bool {
+    let name = format!("{path}.");
+    is_inner(path) && !is_head(&name) && !name.contains(".pooler.")
 }
 
 /// Names of other heads than a classifier's.

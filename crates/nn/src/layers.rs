@@ -1,15 +1,21 @@
 //! Norms, embeddings and activations. Masters are f32.
 
+use crate::peft::{OwnBias, Slot};
 use crate::{Mode, Result, kernels};
 use ragduet_torch::ops::{self, Norm};
 use ragduet_torch::{Init, Kind, ParamBuilder, Tensor};
+use std::rc::Rc;
 
-/// Normalisation over the last dimension, in f32.
+/// Normalisation over the last dimension, in f32, with a slot for an adapter's bias. A clone is the same layer.
+#[derive(Debug, Clone)]
+pub struct LayerNorm(Rc<Inner>);
+
 #[derive(Debug)]
-pub struct LayerNorm {
+struct Inner {
     weight: Tensor,
     bias: Option<Tensor>,
     eps: f64,
+    adapters: Slot<OwnBias>,
 }
 
 impl LayerNorm {
@@ -17,27 +23,45 @@ impl LayerNorm {
     pub fn build(b: &ParamBuilder, n: i64, eps: f64, bias: bool) -> Result<Self> {
         let weight = b.get("weight", &[n], Init::Ones)?;
         let bias = if bias { Some(b.get("bias", &[n], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias, eps })
+        let norm = Self(Rc::new(Inner { weight, bias, eps, adapters: Slot::default() }));
+        b.attach(norm.clone());
+        Ok(norm)
     }
 
-    fn parts(&self) -> Norm<'_> {
-        Norm { weight: &self.weight, bias: self.bias.as_ref(), eps: self.eps }
+    /// [n].
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.0.bias.as_ref()
+    }
+
+    /// Where adapters go.
+    pub(crate) fn slot(&self) -> &Slot<OwnBias> {
+        &self.0.adapters
+    }
+
+    /// The bias that acts in a pass.
+    fn acting(&self, m: Mode) -> Option<Tensor> {
+        let own = self.0.adapters.get(m.adapter);
+        own.map(|o| o.0.shallow_clone()).or_else(|| self.0.bias.as_ref().map(Tensor::shallow_clone))
+    }
+
+    fn parts<'a>(&'a self, bias: Option<&'a Tensor>) -> Norm<'a> {
+        Norm { weight: &self.0.weight, bias, eps: self.0.eps }
     }
 
     /// The plain layer on f32 rows.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let n = self.weight.size()[0];
-        x.layer_norm([n], Some(&self.weight), self.bias.as_ref(), self.eps, true)
+    pub fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
+        let n = self.0.weight.size()[0];
+        x.layer_norm([n], Some(&self.0.weight), self.acting(m).as_ref(), self.0.eps, true)
     }
 
     /// Post-norm: LayerNorm(dropout(x) + residual), as (f32 rows, rows in x's dtype).
-    pub fn add(&self, x: &Tensor, residual: &Tensor, dropout: f64) -> (Tensor, Tensor) {
-        ops::add_norm(x, residual, &self.parts(), dropout)
+    pub fn add(&self, x: &Tensor, residual: &Tensor, dropout: f64, m: Mode) -> (Tensor, Tensor) {
+        ops::add_norm(x, residual, &self.parts(self.acting(m).as_ref()), dropout)
     }
 
     /// Pre-norm: s = dropout(x) + residual, as (s in f32, LayerNorm(s) in x's dtype).
-    pub fn add_then_norm(&self, x: &Tensor, residual: &Tensor, dropout: f64) -> (Tensor, Tensor) {
-        ops::add_then_norm(x, residual, &self.parts(), dropout)
+    pub fn add_then_norm(&self, x: &Tensor, residual: &Tensor, dropout: f64, m: Mode) -> (Tensor, Tensor) {
+        ops::add_then_norm(x, residual, &self.parts(self.acting(m).as_ref()), dropout)
     }
 }
 

@@ -5,6 +5,7 @@
 //! parameters are never written to, but by [`Adapter::merge`].
 
 mod adapter;
+mod bias;
 mod bottleneck;
 mod combine;
 mod config;
@@ -19,6 +20,7 @@ mod soft;
 mod targets;
 
 pub use adapter::{Adapter, Base, Merged};
+pub(crate) use bias::OwnBias;
 pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
 pub use combine::Combination;
 pub use config::{

@@ -9,14 +9,16 @@ use std::fmt::Debug;
 
 /// An encoder-decoder over packed rows: target i of a batch answers source i.
 pub trait Seq2SeqLm: Debug {
-    /// The encoder's hidden states after its final norm, [source tokens, hidden], f32.
+    /// The encoder's hidden states after its final norm, [source tokens, hidden], f32. Under a soft prompt there are its
+    /// rows, too, before each source's: the decoder sees them.
     ///
     /// # Panics
     /// On token ids outside the vocabulary.
     fn encode(&self, sources: &PackedTokens, mode: Mode) -> Tensor;
 
     /// The decoder's hidden states after its final norm, [target tokens, hidden], f32: causal within each target, whose
-    /// tokens see all of `encoded` [source tokens, hidden] that belongs to their source.
+    /// tokens see all of `encoded` [source tokens, hidden] that belongs to their source. `sources` are the borders of the
+    /// sources with or without a soft prompt's rows; `encoded` has been made with the mode's adapter.
     ///
     /// # Panics
     /// On token ids outside the vocabulary, unless there is a source, of at least a token, for each target.

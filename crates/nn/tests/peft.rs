@@ -95,7 +95,7 @@ fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
 #[test]
 fn outputs_and_gradients_equal_pefts() {
     let cases = cases();
-    assert!(cases.len() >= 32);
+    assert!(cases.len() >= 42);
     for name in cases {
         let dir = golden("peft").join(&name);
         let model = Model::load(&ragduet_nn::peft::base_of(&dir).unwrap());
@@ -112,8 +112,13 @@ fn outputs_and_gradients_equal_pefts() {
         let mut compared = 0;
         for (parameter, p) in adapter.params.iter() {
             let Ok(want) = data.load(&format!("grad.{parameter}"), Device::Cpu) else { continue };
-            assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
             compared += 1;
+            if parameter.ends_with(".key.bias") {
+                // Softmax does not see it: what both have is rounding.
+                assert!(max_diff(&p.tensor.grad(), &want.zeros_like()) < 1e-3, "{name}: {parameter}");
+                continue;
+            }
+            assert_relative(&p.tensor.grad(), &want, 1e-3, &format!("{name}: gradient of {parameter}"));
         }
         let given = data.names().filter(|n| n.starts_with("grad.")).count();
         assert_eq!(compared, given, "{name}: every gradient of the reference was compared");
@@ -132,7 +137,7 @@ fn outputs_and_gradients_equal_pefts() {
 fn check_cache(name: &str, model: &Model, adapter: &Adapter, texts: &[Vec<u32>]) {
     let Model::Lm(model) = model else { return };
     let _guard = no_grad();
-    let Some(lm) = model.causal() else { return };
+    let Some(lm) = model.causal() else { return check_answers(name, model, adapter, texts) };
     let m = eval(adapter);
     for text in texts.iter().filter(|t| t.len() > 6) {
         let whole = lm.forward(&PackedTokens::from_ids([text.as_slice()], Device::Cpu), m);
@@ -149,10 +154,37 @@ fn check_cache(name: &str, model: &Model, adapter: &Adapter, texts: &[Vec<u32>])
     }
 }
 
+/// Answers token by token, two to a source and in another order, equal the pass without a cache.
+fn check_answers(name: &str, model: &LanguageModel, adapter: &Adapter, texts: &[Vec<u32>]) {
+    let Some(lm) = model.seq2seq() else { return };
+    let m = eval(adapter);
+    let pack = |texts: &[&[u32]]| PackedTokens::from_ids(texts.iter().copied(), Device::Cpu);
+    let (a, b) = (texts[1].as_slice(), texts[3].as_slice());
+    let sources = pack(&[b, a]);
+    let mut cache = lm.start_cache(&lm.encode(&sources, m), &sources.segments, 2, m);
+    let mut last = lm.extend(&pack(&[&b[..3], &a[..2]]), &mut cache);
+    cache.reorder(&[1, 0, 1]);
+    for i in 0..3 {
+        last = lm.extend(&pack(&[&a[2 + i..=2 + i], &b[3 + i..=3 + i], &b[i..=i]]), &mut cache);
+    }
+    let other = [&a[..2], &b[..3]].concat();
+    let answers: [(&[u32], &[u32]); 3] = [(a, &a[..5]), (b, &b[..6]), (a, &other)];
+    for (i, (source, answer)) in answers.into_iter().enumerate() {
+        let source = pack(&[source]);
+        let whole = lm.decode(&pack(&[answer]), &lm.encode(&source, m), &source.segments, m);
+        let want = whole.narrow(0, answer.len() as i64 - 1, 1);
+        assert_relative(&last.narrow(0, i as i64, 1), &want, 2e-5, &format!("{name}: with a cache"));
+    }
+}
+
 fn check_saved(name: &str, model: &Model, adapter: &Adapter, texts: &[Vec<u32>]) {
     let _guard = no_grad();
     let out = tempfile::tempdir().unwrap();
-    let task = if matches!(model, Model::Lm(_)) { TaskType::CausalLm } else { TaskType::FeatureExtraction };
+    let task = match model {
+        Model::Lm(m) if m.causal().is_some() => TaskType::CausalLm,
+        Model::Lm(_) => TaskType::Seq2SeqLm,
+        Model::Encoder(_) => TaskType::FeatureExtraction,
+    };
     adapter.save(out.path(), task, "somewhere").unwrap();
     assert_eq!(ragduet_nn::peft::base_of(out.path()).unwrap(), "somewhere");
     let again = Adapter::load(model.base(), out.path()).unwrap();
@@ -224,12 +256,8 @@ fn every_method_works_on_every_architecture() {
         let before: Vec<(String, Tensor)> =
             model.params().named().into_iter().map(|(n, t)| (n, t.copy())).collect();
         let still = model.run(&texts(), plain());
-        // Rows before texts and networks behind sub-layers have no place in encoder-decoders yet.
-        let weights_alone = |c: &&PeftConfig| matches!(c, PeftConfig::Lora(_) | PeftConfig::Ia3(_));
-        let t5 = base.contains("t5");
         let all: Vec<Adapter> = methods()
             .iter()
-            .filter(|c| !t5 || weights_alone(c))
             .map(|c| Adapter::fresh(model.base(), c).unwrap_or_else(|e| panic!("{base}: {e}")))
             .collect();
         for adapter in &all {
@@ -264,7 +292,7 @@ fn every_method_works_on_every_architecture() {
             let packed = model.run(&texts(), eval(adapter));
             let alone: Vec<Tensor> =
                 texts().iter().map(|t| model.run(std::slice::from_ref(t), eval(adapter))).collect();
-            assert_close(&Tensor::cat(&alone, 0), &packed, 2e-5, &format!("{what}: packed"));
+            assert_relative(&Tensor::cat(&alone, 0), &packed, 2e-5, &format!("{what}: packed"));
         }
         assert_eq!(max_diff(&model.run(&texts(), plain()), &still), 0.0, "{base}: adapters leak");
         for (name, old) in before {
@@ -298,7 +326,7 @@ fn folders_that_do_not_fit_are_errors() {
             "missing",
         ),
         ("dora_llama", "target_modules", serde_json::json!(["q_prj"]), "q_prj"),
-        ("lora_llama", "bias", serde_json::json!("all"), "bias"),
+        ("lora_llama", "bias", serde_json::json!("some"), "bias"),
         ("lora_llama", "layers_to_transform", serde_json::json!([0]), "unexpected"),
         ("lora_llama", "layers_to_transform", serde_json::json!(["x"]), "layers_to_transform"),
         ("prefix_llama", "num_virtual_tokens", serde_json::json!(7), "prompt_embeddings"),

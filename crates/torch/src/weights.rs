@@ -124,6 +124,18 @@ impl Weights {
         self
     }
 
+    /// Cuts a tensor to its first `rows`, where it has more.
+    #[must_use]
+    pub fn with_first_rows(mut self, name: &str, rows: i64) -> Self {
+        if let Some(e) = self.entries.get_mut(name)
+            && let Some(&all) = e.shape.first().filter(|&&all| (0..all).contains(&rows))
+        {
+            e.end = e.start + (e.end - e.start) / all as usize * rows as usize;
+            e.shape[0] = rows;
+        }
+        self
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

@@ -230,7 +230,11 @@ fn build(config: &ClassifierConfig, labels: LabelSet) -> Result<Classifier> {
     let device = device::parse(&config.device)?;
     let compute = config.precision.resolve(device);
     let dir = hub::resolve(&config.model.base)?;
-    let mut c = Classifier::with_labels(&dir, device, compute, Some(labels))?;
+    let bits = config.model.quantise.bits();
+    if bits.is_some() && config.peft.is_none() {
+        return Err(bad("model.quantise", "a quantised model does not learn itself: give [peft]"));
+    }
+    let mut c = Classifier::with_labels_quantised(&dir, device, compute, Some(labels), bits)?;
     if let Some(most) = config.model.max_tokens {
         if most > c.model.max_tokens() {
             let why = format!("the model takes {} tokens at most", c.model.max_tokens());

@@ -40,6 +40,17 @@ pub(super) struct Stream {
     pub pending: Option<Tensor>,
 }
 
+impl Stream {
+    /// The stream behind a sub-layer that gave `x` (compute dtype).
+    pub fn behind(slot: &BottleneckSlot, carry: Tensor, x: Tensor, dropout: f64, m: Mode) -> Self {
+        match slot.apply(&x, &carry, None, dropout, m) {
+            // Its dropout is done: the next norm must not do it again.
+            Some(y) => Self { carry: carry + y.to_kind(Kind::Float), pending: None },
+            None => Self { carry, pending: Some(x) },
+        }
+    }
+}
+
 /// A layer.
 pub(super) trait Block: std::fmt::Debug {
     /// Layer `index` of the model.
@@ -57,16 +68,16 @@ impl Norm {
     /// (carry + dropout(pending) in f32, its norm in the compute dtype).
     pub fn add_then_norm(&self, stream: &Stream, dropout: f64, m: Mode) -> (Tensor, Tensor) {
         match (&stream.pending, self) {
-            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout),
+            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout, m),
             (Some(x), Norm::Rms(n)) => n.add_then_norm(x, &stream.carry, dropout),
-            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
+            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry, m), m)),
             (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
         match self {
-            Norm::Layer(n) => n.forward(x),
+            Norm::Layer(n) => n.forward(x, m),
             Norm::Rms(n) => n.forward(x),
         }
     }
@@ -116,11 +127,7 @@ pub(super) fn behind(b: &ParamBuilder, hidden: i64) -> [BottleneckSlot; 2] {
 impl Pass<'_> {
     /// The stream behind a sub-layer that gave `x` (compute dtype).
     pub fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
-        match slot.apply(&x, &carry, None, self.hidden_dropout, self.mode) {
-            // Its dropout is done: the next norm must not do it again.
-            Some(y) => Stream { carry: carry + y.to_kind(Kind::Float), pending: None },
-            None => Stream { carry, pending: Some(x) },
-        }
+        Stream::behind(slot, carry, x, self.hidden_dropout, self.mode)
     }
 
     /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
@@ -273,7 +280,7 @@ impl Decoder {
             let x = if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x };
             stream.carry = &stream.carry + x;
         }
-        self.norm.forward(&stream.carry)
+        self.norm.forward(&stream.carry, pass.mode)
     }
 }
 

@@ -139,7 +139,13 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         head,
         soft: SoftSlot::build(
             b,
-            SoftShape { layers: c.n_layer, kv_heads: c.n_head, head_dim: h / c.n_head, hidden: h },
+            SoftShape {
+                layers: c.n_layer,
+                kv_heads: c.n_head,
+                head_dim: h / c.n_head,
+                hidden: h,
+                encoder_decoder: false,
+            },
         ),
         shape: Shape {
             vocab: c.vocab_size,

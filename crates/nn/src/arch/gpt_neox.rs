@@ -105,7 +105,7 @@ impl Block for Layer {
             }
         };
         let x = stream.carry;
-        let normed = lower(&self.attention_norm.forward(&x), pass.mode);
+        let normed = lower(&self.attention_norm.forward(&x, pass.mode), pass.mode);
         // The product's rows are q, k and v of the first head, then of the second...
         let qkv = self.qkv.forward(&normed, pass.mode).view([-1, self.heads, 3, self.head_dim]);
         let [mut q, mut k, v] = [0, 1, 2].map(|i| qkv.select(2, i));
@@ -116,7 +116,7 @@ impl Block for Layer {
         let mixed = pass.attend(index, &q, &k, &v, scale, None);
         let attended = dropped(0, self.out.forward(&mixed, pass.mode), &x);
         let mlp = |x: &Tensor| {
-            let normed = lower(&self.mlp_norm.forward(x), pass.mode);
+            let normed = lower(&self.mlp_norm.forward(x, pass.mode), pass.mode);
             let inner = self.up.forward_activated(&normed, self.activation, pass.mode);
             dropped(1, self.down.forward(&inner, pass.mode), x)
         };
@@ -161,7 +161,13 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         head,
         soft: SoftSlot::build(
             b,
-            SoftShape { layers: c.num_hidden_layers, kv_heads: c.num_attention_heads, head_dim, hidden: h },
+            SoftShape {
+                layers: c.num_hidden_layers,
+                kv_heads: c.num_attention_heads,
+                head_dim,
+                hidden: h,
+                encoder_decoder: false,
+            },
         ),
         shape: Shape {
             vocab: c.vocab_size,

@@ -282,6 +282,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
                 kv_heads: c.kv_heads(),
                 head_dim: c.head_dim(),
                 hidden: h,
+                encoder_decoder: false,
             },
         ),
         shape: Shape {

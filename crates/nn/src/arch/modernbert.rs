@@ -160,6 +160,7 @@ impl ModernBert {
                     kv_heads: c.num_attention_heads,
                     head_dim: h / c.num_attention_heads,
                     hidden: h,
+                    encoder_decoder: false,
                 },
             ),
             config: c,
@@ -197,13 +198,13 @@ impl Encoder for ModernBert {
         }
         let tokens = words.size()[0];
         let (global, local) = (self.angles(&positions, false), self.angles(&positions, true));
-        let mut carry = self.norm.forward(&words).dropout(m.dropout(c.embedding_dropout), m.train);
+        let mut carry = self.norm.forward(&words, m).dropout(m.dropout(c.embedding_dropout), m.train);
         // What the last sub-layer adds to the residual; the next norm adds it in the same pass.
         let mut pending: Option<(Tensor, f64)> = None;
         for (i, block) in self.blocks.iter().enumerate() {
             let low = match (&block.attention_norm, pending.take()) {
                 (Some(norm), Some((x, p))) => {
-                    let (sum, low) = norm.add_then_norm(&x, &carry, p);
+                    let (sum, low) = norm.add_then_norm(&x, &carry, p, m);
                     carry = sum;
                     low
                 }
@@ -230,7 +231,7 @@ impl Encoder for ModernBert {
                 Some(y) => (y, 0.0),
                 None => (x, dropout),
             };
-            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, dropout);
+            let (sum, low) = block.mlp_norm.add_then_norm(&x, &carry, dropout, m);
             carry = sum;
             let parts = block.up.forward(&low, m).chunk(2, -1);
             let gated = c.hidden_activation.apply(&parts[0]) * &parts[1];
@@ -241,7 +242,7 @@ impl Encoder for ModernBert {
         if let Some((x, _)) = pending {
             carry = &carry + x.to_kind(Kind::Float);
         }
-        let hidden = self.final_norm.forward(&carry);
+        let hidden = self.final_norm.forward(&carry, m);
         match &soft {
             Some(soft) => soft.strip(hidden),
             None => hidden,

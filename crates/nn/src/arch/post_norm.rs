@@ -123,8 +123,8 @@ impl Block {
             .bottlenecks[at]
             .apply(x, carry, Some(norm), dropout, m)
         {
-            Some(x) => norm.add(&x, carry, 0.0),
-            None => norm.add(x, carry, dropout),
+            Some(x) => norm.add(&x, carry, 0.0, m),
+            None => norm.add(x, carry, dropout, m),
         };
         let (carry, low) = add(0, &self.attention_norm, &projected, carry, m.dropout(s.out_dropout));
         let inner = self.up.forward_activated(&low, s.activation, m);
@@ -173,6 +173,7 @@ impl PostNorm {
                     kv_heads: s.heads,
                     head_dim: s.hidden / s.heads,
                     hidden: s.hidden,
+                    encoder_decoder: false,
                 },
             ),
             shape,
@@ -208,7 +209,7 @@ impl Encoder for PostNorm {
             Some(layout) => layout.attend(&(q * o.scale), k, v, o.dropout),
             None => varlen_attention(q, k, v, segs, o),
         };
-        let mut carry = self.norm.forward(&x).dropout(m.dropout(s.dropout), m.train);
+        let mut carry = self.norm.forward(&x, m).dropout(m.dropout(s.dropout), m.train);
         let mut low = lower(&carry, m);
         for (i, block) in self.blocks.iter().enumerate() {
             (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| match &soft {

@@ -12,6 +12,7 @@ use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::lower;
 use crate::lm::LmHead;
+use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::seq2seq::{Seq2SeqCache, Seq2SeqLm};
 use crate::{Activation, Embedding, Linear, Result, RmsNorm};
 use ragduet_torch::ops::Segments;
@@ -88,6 +89,8 @@ struct Layer {
     /// A decoder's look at the source.
     cross: Option<Attention>,
     feed_forward: FeedForward,
+    /// Behind self-attention and feed-forward.
+    bottlenecks: [BottleneckSlot; 2],
 }
 
 /// The encoder or the decoder.
@@ -108,15 +111,25 @@ struct Pass<'a> {
     cross: &'a dyn Fn(usize, &Attention, &Tensor) -> Tensor,
 }
 
+impl Pass<'_> {
+    /// The stream behind a sub-layer that gave `x` (compute dtype).
+    fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
+        Stream::behind(slot, carry, x, self.dropout, self.mode)
+    }
+}
+
 impl Stack {
     fn build(c: &Config, feed_forward: (Activation, bool), decoder: bool, b: &ParamBuilder) -> Result<Self> {
         let n = if decoder { c.num_decoder_layers.unwrap_or(c.num_layers) } else { c.num_layers };
         let layer = |i: i64| {
             let b = b.at("block").at(i).at("layer");
+            let last = 1 + i64::from(decoder);
+            let behind = |at: i64, sub| BottleneckSlot::build(&b.at(at), c.d_model, sub);
             Ok(Layer {
                 own: Attention::build(c, "SelfAttention", &b.at(0))?,
                 cross: if decoder { Some(Attention::build(c, "EncDecAttention", &b.at(1))?) } else { None },
-                feed_forward: FeedForward::build(c, feed_forward, &b.at(1 + i64::from(decoder)))?,
+                feed_forward: FeedForward::build(c, feed_forward, &b.at(last))?,
+                bottlenecks: [behind(0, SubLayer::Attention), behind(last, SubLayer::FeedForward)],
             })
         };
         let buckets =
@@ -140,7 +153,7 @@ impl Stack {
             let qkv = Linear::forward_joined(&[&a.q, &a.k, &a.v], &x, m).chunk(3, -1);
             let [q, k, v] = [0, 1, 2].map(|n| by_head(&qkv[n], heads));
             let mixed = (pass.own)(i, &q, &k, &v).flatten(1, 2);
-            stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
+            stream = pass.behind(&layer.bottlenecks[0], carry, a.out.forward(&mixed, m));
             if let Some(a) = &layer.cross {
                 let (carry, x) = a.norm.add_then_norm(&stream, p, m);
                 let q = by_head(&a.q.forward(&x, m), heads);
@@ -148,7 +161,7 @@ impl Stack {
                 stream = Stream { carry, pending: Some(a.out.forward(&mixed, m)) };
             }
             let (carry, x) = layer.feed_forward.norm.add_then_norm(&stream, p, m);
-            stream = Stream { carry, pending: Some(layer.feed_forward.forward(&x, p, m)) };
+            stream = pass.behind(&layer.bottlenecks[1], carry, layer.feed_forward.forward(&x, p, m));
         }
         let rest = stream.pending.map(|x| drop(x.to_kind(Kind::Float), p));
         let x = rest.map_or(stream.carry.shallow_clone(), |x| &stream.carry + x);
@@ -167,6 +180,7 @@ pub(super) struct T5 {
     encoder: Stack,
     decoder: Stack,
     head: Linear,
+    soft: SoftSlot,
     /// Of the head's input.
     scale: f64,
     heads: i64,
@@ -202,6 +216,16 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
         decoder: Stack::build(&c, feed_forward, true, &b.at("decoder"))?,
         words,
         head,
+        soft: SoftSlot::build(
+            b,
+            SoftShape {
+                layers: c.num_decoder_layers.unwrap_or(c.num_layers),
+                kv_heads: c.num_heads,
+                head_dim: c.d_kv,
+                hidden: c.d_model,
+                encoder_decoder: true,
+            },
+        ),
         scale: if scaled { (c.d_model as f64).powf(-0.5) } else { 1.0 },
         heads: c.num_heads,
         head_dim: c.d_kv,
@@ -218,11 +242,25 @@ impl T5 {
         let kv = Linear::forward_joined(&[&a.k, &a.v], encoded, m).chunk(2, -1);
         (by_head(&kv[0], self.heads), by_head(&kv[1], self.heads))
     }
+
+    /// Borders of the sources in `encoded`, which holds a prompt's rows, too.
+    ///
+    /// # Panics
+    /// Where `encoded` has been made with another adapter.
+    fn encoded_segments(&self, sources: &Segments, encoded: &Tensor, mode: Mode) -> Segments {
+        let rows = encoded.size()[0];
+        let longer = self.soft.with_prompt(sources, mode, encoded.device());
+        let segments = longer.filter(|_| rows != sources.tokens()).unwrap_or_else(|| sources.share());
+        assert_eq!(segments.tokens(), rows, "sources encoded with the adapter that they are decoded with");
+        segments
+    }
 }
 
 impl Seq2SeqLm for T5 {
     fn encode(&self, sources: &PackedTokens, mode: Mode) -> Tensor {
-        let segs = &sources.segments;
+        let soft =
+            SoftPass::of(&self.soft, &sources.segments, &sources.ids, mode).filter(SoftPass::is_prompt);
+        let segs = soft.as_ref().map_or(&sources.segments, SoftPass::longer);
         let options = (mode.compute.kind(), sources.ids.device());
         let n = segs.longest();
         let layout = Layout::new(segs, segs, Some(&self.encoder.bias.last(n, n, mode)), options);
@@ -233,21 +271,31 @@ impl Seq2SeqLm for T5 {
             own: &|_, q, k, v| layout.attend(q, k, v, dropout),
             cross: &|_, _, q| q.shallow_clone(),
         };
-        self.encoder.run(self.words.forward(&sources.ids, mode), self.heads, &pass)
+        let embedded = self.words.forward(&sources.ids, mode);
+        let embedded = match &soft {
+            Some(soft) => soft.embed(embedded),
+            None => embedded,
+        };
+        self.encoder.run(embedded, self.heads, &pass)
     }
 
     fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor {
         let segs = &targets.segments;
         let options = (mode.compute.kind(), targets.ids.device());
-        let n = segs.longest();
-        let own = Layout::new(segs, segs, Some(&self.decoder.bias.last(n, n, mode)), options);
-        let across = Layout::new(segs, sources, None, options);
+        let prefix = SoftPass::of(&self.soft, segs, &targets.ids, mode).filter(|s| !s.is_prompt());
+        let whole = prefix.as_ref().map_or(segs, SoftPass::longer);
+        let n = whole.longest();
+        let own = Layout::new(whole, whole, Some(&self.decoder.bias.last(n, n, mode)), options);
+        let across = Layout::new(segs, &self.encoded_segments(sources, encoded, mode), None, options);
         let encoded = lower(encoded, mode);
         let dropout = mode.dropout(self.attention_dropout);
         let pass = Pass {
             mode,
             dropout: mode.dropout(self.dropout),
-            own: &|_, q, k, v| own.attend(q, k, v, dropout),
+            own: &|layer, q, k, v| match &prefix {
+                Some(p) => p.attend(layer, [q, k, v], segs, |q, k, v, _| own.attend(q, k, v, dropout)),
+                None => own.attend(q, k, v, dropout),
+            },
             cross: &|_, a, q| {
                 let (k, v) = self.source_keys(a, &encoded, mode);
                 across.attend(q, &k, &v, dropout)
@@ -258,6 +306,7 @@ impl Seq2SeqLm for T5 {
 
     fn start_cache(&self, encoded: &Tensor, sources: &Segments, capacity: usize, mode: Mode) -> Seq2SeqCache {
         let _guard = no_grad();
+        let segments = self.encoded_segments(sources, encoded, mode);
         let encoded = lower(encoded, mode);
         let cross = self.decoder.layers.iter().filter_map(|l| l.cross.as_ref());
         let cross = cross.map(|a| self.source_keys(a, &encoded, mode)).collect();
@@ -269,7 +318,13 @@ impl Seq2SeqLm for T5 {
             adapter: mode.adapter,
             device: encoded.device(),
         };
-        Seq2SeqCache::new(KvCache::new(sources.len(), capacity, shape), cross, sources)
+        let prefix = SoftPass::of(&self.soft, sources, &encoded, mode).filter(|s| !s.is_prompt());
+        let before = prefix.as_ref().map_or(0, |p| p.rows() as usize);
+        let mut own = KvCache::new(sources.len(), before + capacity, shape);
+        if let Some(p) = &prefix {
+            own.begin_with(p.prefix());
+        }
+        Seq2SeqCache::new(own, cross, &segments)
     }
 
     fn extend(&self, batch: &PackedTokens, cache: &mut Seq2SeqCache) -> Tensor {

@@ -1,7 +1,8 @@
 //! An adapter over a base: made, held, merged, removed.
 
+use super::bias::OwnBias;
 use super::bottleneck::Bottleneck;
-use super::config::{LoraConfig, LoraInit, PeftConfig};
+use super::config::{LoraBias, LoraConfig, PeftConfig};
 use super::ia3::Ia3;
 use super::lora::{Lora, LoraTable};
 use super::replaced::Replaced;
@@ -81,7 +82,12 @@ impl Adapter {
             PeftConfig::Prefix(c) => soft(id, sites, &b, |b, shape| Soft::prefix(b, shape, c)),
             PeftConfig::Bottleneck(c) => bottleneck(id, sites, &b, c),
         };
-        let made = filled.and_then(|()| Ok(b.finish(|_| false, |n| n.ends_with(".base_layer.weight"))?));
+        // peft saves the base of an adapted table along, and with `bias = "all"` biases that nothing here reads.
+        let unread = |n: &str| n.contains(".original_module.") || n.contains(".model.pooler.");
+        let extra = |n: &str| {
+            n.ends_with(".base_layer.weight") || (n.ends_with(".bias") && all_biases(config) && unread(n))
+        };
+        let made = filled.and_then(|()| Ok(b.finish(|_| false, extra)?));
         match made {
             Ok((params, _)) => {
                 let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_string();
@@ -202,6 +208,12 @@ impl Adapter {
                 write(old, new);
             }
         }
+        for (_, norm) in &self.sites.norms {
+            if let (Some(own), Some(old)) = (norm.slot().get(Some(self.id)), norm.bias()) {
+                before(old);
+                write(old, &own.0);
+            }
+        }
         for (path, table) in tables {
             let Some(adapter) = table.slot().get(Some(self.id)) else { continue };
             let tied = self
@@ -221,11 +233,11 @@ impl Adapter {
         Ok(())
     }
 
-    /// How many linear layers and tables it acts on.
+    /// The linear layers and tables that it acts on, but for those of which the bias alone is another.
     pub fn modules(&self) -> Vec<&str> {
         let id = Some(self.id);
-        let linears =
-            self.sites.linears.iter().filter(|(_, l)| l.slot().get(id).is_some()).map(|(n, _)| n.as_str());
+        let adapted = |l: &crate::Linear| l.slot().get(id).is_some_and(|a| !a.is_bias_alone());
+        let linears = self.sites.linears.iter().filter(|(_, l)| adapted(l)).map(|(n, _)| n.as_str());
         let tables = self.sites.embeddings.iter().filter(|(_, t)| t.slot().get(id).is_some());
         linears.chain(tables.map(|(n, _)| n.as_str())).collect()
     }
@@ -283,8 +295,13 @@ fn write(to: &Tensor, from: &Tensor) {
 fn clear(sites: &Sites, id: AdapterId) {
     sites.linears.iter().for_each(|(_, l)| l.slot().remove(id));
     sites.embeddings.iter().for_each(|(_, t)| t.slot().remove(id));
+    sites.norms.iter().for_each(|(_, n)| n.slot().remove(id));
     remove(&sites.soft, id);
     sites.bottlenecks.iter().for_each(|(_, s)| s.slot().remove(id));
+}
+
+fn all_biases(config: &PeftConfig) -> bool {
+    matches!(config, PeftConfig::Lora(LoraConfig { bias: LoraBias::All, .. }))
 }
 
 pub(super) fn peft(key: &str, why: String) -> Error {
@@ -328,6 +345,13 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
             layer.slot().put(id, Rc::new(Replaced::build(&at(path), layer)?));
         } else if chosen.contains(path.as_str()) {
             layer.slot().put(id, Rc::new(Lora::build(&at(path), path, layer, c)?));
+        } else if let Some(bias) = layer.bias().filter(|_| c.bias == LoraBias::All) {
+            layer.slot().put(id, Rc::new(OwnBias::build(&at(path), bias)?));
+        }
+    }
+    for (path, norm) in &sites.norms {
+        if let Some(bias) = norm.bias().filter(|_| c.bias == LoraBias::All) {
+            norm.slot().put(id, Rc::new(OwnBias::build(&at(path), bias)?));
         }
     }
     for (path, table) in &sites.embeddings {
@@ -435,12 +459,6 @@ impl PeftConfig {
                 }
                 if !(0.0..1.0).contains(&c.dropout) {
                     return bad("peft.lora.dropout", "must be at least 0 and below 1");
-                }
-                if c.dora && c.init == LoraInit::Pissa {
-                    return bad(
-                        "peft.lora.init",
-                        "PiSSA and DoRA both take the weight apart: choose one of them",
-                    );
                 }
                 if !c.alpha.is_finite() || !c.b_lr_ratio.is_finite() || c.b_lr_ratio <= 0.0 {
                     return bad("peft.lora", "alpha and b_lr_ratio must be numbers, the ratio above 0");

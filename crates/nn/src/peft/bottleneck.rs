@@ -55,7 +55,7 @@ impl BottleneckSlot {
             BottleneckKind::Parallel => lower(residual, m),
             BottleneckKind::Pfeiffer => {
                 let sum = s.to_kind(Kind::Float) + residual;
-                lower(&norm.map_or(sum.shallow_clone(), |n| n.forward(&sum)), m)
+                lower(&norm.map_or(sum.shallow_clone(), |n| n.forward(&sum, m)), m)
             }
         };
         Some(s + adapter.change(&x))

@@ -114,6 +114,8 @@ pub enum LoraBias {
     None,
     /// Those of the layers that get an update.
     LoraOnly,
+    /// All of the model's, of norms, too.
+    All,
 }
 
 /// (IA)^3 (Liu et al., 2022, arXiv 2205.05638): keys, values and the feed-forward's inner activations, each times a

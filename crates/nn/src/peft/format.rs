@@ -80,8 +80,15 @@ impl Adapter {
                 "there is no such file (adapter_model.bin is not read: save it as safetensors)",
             ));
         }
+        let mut weights = Weights::open_file(&file)?;
+        // peft saves as many rows again for the decoder of an encoder-decoder, and puts none of them anywhere.
+        if let PeftConfig::Prompt(c) = &config
+            && base.sites.soft.iter().any(|(_, s)| s.shape.encoder_decoder)
+            && json["num_transformer_submodules"] != 1
+        {
+            weights = weights.with_first_rows("prompt_embeddings", c.tokens);
+        }
         // peft saves the base of an adapted table along.
-        let weights = Weights::open_file(&file)?;
         Self::from_weights(base, &config, weights)
     }
 
@@ -180,7 +187,9 @@ impl Adapter {
         put("token_dim", json!(if prefix { s.kv_heads * s.head_dim } else { s.hidden }));
         put("num_layers", json!(s.layers));
         put("num_attention_heads", json!(s.kv_heads));
-        put("num_transformer_submodules", json!(if task == TaskType::Seq2SeqLm { 2 } else { 1 }));
+        // Of an encoder-decoder's two, a prompt is before the encoder alone.
+        let two = prefix && task == TaskType::Seq2SeqLm;
+        put("num_transformer_submodules", json!(if two { 2 } else { 1 }));
         put("modules_to_save", Value::Null);
     }
 
@@ -263,8 +272,9 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
             let bias = match get("bias").and_then(Value::as_str) {
                 None | Some("none") => LoraBias::None,
                 Some("lora_only") => LoraBias::LoraOnly,
+                Some("all") => LoraBias::All,
                 Some(other) => {
-                    let why = format!("`{other}` is not supported; retrain with `lora_only` or `none`");
+                    let why = format!("`{other}` is not supported; `none`, `lora_only` and `all` are");
                     return Err(bad(path, "bias", &why));
                 }
             };

@@ -99,7 +99,7 @@ impl Lora {
         } else {
             None
         };
-        let own = layer.bias().filter(|_| c.bias == LoraBias::LoraOnly);
+        let own = layer.bias().filter(|_| c.bias != LoraBias::None);
         let bias = own.map(|t| copy(&b.at("base_layer"), "bias", t)).transpose()?;
         Ok(Self { a, b: up, magnitude, bias, start, scale, dropout: c.dropout })
     }

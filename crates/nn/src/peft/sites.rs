@@ -1,7 +1,7 @@
 //! The places of a model into which adapters go.
 
 use super::{BottleneckSlot, SoftSlot};
-use crate::{Embedding, Linear};
+use crate::{Embedding, LayerNorm, Linear};
 use ragduet_torch::ParamBuilder;
 
 /// Slots by the dotted path of their module.
@@ -11,7 +11,9 @@ pub struct Sites {
     pub(super) linears: Vec<(String, Linear)>,
     /// Lookup tables.
     pub(super) embeddings: Vec<(String, Embedding)>,
-    /// Where prompts and prefixes go; two in an encoder-decoder, the encoder's first.
+    /// Norms whose bias can learn.
+    pub(super) norms: Vec<(String, LayerNorm)>,
+    /// Where prompts and prefixes go.
     pub(super) soft: Vec<(String, SoftSlot)>,
     /// Behind sub-layers.
     pub(super) bottlenecks: Vec<(String, BottleneckSlot)>,
@@ -23,6 +25,7 @@ impl Sites {
         Self {
             linears: b.attached(),
             embeddings: b.attached(),
+            norms: b.attached(),
             soft: b.attached(),
             bottlenecks: b.attached(),
         }

@@ -33,6 +33,11 @@ pub trait LinearAdapter: Debug {
     fn start(&self) -> Option<(&Tensor, &Tensor)> {
         None
     }
+
+    /// Whether nothing but the bias is another, so that the layer is none of the adapter's targets.
+    fn is_bias_alone(&self) -> bool {
+        false
+    }
 }
 
 /// What an adapter does at a lookup table.

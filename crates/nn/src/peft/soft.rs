@@ -1,13 +1,14 @@
 //! Soft prompts and prefixes: learned rows before every text of a packed batch.
 //!
 //! Rows are put in front of each text, and taken out again behind the layers: nothing outside sees them. Real tokens
-//! get the positions behind them, as in peft.
+//! get the positions behind them, as in peft. In an encoder-decoder, as in peft, a prompt stands before the source alone
+//! (whose hidden states the decoder sees with the prompt's) and a prefix in the decoder's self-attention alone.
 
 use super::slot::Slot;
 use super::{AdapterId, PrefixConfig, PromptConfig, PromptInit};
 use crate::{Mode, Result};
 use ragduet_torch::ops::Segments;
-use ragduet_torch::{Init, Kind, ParamBuilder, Tensor, no_grad};
+use ragduet_torch::{Device, Init, Kind, ParamBuilder, Tensor, no_grad};
 use std::rc::Rc;
 
 /// Sizes that prompts and prefixes follow.
@@ -17,6 +18,17 @@ pub(crate) struct SoftShape {
     pub kv_heads: i64,
     pub head_dim: i64,
     pub hidden: i64,
+    /// Whether a decoder looks at an encoder's states.
+    pub encoder_decoder: bool,
+}
+
+impl SoftShape {
+    /// Which of a prefix's pairs of k and v is a layer's. peft lays an encoder-decoder's out twice, as if for self- and
+    /// cross-attention, and then never gives cross-attention its part: a layer has every second pair, so that with an even
+    /// number of layers half of them are nobody's. What it saves is read in this way, so it is done here as well.
+    fn pair_of(&self, layer: i64) -> i64 {
+        if self.encoder_decoder { 2 * layer % self.layers } else { layer }
+    }
 }
 
 /// Where prompts and prefixes go. A clone is the same place.
@@ -32,6 +44,13 @@ impl SoftSlot {
         let slot = Self { shape, slot: Rc::default() };
         b.attach(slot.clone());
         slot
+    }
+
+    /// Borders of texts with a prompt's rows before each; None where the pass has no prompt here.
+    pub fn with_prompt(&self, segments: &Segments, m: Mode, device: Device) -> Option<Segments> {
+        let n = self.get(m).filter(|s| matches!(**s, Soft::Prompt(_)))?.rows();
+        let lengths: Vec<usize> = segments.lengths().map(|l| (l + n) as usize).collect();
+        Some(Segments::new(&lengths, device))
     }
 
     /// What a pass has here.
@@ -138,7 +157,11 @@ impl Prefix {
         let s = self.shape;
         let all = self.whole().to_kind(m.compute.kind());
         let parts = all.view([-1, s.layers * 2, s.kv_heads, s.head_dim]).unbind(1);
-        parts.chunks_exact(2).map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone())).collect()
+        let own = |layer: i64| {
+            let pair = 2 * s.pair_of(layer) as usize;
+            (parts[pair].shallow_clone(), parts[pair + 1].shallow_clone())
+        };
+        (0..s.layers).map(own).collect()
     }
 }
 
@@ -236,6 +259,11 @@ impl SoftPass {
     /// Per layer k and v of a prefix.
     pub fn prefix(&self) -> &[(Tensor, Tensor)] {
         &self.prefix
+    }
+
+    /// Whether this is a prompt, rather than a prefix.
+    pub fn is_prompt(&self) -> bool {
+        self.prompt.is_some()
     }
 
     /// Token embeddings, with a prompt's rows.

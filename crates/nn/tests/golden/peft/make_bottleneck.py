@@ -8,12 +8,13 @@ Folders as in make_peft.py, with AdapterHub's files.
 
 import json
 import pathlib
+import sys
 
 import adapters
 import torch
 from adapters import DoubleSeqBnConfig, ParBnConfig, SeqBnConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 HERE = pathlib.Path(__file__).parent
 CASES = {
@@ -25,15 +26,22 @@ CASES = {
     "bn_pfeiffer_bert": ("bert", SeqBnConfig(reduction_factor=8)),
     "bn_parallel_roberta": ("roberta", ParBnConfig(reduction_factor=4)),
     "bn_houlsby_distilbert": ("distilbert", DoubleSeqBnConfig(reduction_factor=4)),
+    "bn_houlsby_t5": ("lm/t5", DoubleSeqBnConfig(reduction_factor=4)),
+    "bn_pfeiffer_flan": ("lm/flan_t5", SeqBnConfig(reduction_factor=4)),
+    "bn_parallel_mt5": ("lm/mt5", ParBnConfig(reduction_factor=4)),
 }
 LENGTHS = [1, 7, 30, 12]
 
 
 def main():
+    only = sys.argv[1:]
     for i, (name, (base, config)) in enumerate(CASES.items()):
+        if only and name not in only:
+            continue
         torch.manual_seed(200 + i)
         causal = base.startswith("lm/")
-        kind = AutoModelForCausalLM if causal else AutoModel
+        two = "t5" in base
+        kind = AutoModelForSeq2SeqLM if two else AutoModelForCausalLM if causal else AutoModel
         model = kind.from_pretrained(HERE.parent / base, dtype=torch.float32, attn_implementation="eager")
         adapters.init(model)
         model.add_adapter("golden", config=config)
@@ -54,7 +62,9 @@ def main():
         texts = [torch.randint(3, model.config.vocab_size, (l,)) for l in LENGTHS]
         outputs = []
         for text in texts:
-            out = model(input_ids=text[None], attention_mask=torch.ones(1, len(text), dtype=torch.long))
+            # An encoder-decoder writes what it reads.
+            more = {"decoder_input_ids": text[None]} if two else {}
+            out = model(input_ids=text[None], attention_mask=torch.ones(1, len(text), dtype=torch.long), **more)
             outputs.append((out.logits if causal else out.last_hidden_state)[0])
         packed = torch.cat(outputs)
         probe = torch.randn_like(packed)

@@ -58,8 +58,17 @@ CASES = {
     "prefix_projected_llama": ("lm/llama", LM, PrefixTuningConfig(
         num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=6,
     )),
+    "prompt_t5": ("lm/t5", SEQ2SEQ, PromptTuningConfig(num_virtual_tokens=4)),
+    "prompt_mt5": ("lm/mt5", SEQ2SEQ, PromptTuningConfig(num_virtual_tokens=3, num_transformer_submodules=1)),
+    "prefix_t5": ("lm/t5", SEQ2SEQ, PrefixTuningConfig(num_virtual_tokens=4, token_dim=18, num_attention_heads=3)),
+    "prefix_projected_flan": ("lm/flan_t5", SEQ2SEQ, PrefixTuningConfig(
+        num_virtual_tokens=3, token_dim=18, num_attention_heads=3, prefix_projection=True, encoder_hidden_size=6,
+    )),
     "lora_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["query", "intermediate.dense"], bias="lora_only")),
     "lora_bias_gpt2": ("lm/gpt2", LM, LoraConfig(r=2, target_modules=["c_attn"], bias="lora_only", fan_in_fan_out=True)),
+    "lora_all_biases_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["query"], bias="all")),
+    "lora_all_biases_gpt2": ("lm/gpt2", LM, LoraConfig(r=2, target_modules=["c_attn"], bias="all", fan_in_fan_out=True)),
+    "lora_all_biases_neox": ("lm/gpt_neox", LM, LoraConfig(r=2, target_modules=["dense_4h_to_h"], bias="all")),
     "dora_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["value"], bias="lora_only", use_dora=True)),
 }
 LENGTHS = [1, 7, 30, 12]
@@ -114,9 +123,17 @@ def main():
         if soft:
             if not config.prefix_projection if hasattr(config, "prefix_projection") else True:
                 (p,) = trained.values()
-                out["grad.prompt_embeddings"] = p.grad
+                used = config.num_virtual_tokens
+                # The decoder's rows of a prompt are used nowhere.
+                assert task == SEQ2SEQ or len(p) == used
+                assert not p.grad[used:].any()
+                out["grad.prompt_embeddings"] = p.grad[:used]
         else:
             for n, p in trained.items():
+                if p.grad is None:
+                    # A bias that nothing here reads (a pooler's).
+                    assert "pooler" in n, n
+                    continue
                 key = n.replace(".default", "").replace(".modules_to_save", "")
                 key = key if key in stored else key.removesuffix(".weight")
                 assert key in stored, (n, key)

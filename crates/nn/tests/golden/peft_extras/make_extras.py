@@ -38,7 +38,7 @@ def keep(model, folder, base, **how):
         path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
 
 
-def pissa(base, **more):
+def pissa(base, kind="pissa", **more):
     torch.manual_seed(7)
     settings = dict(r=3, lora_alpha=5, init_lora_weights="pissa", task_type="CAUSAL_LM") | more
     plain = base_of(base).eval()
@@ -58,8 +58,12 @@ def pissa(base, **more):
         for p, g in zip(trained, torch.autograd.grad(loss, trained)):
             p.data -= LR * g
     out["trained"] = run(model).detach()
-    name = f"pissa_{base.split('/')[1]}"
-    keep(model, HERE / name, base, path_initial_model_for_weight_conversion=str(first))
+    name = f"{kind}_{base.split('/')[1]}"
+    if model.peft_config["default"].use_dora:
+        # peft's conversion loses the magnitudes.
+        (HERE / name).mkdir(exist_ok=True)
+    else:
+        keep(model, HERE / name, base, path_initial_model_for_weight_conversion=str(first))
     shutil.rmtree(first)
     save_file({k: v.contiguous() for k, v in out.items()}, HERE / name / "golden.safetensors")
     print(name, (out["trained"] - out["plain"]).abs().max().item(), (out["start"] - out["plain"]).abs().max().item())
@@ -104,5 +108,6 @@ def combine():
 
 
 pissa("lm/llama", target_modules=["q_proj", "down_proj"], rank_pattern={"down_proj": 2})
+pissa("lm/llama", "pissa_dora", target_modules=["q_proj", "down_proj"], use_dora=True)
 pissa("lm/gpt2", target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, use_rslora=True)
 combine()
