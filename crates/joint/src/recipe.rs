@@ -3,7 +3,9 @@
 pub mod config;
 mod evaluate;
 mod generator_turn;
+mod index_life;
 mod joint;
+mod measure;
 mod retriever_turn;
 mod sides;
 mod state;

@@ -7,25 +7,25 @@
 //! repeats on the CPU what the uninterrupted one does, bit for bit.
 
 use super::config::{JointConfig, Learns};
-use super::evaluate::{DevScores, Sample, evaluate};
+use super::evaluate::DevScores;
 use super::generator_turn::{Learned, learn};
+use super::index_life::write_index;
+use super::measure::{BEFORE, write_json};
 use super::retriever_turn::{Lesson, Taught, teach};
-use super::sides::{GeneratorPart, RetrieverPart, keep, parameters, put_back};
-use super::state::{self, INDEX, Position, SNAPSHOT, best_of};
+use super::sides::{GeneratorPart, RetrieverPart};
+use super::state::{self, INDEX, Position, SNAPSHOT};
 use super::turns::{Turns, Who};
 use crate::corpus::Corpus;
 use crate::diagnose::unique_share;
 use crate::live_index::LiveIndex;
-use crate::pipeline::{self, Pipeline, with_contexts};
+use crate::pipeline::with_contexts;
 use crate::refresh::Background;
 use crate::retrieve::{Candidates, retrieve};
 use crate::{Error, Result};
 use ragduet_data::{BadRowPolicy, BadRows, RagRecord, read_questions};
 use ragduet_generator::prepare::PrepareReport;
-use ragduet_retriever::st_dir;
-use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{device, rng};
-use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
+use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, RunOptions, config as settings, interrupt};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -93,25 +93,25 @@ impl std::fmt::Display for Seconds {
         write!(f, "{} of {total:.0} s", shares.join(", "))
     }
 }
-
-struct Run<'a> {
-    config: &'a JointConfig,
-    dir: RunDir,
-    corpus: Arc<Corpus>,
-    records: Vec<RagRecord>,
+/// A run under way.
+pub(super) struct Run<'a> {
+    pub config: &'a JointConfig,
+    pub dir: RunDir,
+    pub corpus: Arc<Corpus>,
+    pub records: Vec<RagRecord>,
     /// Rows of each record's golden passages.
-    gold: Vec<Vec<u32>>,
-    dev: Vec<RagRecord>,
-    retriever: RetrieverPart,
-    generator: GeneratorPart,
-    index: LiveIndex,
-    background: Option<Background>,
-    sink: MetricSink,
-    at: Position,
-    before: Option<DevScores>,
-    best: Option<DevScores>,
-    seconds: Seconds,
-    report: PrepareReport,
+    pub gold: Vec<Vec<u32>>,
+    pub dev: Vec<RagRecord>,
+    pub retriever: RetrieverPart,
+    pub generator: GeneratorPart,
+    pub index: LiveIndex,
+    pub background: Option<Background>,
+    pub sink: MetricSink,
+    pub at: Position,
+    pub before: Option<DevScores>,
+    pub best: Option<DevScores>,
+    pub seconds: Seconds,
+    pub report: PrepareReport,
 }
 
 /// Trains as the config says, into `options.out`.
@@ -259,7 +259,7 @@ pub fn train(config: &JointConfig, options: &RunOptions) -> Result<Outcome> {
 
 impl Run<'_> {
     /// Whether a side takes turns at this step.
-    fn learns(&self, who: Who) -> bool {
+    pub(super) fn learns(&self, who: Who) -> bool {
         let (frozen, start, state) = match who {
             Who::Retriever => {
                 (self.config.retriever.frozen, self.config.retriever.start_at, &self.at.retriever)
@@ -374,7 +374,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn alarm(&mut self, what: &str, text: String, progress: &Progress) -> Result<()> {
+    pub(super) fn alarm(&mut self, what: &str, text: String, progress: &Progress) -> Result<()> {
         progress.aside(|| tracing::warn!("step {}: {text}", self.at.step));
         Ok(self.sink.record("alarm", self.at.step, &json!({"alarm": what, "text": text}))?)
     }
@@ -427,233 +427,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes the index anew where that is due, or puts in place one that was made beside the training.
-    fn refresh_if_due(&mut self, progress: &Progress) -> Result<()> {
-        let c = &self.config.refresh;
-        let done = self.at.step;
-        if let (Some(started), Some(lag)) = (self.at.pending, c.background_steps) {
-            if done >= started + lag {
-                let since = Instant::now();
-                if let Some(background) = self.background.take() {
-                    self.index = background.finish()?;
-                    self.put_index(since, progress)?;
-                }
-                self.at.pending = None;
-            }
-            return Ok(());
-        }
-        let moved = self.at.moved > self.index.step;
-        if !moved || !c.is_due(done, self.index.step, &self.at.stale)? {
-            return Ok(());
-        }
-        if c.background_steps.is_some() {
-            let snapshot = self.dir.path().join(SNAPSHOT);
-            let how = (&self.config.retrieval.index, self.config.retrieval.encode());
-            self.background =
-                Some(Background::start(&self.retriever.model, &snapshot, &self.corpus, how, done)?);
-            self.at.pending = Some(done);
-            return Ok(());
-        }
-        let since = Instant::now();
-        self.rebuild()?;
-        self.put_index(since, progress)
-    }
-
-    fn rebuild(&mut self) -> Result<()> {
-        let (m, c) = (&self.retriever.model, &self.config.retrieval);
-        self.index = LiveIndex::build(m, self.corpus.texts(), &c.index, &c.encode(), self.at.step)?;
-        Ok(())
-    }
-
-    fn put_index(&mut self, since: Instant, progress: &Progress) -> Result<()> {
-        write_index(&self.index, self.dir.path(), &self.corpus)?;
-        self.at.index = self.index.step;
-        self.at.stale.clear();
-        let seconds = since.elapsed().as_secs_f64();
-        self.seconds.refresh += seconds;
-        progress.aside(|| {
-            tracing::info!(
-                "index of {} passages refreshed with the weights of step {} in {seconds:.1} s",
-                self.corpus.len(),
-                self.index.step
-            );
-        });
-        Ok(self.sink.write(
-            "refresh",
-            self.at.step,
-            &[("seconds", seconds), ("of_step", self.index.step as f64)],
-        )?)
-    }
-
-    fn bring_index_up_to_date(&mut self) -> Result<()> {
-        if self.at.moved > self.index.step {
-            let since = Instant::now();
-            // What is made beside the training is older than what is made now.
-            if let Some(background) = self.background.take() {
-                background.finish()?;
-                self.at.pending = None;
-            }
-            self.rebuild()?;
-            self.put_index(since, &Progress::new(0, 0, true))?;
-        }
-        Ok(())
-    }
-
-    /// Dev with an index that is fresh, which training goes on with.
-    fn evaluate(&mut self) -> Result<(DevScores, Vec<Sample>)> {
-        self.bring_index_up_to_date()?;
-        let since = Instant::now();
-        let scored =
-            evaluate(self.config, &self.retriever, &self.generator, &self.index, &self.corpus, &self.dev)?;
-        self.seconds.evaluation += since.elapsed().as_secs_f64();
-        Ok(scored)
-    }
-
-    /// Measures dev; what a turn that has just ended gained; keeps what is best; ends the turns of a side that no
-    /// longer gains.
-    fn measure(&mut self, ended: Option<Who>, progress: &Progress) -> Result<()> {
-        let (scores, samples) = self.evaluate()?;
-        let step = self.at.step;
-        progress.aside(|| tracing::info!("dev at step {step}: {scores}"));
-        self.sink.write("dev", step, &scores.named())?;
-        if let (Some(who), Some((_, before))) = (ended, self.at.last) {
-            let gains: Vec<(&str, f64)> = scores
-                .named()
-                .into_iter()
-                .zip(before.named())
-                .map(|((name, now), (_, then))| (name, now - then))
-                .collect();
-            self.sink.write(&format!("gain_{who}"), step, &gains)?;
-            let said: Vec<String> =
-                gains.iter().map(|(n, g)| format!("{} {g:+.4}", n.replace('_', " "))).collect();
-            progress.aside(|| tracing::info!("the {who}'s turn gained {}", said.join("  ")));
-        }
-        self.at.last = Some((step, scores));
-        let judged: &[Who] = match ended {
-            Some(Who::Retriever) => &[Who::Retriever],
-            Some(Who::Generator) => &[Who::Generator],
-            None => &[Who::Retriever, Who::Generator],
-        };
-        for &who in judged {
-            if self.learns(who) && self.judge(who, &scores)? {
-                self.end(who, progress)?;
-            }
-        }
-        self.look_at_contexts(&scores, progress)?;
-        if self.at.best.update(scores.measure(self.config.eval.best), step, 0.0) {
-            self.best = Some(scores);
-            self.save_best(Some((&scores, &samples)))?;
-        }
-        Ok(())
-    }
-
-    /// Takes a side's measure; keeps its state where it is the best; whether its turns should end.
-    fn judge(&mut self, who: Who, scores: &DevScores) -> Result<bool> {
-        let (stop, value) = match who {
-            Who::Retriever => (self.config.retriever.stop, scores.recall.unwrap_or(scores.answer_recall)),
-            Who::Generator => (self.config.generator.stop, scores.f1),
-        };
-        let Some(stop) = stop else { return Ok(false) };
-        let step = self.at.step;
-        let state = self.at.side(who);
-        if state.best.update(value, step, stop.min_gain) {
-            keep(&best_of(self.dir.path(), who), &parameters(who, &self.retriever, &self.generator))?;
-        }
-        Ok(state.best.should_stop(Some(&stop)))
-    }
-
-    fn end(&mut self, who: Who, progress: &Progress) -> Result<()> {
-        let state = *self.at.side(who);
-        self.at.side(who).stopped = true;
-        put_back(&best_of(self.dir.path(), who), &parameters(who, &self.retriever, &self.generator))?;
-        if who == Who::Retriever && self.retriever.moves_passages() {
-            self.at.moved = self.at.step;
-            // Its passages are others than those of the index, whichever step that was made after.
-            self.rebuild()?;
-            self.put_index(Instant::now(), progress)?;
-        }
-        let text = format!(
-            "the {who}'s turns no longer help ({} measurements without gain): it stays as it was after step {} ({:.4})",
-            state.best.waited,
-            state.best.best_step,
-            state.best.best.unwrap_or(f64::NAN)
-        );
-        progress.aside(|| tracing::info!("step {}: {text}", self.at.step));
-        Ok(self.sink.record("stopped", self.at.step, &json!({"side": who, "text": text}))?)
-    }
-
-    fn look_at_contexts(&mut self, scores: &DevScores, progress: &Progress) -> Result<()> {
-        let ignoring =
-            self.config.generator.contexts.count > 0 && scores.context_gain < self.config.alarm.context_gain;
-        if ignoring && !self.at.ignoring {
-            let text = format!(
-                "the generator ignores its contexts: a token of the right answer is {:+.4} nats likelier with its own \
-                 passages than with another question's. Let it learn from passages that hold the answers first \
-                 (`train generator`), or begin the retriever's turns later (retriever.start_at)",
-                scores.context_gain
-            );
-            self.alarm("ignored_contexts", text, progress)?;
-        }
-        self.at.ignoring = ignoring;
-        Ok(())
-    }
-
-    /// Writes `best/`: both models as the ecosystem reads them, the index, and what makes a pipeline of them.
-    fn save_best(&self, dev: Option<(&DevScores, &[Sample])>) -> Result<()> {
-        let out = self.dir.path();
-        let contexts = self.config.generator.contexts.count;
-        replace_dir::<Error>(&out.join("best"), |d| {
-            st_dir::save(&self.retriever.model, &d.join(pipeline::RETRIEVER), None)?;
-            self.generator.model.save(&d.join(pipeline::GENERATOR))?;
-            self.index.save(&d.join(pipeline::INDEX), &self.corpus)?;
-            let c = self.config;
-            let corpus = std::path::absolute(c.data.corpus.as_ref().unwrap_or(&c.data.train))?;
-            let s = &self.retriever.model.settings;
-            Pipeline {
-                corpus,
-                contexts,
-                prompt: c.generator.prompt.clone(),
-                decode: c.eval.decode.clone(),
-                max_query_tokens: s.max_query_tokens,
-                max_passage_tokens: s.max_passage_tokens,
-            }
-            .save(d)
-        })?;
-        let facts = json!({"step": self.at.step, "dev": dev.map(|d| d.0)});
-        write_json(&out.join("best.json"), &facts)?;
-        match dev {
-            Some((_, samples)) => write_json(&out.join(AFTER), &json!({"samples": samples})),
-            None => Ok(()),
-        }
-    }
-
-    /// `samples.jsonl` and `table.json`, which `ragduet report` shows.
-    fn finish(&mut self) -> Result<()> {
-        let out = self.dir.path();
-        let read = |name: &str| -> Option<serde_json::Value> {
-            serde_json::from_slice(&fs_err::read(out.join(name)).ok()?).ok()
-        };
-        let (Some(before), Some(after)) = (read(BEFORE), read(AFTER)) else { return Ok(()) };
-        let mut lines = String::new();
-        for (i, r) in self.dev.iter().take(self.config.eval.samples).enumerate() {
-            let line = json!({
-                "question": r.question, "answers": r.answers,
-                "before": before["samples"][i], "after": after["samples"][i],
-            });
-            lines += &format!("{line}\n");
-        }
-        write_atomic(&out.join("samples.jsonl"), lines.as_bytes())?;
-        let scores =
-            |value: &serde_json::Value| -> Option<DevScores> { serde_json::from_value(value.clone()).ok() };
-        self.before = self.before.or_else(|| scores(&before["scores"]));
-        self.best = self.best.or_else(|| scores(&read("best.json")?["dev"]));
-        let (Some(before), Some(best)) = (self.before, self.best) else { return Ok(()) };
-        let columns: Vec<String> = before.named().iter().map(|(n, _)| n.replace('_', " ")).collect();
-        let row = |name: &str, s: &DevScores| json!({"name": name, "values": s.named().iter().map(|(_, v)| v).collect::<Vec<_>>()});
-        let rows = [row("before (dev)", &before), row("best (dev)", &best)];
-        write_json(&out.join("table.json"), &json!({"columns": columns, "rows": rows}))
-    }
-
     fn outcome(self, finished: bool) -> Outcome {
         Outcome {
             step: self.at.step,
@@ -665,19 +438,6 @@ impl Run<'_> {
             prepared: self.report,
         }
     }
-}
-
-const BEFORE: &str = "dev-before.json";
-const AFTER: &str = "dev-best.json";
-
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    Ok(write_atomic(path, format!("{value:#}\n").as_bytes())?)
-}
-
-/// The index that a checkpoint links to; files are replaced, never written to.
-fn write_index(index: &LiveIndex, run: &Path, corpus: &Corpus) -> Result<()> {
-    let dir = run.join(INDEX);
-    replace_dir::<Error>(&dir, |d| index.save(d, corpus))
 }
 
 fn read(config: &JointConfig, out: &Path) -> Result<(Vec<RagRecord>, Vec<RagRecord>, Corpus)> {
