@@ -104,9 +104,8 @@ fn parts(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: u
 
     let retrieval = time(|| {
         let _guard = no_grad();
-        embed(&m, Side::Query, &queries, false)?;
-        embed(&m, Side::Passage, &many, false)?;
-        Ok(())
+        drop(embed(&m, Side::Query, &queries, false)?);
+        embed(&m, Side::Passage, &many, false).map(drop)
     })?;
     let scoring = time(|| Ok(scorer.score(Needs::Alone, g.mode(false), false).map(|_| ())?))?;
     let encoder = time(|| {

@@ -117,8 +117,8 @@ def main():
             began = time.time()
             train("joint", "joint/quickstart.toml", out, f"seed={seed}", f"data.train={DATA}", f"data.dev={DATA}",
                   f"retriever.model.base={retriever}", f"generator.model.base={generator}",
-                  f"train.max_steps={args.steps}", "train.questions=16", "retriever.optim.lr=5e-4",
-                  "eval.every_steps=0", *OBJECTIVES[objective], *args.set)
+                  f"train.max_steps={args.steps}", "train.questions=16", "eval.every_steps=0",
+                  *OBJECTIVES[objective], *args.set)
             row = out / "test.json"
             if not row.is_file():
                 row.write_text(json.dumps({"seconds": time.time() - began, **test("--run", out)}))

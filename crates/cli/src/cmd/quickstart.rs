@@ -151,7 +151,7 @@ impl Reader<'_> {
         let read: SftConfig = config::load(&file, &common)?;
         // Without passages there is little to read in a step, and nothing to exchange.
         let alone =
-            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "train.max_steps=800"];
+            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "train.max_steps=400"];
         let alone: Vec<String> = common.iter().cloned().chain(alone.map(String::from)).collect();
         let recall: SftConfig = config::load(&file, &alone)?;
         let records: Vec<RagRecord> = read_rag(&test, &BadRows::default())?.collect::<Result<_, _>>()?;

@@ -300,7 +300,7 @@ impl JointConfig {
         if self.retrieval.overfetch < self.retrieval.k {
             return Err(bad("retrieval.overfetch", "must be at least retrieval.k"));
         }
-        if self.train.questions == 0 || !(self.train.epochs > 0.0) {
+        if self.train.questions == 0 || self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
             return Err(bad("train", "questions must be 1 or more and epochs above 0"));
         }
         if self.generator.batch_tokens == 0 || self.retriever.chunk_tokens == Some(0) {

@@ -98,11 +98,11 @@ pub(super) fn teach(
             }
         };
         let mut total = of.loss.shallow_clone();
-        if let Some(c) = &config.contrastive {
-            if let Some(value) = info_nce(c, q, p, &gold, &shared) {
-                total += &value * c.weight;
-                contrastive = Some(value.detach());
-            }
+        if let Some(c) = &config.contrastive
+            && let Some(value) = info_nce(c, q, p, &gold, &shared)
+        {
+            total += &value * c.weight;
+            contrastive = Some(value.detach());
         }
         outcome = Some(of);
         total
