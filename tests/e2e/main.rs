@@ -6,4 +6,5 @@ mod classifier;
 mod generator;
 mod job;
 mod killed;
+mod report;
 mod util;
