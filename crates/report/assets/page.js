@@ -222,7 +222,7 @@ function section(title, ...children) {
 // What counts the work rather than how good it is.
 const COUNTS = /(^|\.)(epoch|tokens|targets|seconds|texts|pairs|questions|chosen|of_step)$|_per_second$|^scale$/;
 // Of these less is better.
-const LESS = /loss|perplexity|error|kl$|nll|seconds|latency|mae|mse|rmse|rank_mean|queries_without/i;
+const LESS = /(^|[^a-z])(loss|perplexity|ppl|error|kl|nll|seconds|latency|mae|r?mse|queries_without)([^a-z]|$)/i;
 
 function header() {
   const trained = data.runs.filter((r) => r.sections.length > 0).length;
