@@ -7,4 +7,5 @@ mod generator;
 mod job;
 mod joint;
 mod killed;
+mod report;
 mod util;

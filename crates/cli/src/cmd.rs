@@ -15,6 +15,7 @@ pub mod info;
 pub mod merge;
 pub mod mine;
 pub mod quickstart;
+pub mod report;
 pub mod retrieve;
 pub mod search;
 pub mod train;

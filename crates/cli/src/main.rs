@@ -50,8 +50,10 @@ enum Command {
     Combine(cmd::combine::Args),
     /// Convert and describe data.
     Data(cmd::data::Args),
-    /// Describe a model, an index or a run.
+    /// Describe a model, an adapter, an index or a run.
     Info(cmd::info::Args),
+    /// Make one HTML page of runs.
+    Report(cmd::report::Args),
     /// What this machine offers, what is missing, and how to mend it.
     Doctor(cmd::doctor::Args),
 }
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Combine(a) => a.run(),
         Command::Data(a) => a.run(),
         Command::Info(a) => a.run(),
+        Command::Report(a) => a.run(),
         Command::Doctor(a) => a.run(),
     });
     common::finish(result)

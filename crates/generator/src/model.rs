@@ -90,6 +90,22 @@ impl Generator {
         Ok(())
     }
 
+    /// Reads an adapter's folder over this model, beside what else there is; [`Generator::swap`] makes it the one that
+    /// acts.
+    ///
+    /// # Errors
+    /// A folder that does not fit the model.
+    pub fn read_adapter(&self, dir: &Path) -> Result<Adapter> {
+        Ok(Adapter::load(self.model.base(self.device)?, dir)?)
+    }
+
+    /// Puts another adapter, or none, in the place of the one that acts, and returns that one, which stays resident as long
+    /// as it is held. The model's weights are not touched and no longer train themselves.
+    pub fn swap(&mut self, adapter: Option<Adapter>) -> Option<Adapter> {
+        self.model.params.set_trainable(|_| false);
+        std::mem::replace(&mut self.adapter, adapter)
+    }
+
     /// Works the adapter into the model, which is then a model like any other, in no folder yet.
     ///
     /// # Errors

@@ -104,6 +104,40 @@ fn every_paired_loss_learns_to_prefer() {
 }
 
 #[test]
+fn adapters_learn_to_prefer_over_codes() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path());
+    for (loss, quantise) in [("dpo = {}", "nf4"), ("dpo = {}", "int8"), ("simpo = {}", "nf4")] {
+        let name = format!("{} {quantise}", loss.split(' ').next().unwrap());
+        let more = format!(
+            "model.quantise = '{quantise}'\npeft.lora = {{ rank = 4 }}\ntrain = {{ epochs = 20, log_every = 1 }}"
+        );
+        let mut c = config(dir.path(), loss, &more);
+        c.optim.lr = 1e-2;
+        let (out, parts) = (dir.path().join(&name), dir.path().join(format!("{name} in parts")));
+        let o = run(&c, &out, false, None);
+        let s = o.scores.unwrap();
+        assert!(s.rewards.accuracy == Some(1.0) && s.rewards.margin > 0.0, "{name}: {s:?}");
+        if name.starts_with("dpo") {
+            // The reference is the base with the adapter off, in codes as well: equal to the policy at first.
+            let first = lines(&out).into_iter().find(|l| l["kind"] == "train").unwrap();
+            assert!(
+                (first["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-5,
+                "{name}: {first}"
+            );
+        }
+        assert!(!run(&c, &parts, false, Some(3)).finished);
+        assert!(run(&c, &parts, true, None).finished);
+        let file = |run: &Path| std::fs::read(run.join("best/adapter_model.safetensors")).unwrap();
+        assert!(file(&out) == file(&parts), "{name}: stopped and resumed");
+    }
+    let whole = config(dir.path(), "dpo = {}", "model.quantise = 'nf4'");
+    let options = RunOptions { out: dir.path().join("whole"), resume: false, quiet: true, stop_after: None };
+    assert!(train(&whole, &options).unwrap_err().to_string().contains("give [peft]"));
+}
+
+#[test]
 fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();

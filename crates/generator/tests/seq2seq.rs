@@ -8,10 +8,10 @@ use ragduet_generator::prepare::{PrepareReport, Preparer, PromptConfig};
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{RunOptions, preference, sft};
 use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
-use ragduet_nn::{Mode, load_language_model};
+use ragduet_nn::{Mode, PackedTokens, load_language_model};
 use ragduet_text::{ByteBpeOptions, ExampleOptions, train_byte_bpe};
 use ragduet_torch::weights::Weights;
-use ragduet_torch::{Compute, Device, Tensor, rng};
+use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,59 @@ fn greedy_and_beam_tokens_are_those_of_transformers() {
             let alone = g.generate(&requests[2..3], &d, Hooks::default()).unwrap();
             assert_eq!(alone[0].iter().map(|g| g.tokens.clone()).collect::<Vec<_>>(), want[2]);
         }
+    }
+}
+
+/// What a model without a cache would say next, again and again.
+fn greedy(g: &Generator, source: &[u32], n: usize) -> Vec<u32> {
+    let lm = g.model.seq2seq().unwrap();
+    let _guard = no_grad();
+    let mode = g.mode(false);
+    let pack = |ids: &[u32]| PackedTokens::from_ids([ids], Device::Cpu);
+    let source = pack(source);
+    let encoded = lm.encode(&source, mode);
+    let mut ids = vec![g.decoder_start().unwrap()];
+    for _ in 0..n {
+        let hidden = lm.decode(&pack(&ids), &encoded, &source.segments, mode);
+        let logits = lm.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1), mode);
+        ids.push(i64::try_from(logits.argmax(None, false)).unwrap() as u32);
+    }
+    ids.split_off(1)
+}
+
+#[test]
+fn adapters_answer_with_a_cache_and_beams_and_are_swapped_without_a_trace() {
+    let _turn = alone();
+    let (_, requests) = golden();
+    let peft = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nn/tests/golden/peft");
+    let mut g = golden_model("t5");
+    let plain = DecodeConfig { max_new_tokens: Some(7), ..DecodeConfig::default() };
+    let beams = DecodeConfig { num_beams: Some(3), num_return_sequences: Some(2), ..plain.clone() };
+    // Without an end, so that all are as long.
+    let resolve = |c: &DecodeConfig| c.resolve(None, &[]).unwrap();
+    let tokens = |g: &Generator, requests: &[Request], c: &DecodeConfig| -> Vec<Vec<Vec<u32>>> {
+        let have = g.generate(requests, &resolve(c), Hooks::default()).unwrap();
+        have.into_iter().map(|a| a.into_iter().map(|s| s.tokens).collect()).collect()
+    };
+    let before = tokens(&g, &requests, &beams);
+    for name in ["prompt_t5", "prefix_t5", "bn_houlsby_t5", "lora_t5"] {
+        let adapter = g.read_adapter(&peft.join(name)).unwrap();
+        assert!(g.swap(Some(adapter)).is_none());
+        let together = tokens(&g, &requests, &plain);
+        for (r, have) in requests.iter().zip(&together) {
+            assert_eq!(have[0], greedy(&g, &r.prompt, have[0].len()), "{name}");
+        }
+        let both = tokens(&g, &requests, &beams);
+        assert_ne!(both, before, "{name} matters");
+        for (r, want) in requests.iter().zip(&both) {
+            assert_eq!(&tokens(&g, std::slice::from_ref(r), &beams)[0], want, "{name}: alone");
+        }
+        // Off, on, off.
+        let held = g.swap(None);
+        assert_eq!(tokens(&g, &requests, &beams), before, "{name} leaks");
+        g.swap(held);
+        assert_eq!(tokens(&g, &requests, &beams), both, "{name} comes back");
+        g.swap(None);
     }
 }
 
@@ -216,6 +269,55 @@ fn a_t5_learns_its_examples_and_the_saved_folder_answers_them() {
     let d = c.eval.decode.resolve(None, &g.eos()).unwrap();
     let out = g.generate(&[Request { prompt: source, seed: 0 }], &d, Hooks::default()).unwrap();
     assert_eq!(out[0][0].finish, Finish::Eos);
+}
+
+#[test]
+fn adapters_that_add_rows_and_networks_learn_over_a_t5() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let records = write_records(dir.path());
+    let c = config(&records, "dropout = 0.0", "epochs = 3");
+    let base = dir.path().join("base");
+    run(&c, &base, false, None);
+    let stored = std::fs::read(base.join("best/model.safetensors")).unwrap();
+    for (peft, lr) in [
+        ("prompt = { tokens = 5 }", 0.3),
+        ("prefix = { tokens = 5 }", 0.1),
+        ("prefix = { tokens = 5, projection = 16 }", 2e-2),
+        ("bottleneck = { reduction = 4.0 }", 2e-2),
+        ("bottleneck = { kind = \"parallel\" }", 2e-2),
+    ] {
+        let mut c = config(&records, "dropout = 0.1", "epochs = 30\nlog_every = 1");
+        c.model.scratch = None;
+        c.model.base = Some(base.join("best").display().to_string());
+        c.peft = Some(toml::from_str(peft).unwrap());
+        c.eval.every_steps = 0;
+        c.optim.lr = lr;
+        let (out, parts) = (dir.path().join("out"), dir.path().join("parts"));
+        assert!(run(&c, &out, false, None).finished);
+        let all = losses(&out);
+        // Batches differ more than a prefix over so small a base moves in a step.
+        let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+        let (first, last) = (mean(&all[..10]), mean(&all[all.len() - 10..]));
+        assert!(last < 0.98 * first, "{peft}: {first} to {last}");
+        assert!(!run(&c, &parts, false, Some(5)).finished);
+        run(&c, &parts, true, None);
+        let hub = peft.starts_with("bottleneck");
+        let file = if hub { "best/adapter.safetensors" } else { "best/adapter_model.safetensors" };
+        let read = |run: &Path| std::fs::read(run.join(file)).unwrap();
+        assert!(read(&out) == read(&parts), "{peft}: stopped and resumed");
+        // The folder answers.
+        let g = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
+        let source = g.tokenizer.source_ids("What colour is door 1?").unwrap();
+        let d =
+            DecodeConfig { max_new_tokens: Some(4), ..DecodeConfig::default() }.resolve(None, &[]).unwrap();
+        let said = g.generate(&[Request { prompt: source.clone(), seed: 0 }], &d, Hooks::default()).unwrap();
+        assert_eq!(said[0][0].tokens, greedy(&g, &source, 4), "{peft}");
+        for d in [out, parts] {
+            std::fs::remove_dir_all(d).unwrap();
+        }
+    }
+    assert!(stored == std::fs::read(base.join("best/model.safetensors")).unwrap(), "the base moved");
 }
 
 #[test]

@@ -233,6 +233,49 @@ fn a_merge_taken_back_leaves_the_base_bit_for_bit() {
     }
 }
 
+/// Adapters of all kinds stay resident over one base; a pass names one, and sees nothing of the others.
+#[test]
+fn adapters_take_turns_over_one_base() {
+    let dir = |name: &str| golden("peft").join(name);
+    let names = ["lora_llama", "dora_llama", "ia3_llama", "prompt_llama", "prefix_llama", "bn_houlsby_llama"];
+    let texts = [vec![5u32, 9, 3, 20], vec![7]];
+    let model = base("lm/llama");
+    let place = || model.base(Device::Cpu).unwrap();
+    let f32 = |model: &LanguageModel, a: Option<&Adapter>| run(model, &texts, a, Compute::F32);
+    let before: Vec<(String, Tensor)> =
+        model.params.named().into_iter().map(|(n, t)| (n, t.copy())).collect();
+    let _guard = no_grad();
+    let plain = f32(&model, None);
+    // What each gives over a base of its own.
+    let alone = names.map(|n| {
+        let model = base("lm/llama");
+        let a = Adapter::load(model.base(Device::Cpu).unwrap(), &dir(n)).unwrap();
+        f32(&model, Some(&a))
+    });
+    let mut all: Vec<Adapter> = names.iter().map(|n| Adapter::load(place(), &dir(n)).unwrap()).collect();
+    for (i, want) in alone.iter().enumerate() {
+        for other in 0..names.len() {
+            // A, B, none, A.
+            assert!(f32(&model, Some(&all[i])).equal(want), "{}", names[i]);
+            assert!(f32(&model, Some(&all[other])).equal(&alone[other]), "{}", names[other]);
+            assert!(f32(&model, None).equal(&plain));
+        }
+        assert!(max_diff(want, &plain) > 1e-2, "{} matters", names[i]);
+    }
+    // In bf16 as well, where operands are kept between passes; and one that goes leaves the others as they are.
+    let half = |a: &Adapter| run(&model, &texts, Some(a), Compute::Bf16);
+    let first = half(&all[1]);
+    let _ = half(&all[0]);
+    drop(all.remove(0));
+    assert!(half(&all[0]).equal(&first));
+    assert!(f32(&model, Some(&all[0])).equal(&alone[1]));
+    all.clear();
+    assert!(f32(&model, None).equal(&plain));
+    for (n, old) in before {
+        assert!(model.params.get(&n).unwrap().equal(&old), "{n} moved");
+    }
+}
+
 #[test]
 fn layers_are_chosen_by_number() {
     let model = base("lm/llama");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Example: ragduet info runs/covid/best
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder of a model, an adapter, an index or a run.
+    /// The folder of a model, an adapter, an index or a run; or one with adapters in it, which are listed.
     path: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -32,10 +32,14 @@ impl Args {
         } else if dir.join("config.json").is_file() || dir.join("modules.json").is_file() {
             model(dir)?
         } else {
-            anyhow::bail!(
-                "{}: neither a model (config.json), an adapter (adapter_config.json), an index (index.json) nor a run (environment.json)",
-                dir.display()
-            );
+            let found = adapters_in(dir);
+            if found.is_empty() {
+                anyhow::bail!(
+                    "{}: neither a model (config.json), an adapter (adapter_config.json), an index (index.json) nor a run (environment.json), nor a folder of adapters",
+                    dir.display()
+                );
+            }
+            list(&found)?
         };
         if self.json {
             return common::print_json(&facts);
@@ -81,13 +85,46 @@ fn model(dir: &Path) -> Result<Value> {
     }))
 }
 
+fn method(config: &Value) -> Value {
+    if config["config"].is_object() { "BOTTLENECK".into() } else { config["peft_type"].clone() }
+}
+
+fn base(config: &Value) -> Value {
+    let keys = ["base_model_name_or_path", "model_name"];
+    keys.iter().map(|k| config[*k].clone()).find(|v| !v.is_null()).unwrap_or_default()
+}
+
+/// Folders in `dir` that hold an adapter, or a run whose best is one.
+fn adapters_in(dir: &Path) -> Vec<PathBuf> {
+    let inside = fs_err::read_dir(dir).map(|d| d.flatten().map(|e| e.path()).collect::<Vec<_>>());
+    let holds = |p: &PathBuf| p.join("adapter_config.json").is_file();
+    let mut found: Vec<PathBuf> =
+        inside.unwrap_or_default().into_iter().flat_map(|p| [p.join("best"), p]).filter(holds).collect();
+    found.sort();
+    found
+}
+
+/// What adapters there are, by folder.
+fn list(found: &[PathBuf]) -> Result<Value> {
+    let mut out = serde_json::Map::from_iter([("kind".into(), json!("adapters"))]);
+    for dir in found {
+        let one = adapter(dir)?;
+        let short = json!({"method": one["method"], "base": one["base"], "parameters": one["parameters"]});
+        out.insert(dir.display().to_string(), short);
+    }
+    Ok(out.into())
+}
+
 fn adapter(dir: &Path) -> Result<Value> {
     let mut config = read_json(&dir.join("adapter_config.json"));
-    let weights = Weights::open_file(&dir.join("adapter_model.safetensors"))?;
+    // peft's file, or AdapterHub's.
+    let files = ["adapter_model.safetensors", "adapter.safetensors"];
+    let file = files.iter().map(|f| dir.join(f)).find(|f| f.is_file());
+    let weights = Weights::open_file(&file.unwrap_or_else(|| dir.join(files[0])))?;
     let parameters: i64 =
         weights.names().filter_map(|n| weights.shape(n)).map(|s| s.iter().product::<i64>()).sum();
     let mut out = json!({
-        "kind": "adapter", "method": config["peft_type"], "base": config["base_model_name_or_path"],
+        "kind": "adapter", "method": method(&config), "base": base(&config),
         "task": config["task_type"], "parameters": parameters, "tensors": weights.names().count(),
     });
     // The settings that say something.
