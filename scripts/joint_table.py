@@ -96,7 +96,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("objective", nargs="*", help=f"of {', '.join(OBJECTIVES)}; all if not given")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--set", action="append", default=[], help="override a key of every joint run")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/joint-table")
@@ -117,7 +117,7 @@ def main():
             began = time.time()
             train("joint", "joint/quickstart.toml", out, f"seed={seed}", f"data.train={DATA}", f"data.dev={DATA}",
                   f"retriever.model.base={retriever}", f"generator.model.base={generator}",
-                  f"train.max_steps={args.steps}", "train.questions=16", "eval.every_steps=0",
+                  f"train.max_steps={args.steps}", "eval.every_steps=50", "generator.optim.lr=5e-5",
                   *OBJECTIVES[objective], *args.set)
             row = out / "test.json"
             if not row.is_file():
