@@ -35,10 +35,11 @@ METHODS = {
     "LoRA+": (LORA + "b_lr_ratio = 8.0\n", [1e-3, 3e-3, 1e-2], [1e-3, 3e-3, 1e-2]),
     "DoRA": (LORA + "dora = true\n", [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]),
     "(IA)^3": ("[peft.ia3]\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
-    "prompt": ("[peft.prompt]\ntokens = 20\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
-    "prefix": ("[peft.prefix]\ntokens = 20\n", [1e-2, 3e-2, 1e-1], [1e-2, 3e-2, 1e-1]),
+    # Few: every soft token moves a text's learned positions, which a base this small is not used to.
+    "prompt": ("[peft.prompt]\ntokens = 4\n", [1e-3, 1e-2, 1e-1], [1e-3, 1e-2, 1e-1]),
+    "prefix": ("[peft.prefix]\ntokens = 4\n", [1e-3, 1e-2, 1e-1], [1e-3, 1e-2, 1e-1]),
     "prefix, projected": (
-        "[peft.prefix]\ntokens = 20\nprojection = 128\n", [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]
+        "[peft.prefix]\ntokens = 4\nprojection = 128\n", [1e-4, 1e-3, 1e-2], [1e-4, 1e-3, 1e-2]
     ),
     "bottleneck, Houlsby": (
         '[peft.bottleneck]\nkind = "houlsby"\nreduction = 8.0\n', [3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2]

@@ -154,7 +154,7 @@ pub fn train(config: &JointConfig, options: &RunOptions) -> Result<Outcome> {
         tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
     }
     let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
-    let mut at = Position::new(config.turns.begin());
+    let mut at = Position::new(config.turns.begin(|who| starts(who, 0)));
     let mut sides = (retriever, generator);
     let index = if let Some((step, path)) = &found {
         at = state::restore(path, dir.path(), &mut sides.0, &mut sides.1, device)?;

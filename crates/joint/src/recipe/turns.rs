@@ -50,6 +50,15 @@ pub enum Who {
     Generator,
 }
 
+impl Who {
+    fn other(self) -> Self {
+        match self {
+            Self::Retriever => Self::Generator,
+            Self::Generator => Self::Retriever,
+        }
+    }
+}
+
 impl std::fmt::Display for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -89,11 +98,11 @@ impl Turns {
         }
     }
 
-    /// Before the first step.
-    pub(super) fn begin(&self) -> Turn {
+    /// Before the first step. `learns`: whether a side learns from the first step on.
+    pub(super) fn begin(&self, learns: impl Fn(Who) -> bool) -> Turn {
         let who = match self {
             Self::Simultaneous(_) => None,
-            Self::Alternating(a) => Some(a.first),
+            Self::Alternating(a) => Some(if learns(a.first) { a.first } else { a.first.other() }),
         };
         Turn { who, done: 0 }
     }
@@ -115,7 +124,7 @@ impl Turns {
     /// all; one that does not is passed over.
     pub(super) fn next(&self, turn: Turn, learns: impl Fn(Who) -> bool) -> (Turn, Option<Who>) {
         let Some(who) = turn.who else { return (turn, None) };
-        let other = if who == Who::Retriever { Who::Generator } else { Who::Retriever };
+        let other = who.other();
         let done = turn.done + 1;
         if done < self.steps(who) {
             return (Turn { who: Some(who), done }, None);
@@ -126,7 +135,7 @@ impl Turns {
 
     /// The steps that each side is planned to take of `total`, each from its own start on: (retriever, generator).
     pub(super) fn planned(&self, total: u64, starts: impl Fn(Who, u64) -> bool) -> (u64, u64) {
-        let (mut turn, mut counts) = (self.begin(), (0, 0));
+        let (mut turn, mut counts) = (self.begin(|who| starts(who, 0)), (0, 0));
         for step in 0..total {
             let takes = |who| Self::includes(turn, who) && starts(who, step);
             counts.0 += u64::from(takes(Who::Retriever));
@@ -142,7 +151,7 @@ mod tests {
     use super::*;
 
     fn order(turns: &Turns, steps: usize, learns: impl Fn(Who) -> bool) -> String {
-        let mut turn = turns.begin();
+        let mut turn = turns.begin(&learns);
         let mut out = String::new();
         for _ in 0..steps {
             out.push(match turn.who {
@@ -160,6 +169,7 @@ mod tests {
         let turns = Turns::Alternating(Alternating { retriever: 2, generator: 3, ..Alternating::default() });
         assert_eq!(order(&turns, 12, |_| true), "gggrrgggrrgg");
         assert_eq!(order(&turns, 7, |w| w == Who::Generator), "ggggggg");
+        assert_eq!(order(&turns, 3, |w| w == Who::Retriever), "rrr");
         assert_eq!(order(&Turns::default(), 4, |_| true), "bbbb");
         assert_eq!(turns.planned(12, |_, _| true), (4, 8));
         assert_eq!(turns.planned(12, |w, s| w == Who::Generator || s >= 5), (3, 9));
