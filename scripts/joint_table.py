@@ -118,7 +118,7 @@ def main():
             began = time.time()
             train("joint", "joint/quickstart.toml", out, f"seed={seed}", f"data.train={DATA}", f"data.dev={DATA}",
                   f"retriever.model.base={retriever}", f"generator.model.base={generator}",
-                  f"train.max_steps={args.steps}", "eval.every_steps=50", "eval.best=recall", "generator.optim.lr=5e-5",
+                  f"train.max_steps={args.steps}", "eval.every_steps=50", "eval.best=recall", "retriever.optim.lr=5e-4", "generator.optim.lr=5e-5",
                   *OBJECTIVES[objective], *args.set)
             row = out / "test.json"
             if not row.is_file():

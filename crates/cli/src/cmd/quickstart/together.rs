@@ -141,9 +141,10 @@ impl Together<'_> {
         let answers = p.answer(&found, BATCH, &mut |n| bar.set_position(n as u64))?;
         bar.finish_and_clear();
         let (report, _) = Report::of(&answers, &Judges::default())?;
-        let support = report.faithfulness.and_then(|f| f.support).unwrap_or(f64::NAN);
+        let support = report.faithfulness.and_then(|f| f.support);
+        let support = support.map_or_else(|| "-".to_string(), |s| format!("{s:.4}"));
         println!(
-            "{name:<22}{:>12.4}{:>12.4}{:>14.4}{:>10.4}{support:>12.4}",
+            "{name:<22}{:>12.4}{:>12.4}{:>14.4}{:>10.4}{support:>12}",
             recall(1),
             recall(DEPTH),
             report.answer.exact_match,
