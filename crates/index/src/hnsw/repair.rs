@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::HnswIndex;
 use super::insert::with_scratch;
-use crate::VectorIndex;
+use crate::topk::compare;
+use crate::{Hit, VectorIndex};
 
 /// How an audit is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,27 +76,37 @@ impl HnswIndex {
             if seen[id as usize] {
                 continue;
             }
-            // What a search returns can be reached; the first of it with room left takes the link. Should all be
-            // full, look wider, in the end at every row.
-            let mut ef = self.config.ef_construction;
-            loop {
-                let space = self.space();
-                let found = with_scratch(&self.pool, |scratch| {
-                    self.graph.search(space, space.point(id), ef, |other| other != id, scratch)
-                });
-                let linked = found.iter().any(|near| self.graph.add_link(near.id, 0, id));
-                links += usize::from(linked);
-                if linked || ef >= self.len() {
-                    break;
-                }
-                ef *= 8;
+            let space = self.space();
+            let ef = self.config.ef_construction;
+            let found = with_scratch(&self.pool, |scratch| {
+                self.graph.search(space, space.point(id), ef, |other| other != id, scratch)
+            });
+            // A search may come down from an upper layer right among rows that are cut off with this one: a link from
+            // one of those would lead nowhere.
+            let mut linked =
+                found.iter().any(|near| seen[near.id as usize] && self.graph.add_link(near.id, 0, id));
+            if !linked {
+                // None of them, or all full: whatever can be reached, the nearest first.
+                linked = self.nearest(id, &seen).iter().any(|&near| self.graph.add_link(near, 0, id));
             }
+            links += usize::from(linked);
             self.graph.reach(id, &mut seen);
         }
         if links > 0 {
             tracing::info!(rows = lost.len(), links, "rows that no search could reach were linked");
         }
         links
+    }
+
+    /// The rows among `of`, nearest to a row first.
+    fn nearest(&self, id: u32, of: &[bool]) -> Vec<u32> {
+        let space = self.space();
+        let ids: Vec<u32> = (0..of.len() as u32).filter(|&other| of[other as usize]).collect();
+        let mut scores = Vec::new();
+        space.scores(space.point(id), &ids, &mut scores);
+        let mut hits: Vec<Hit> = ids.iter().zip(&scores).map(|(&id, &score)| Hit { id, score }).collect();
+        hits.sort_unstable_by(|a, b| compare(b, a));
+        hits.into_iter().map(|hit| hit.id).collect()
     }
 
     /// Links every row that an audit missed from the nearest row that its search did find, and returns how many links
@@ -124,5 +135,33 @@ impl HnswIndex {
         let found =
             with_scratch(&self.pool, |scratch| self.graph.search(space, query, ef, |_| true, scratch));
         found.first().is_some_and(|nearest| nearest.score >= own[0]) || found.iter().any(|hit| hit.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hnsw::graph::Graph;
+    use crate::{HnswConfig, Similarity, VectorIndexMut, Vectors};
+
+    #[test]
+    fn rows_that_only_an_upper_layer_leads_to_are_linked_from_those_that_can_be_reached() {
+        let rows = [1.0f32, 0.0, 0.9, 0.1, 0.0, 1.0, 0.1, 0.9];
+        let mut index = HnswIndex::new(&HnswConfig::default(), Similarity::Cosine, 2).unwrap();
+        index.add(Vectors::new(&rows, 2).unwrap()).unwrap();
+        // 0 and 1 lead to each other, and so do 2 and 3; between the two there is a link of layer 1 alone.
+        let mut graph = Graph::new(index.config.m);
+        for (level, links) in [(1, [1]), (0, [0]), (1, [3]), (0, [2])] {
+            let id = graph.push(level);
+            graph.set_links(id, 0, &links);
+        }
+        graph.set_links(0, 1, &[2]);
+        graph.set_links(2, 1, &[0]);
+        graph.set_entry(0);
+        index.graph = graph;
+        assert_eq!(index.audit(&AuditOptions::default()).unreachable, [2, 3]);
+        assert_eq!(index.repair(), 1);
+        assert_eq!(index.audit(&AuditOptions::default()).unreachable, [0u32; 0]);
+        assert_eq!(index.repair(), 0);
     }
 }
