@@ -108,6 +108,7 @@ pub fn answer_all(
         .zip(records)
         .map(|(p, r)| Request {
             prompt: p.ids.clone(),
+            parts: p.parts.clone(),
             // By name, so that an answer does not depend on what else is asked.
             seed: xxhash_rust::xxh3::xxh3_64_with_seed(r.id.as_bytes(), options.seed),
         })

@@ -46,12 +46,14 @@ pub type Detokenize<'a> = &'a dyn Fn(&[u32]) -> Result<String>;
 pub type OnToken<'a> = &'a mut dyn FnMut(&TokenEvent) -> ControlFlow<()>;
 
 /// One text to continue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// Tokens before the first generated one; not empty. An encoder-decoder's start token, where that is the model.
     pub prompt: Vec<u32>,
     /// With [`Decoding::seed`] the seed of this request's samples. Best derived from the example, not from its place.
     pub seed: u64,
+    /// Lengths of what an encoder reads apart of the prompt ([`crate::prepare::Prompt::parts`]); empty: all in one.
+    pub parts: Vec<usize>,
 }
 
 /// What the caller may hook into decoding.

@@ -22,6 +22,7 @@ pub mod packed;
 pub mod prepare;
 pub mod recipe;
 pub mod report;
+mod sources;
 mod stepper;
 pub mod substitute;
 

@@ -2,6 +2,7 @@
 
 use crate::decode::{DecodeConfig, Decoding, Generated, Hooks, Request, cut_at_stop, generate};
 use crate::error::{Error, Result, bad};
+use crate::sources::Sources;
 use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
@@ -10,7 +11,7 @@ use ragduet_nn::{
     save_language_model,
 };
 use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};
-use ragduet_torch::{Bits, Compute, Device, ParamStore, Tensor};
+use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, no_grad};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -189,20 +190,59 @@ impl Generator {
                 lm.forward(&packed(|e| &e.ids), mode)
             }
             LmKind::Seq2Seq(lm) => {
-                let (sources, targets) = (packed(|e| &e.ids[..e.source]), packed(|e| &e.ids[e.source..]));
-                let encoded = lm.encode(&sources, mode);
-                let decoded = lm.decode(&targets, &encoded, &sources.segments, mode);
-                // Rows of a soft prompt stand before each source's.
-                let soft = (encoded.size()[0] - sources.segments.tokens()) / examples.len().max(1) as i64;
-                let (mut from, mut to, mut order) = (0, encoded.size()[0], Vec::new());
-                for e in examples {
-                    let (source, target) = (e.source as i64, (e.ids.len() - e.source) as i64);
-                    from += soft;
-                    order.extend((from..from + source).chain(to..to + target));
-                    (from, to) = (from + source, to + target);
+                let read = examples.iter().map(|e| (&e.ids[..e.source], e.parts.as_slice()));
+                let sources = Sources::new(read, self.device);
+                let encoded = sources.encode(lm.as_ref(), mode);
+                let decoded =
+                    lm.decode(&packed(|e| &e.ids[e.source..]), &encoded.states, &encoded.borders, mode);
+                let (mut to, mut order) = (encoded.states.size()[0], Vec::new());
+                for (e, rows) in examples.iter().zip(sources.rows(&encoded)) {
+                    let target = (e.ids.len() - e.source) as i64;
+                    order.extend(rows.into_iter().chain(to..to + target));
+                    to += target;
                 }
                 let order = Tensor::from_slice(&order).to_device(self.device);
-                Tensor::cat(&[encoded, decoded], 0).index_select(0, &order)
+                Tensor::cat(&[encoded.states, decoded], 0).index_select(0, &order)
+            }
+        }
+    }
+
+    /// How much each token of the examples, laid one after another, is looked at while the learned ones are predicted:
+    /// [tokens], f32, without a graph (`ragduet_nn::attention_mass`). Of an encoder-decoder that is cross-attention, and 0 for
+    /// the target.
+    ///
+    /// # Panics
+    /// As [`Generator::hidden_states`].
+    pub fn attention_received(&self, examples: &[&TrainExample], mode: Mode) -> Tensor {
+        let _guard = no_grad();
+        let rows = |e: &TrainExample, from: usize| -> Vec<i64> {
+            e.predicted().filter(|&i| e.loss[i]).map(|i| (i - 1 - from) as i64).collect()
+        };
+        match &self.model.kind {
+            LmKind::Causal(lm) => {
+                let readers: Vec<Vec<i64>> = examples.iter().map(|e| rows(e, 0)).collect();
+                let batch = PackedTokens::from_ids(examples.iter().map(|e| e.ids.as_slice()), self.device);
+                lm.attention_received(&batch, &readers, mode)
+            }
+            LmKind::Seq2Seq(lm) => {
+                let readers: Vec<Vec<i64>> = examples.iter().map(|e| rows(e, e.source)).collect();
+                let read = examples.iter().map(|e| (&e.ids[..e.source], e.parts.as_slice()));
+                let sources = Sources::new(read, self.device);
+                let encoded = sources.encode(lm.as_ref(), mode);
+                let targets = examples.iter().map(|e| &e.ids[e.source..]);
+                let targets = PackedTokens::from_ids(targets, self.device);
+                let seen = lm.attention_received(&targets, &readers, &encoded.states, &encoded.borders, mode);
+                // The last place stands for all rows of targets.
+                let seen = Tensor::cat(&[&seen, &seen.new_zeros([1], (Kind::Float, self.device))], 0);
+                let nothing = seen.size()[0] - 1;
+                let order: Vec<i64> = examples
+                    .iter()
+                    .zip(sources.rows(&encoded))
+                    .flat_map(|(e, rows)| {
+                        rows.into_iter().chain(std::iter::repeat_n(nothing, e.ids.len() - e.source))
+                    })
+                    .collect();
+                seen.index_select(0, &Tensor::from_slice(&order).to_device(self.device))
             }
         }
     }
@@ -263,11 +303,14 @@ impl Generator {
             return Ok(Vec::new());
         }
         let start: Vec<u32> = self.decoder_start().into_iter().collect();
-        let answers: Vec<Request> =
-            requests.iter().map(|r| Request { prompt: start.clone(), seed: r.seed }).collect();
-        let sources = requests.iter().map(|r| r.prompt.as_slice());
+        let answers: Vec<Request> = requests
+            .iter()
+            .map(|r| Request { prompt: start.clone(), seed: r.seed, parts: Vec::new() })
+            .collect();
+        let read = requests.iter().map(|r| (r.prompt.as_slice(), r.parts.as_slice()));
+        let sources = Sources::new(read, self.device);
         let capacity = decoding.max_new_tokens + 1;
-        let mut stepper = Seq2SeqStepper::new(lm, sources, capacity, self.mode(false), self.device)?;
+        let mut stepper = Seq2SeqStepper::new(lm, &sources, capacity, self.mode(false), self.device)?;
         generate(&mut stepper, &answers, decoding, hooks)
     }
 

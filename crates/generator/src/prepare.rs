@@ -28,6 +28,9 @@ pub struct PromptConfig {
     pub min_passage_tokens: usize,
     /// Which tokens are learned.
     pub loss_on: LossOn,
+    /// Fusion in the decoder, of an encoder-decoder: each passage is read beside the question in a prompt of its own, of at
+    /// most `max_tokens` with the answer, and all are seen while answering.
+    pub fusion: bool,
 }
 
 impl Default for PromptConfig {
@@ -39,6 +42,7 @@ impl Default for PromptConfig {
             max_tokens: None,
             min_passage_tokens: 16,
             loss_on: LossOn::Completion,
+            fusion: false,
         }
     }
 }
@@ -96,14 +100,27 @@ impl std::fmt::Display for PrepareReport {
 pub struct Prompt {
     /// Its tokens.
     pub ids: Vec<u32>,
+    /// Lengths of what is read apart (fusion in the decoder); empty: all of it in one.
+    pub parts: Vec<usize>,
     /// Its passages, in order, as shown.
     pub contexts: Vec<Context>,
+}
+
+/// Where a passage stands in an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The passage's name.
+    pub id: String,
+    /// Its tokens; of passages read apart (fusion in the decoder) all that is read with it.
+    pub tokens: std::ops::Range<usize>,
 }
 
 /// A prompt before it is tokens.
 enum Put<'a> {
     Messages(&'a ChatTemplate, Vec<serde_json::Value>),
     Text(String),
+    /// Fusion in the decoder: one for each passage.
+    Texts(Vec<String>),
 }
 
 /// Turns records into prompts and examples.
@@ -122,6 +139,8 @@ pub struct Preparer<'a> {
     config: &'a PromptConfig,
     contexts: ContextConfig,
     max_tokens: usize,
+    /// Most tokens of all that is read apart, with the answer.
+    limit: usize,
     seed: u64,
 }
 
@@ -156,9 +175,18 @@ impl<'a> Preparer<'a> {
                 format!("at most {limit} fit: the model's positions, in training also batch.tokens"),
             ));
         }
+        if config.fusion && start.is_none() {
+            return Err(bad("prompt.fusion", "only an encoder-decoder (such as T5) reads passages apart"));
+        }
+        if config.fusion && config.template.cite {
+            return Err(bad(
+                "prompt.fusion",
+                "passages that are read apart have no numbers to cite (template.cite)",
+            ));
+        }
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
-        Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, seed })
+        Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, limit, seed })
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -195,6 +223,10 @@ impl<'a> Preparer<'a> {
         let template = &self.config.template;
         Ok(match (record.style, &self.chat) {
             (Style::Plain, _) => Put::Text(record.question.clone()),
+            (Style::Question, None) if self.config.fusion && !contexts.is_empty() => {
+                let alone = |c: &Context| template.plain(&record.question, std::slice::from_ref(c));
+                Put::Texts(contexts.iter().map(alone).collect())
+            }
             (Style::Question, None) => Put::Text(template.plain(&record.question, contexts)),
             (Style::Question, Some(chat)) => {
                 Put::Messages(chat, template.messages(&record.question, contexts))
@@ -229,6 +261,52 @@ impl<'a> Preparer<'a> {
         Ok(built.and_then(|examples| examples.into_iter().next().ok_or(Untrainable::NoAnswer)))
     }
 
+    /// [`Preparer::example`] with the places of its tokens that each passage shown stands in.
+    pub fn example_with_places(
+        &self,
+        record: &RagRecord,
+        epoch: u64,
+        report: &mut PrepareReport,
+    ) -> Result<std::result::Result<(TrainExample, Vec<Place>), Untrainable>> {
+        let answers = record.answers.get(..1).unwrap_or_default();
+        let (built, contexts) = self.built(record, answers, epoch, report)?;
+        let Some(example) = built.ok().and_then(|all| all.into_iter().next()) else {
+            return Ok(Err(Untrainable::NoAnswer));
+        };
+        let places = self.places(record, &contexts, &example)?;
+        Ok(Ok((example, places)))
+    }
+
+    /// Where passages stand in an example's prompt.
+    fn places(&self, record: &RagRecord, contexts: &[Context], example: &TrainExample) -> Result<Vec<Place>> {
+        let (text, rendered) = match self.put(record, contexts)? {
+            Put::Texts(_) => {
+                let mut at = 0;
+                let place = |(c, n): (&Context, &usize)| {
+                    at += n;
+                    Place { id: c.id.clone(), tokens: at - n..at }
+                };
+                return Ok(contexts.iter().zip(&example.parts).map(place).collect());
+            }
+            Put::Messages(chat, messages) => (chat.render(&messages, None, true)?.text, true),
+            Put::Text(text) => (text, false),
+        };
+        let offsets = self.tokenizer.offsets(&text)?;
+        // Special tokens in front of the text; templates write them themselves.
+        let front = if rendered { 0 } else { self.tokenizer.prompt_ids(&text)?.len() - offsets.len() };
+        let mut from = 0;
+        let mut out = Vec::with_capacity(contexts.len());
+        for c in contexts {
+            // A template may change a passage's text (a filter of its own): then there is no place to name.
+            let Some(at) = text[from..].find(&c.text).map(|at| at + from) else { continue };
+            from = at + c.text.len();
+            let first = offsets.partition_point(|&(_, end)| end <= at);
+            let last = offsets.partition_point(|&(start, _)| start < from);
+            out.push(Place { id: c.id.clone(), tokens: first + front..last + front });
+        }
+        Ok(out)
+    }
+
     /// Examples of a record, one for each of some answers, behind the same prompt: passages are cut until the longest
     /// fits. None where one of them cannot be made.
     pub fn examples(
@@ -238,6 +316,17 @@ impl<'a> Preparer<'a> {
         epoch: u64,
         report: &mut PrepareReport,
     ) -> Result<std::result::Result<Vec<TrainExample>, Untrainable>> {
+        Ok(self.built(record, answers, epoch, report)?.0)
+    }
+
+    /// [`Preparer::examples`] and the passages that they show.
+    fn built(
+        &self,
+        record: &RagRecord,
+        answers: &[String],
+        epoch: u64,
+        report: &mut PrepareReport,
+    ) -> Result<(std::result::Result<Vec<TrainExample>, Untrainable>, Vec<Context>)> {
         let chosen = self.choose(record, epoch);
         let template = &self.config.template;
         let gold: Vec<String> = record.gold.iter().map(|g| g.id.clone()).collect();
@@ -262,6 +351,10 @@ impl<'a> Preparer<'a> {
                         None => self.tokenizer.completion_example(&prompt, &target, &options),
                     }
                 }
+                Put::Texts(prompts) => {
+                    let start = self.start.unwrap_or_default();
+                    self.tokenizer.fusion_example(&prompts, &template.completion(&target), start, &options)
+                }
             }
         };
         let build = |contexts: &[Context]| -> ragduet_text::Result<std::result::Result<Vec<_>, _>> {
@@ -271,9 +364,10 @@ impl<'a> Preparer<'a> {
         };
         let longest = |all: &[TrainExample]| all.iter().map(|e| e.ids.len()).max().unwrap_or(0);
         let contexts = self.fit(record, &chosen, report, |c| Ok(build(c)?.map_or(0, |all| longest(&all))))?;
+        let max_len = if contexts.len() > 1 { self.whole() } else { self.max_tokens };
         let built = match build(&contexts)? {
-            Ok(all) if longest(&all) > self.max_tokens => {
-                Err(Untrainable::TooLong { tokens: longest(&all), max_len: self.max_tokens })
+            Ok(all) if longest(&all) > max_len => {
+                Err(Untrainable::TooLong { tokens: longest(&all), max_len })
             }
             other => other,
         };
@@ -290,30 +384,37 @@ impl<'a> Preparer<'a> {
                 *report.left_out.entry(why).or_default() += 1;
             }
         }
-        Ok(built)
+        Ok((built, contexts))
     }
 
     /// The prompt of a record, leaving `reserve` tokens for the answer.
     pub fn prompt(&self, record: &RagRecord, reserve: usize, report: &mut PrepareReport) -> Result<Prompt> {
         let chosen = self.choose(record, 0);
-        let encode = |contexts: &[Context]| -> ragduet_text::Result<Vec<u32>> {
-            match self.put(record, contexts)? {
+        let encode = |contexts: &[Context]| -> ragduet_text::Result<(Vec<u32>, Vec<usize>)> {
+            let ids = match self.put(record, contexts)? {
                 Put::Messages(chat, messages) => {
                     let text = chat.render(&messages, None, true)?.text;
                     // The template writes special tokens itself.
                     let options =
                         EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
-                    Ok(self.tokenizer.encode(&text, &options)?.ids)
+                    self.tokenizer.encode(&text, &options)?.ids
                 }
                 Put::Text(prompt) => match self.start {
-                    Some(_) => self.tokenizer.source_ids(&prompt),
-                    None => self.tokenizer.prompt_ids(&prompt),
+                    Some(_) => self.tokenizer.source_ids(&prompt)?,
+                    None => self.tokenizer.prompt_ids(&prompt)?,
                 },
-            }
+                Put::Texts(prompts) => {
+                    let read = prompts.iter().map(|p| self.tokenizer.source_ids(p));
+                    let read = read.collect::<ragduet_text::Result<Vec<_>>>()?;
+                    return Ok((read.concat(), read.iter().map(Vec::len).collect()));
+                }
+            };
+            Ok((ids, Vec::new()))
         };
-        let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.len() + reserve))?;
+        let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.0.len() + reserve))?;
         report.examples += 1;
-        Ok(Prompt { ids: encode(&contexts)?, contexts })
+        let (ids, parts) = encode(&contexts)?;
+        Ok(Prompt { ids, parts, contexts })
     }
 
     /// Cuts the least relevant passages until the whole fits; the order of the prompt stays.
@@ -336,13 +437,36 @@ impl<'a> Preparer<'a> {
         let in_order = |shown: &[Context]| -> Vec<Context> {
             order.iter().filter_map(|id| shown.iter().find(|c| &c.id == id)).cloned().collect()
         };
-        let fitted =
-            fit_contexts(self.tokenizer, &ranked, self.max_tokens, self.config.min_passage_tokens, |c| {
-                measure(&in_order(c))
-            })?;
-        report.kept += fitted.kept.len();
-        report.shortened += fitted.shortened.len();
+        let least = self.config.min_passage_tokens;
+        // What is read apart is cut apart first.
+        let mut ranked = ranked;
+        let mut cut = 0;
+        if self.config.fusion {
+            let mut shown = Vec::with_capacity(ranked.len());
+            for c in &ranked {
+                let alone = fit_contexts(
+                    self.tokenizer,
+                    std::slice::from_ref(c),
+                    self.max_tokens,
+                    least,
+                    &mut measure,
+                )?;
+                cut += alone.shortened.len();
+                report.dropped += alone.dropped.len();
+                shown.extend(alone.contexts);
+            }
+            ranked = shown;
+        }
+        let fitted = fit_contexts(self.tokenizer, &ranked, self.whole(), least, |c| measure(&in_order(c)))?;
+        let cut = cut.min(fitted.kept.len());
+        report.kept += fitted.kept.len() - cut;
+        report.shortened += fitted.shortened.len() + cut;
         report.dropped += fitted.dropped.len();
         Ok(in_order(&fitted.contexts))
+    }
+
+    /// Most tokens of a prompt with its answer, whether read in one or apart.
+    fn whole(&self) -> usize {
+        if self.config.fusion { self.limit } else { self.max_tokens }
     }
 }

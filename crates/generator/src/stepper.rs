@@ -2,6 +2,7 @@
 
 use crate::decode::Stepper;
 use crate::error::{Result, catch};
+use crate::sources::Sources;
 use ragduet_nn::{CausalLm, KvCache, Mode, PackedTokens, Seq2SeqCache, Seq2SeqLm};
 use ragduet_torch::{Device, Tensor, no_grad};
 
@@ -71,18 +72,17 @@ pub(crate) struct Seq2SeqStepper<'a> {
 
 impl<'a> Seq2SeqStepper<'a> {
     /// Reads the sources, none of which is empty. `capacity`: tokens of an answer.
-    pub(crate) fn new<'s>(
+    pub(crate) fn new(
         lm: &'a dyn Seq2SeqLm,
-        sources: impl Iterator<Item = &'s [u32]>,
+        sources: &Sources,
         capacity: usize,
         mode: Mode,
         device: Device,
     ) -> Result<Self> {
-        let sources = PackedTokens::from_ids(sources, device);
         let _guard = no_grad();
         let cache = catch("reading prompts", REMEDY, || {
-            let encoded = lm.encode(&sources, mode);
-            Ok(lm.start_cache(&encoded, &sources.segments, capacity, mode))
+            let encoded = sources.encode(lm, mode);
+            Ok(lm.start_cache(&encoded.states, &encoded.borders, capacity, mode))
         })?;
         Ok(Self { lm, cache, mode, device })
     }

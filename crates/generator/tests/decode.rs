@@ -65,7 +65,11 @@ fn prompts() -> Vec<Vec<u32>> {
 }
 
 fn requests(prompts: &[Vec<u32>]) -> Vec<Request> {
-    prompts.iter().enumerate().map(|(i, p)| Request { prompt: p.clone(), seed: i as u64 }).collect()
+    prompts
+        .iter()
+        .enumerate()
+        .map(|(i, p)| Request { prompt: p.clone(), seed: i as u64, ..Request::default() })
+        .collect()
 }
 
 fn decoding(config: &Value) -> Decoding {
@@ -166,7 +170,10 @@ fn seeds_repeat_and_differ() {
     assert_eq!(a, b);
     assert!(a.iter().zip(&c).all(|(a, c)| a[0].tokens != c[0].tokens), "another seed, another sample");
     assert!(a.iter().all(|a| a[0].tokens != a[1].tokens), "sequences of a request differ");
-    let same_prompt = [Request { prompt: vec![5, 9], seed: 1 }, Request { prompt: vec![5, 9], seed: 2 }];
+    let same_prompt = [
+        Request { prompt: vec![5, 9], seed: 1, ..Request::default() },
+        Request { prompt: vec![5, 9], seed: 2, ..Request::default() },
+    ];
     let two = run(&same_prompt, &d);
     assert_ne!(two[0][0].tokens, two[1][0].tokens, "requests differ");
 }
@@ -225,7 +232,7 @@ fn samples_follow_the_filtered_distribution() {
         ..DecodeConfig::default()
     });
     let prompt = vec![5, 9, 13];
-    let drawn = run(&[Request { prompt: prompt.clone(), seed: 4 }], &d);
+    let drawn = run(&[Request { prompt: prompt.clone(), seed: 4, ..Request::default() }], &d);
     let row = |a: u32, b: u32| {
         let logits: Vec<f32> = (0..VOCAB as u32).map(|t| logit(a, b, t)).collect();
         filtered(&Tensor::from_slice(&logits).unsqueeze(0), &d).unwrap().remove(0)
@@ -364,12 +371,12 @@ fn edge_cases() {
     let none = with(DecodeConfig { max_new_tokens: Some(0), ..DecodeConfig::default() });
     let out = run(&requests(&prompts()), &none);
     assert!(out.len() == 5 && out.iter().all(|g| g[0].tokens.is_empty() && g[0].finish == Finish::Length));
-    let empty = [Request { prompt: vec![], seed: 0 }];
+    let empty = [Request { prompt: vec![], seed: 0, ..Request::default() }];
     assert!(matches!(generate(&mut Table::default(), &empty, &d, Hooks::default()), Err(Error::Unusable(_))));
     let r = requests(&prompts());
     assert!(matches!(generate(&mut Broken, &r, &d, Hooks::default()), Err(Error::Decoding(_))));
     // A prompt token outside the vocabulary is an error of the penalty, not a crash.
     let penalty = with(DecodeConfig { repetition_penalty: Some(1.2), ..DecodeConfig::default() });
-    let outside = [Request { prompt: vec![1, 5000], seed: 0 }];
+    let outside = [Request { prompt: vec![1, 5000], seed: 0, ..Request::default() }];
     assert!(generate(&mut Table::default(), &outside, &penalty, Hooks::default()).is_err());
 }

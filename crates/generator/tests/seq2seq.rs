@@ -1,15 +1,17 @@
 //! Encoder-decoders as generators: the tokens of transformers' `generate` (`golden/seq2seq.json`), training that learns
 //! and resumes bit for bit, preferences, and folders that load again.
 
+use ragduet_data::{Found, Passage, RagRecord};
 use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::{DecodeConfig, Finish, Hooks, Request};
+use ragduet_generator::packed::PackedExamples;
 use ragduet_generator::prepare::{PrepareReport, Preparer, PromptConfig};
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{RunOptions, preference, sft};
 use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
 use ragduet_nn::{Mode, PackedTokens, load_language_model};
-use ragduet_text::{ByteBpeOptions, ExampleOptions, train_byte_bpe};
+use ragduet_text::{ByteBpeOptions, ExampleOptions, TrainExample, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
 use serde_json::{Value, json};
@@ -38,7 +40,11 @@ fn golden_model(name: &str) -> Generator {
 fn golden() -> (Value, Vec<Request>) {
     let all: Value = serde_json::from_str(include_str!("golden/seq2seq.json")).unwrap();
     let sources: Vec<Vec<u32>> = serde_json::from_value(all["sources"].clone()).unwrap();
-    let requests = sources.into_iter().zip(0..).map(|(prompt, seed)| Request { prompt, seed }).collect();
+    let requests = sources
+        .into_iter()
+        .zip(0..)
+        .map(|(prompt, seed)| Request { prompt, seed, ..Request::default() })
+        .collect();
     (all, requests)
 }
 
@@ -79,6 +85,143 @@ fn greedy(g: &Generator, source: &[u32], n: usize) -> Vec<u32> {
         ids.push(i64::try_from(logits.argmax(None, false)).unwrap() as u32);
     }
     ids.split_off(1)
+}
+
+#[test]
+fn passages_read_apart_are_fused_as_in_transformers() {
+    let _turn = alone();
+    let all: Value = serde_json::from_str(include_str!("golden/fusion.json")).unwrap();
+    let parts: Vec<Vec<Vec<u32>>> = serde_json::from_value(all["parts"].clone()).unwrap();
+    let targets: Vec<Vec<u32>> = serde_json::from_value(all["targets"].clone()).unwrap();
+    for name in ["t5", "flan_t5"] {
+        let g = golden_model(name);
+        let want = all["models"][name].as_array().unwrap();
+        let start = g.decoder_start().unwrap();
+        let examples: Vec<TrainExample> = parts
+            .iter()
+            .zip(&targets)
+            .map(|(texts, target)| {
+                let ids: Vec<u32> = texts.concat().into_iter().chain([start]).chain(target.clone()).collect();
+                let source = ids.len() - target.len() - 1;
+                let loss = (0..ids.len()).map(|i| i > source).collect();
+                TrainExample { ids, loss, source, parts: texts.iter().map(Vec::len).collect() }
+            })
+            .collect();
+        let mode = g.mode(false);
+        let flat = |key: &str| -> Vec<f64> {
+            want.iter().flat_map(|w| serde_json::from_value::<Vec<f64>>(w[key].clone()).unwrap()).collect()
+        };
+        let _guard = no_grad();
+        let nll = PackedExamples::of(examples.clone()).nll(&g, mode);
+        let nll: Vec<f64> = Vec::try_from(nll.to_kind(ragduet_torch::Kind::Double)).unwrap();
+        assert_close(&nll, &flat("nll"), name);
+        // Greedy, all together and each alone.
+        let requests: Vec<Request> = examples
+            .iter()
+            .map(|e| Request { prompt: e.ids[..e.source].to_vec(), seed: 0, parts: e.parts.clone() })
+            .collect();
+        let d =
+            DecodeConfig { max_new_tokens: Some(20), ..DecodeConfig::default() }.resolve(None, &[1]).unwrap();
+        let have = g.generate(&requests, &d, Hooks::default()).unwrap();
+        for ((have, want), request) in have.iter().zip(want).zip(&requests) {
+            let tokens: Vec<u32> = serde_json::from_value(want["greedy"].clone()).unwrap();
+            assert_eq!(have[0].tokens, tokens, "{name}");
+            let alone = g.generate(std::slice::from_ref(request), &d, Hooks::default()).unwrap();
+            assert_eq!(alone[0][0].tokens, tokens, "{name}");
+        }
+        // One text in one part is the text.
+        let whole = TrainExample { parts: Vec::new(), ..examples[1].clone() };
+        let off = (g.hidden_states([&examples[1]], mode) - g.hidden_states([&whole], mode)).abs().max();
+        assert_eq!(f64::try_from(off).unwrap(), 0.0);
+        // What is looked at: nothing of the target.
+        let seen = g.attention_received(&examples.iter().collect::<Vec<_>>(), mode);
+        let seen: Vec<f64> = Vec::try_from(seen.to_kind(ragduet_torch::Kind::Double)).unwrap();
+        let mut padded = Vec::new();
+        for (w, e) in want.iter().zip(&examples) {
+            padded.extend(serde_json::from_value::<Vec<f64>>(w["attention"].clone()).unwrap());
+            padded.extend(vec![0.0; e.ids.len() - e.source]);
+        }
+        assert_close(&seen, &padded, name);
+    }
+    let ids: Vec<u32> = serde_json::from_value(all["text"].clone()).unwrap();
+    for (name, want) in all["causal"].as_object().unwrap() {
+        let g = golden_model(name);
+        let loss = (0..ids.len()).map(|i| i + 6 >= ids.len()).collect();
+        let e = TrainExample { ids: ids.clone(), loss, ..TrainExample::default() };
+        let other = TrainExample {
+            ids: ids[3..].to_vec(),
+            loss: vec![true; ids.len() - 3],
+            ..TrainExample::default()
+        };
+        let seen = g.attention_received(&[&other, &e], g.mode(false)).narrow(0, other.ids.len() as i64, 24);
+        let seen: Vec<f64> = Vec::try_from(seen.to_kind(ragduet_torch::Kind::Double)).unwrap();
+        assert_close(&seen, &serde_json::from_value::<Vec<f64>>(want.clone()).unwrap(), name);
+    }
+}
+
+fn assert_close(have: &[f64], want: &[f64], what: &str) {
+    assert_eq!(have.len(), want.len(), "{what}");
+    for (h, w) in have.iter().zip(want) {
+        assert!(
+            (h - w).abs() < 1e-4 * w.abs().max(1.0) && (h - w).abs() < 1e-3 * w.abs().max(1e-3),
+            "{what}: {h} {w}"
+        );
+    }
+}
+
+#[test]
+fn fusion_shows_each_passage_beside_the_question() {
+    let _turn = alone();
+    rng::seed(1);
+    let g = scratch().build(["a few words"].into_iter(), Device::Cpu, Compute::F32).unwrap();
+    let text = |n: usize| format!("passage {n} {}", "says what it says. ".repeat(n));
+    let found = |n: usize| Found {
+        passage: Passage { id: format!("p{n}"), title: None, text: text(n) },
+        score: None,
+    };
+    let record = RagRecord {
+        id: "q".into(),
+        question: "what does it say?".into(),
+        answers: vec!["much".into()],
+        contexts: vec![found(1), found(2), found(12)],
+        ..RagRecord::default()
+    };
+    let mut config = PromptConfig {
+        fusion: true,
+        max_tokens: Some(160),
+        min_passage_tokens: 4,
+        ..PromptConfig::default()
+    };
+    let p = Preparer::new(&g, &config, ContextConfig::retrieved(3), 4000, 0).unwrap();
+    let mut report = PrepareReport::default();
+    let (e, places) = p.example_with_places(&record, 0, &mut report).unwrap().unwrap();
+    assert_eq!((e.parts.len(), e.parts.iter().sum::<usize>()), (3, e.source));
+    assert!(e.parts.iter().all(|&n| n <= 160 && n > 40), "{:?}", e.parts);
+    assert_eq!((report.kept, report.shortened, report.dropped), (2, 1, 0));
+    for (n, place) in [1, 2, 12].into_iter().zip(&places) {
+        let read = g.tokenizer.decode(&e.ids[place.tokens.clone()], true).unwrap();
+        assert!(read.contains(&format!("passage {n} says")) && read.contains("what does it say?"), "{read}");
+    }
+    let prompt = p.prompt(&record, 8, &mut report).unwrap();
+    assert_eq!((prompt.parts.len(), prompt.ids.len()), (3, prompt.parts.iter().sum()));
+    // The room for all of it takes passages from the end.
+    let p = Preparer::new(&g, &config, ContextConfig::retrieved(3), 320, 0).unwrap();
+    let e = p.example(&record, 0, &mut report).unwrap().unwrap();
+    assert!(e.ids.len() <= 320 && e.parts.len() >= 2, "{:?}", e.parts);
+    // Read together: the same passages have places that hold their text.
+    config.fusion = false;
+    config.max_tokens = Some(900);
+    let p = Preparer::new(&g, &config, ContextConfig::retrieved(3), 4000, 0).unwrap();
+    let (e, places) = p.example_with_places(&record, 0, &mut report).unwrap().unwrap();
+    assert!(e.parts.is_empty());
+    for (n, place) in [1, 2, 12].into_iter().zip(&places) {
+        let read = g.tokenizer.decode(&e.ids[place.tokens.clone()], true).unwrap();
+        assert_eq!(read.trim(), text(n).trim());
+    }
+    (config.fusion, config.max_tokens) = (true, Some(32));
+    let llama = golden_model("llama");
+    let e = Preparer::new(&llama, &config, ContextConfig::retrieved(3), 64, 0).unwrap_err().to_string();
+    assert!(e.contains("prompt.fusion") && e.contains("encoder-decoder"), "{e}");
 }
 
 #[test]
@@ -136,7 +279,7 @@ fn samples_are_a_matter_of_the_seed_and_empty_sources_an_error() {
     assert_eq!(together, apart);
     assert!(together[0][0].tokens != together[0][1].tokens && together[0].len() == 3);
     let d = config.resolve(None, &[1]).unwrap();
-    let empty = Request { prompt: vec![], seed: 0 };
+    let empty = Request { prompt: vec![], seed: 0, ..Request::default() };
     let e = g.generate(&[requests[0].clone(), empty], &d, Hooks::default()).unwrap_err().to_string();
     assert!(e.contains("request 1 has an empty prompt"), "{e}");
     assert!(g.generate(&[], &d, Hooks::default()).unwrap().is_empty());
@@ -267,7 +410,9 @@ fn a_t5_learns_its_examples_and_the_saved_folder_answers_them() {
     // It learned to stop.
     let source = g.tokenizer.source_ids("What colour is door 1?").unwrap();
     let d = c.eval.decode.resolve(None, &g.eos()).unwrap();
-    let out = g.generate(&[Request { prompt: source, seed: 0 }], &d, Hooks::default()).unwrap();
+    let out = g
+        .generate(&[Request { prompt: source, seed: 0, ..Request::default() }], &d, Hooks::default())
+        .unwrap();
     assert_eq!(out[0][0].finish, Finish::Eos);
 }
 
@@ -311,7 +456,13 @@ fn adapters_that_add_rows_and_networks_learn_over_a_t5() {
         let source = g.tokenizer.source_ids("What colour is door 1?").unwrap();
         let d =
             DecodeConfig { max_new_tokens: Some(4), ..DecodeConfig::default() }.resolve(None, &[]).unwrap();
-        let said = g.generate(&[Request { prompt: source.clone(), seed: 0 }], &d, Hooks::default()).unwrap();
+        let said = g
+            .generate(
+                &[Request { prompt: source.clone(), seed: 0, ..Request::default() }],
+                &d,
+                Hooks::default(),
+            )
+            .unwrap();
         assert_eq!(said[0][0].tokens, greedy(&g, &source, 4), "{peft}");
         for d in [out, parts] {
             std::fs::remove_dir_all(d).unwrap();

@@ -99,7 +99,7 @@ fn it_learns_its_examples_and_the_saved_folder_answers_them() {
     let g = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
     let prompt = g.tokenizer.prompt_ids("hello").unwrap();
     let decode = DecodeConfig { max_new_tokens: Some(3), do_sample: Some(false), ..DecodeConfig::default() };
-    let request = Request { prompt, seed: 0 };
+    let request = Request { prompt, seed: 0, ..Request::default() };
     let all = g.answer(&[request.clone(), request], &decode, 1, &mut |_| ()).unwrap();
     assert_eq!(all[0], all[1]);
     assert!(out.join("metrics.jsonl").is_file() && out.join("best.json").is_file());

@@ -4,6 +4,7 @@
 //! with the current generator, and an objective turns the two into a loss whose gradient reaches the retriever, the
 //! generator or both.
 
+pub mod attend;
 pub mod corpus;
 pub mod diagnose;
 mod error;

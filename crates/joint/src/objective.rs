@@ -5,11 +5,13 @@
 //! them; each file says what its source does. Teachers are detached here, so that no caller can forget it. A passage
 //! that is not there (fewer than K were found) has probability 0 and no gradient.
 
+mod attention;
 mod distillation;
 mod emdr2;
 mod leave_one_out;
 mod marginal;
 
+pub use attention::AttentionDistillation;
 pub use distillation::{Direction, Distillation, Preset, Teacher};
 pub use emdr2::Emdr2;
 pub use leave_one_out::LeaveOneOut;
@@ -56,6 +58,8 @@ pub struct Evidence<'a> {
     pub answers: Option<&'a AnswerLogProbs>,
     /// The answers under all passages but the k-th.
     pub without: Option<&'a AnswerLogProbs>,
+    /// What the generator looks at each passage, [B, K], f32; below 0: it was not shown.
+    pub attention: Option<&'a Tensor>,
     /// [B, K], bool: whether there is a passage; absent: all are there.
     pub present: Option<&'a Tensor>,
 }
@@ -67,6 +71,8 @@ pub enum Needs {
     Alone,
     /// [`Evidence::without`].
     LeaveOneOut,
+    /// [`Evidence::attention`].
+    Attention,
 }
 
 /// What an objective came to.
@@ -95,6 +101,8 @@ pub enum ObjectiveConfig {
     Distillation(Distillation),
     /// Towards what the answer loses when a passage is left out (LOOP).
     LeaveOneOut(LeaveOneOut),
+    /// Towards what the generator looks at while it reads the answer (ADist).
+    Attention(AttentionDistillation),
 }
 
 impl ObjectiveConfig {
@@ -123,6 +131,10 @@ impl ObjectiveConfig {
                 positive("objective.leave_one_out.teacher_temperature", l.teacher_temperature)?;
                 positive("objective.leave_one_out.score_temperature", l.score_temperature)
             }
+            Self::Attention(a) => {
+                positive("objective.attention.teacher_temperature", a.teacher_temperature)?;
+                positive("objective.attention.score_temperature", a.score_temperature)
+            }
         }
     }
 
@@ -130,6 +142,7 @@ impl ObjectiveConfig {
     pub fn needs(&self) -> Needs {
         match self {
             Self::LeaveOneOut(_) => Needs::LeaveOneOut,
+            Self::Attention(_) => Needs::Attention,
             _ => Needs::Alone,
         }
     }
@@ -155,6 +168,10 @@ impl ObjectiveConfig {
             Self::Emdr2(e) => e.loss(evidence, answers()?),
             Self::Distillation(d) => d.loss(evidence, answers()?),
             Self::LeaveOneOut(l) => l.loss(evidence, without()?),
+            Self::Attention(a) => {
+                let looks = evidence.attention.ok_or_else(|| missing("what the generator looks at"))?;
+                a.loss(evidence, looks)
+            }
         })
     }
 }

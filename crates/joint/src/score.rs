@@ -58,7 +58,8 @@ impl Scored {
     /// What an objective judges by.
     pub fn evidence<'a>(&'a self, scores: &'a Tensor, present: Option<&'a Tensor>) -> Evidence<'a> {
         let of = |needs| (self.needs == needs).then_some(&self.answers);
-        Evidence { scores, answers: of(Needs::Alone), without: of(Needs::LeaveOneOut), present }
+        let (answers, without) = (of(Needs::Alone), of(Needs::LeaveOneOut));
+        Evidence { scores, answers, without, attention: None, present }
     }
 
     /// The log-probabilities.

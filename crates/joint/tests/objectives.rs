@@ -2,8 +2,8 @@
 //! be careful.
 
 use ragduet_joint::objective::{
-    AnswerLogProbs, Direction, Distillation, Emdr2, Evidence, LeaveOneOut, Marginal, MarginalSettings,
-    Normalise, ObjectiveConfig, ObjectiveLoss, Preset, RagSequence, RagToken, Teacher,
+    AnswerLogProbs, AttentionDistillation, Direction, Distillation, Emdr2, Evidence, LeaveOneOut, Marginal,
+    MarginalSettings, Normalise, ObjectiveConfig, ObjectiveLoss, Preset, RagSequence, RagToken, Teacher,
 };
 use ragduet_testkit::check_gradient;
 use ragduet_torch::{Kind, Tensor};
@@ -49,9 +49,21 @@ impl Case {
         }
     }
 
+    /// What passages are looked at, made of the answers' first tokens: [B, K], above 0.
+    fn looks(&self) -> Tensor {
+        let of = |q: &Vec<Vec<f64>>| q.iter().map(|t| t[0].exp()).collect();
+        tensor(&self.values.iter().map(of).collect::<Vec<Vec<f64>>>())
+    }
+
     fn loss(&self, config: &ObjectiveConfig) -> ObjectiveLoss {
-        let (scores, answers) = (tensor(&self.scores), self.answers());
-        let e = Evidence { scores: &scores, answers: Some(&answers), without: Some(&answers), present: None };
+        let (scores, answers, looks) = (tensor(&self.scores), self.answers(), self.looks());
+        let e = Evidence {
+            scores: &scores,
+            answers: Some(&answers),
+            without: Some(&answers),
+            attention: Some(&looks),
+            present: None,
+        };
         config.loss(&e).unwrap()
     }
 }
@@ -277,7 +289,50 @@ fn all() -> Vec<ObjectiveConfig> {
             score_temperature: 0.5,
             ..LeaveOneOut::default()
         }),
+        ObjectiveConfig::Attention(AttentionDistillation {
+            score_temperature: 0.7,
+            ..AttentionDistillation::default()
+        }),
     ]
+}
+
+#[test]
+fn attention_teaches_by_what_is_looked_at() {
+    let c = case(3, &[2, 4], 41);
+    let looks: Vec<Vec<f64>> = c.values.iter().map(|q| q.iter().map(|t| t[0].exp()).collect()).collect();
+    for (relative, direction) in [
+        (true, Direction::TeacherToStudent),
+        (false, Direction::TeacherToStudent),
+        (true, Direction::StudentToTeacher),
+    ] {
+        let config = ObjectiveConfig::Attention(AttentionDistillation {
+            teacher_temperature: 0.3,
+            relative,
+            score_temperature: 0.7,
+            direction,
+        });
+        let mut want = 0.0;
+        for (looks, scores) in looks.iter().zip(&c.scores) {
+            let mean = if relative { looks.iter().sum::<f64>() / 3.0 } else { 1.0 };
+            let teacher = log_softmax(&looks.iter().map(|l| l / mean).collect::<Vec<_>>(), 0.3);
+            let student = log_softmax(scores, 0.7);
+            let (p, q) = match direction {
+                Direction::TeacherToStudent => (teacher, student),
+                Direction::StudentToTeacher => (student, teacher),
+            };
+            want += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>() / 2.0;
+        }
+        close(value(&c.loss(&config).loss), want, &format!("{relative} {direction:?}"));
+    }
+    // A passage that was not shown is not there: the others' loss alone.
+    let config = ObjectiveConfig::Attention(AttentionDistillation::default());
+    let (two, scores) = (tensor(&[vec![0.2, 0.6]]), tensor(&[vec![0.1, -0.4]]));
+    let (three, more) = (tensor(&[vec![0.2, 0.6, -1.0]]), tensor(&[vec![0.1, -0.4, 3.0]]));
+    let of = |looks: &Tensor, scores: &Tensor| {
+        let e = Evidence { scores, answers: None, without: None, attention: Some(looks), present: None };
+        value(&config.loss(&e).unwrap().loss)
+    };
+    close(of(&three, &more), of(&two, &scores), "not shown");
 }
 
 #[test]
@@ -288,13 +343,19 @@ fn gradients_are_finite_differences() {
         // Where the generator does not learn, a finite difference would move the teacher, too.
         let learns = config.trains_generator();
         let fixed = c.answers().values;
+        let looks = c.looks();
         let inputs =
             if learns { vec![tensor(&c.scores), c.answers().values] } else { vec![tensor(&c.scores)] };
         check_gradient(&inputs, 2e-3, |x| {
             let values = if learns { &x[1] * mask.unsqueeze(1) } else { fixed.shallow_clone() };
             let answers = AnswerLogProbs { values, mask: mask.shallow_clone() };
-            let e =
-                Evidence { scores: &x[0], answers: Some(&answers), without: Some(&answers), present: None };
+            let e = Evidence {
+                scores: &x[0],
+                answers: Some(&answers),
+                without: Some(&answers),
+                attention: Some(&looks),
+                present: None,
+            };
             config.loss(&e).unwrap().loss
         });
     }
@@ -306,13 +367,14 @@ fn teachers_get_no_gradient_and_absent_passages_none_either() {
     let present = Tensor::from_slice(&[true, true, true, false, true, false, false, false]).view([2, 4]);
     for config in all() {
         let scores = tensor(&c.scores).set_requires_grad(true);
-        let answers = c.answers();
+        let (answers, looks) = (c.answers(), c.looks());
         let values = answers.values.set_requires_grad(true);
         let answers = AnswerLogProbs { values: values.shallow_clone(), mask: answers.mask };
         let e = Evidence {
             scores: &scores,
             answers: Some(&answers),
             without: Some(&answers),
+            attention: Some(&looks),
             present: Some(&present),
         };
         let of = config.loss(&e).unwrap();
@@ -344,8 +406,14 @@ fn extreme_scores_and_answers_stay_finite() {
     c.scores = vec![vec![1e4, -1e4, 0.0], vec![-1e4, 1e4, 1e4]];
     for config in all() {
         let scores = tensor(&c.scores).set_requires_grad(true);
-        let answers = c.answers();
-        let e = Evidence { scores: &scores, answers: Some(&answers), without: Some(&answers), present: None };
+        let (answers, looks) = (c.answers(), c.looks());
+        let e = Evidence {
+            scores: &scores,
+            answers: Some(&answers),
+            without: Some(&answers),
+            attention: Some(&looks),
+            present: None,
+        };
         let of = config.loss(&e).unwrap();
         of.loss.backward();
         assert!(value(&of.loss).is_finite(), "{config:?}: {}", value(&of.loss));
@@ -356,7 +424,7 @@ fn extreme_scores_and_answers_stay_finite() {
 #[test]
 fn evidence_that_is_not_there_is_asked_for() {
     let scores = Tensor::zeros([1, 2], (Kind::Float, ragduet_torch::Device::Cpu));
-    let e = Evidence { scores: &scores, answers: None, without: None, present: None };
+    let e = Evidence { scores: &scores, answers: None, without: None, attention: None, present: None };
     for config in all() {
         assert!(config.loss(&e).unwrap_err().to_string().contains("the objective needs"), "{config:?}");
     }

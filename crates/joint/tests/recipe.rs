@@ -1,6 +1,7 @@
 //! Joint training on a small world whose answers stand in the passages: learns, resumes bit for bit, alternates, stops a
 //! side, sees a collapse.
 
+use ragduet_generator::ScratchArchitecture;
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
 use ragduet_torch::device;
@@ -244,6 +245,34 @@ fn both_sides_learn_and_what_they_leave_behind_answers() {
     let late = |l: &Value| l["step"].as_u64().unwrap() > 100;
     let alarms = lines(&out, "alarm");
     assert!(alarms.iter().all(|l| l["alarm"] != "collapse" || !late(l)), "{alarms:?}");
+}
+
+#[test]
+fn a_generator_that_reads_passages_apart_teaches_by_what_it_looks_at() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let mut c =
+        config(tmp.path(), "[objective.attention]\nscore_temperature = 0.05\n[save]\nevery_steps = 2\n");
+    c.train.max_steps = Some(6);
+    c.generator.contexts.count = 3;
+    for fusion in [true, false] {
+        let scratch = c.generator.model.scratch.as_mut().unwrap();
+        scratch.architecture = if fusion { ScratchArchitecture::T5 } else { ScratchArchitecture::Llama };
+        c.generator.prompt.fusion = fusion;
+        let (whole, parts) =
+            (tmp.path().join(format!("whole{fusion}")), tmp.path().join(format!("parts{fusion}")));
+        assert!(run(&c, &whole).finished);
+        let seen = lines(&whole, "retriever");
+        assert!(
+            seen.len() >= 6 && seen.iter().all(|l| l["loss"].as_f64().is_some_and(|x| x > 0.0)),
+            "{seen:?}"
+        );
+        assert!(seen.iter().all(|l| l["grad_norm"].as_f64().is_some_and(|x| x > 0.0)), "{seen:?}");
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        same(&whole, &parts);
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn groups(seq2seq: bool) -> Vec<Group> {
         let start: Vec<u32> = if seq2seq { vec![0] } else { Vec::new() };
         let head = prompt.len() + start.len();
         let ids: Vec<u32> = prompt.into_iter().chain(start).chain(answers[b].iter().copied()).collect();
-        TrainExample { loss: (0..ids.len()).map(|i| i >= head).collect(), ids, source }
+        TrainExample { loss: (0..ids.len()).map(|i| i >= head).collect(), ids, source, parts: Vec::new() }
     };
     vec![
         Group { name: "one".into(), examples: (0..3).map(|k| example(0, k)).collect() },

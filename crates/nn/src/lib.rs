@@ -4,6 +4,7 @@
 //! sees where one text ends (see [`PackedTokens`]). A text alone therefore gives the same result as in a batch.
 
 pub mod arch;
+pub mod attention_mass;
 mod classify;
 mod embedding;
 mod encoder;

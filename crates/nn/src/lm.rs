@@ -1,5 +1,6 @@
 //! What every decoder-only language model does.
 
+use crate::attention_mass::Readers;
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
 use ragduet_torch::{Device, Tensor};
@@ -24,6 +25,14 @@ pub trait CausalLm: Debug {
     /// # Panics
     /// On token ids outside the vocabulary, or positions outside a learned table (see [`CausalLm::max_tokens`]).
     fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor;
+
+    /// How much each token is looked at while the rows `readers` of its segment are read: attention times the norm of the
+    /// value, the mean over layers, heads and readers; [tokens], f32, without a graph (see `attention_mass`). What a prefix
+    /// takes of the attention is left out.
+    ///
+    /// # Panics
+    /// As [`CausalLm::forward`].
+    fn attention_received(&self, batch: &PackedTokens, readers: &Readers, mode: Mode) -> Tensor;
 
     /// Appends segment i of `batch` to sequence i of the cache and returns the new tokens' hidden states
     /// [tokens, hidden], f32, without a graph. For a prompt (empty cache), one token per sequence, and several

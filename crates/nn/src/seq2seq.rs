@@ -1,5 +1,6 @@
 //! What every encoder-decoder does, and what it remembers of the answers it continues.
 
+use crate::attention_mass::Readers;
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
 use crate::lm::LmHead;
@@ -23,6 +24,21 @@ pub trait Seq2SeqLm: Debug {
     /// # Panics
     /// On token ids outside the vocabulary, unless there is a source, of at least a token, for each target.
     fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor;
+
+    /// How much each row of `encoded` is looked at by the decoder's cross-attention while it reads the rows `readers` of
+    /// each target: attention times the norm of the value, the mean over layers, heads and readers; [source rows], f32,
+    /// without a graph (see `attention_mass`).
+    ///
+    /// # Panics
+    /// As [`Seq2SeqLm::decode`].
+    fn attention_received(
+        &self,
+        targets: &PackedTokens,
+        readers: &Readers,
+        encoded: &Tensor,
+        sources: &Segments,
+        mode: Mode,
+    ) -> Tensor;
 
     /// A sequence without tokens for each source, with the sources' keys and values. `capacity`: tokens of an answer. The
     /// mode's adapter acts on all that is appended.

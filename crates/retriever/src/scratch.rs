@@ -8,12 +8,25 @@ use ragduet_text::{WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Size of the new encoder, a BERT.
+/// Layout of a new encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScratchArchitecture {
+    /// Learned positions.
+    #[default]
+    Bert,
+    /// Rotary positions, which soft tokens before a text do not move against one another; global attention everywhere.
+    ModernBert,
+}
+
+/// The new encoder and its size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScratchModel {
+    /// `bert` or `modernbert`.
+    pub architecture: ScratchArchitecture,
     /// Word pieces.
     pub vocab_size: usize,
     /// Size of a hidden state.
@@ -35,6 +48,7 @@ pub struct ScratchModel {
 impl Default for ScratchModel {
     fn default() -> Self {
         Self {
+            architecture: ScratchArchitecture::default(),
             vocab_size: 8000,
             hidden_size: 256,
             layers: 4,
@@ -62,17 +76,37 @@ impl ScratchModel {
             ..WordPieceOptions::default()
         };
         let tokenizer = train_wordpiece(texts, &options)?;
-        let config = json!({
-            "architectures": ["BertModel"], "model_type": "bert", "vocab_size": tokenizer.vocab_size(),
-            "hidden_size": self.hidden_size, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
-            "intermediate_size": self.intermediate_size, "hidden_act": "gelu",
-            "hidden_dropout_prob": self.dropout, "attention_probs_dropout_prob": self.dropout,
-            "max_position_embeddings": self.max_positions, "type_vocab_size": 2,
-            "initializer_range": self.initializer_range, "layer_norm_eps": 1e-12,
-            "pad_token_id": tokenizer.pad_id().unwrap_or(0),
-        });
+        let config = self.config(tokenizer.vocab_size(), tokenizer.pad_id().unwrap_or(0));
         let tower =
             Tower { model: fresh_encoder(config, device)?, dense: None, adapter: None, base: String::new() };
         BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
+    }
+
+    /// `config.json` as transformers writes it.
+    fn config(&self, vocab_size: usize, pad: u32) -> Value {
+        let mut config = json!({
+            "vocab_size": vocab_size, "hidden_size": self.hidden_size, "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads, "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_positions, "initializer_range": self.initializer_range,
+            "pad_token_id": pad,
+        });
+        let own = match self.architecture {
+            ScratchArchitecture::Bert => json!({
+                "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
+                "hidden_dropout_prob": self.dropout, "attention_probs_dropout_prob": self.dropout,
+                "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+            }),
+            // The tokens that ModernBERT's defaults name are beyond a small vocabulary.
+            ScratchArchitecture::ModernBert => json!({
+                "architectures": ["ModernBertModel"], "model_type": "modernbert", "hidden_activation": "gelu",
+                "attention_dropout": self.dropout, "embedding_dropout": self.dropout, "mlp_dropout": self.dropout,
+                "global_attn_every_n_layers": 1, "norm_eps": 1e-5, "bos_token_id": null, "eos_token_id": null,
+                "cls_token_id": null, "sep_token_id": null,
+            }),
+        };
+        if let (Value::Object(all), Value::Object(own)) = (&mut config, own) {
+            all.extend(own);
+        }
+        config
     }
 }

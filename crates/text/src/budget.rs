@@ -120,8 +120,8 @@ fn cut_at(text: &str, offsets: &[(usize, usize)], room: usize) -> Option<(usize,
 }
 
 impl Tokenizer {
-    /// The bytes of each token.
-    fn offsets(&self, text: &str) -> Result<Vec<(usize, usize)>> {
+    /// Where each token of a text, without special tokens, begins and ends in it, in bytes.
+    pub fn offsets(&self, text: &str) -> Result<Vec<(usize, usize)>> {
         let encoding =
             self.inner.encode(text, false).map_err(|e| Error::Encode { index: 0, reason: e.to_string() })?;
         Ok(encoding.get_offsets().to_vec())

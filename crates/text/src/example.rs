@@ -41,6 +41,8 @@ pub struct TrainExample {
     pub loss: Vec<bool>,
     /// How many of the ids are an encoder-decoder's source; else 0.
     pub source: usize,
+    /// Lengths of what its encoder reads apart, one after another (fusion in the decoder); empty: all of it in one.
+    pub parts: Vec<usize>,
 }
 
 impl TrainExample {
@@ -158,11 +160,25 @@ impl Tokenizer {
         start: u32,
         options: &ExampleOptions,
     ) -> Result<Built> {
+        let built = self.fusion_example(&[prompt], completion, start, options)?;
+        Ok(built.map(|e| TrainExample { parts: Vec::new(), ..e }))
+    }
+
+    /// [`Tokenizer::seq2seq_example`] of prompts that the encoder reads apart and the decoder sees together.
+    pub fn fusion_example<S: AsRef<str>>(
+        &self,
+        prompts: &[S],
+        completion: &str,
+        start: u32,
+        options: &ExampleOptions,
+    ) -> Result<Built> {
         let completion = completion.trim();
         if completion.is_empty() {
             return Ok(Err(Untrainable::NoAnswer));
         }
-        let mut ids = self.source_ids(prompt)?;
+        let read = prompts.iter().map(|p| self.source_ids(p.as_ref())).collect::<Result<Vec<_>>>()?;
+        let parts = read.iter().map(Vec::len).collect();
+        let mut ids = read.concat();
         let source = ids.len();
         ids.push(start);
         let plain = EncodeOptions {
@@ -178,7 +194,7 @@ impl Tokenizer {
             return Ok(Err(Untrainable::TooLong { tokens: ids.len(), max_len }));
         }
         let loss = (0..ids.len()).map(|i| i > source).collect();
-        Ok(counted(TrainExample { ids, loss, source }))
+        Ok(counted(TrainExample { ids, loss, source, parts }))
     }
 
     /// The example of a conversation. Messages are passed to the template as they are; answers are the messages whose
@@ -274,7 +290,7 @@ fn checked(ids: Vec<u32>, loss: Vec<bool>, options: &ExampleOptions) -> Built {
     if let Some(max_len) = options.max_len.filter(|&max_len| ids.len() > max_len) {
         return Err(Untrainable::TooLong { tokens: ids.len(), max_len });
     }
-    counted(TrainExample { ids, loss, source: 0 })
+    counted(TrainExample { ids, loss, source: 0, parts: Vec::new() })
 }
 
 fn counted(example: TrainExample) -> Built {

@@ -96,7 +96,8 @@ impl Args {
                 }
             };
             let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
-            let request = Request { prompt: ready.ids.clone(), seed: self.generator.seed };
+            let request =
+                Request { prompt: ready.ids.clone(), seed: self.generator.seed, parts: ready.parts.clone() };
             let out = generator.generate(&[request], &decoding, hooks)?;
             if let Some(e) = failed {
                 return Err(e.into());

@@ -344,6 +344,7 @@ mod tests {
             ids: (0..n).map(|i| ((i * 37 + from * 11) % 250) as u32 + 5).collect(),
             loss: (0..n).map(|i| i >= from).collect(),
             source: 0,
+            parts: Vec::new(),
         };
         let examples = [example(9, 4), example(30, 28), example(2, 1), example(17, 0)];
         let want: f64 = {
@@ -374,7 +375,7 @@ mod tests {
         let examples = rows("sources").into_iter().zip(rows("targets")).map(|(source, target)| {
             let n = source.len();
             let ids: Vec<u32> = source.into_iter().chain([0]).chain(target).collect();
-            TrainExample { loss: (0..ids.len()).map(|i| i > n).collect(), ids, source: n }
+            TrainExample { loss: (0..ids.len()).map(|i| i > n).collect(), ids, source: n, parts: Vec::new() }
         });
         let batch = PackedExamples::of(examples);
         for name in ["t5", "flan_t5"] {
@@ -408,6 +409,7 @@ mod tests {
             ids: serde_json::from_value(e["ids"].clone()).unwrap(),
             loss: serde_json::from_value(e["loss"].clone()).unwrap(),
             source: 0,
+            parts: Vec::new(),
         };
         let window: Vec<PackedExamples> = want["batches"]
             .as_array()

@@ -3,14 +3,16 @@
 
 use super::config::{ContrastiveConfig, JointConfig};
 use super::sides::{GeneratorPart, RetrieverPart, SideState};
+use crate::attend::{Looked, attention_scores};
 use crate::diagnose::{divergence, entropy};
 use crate::error::catch;
 use crate::live_index::LiveIndex;
-use crate::objective::{Needs, ObjectiveLoss};
+use crate::objective::{Evidence, Needs, ObjectiveLoss};
 use crate::retrieve::{Candidates, Shared, embed_frozen};
-use crate::score::{AnswerScorer, Group};
+use crate::score::{AnswerScorer, Group, Scored};
 use crate::{Error, Result};
 use ragduet_data::{Found, RagRecord};
+use ragduet_generator::Generator;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::prepare::{PrepareReport, Preparer};
 use ragduet_nn::Mode;
@@ -64,18 +66,13 @@ pub(super) fn teach(
     report: &mut PrepareReport,
 ) -> Result<Option<Taught>> {
     let started = Instant::now();
-    let groups = groups(config, generator, lesson.records, report)?;
-    let asked: Vec<usize> = (0..groups.len()).filter(|&i| groups[i].is_some()).collect();
-    let groups: Vec<Group> = groups.into_iter().flatten().collect();
-    if groups.is_empty() {
+    let remedy = "lower generator.batch_tokens, retrieval.k or train.questions";
+    let (asked, judge) = catch("scoring the answers", remedy, || {
+        Judge::of(config, &generator.model, lesson.records, marginal, report)
+    })?;
+    if asked.is_empty() {
         return Ok(None);
     }
-    let budget = config.generator.batch_tokens;
-    let remedy = "lower generator.batch_tokens, retrieval.k or train.questions";
-    let scorer = AnswerScorer::new(&generator.model, &groups, budget)?;
-    let mode = generator.model.mode(marginal);
-    let scored =
-        catch("scoring the answers", remedy, || scorer.score(config.objective.needs(), mode, marginal))?;
     let scoring = started.elapsed().as_secs_f64();
 
     let device = retriever.model.device;
@@ -89,7 +86,7 @@ pub(super) fn teach(
     let (mut outcome, mut contrastive, mut failed) = (None, None, None);
     let loss = |q: &Tensor, p: &Tensor| -> Tensor {
         let scores = shared.scores(q, p);
-        let evidence = scored.evidence(&scores, Some(&shared.present));
+        let evidence = judge.evidence(&scores, &shared.present);
         let of: ObjectiveLoss = match config.objective.loss(&evidence) {
             Ok(of) => of,
             Err(e) => {
@@ -130,8 +127,8 @@ pub(super) fn teach(
         return Err(e);
     }
     let of = outcome.ok_or_else(|| Error::Unusable("the objective was not computed".into()))?;
-    if marginal {
-        catch("the generator's share of the step", remedy, || scorer.backward(&scored))?;
+    if let (true, Judge::Answers(scorer, scored)) = (marginal, &judge) {
+        catch("the generator's share of the step", remedy, || scorer.backward(scored))?;
     }
     let total = number(&total)?;
     let (retriever_state, generator_state) = states;
@@ -154,6 +151,57 @@ pub(super) fn teach(
         scoring,
         updating: started.elapsed().as_secs_f64() - scoring,
     }))
+}
+
+/// What the generator says of the passages.
+#[derive(Debug)]
+enum Judge<'a> {
+    Answers(AnswerScorer<'a>, Scored),
+    Attention(Tensor),
+}
+
+impl<'a> Judge<'a> {
+    /// Asks it; the questions that it can judge come first.
+    fn of(
+        config: &JointConfig,
+        generator: &'a Generator,
+        records: &[RagRecord],
+        marginal: bool,
+        report: &mut PrepareReport,
+    ) -> Result<(Vec<usize>, Self)> {
+        let (budget, k) = (config.generator.batch_tokens, config.retrieval.k);
+        let needs = config.objective.needs();
+        if needs == Needs::Attention {
+            let (asked, all) = numbered(looked(config, generator, records, report)?);
+            let mode = generator.mode(false);
+            return Ok((asked, Self::Attention(attention_scores(generator, &all, k, budget, mode)?)));
+        }
+        let (asked, groups) = numbered(groups(config, generator, records, report)?);
+        if groups.is_empty() {
+            return Ok((asked, Self::Attention(Tensor::zeros([0], (Kind::Float, generator.device)))));
+        }
+        let scorer = AnswerScorer::new(generator, &groups, budget)?;
+        let scored = scorer.score(needs, generator.mode(marginal), marginal)?;
+        Ok((asked, Self::Answers(scorer, scored)))
+    }
+
+    fn evidence<'e>(&'e self, scores: &'e Tensor, present: &'e Tensor) -> Evidence<'e> {
+        match self {
+            Self::Answers(_, scored) => scored.evidence(scores, Some(present)),
+            Self::Attention(looks) => Evidence {
+                scores,
+                answers: None,
+                without: None,
+                attention: Some(looks),
+                present: Some(present),
+            },
+        }
+    }
+}
+
+/// What there is, and where.
+fn numbered<T>(all: Vec<Option<T>>) -> (Vec<usize>, Vec<T>) {
+    all.into_iter().enumerate().filter_map(|(i, one)| Some((i, one?))).unzip()
 }
 
 fn number(t: &Tensor) -> Result<f64> {
@@ -210,7 +258,7 @@ fn finish(value: Tensor) -> Result<Tensor> {
 /// alone are too long, or the answer is other tokens behind another passage.
 fn groups(
     config: &JointConfig,
-    generator: &GeneratorPart,
+    generator: &Generator,
     records: &[RagRecord],
     report: &mut PrepareReport,
 ) -> Result<Vec<Option<Group>>> {
@@ -218,7 +266,7 @@ fn groups(
     let leave_out = config.objective.needs() == Needs::LeaveOneOut;
     let count = if leave_out { config.retrieval.k } else { 1 };
     let shown = ContextConfig::retrieved(count);
-    let preparer = Preparer::new(&generator.model, &side.prompt, shown, side.batch_tokens, config.seed)?;
+    let preparer = Preparer::new(generator, &side.prompt, shown, side.batch_tokens, config.seed)?;
     let contexts = |r: &RagRecord, k: usize| -> Vec<Found> {
         let which = r.contexts.iter().enumerate().filter(|(i, _)| (*i == k) != leave_out);
         which.map(|(_, f)| f.clone()).collect()
@@ -244,15 +292,45 @@ fn groups(
             Ok((Some(group), report))
         })
         .collect::<Result<_>>()?;
-    let mut groups = Vec::with_capacity(made.len());
-    for (group, one) in made {
-        // Passages of prompts that are only scored are not counted among those that are learned from.
-        for (why, n) in one.left_out {
+    Ok(counted(made, report))
+}
+
+/// The prompt of each question with all of its passages, and where they stand in it; None where question and answer alone
+/// are too long.
+fn looked(
+    config: &JointConfig,
+    generator: &Generator,
+    records: &[RagRecord],
+    report: &mut PrepareReport,
+) -> Result<Vec<Option<Looked>>> {
+    let side = &config.generator;
+    let shown = ContextConfig::retrieved(config.retrieval.k);
+    let preparer = Preparer::new(generator, &side.prompt, shown, side.batch_tokens, config.seed)?;
+    let made: Vec<(Option<Looked>, PrepareReport)> = records
+        .par_iter()
+        .map(|r| {
+            let mut report = PrepareReport::default();
+            let one = RagRecord { gold: Vec::new(), ..r.clone() };
+            let made = preparer.example_with_places(&one, 0, &mut report)?.ok().map(|(example, places)| {
+                let place =
+                    |f: &Found| places.iter().find(|p| p.id == f.passage.id).map(|p| p.tokens.clone());
+                Looked { example, places: r.contexts.iter().map(place).collect() }
+            });
+            Ok((made, report))
+        })
+        .collect::<Result<_>>()?;
+    Ok(counted(made, report))
+}
+
+/// What was made. Passages of prompts that are only scored are not counted among those that are learned from.
+fn counted<T>(made: Vec<(Option<T>, PrepareReport)>, report: &mut PrepareReport) -> Vec<Option<T>> {
+    let take = |(one, own): (Option<T>, PrepareReport)| {
+        for (why, n) in own.left_out {
             *report.left_out.entry(why).or_default() += n;
         }
-        groups.push(group);
-    }
-    Ok(groups)
+        one
+    };
+    made.into_iter().map(take).collect()
 }
 
 /// In-batch cross-entropy towards the first golden passage of each question that has one, over all passages of the

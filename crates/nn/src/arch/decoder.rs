@@ -1,6 +1,7 @@
 //! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head.
 //! An architecture is a [`Block`] and the names of its checkpoint.
 
+use crate::attention_mass::{AttentionMass, Looking, Readers};
 use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::{LayerNorm, RmsNorm, lower};
@@ -95,6 +96,8 @@ pub(super) struct Pass<'a> {
     segments: &'a Segments,
     soft: Option<&'a SoftPass>,
     cached: Option<Append<'a>>,
+    /// Where what is looked at is asked for.
+    mass: Option<&'a AttentionMass<'a>>,
 }
 
 /// How new tokens join a cache.
@@ -141,6 +144,9 @@ impl Pass<'_> {
         scale: f64,
         window: Option<i64>,
     ) -> Tensor {
+        if let Some(mass) = self.mass {
+            mass.add(q, k, v, self.segments, self.segments, Looking { scale, causal: true, window });
+        }
         let packed = || {
             let o = AttentionOptions { scale, dropout: self.attention_dropout, causal: true, window };
             let plain = |q: &_, k: &_, v: &_, s: &_| kernels::varlen_attention(q, k, v, s, &o);
@@ -219,6 +225,7 @@ fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pass: &Pass<'
             segments: &segments,
             soft: soft.as_ref(),
             cached: None,
+            mass: None,
         };
         let stream = Stream { carry, pending };
         let out = block.forward(index, stream, &pass);
@@ -282,12 +289,15 @@ impl Decoder {
         }
         self.norm.forward(&stream.carry, pass.mode)
     }
-}
 
-impl CausalLm for Decoder {
-    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor {
-        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, mode);
-        let soft = soft.as_ref();
+    /// [`CausalLm::forward`], and what is looked at where that is asked for.
+    fn forward_seen(
+        &self,
+        batch: &PackedTokens,
+        mode: Mode,
+        soft: Option<&SoftPass>,
+        mass: Option<&AttentionMass<'_>>,
+    ) -> Tensor {
         let segments = soft.map_or(&batch.segments, |s| s.segments(&batch.segments));
         let positions =
             soft.map_or_else(|| batch.positions.shallow_clone(), |s| s.positions(&batch.positions));
@@ -301,6 +311,7 @@ impl CausalLm for Decoder {
             segments,
             soft,
             cached: None,
+            mass,
         };
         let stream = self.embed(&batch.ids, &positions, soft, mode);
         let hidden = self.run(stream, &pass);
@@ -309,7 +320,30 @@ impl CausalLm for Decoder {
             None => hidden,
         }
     }
+}
 
+impl CausalLm for Decoder {
+    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor {
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, mode);
+        self.forward_seen(batch, mode, soft.as_ref(), None)
+    }
+
+    fn attention_received(&self, batch: &PackedTokens, readers: &Readers, mode: Mode) -> Tensor {
+        let _guard = no_grad();
+        let soft = SoftPass::of(&self.soft, &batch.segments, &batch.ids, mode);
+        let before = soft.as_ref().filter(|s| s.is_prompt()).map_or(0, SoftPass::rows);
+        let readers: Vec<Vec<i64>> =
+            readers.iter().map(|r| r.iter().map(|row| row + before).collect()).collect();
+        let mass = AttentionMass::of(&readers);
+        let _ = self.forward_seen(batch, mode, soft.as_ref(), Some(&mass));
+        let seen = mass
+            .mean()
+            .unwrap_or_else(|| Tensor::zeros([batch.ids.size()[0]], (Kind::Float, batch.ids.device())));
+        match soft {
+            Some(s) => s.strip(seen),
+            None => seen,
+        }
+    }
     fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor {
         let _guard = no_grad();
         assert_eq!(batch.segments.len(), cache.sequences(), "a segment for each sequence of the cache");
@@ -348,6 +382,7 @@ impl CausalLm for Decoder {
             segments,
             soft: None,
             cached: Some(Append { cache, slots: tensor(&slots), lengths, route }),
+            mass: None,
         };
         let hidden = self.run(self.embed(&batch.ids, &positions, soft, mode), &pass);
         cache.advance(new.into_iter());

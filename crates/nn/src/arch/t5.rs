@@ -8,6 +8,7 @@ use super::decoder::{Norm, Stream};
 use super::relative::{Buckets, Layout, RelativeBias};
 use super::t5_config::{Config, Version, head_kind};
 use super::t5_step::Step;
+use crate::attention_mass::{AttentionMass, Looking, Readers};
 use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::lower;
@@ -254,6 +255,43 @@ impl T5 {
         assert_eq!(segments.tokens(), rows, "sources encoded with the adapter that they are decoded with");
         segments
     }
+
+    /// [`Seq2SeqLm::decode`], and what it looks at where that is asked for.
+    fn decode_seen(
+        &self,
+        targets: &PackedTokens,
+        encoded: &Tensor,
+        sources: &Segments,
+        mode: Mode,
+        mass: Option<&AttentionMass<'_>>,
+    ) -> Tensor {
+        let segs = &targets.segments;
+        let options = (mode.compute.kind(), targets.ids.device());
+        let prefix = SoftPass::of(&self.soft, segs, &targets.ids, mode).filter(|s| !s.is_prompt());
+        let whole = prefix.as_ref().map_or(segs, SoftPass::longer);
+        let n = whole.longest();
+        let own = Layout::new(whole, whole, Some(&self.decoder.bias.last(n, n, mode)), options);
+        let behind = self.encoded_segments(sources, encoded, mode);
+        let across = Layout::new(segs, &behind, None, options);
+        let encoded = lower(encoded, mode);
+        let dropout = mode.dropout(self.attention_dropout);
+        let pass = Pass {
+            mode,
+            dropout: mode.dropout(self.dropout),
+            own: &|layer, q, k, v| match &prefix {
+                Some(p) => p.attend(layer, [q, k, v], segs, |q, k, v, _| own.attend(q, k, v, dropout)),
+                None => own.attend(q, k, v, dropout),
+            },
+            cross: &|_, a, q| {
+                let (k, v) = self.source_keys(a, &encoded, mode);
+                if let Some(mass) = mass {
+                    mass.add(q, &k, &v, segs, &behind, Looking { scale: 1.0, causal: false, window: None });
+                }
+                across.attend(q, &k, &v, dropout)
+            },
+        };
+        self.decoder.run(self.words.forward(&targets.ids, mode), self.heads, &pass)
+    }
 }
 
 impl Seq2SeqLm for T5 {
@@ -280,30 +318,22 @@ impl Seq2SeqLm for T5 {
     }
 
     fn decode(&self, targets: &PackedTokens, encoded: &Tensor, sources: &Segments, mode: Mode) -> Tensor {
-        let segs = &targets.segments;
-        let options = (mode.compute.kind(), targets.ids.device());
-        let prefix = SoftPass::of(&self.soft, segs, &targets.ids, mode).filter(|s| !s.is_prompt());
-        let whole = prefix.as_ref().map_or(segs, SoftPass::longer);
-        let n = whole.longest();
-        let own = Layout::new(whole, whole, Some(&self.decoder.bias.last(n, n, mode)), options);
-        let across = Layout::new(segs, &self.encoded_segments(sources, encoded, mode), None, options);
-        let encoded = lower(encoded, mode);
-        let dropout = mode.dropout(self.attention_dropout);
-        let pass = Pass {
-            mode,
-            dropout: mode.dropout(self.dropout),
-            own: &|layer, q, k, v| match &prefix {
-                Some(p) => p.attend(layer, [q, k, v], segs, |q, k, v, _| own.attend(q, k, v, dropout)),
-                None => own.attend(q, k, v, dropout),
-            },
-            cross: &|_, a, q| {
-                let (k, v) = self.source_keys(a, &encoded, mode);
-                across.attend(q, &k, &v, dropout)
-            },
-        };
-        self.decoder.run(self.words.forward(&targets.ids, mode), self.heads, &pass)
+        self.decode_seen(targets, encoded, sources, mode, None)
     }
 
+    fn attention_received(
+        &self,
+        targets: &PackedTokens,
+        readers: &Readers,
+        encoded: &Tensor,
+        sources: &Segments,
+        mode: Mode,
+    ) -> Tensor {
+        let _guard = no_grad();
+        let mass = AttentionMass::of(readers);
+        let _ = self.decode_seen(targets, encoded, sources, mode, Some(&mass));
+        mass.mean().unwrap_or_else(|| Tensor::zeros([encoded.size()[0]], (Kind::Float, encoded.device())))
+    }
     fn start_cache(&self, encoded: &Tensor, sources: &Segments, capacity: usize, mode: Mode) -> Seq2SeqCache {
         let _guard = no_grad();
         let segments = self.encoded_segments(sources, encoded, mode);

@@ -27,7 +27,7 @@ fn records(golden: &Value, seq2seq: bool) -> Vec<Scorable> {
         let ids = [prompt, start, of(choice).as_slice()].concat();
         let behind = prompt.len() + start.len();
         let loss = (0..ids.len()).map(|i| i >= behind).collect();
-        TrainExample { ids, loss, source: if seq2seq { prompt.len() } else { 0 } }
+        TrainExample { ids, loss, source: if seq2seq { prompt.len() } else { 0 }, parts: Vec::new() }
     };
     let record = |r: &Value| Scorable {
         sequences: r["choices"].as_array().unwrap().iter().map(|c| sequence(&of(&r["prompt"]), c)).collect(),
