@@ -3,8 +3,8 @@
 use crate::model::Generator;
 use ragduet_nn::Mode;
 use ragduet_text::{TrainExample, pack_in_order};
-use ragduet_torch::Tensor;
 use ragduet_torch::loss::linear_cross_entropy;
+use ragduet_torch::{Kind, Tensor};
 
 /// The examples of a forward pass.
 #[derive(Debug)]
@@ -60,5 +60,52 @@ impl PackedExamples {
             generator.compute,
         )
         .0
+    }
+}
+
+/// Per sequence the completion's log-probability, its number of tokens, and the summed -log p of whole sequences, of
+/// the first so many.
+#[derive(Debug)]
+pub struct Likelihoods {
+    /// log p of the learned tokens, [sequences].
+    pub completions: Tensor,
+    /// How many they are, [sequences].
+    pub tokens: Tensor,
+    /// Summed -log p of all tokens of the first so many sequences, a scalar.
+    pub whole: Tensor,
+}
+
+/// Of sequences in one pass; of the first `whole` all tokens meet the vocabulary.
+pub fn likelihoods(
+    generator: &Generator,
+    sequences: &[&TrainExample],
+    whole: usize,
+    mode: Mode,
+) -> Likelihoods {
+    let (mut rows, mut targets, mut owner, mut on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut start = 0;
+    for (s, e) in sequences.iter().enumerate() {
+        for i in e.predicted() {
+            if e.loss[i] || s < whole {
+                rows.push((start + i - 1) as i64);
+                targets.push(i64::from(e.ids[i]));
+                owner.push(s as i64);
+                on.push(f32::from(u8::from(e.loss[i])));
+            }
+        }
+        start += e.ids.len();
+    }
+    let device = generator.device;
+    let to = |v: &[i64]| Tensor::from_slice(v).to_device(device);
+    let hidden = generator.hidden_states(sequences.iter().copied(), mode);
+    let head = generator.model.kind.head(mode);
+    let hidden = hidden.index_select(0, &to(&rows));
+    let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
+    let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
+    let zeros = || Tensor::zeros([sequences.len() as i64], (Kind::Float, device));
+    Likelihoods {
+        completions: zeros().index_add(0, &owner, &(&nll * &on)).neg(),
+        tokens: zeros().index_add(0, &owner, &on),
+        whole: zeros().index_add(0, &owner, &nll).narrow(0, 0, whole as i64).sum(Kind::Float),
     }
 }

@@ -6,6 +6,7 @@ mod generator_turn;
 mod index_life;
 mod joint;
 mod measure;
+mod preference_turn;
 mod retriever_turn;
 mod sides;
 mod state;

@@ -1,8 +1,8 @@
 //! Joint training on a small world whose answers stand in the passages: learns, resumes bit for bit, alternates, stops a
 //! side, sees a collapse.
 
-use ragduet_generator::ScratchArchitecture;
-use ragduet_joint::recipe::config::JointConfig;
+use ragduet_generator::{ScratchArchitecture, ScratchGenerator};
+use ragduet_joint::recipe::config::{JointConfig, Learns};
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
 use ragduet_torch::device;
 use ragduet_torch::weights::Weights;
@@ -151,11 +151,15 @@ fn last(run: &Path, side: &str) -> Vec<(String, Vec<f32>)> {
 
 fn same(a: &Path, b: &Path) {
     for side in ["retriever", "generator"] {
-        let (x, y) = (last(a, side), last(b, side));
-        assert!(!x.is_empty() && x.len() == y.len());
-        for ((name, x), (_, y)) in x.iter().zip(&y) {
-            assert!(x == y, "{side}: {name} differs");
-        }
+        same_side(a, b, side);
+    }
+}
+
+fn same_side(a: &Path, b: &Path, side: &str) {
+    let (x, y) = (last(a, side), last(b, side));
+    assert!(!x.is_empty() && x.len() == y.len());
+    for ((name, x), (_, y)) in x.iter().zip(&y) {
+        assert!(x == y, "{side}: {name} differs");
     }
 }
 
@@ -273,6 +277,43 @@ fn a_generator_that_reads_passages_apart_teaches_by_what_it_looks_at() {
         assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
         same(&whole, &parts);
     }
+}
+
+#[test]
+fn what_is_said_with_the_right_passage_is_learned_to_be_preferred() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let mut c = config(tmp.path(), DISTIL);
+    c.train.max_steps = Some(60);
+    let first = tmp.path().join("first");
+    run(&c, &first);
+    let model = |side: &str| Some(first.join("best").join(side).display().to_string());
+    (c.retriever.model.base, c.retriever.model.scratch) = (model("retriever"), None);
+    (c.generator.model.base, c.generator.model.scratch) = (model("generator"), None);
+    c.retriever.frozen = true;
+    c.generator.learns = Learns::Preferences;
+    c.train.max_steps = Some(8);
+    c.save.every_steps = 3;
+    for peft in [None, Some("[lora]\nrank = 4\n")] {
+        c.generator.peft = peft.map(|p| toml::from_str(p).unwrap());
+        let [whole, parts] = ["whole", "parts"].map(|d| tmp.path().join(format!("{d}{}", peft.is_some())));
+        assert!(run(&c, &whole).finished);
+        let seen = lines(&whole, "generator");
+        let of = |l: &Value, key: &str| l[key].as_f64().unwrap_or_else(|| panic!("{l}"));
+        // Policy and reference are the same at first: log 2 and no margin.
+        assert!((of(&seen[0], "loss") - 2f64.ln()).abs() < 1e-4, "{}", seen[0]);
+        assert!(of(&seen[0], "reward_margin").abs() < 1e-4, "{}", seen[0]);
+        let last = seen.last().unwrap();
+        assert!(of(last, "reward_margin") > 0.05 && of(last, "loss") < 0.68, "{last}");
+        assert!(!train(&c, &options(&parts, false, Some(4))).unwrap().finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        same_side(&whole, &parts, "generator");
+    }
+    c.generator.model.base = None;
+    c.generator.model.scratch = Some(ScratchGenerator::default());
+    let e = train(&c, &options(&tmp.path().join("none"), false, None)).unwrap_err().to_string();
+    assert!(e.contains("generator.learns") && e.contains("generator.model.base"), "{e}");
 }
 
 #[test]

@@ -17,10 +17,10 @@ use crate::loss::{
     LikelihoodScope, Preference, PreferenceBatch, PreferenceLossConfig, Reference, RewardMetrics, Window,
 };
 use crate::model::Generator;
+use crate::packed::likelihoods;
 use ragduet_data::{BadRows, Message, Prompt, read_judged, read_preferences};
 use ragduet_nn::Mode;
 use ragduet_text::{Built, ChatTemplate, ExampleOptions, TrainExample, message, pack_in_order};
-use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::weights::{Weights, save_tensors};
 use ragduet_torch::{Device, Kind, Tensor, device, grad, no_grad, rng};
 use ragduet_train::checkpoint::{Checkpoints, recover};
@@ -364,43 +364,6 @@ fn windows(config: &PreferenceRecipe, pairs: &[Pair], epoch: u64) -> Vec<Vec<Vec
     let rows = pack_in_order(&lengths, config.batch.tokens).rows;
     let batches: Vec<Vec<usize>> = rows.iter().map(|row| row.iter().map(|&i| order[i]).collect()).collect();
     batches.chunks(config.batch.accumulate).map(<[Vec<usize>]>::to_vec).collect()
-}
-
-/// Per sequence the completion's log-probability, its number of tokens, and the summed -log p of whole sequences, of
-/// the first so many.
-struct Likelihoods {
-    completions: Tensor,
-    tokens: Tensor,
-    whole: Tensor,
-}
-
-fn likelihoods(generator: &Generator, sequences: &[&TrainExample], whole: usize, mode: Mode) -> Likelihoods {
-    let (mut rows, mut targets, mut owner, mut on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut start = 0;
-    for (s, e) in sequences.iter().enumerate() {
-        for i in e.predicted() {
-            if e.loss[i] || s < whole {
-                rows.push((start + i - 1) as i64);
-                targets.push(i64::from(e.ids[i]));
-                owner.push(s as i64);
-                on.push(f32::from(u8::from(e.loss[i])));
-            }
-        }
-        start += e.ids.len();
-    }
-    let device = generator.device;
-    let to = |v: &[i64]| Tensor::from_slice(v).to_device(device);
-    let hidden = generator.hidden_states(sequences.iter().copied(), mode);
-    let head = generator.model.kind.head(mode);
-    let hidden = hidden.index_select(0, &to(&rows));
-    let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
-    let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
-    let zeros = || Tensor::zeros([sequences.len() as i64], (Kind::Float, device));
-    Likelihoods {
-        completions: zeros().index_add(0, &owner, &(&nll * &on)).neg(),
-        tokens: zeros().index_add(0, &owner, &on),
-        whole: zeros().index_add(0, &owner, &nll).narrow(0, 0, whole as i64).sum(Kind::Float),
-    }
 }
 
 /// Loss and rewards of a window; with `learn` also its gradients.

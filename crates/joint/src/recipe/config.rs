@@ -9,6 +9,7 @@ use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
+use ragduet_generator::loss::{LikelihoodScope, PreferenceConfig};
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::config::ModelConfig as GeneratorModel;
 use ragduet_nn::peft::PeftConfig;
@@ -159,6 +160,9 @@ pub enum Learns {
     SftEach,
     /// The objective's marginal likelihood, together with the retriever; rag_sequence and rag_token alone.
     Marginal,
+    /// Preferences between what it says itself when it is shown passages that hold the answer and when it is shown
+    /// passages that do not (`generator.preference`).
+    Preferences,
 }
 
 /// The generator's side.
@@ -182,6 +186,9 @@ pub struct GeneratorSide {
     /// What it learns.
     #[serde(default)]
     pub learns: Learns,
+    /// The loss of `learns = "preferences"`, a paired one; absent: DPO with a beta of 0.1.
+    #[serde(default)]
+    pub preference: Option<PreferenceConfig>,
     /// The optimiser; its schedule runs over this side's own steps.
     #[serde(default)]
     pub optim: OptimizerConfig,
@@ -316,6 +323,24 @@ impl JointConfig {
         {
             if stop.is_some() && self.data.dev.is_none() {
                 return Err(bad(key, "needs `data.dev`"));
+            }
+        }
+        if self.generator.preference.is_some() && self.generator.learns != Learns::Preferences {
+            return Err(bad("generator.preference", "is the loss of generator.learns = \"preferences\""));
+        }
+        if self.generator.learns == Learns::Preferences {
+            let built = self.generator.preference.clone().unwrap_or_default().build()?;
+            if !built.loss.paired() {
+                return Err(bad("generator.preference.loss", "perturbed retrieval makes pairs: not kto"));
+            }
+            if built.likelihood.is_some_and(|l| l.scope == LikelihoodScope::PromptAndCompletion) {
+                return Err(bad("generator.preference.loss", "passages are not learned: not orpo"));
+            }
+            if self.generator.model.base.is_none() {
+                return Err(bad(
+                    "generator.learns",
+                    "`preferences` needs a generator that answers: generator.model.base",
+                ));
             }
         }
         if self.generator.learns == Learns::Marginal {

@@ -5,6 +5,7 @@ use super::sides::{GeneratorPart, SideState};
 use crate::Result;
 use crate::error::catch;
 use ragduet_data::RagRecord;
+use ragduet_generator::loss::RewardMetrics;
 use ragduet_generator::packed::PackedExamples;
 use ragduet_generator::prepare::{PrepareReport, Preparer};
 use ragduet_text::TrainExample;
@@ -23,6 +24,8 @@ pub(super) struct Learned {
     /// Tokens read, and those learned.
     pub tokens: usize,
     pub targets: usize,
+    /// Of preferences.
+    pub rewards: Option<RewardMetrics>,
 }
 
 /// One step on records with their contexts. `epoch` is what dropped and shuffled passages are drawn by. None where no
@@ -35,7 +38,7 @@ pub(super) fn learn(
     epoch: u64,
     report: &mut PrepareReport,
 ) -> Result<Option<Learned>> {
-    let GeneratorPart { model, learning: Some(learning) } = part else { return Ok(None) };
+    let GeneratorPart { model, learning: Some(learning), .. } = part else { return Ok(None) };
     let side = &config.generator;
     let each = side.learns == Learns::SftEach;
     let mut contexts = side.contexts.clone();
@@ -81,5 +84,5 @@ pub(super) fn learn(
         })?;
     }
     let (norm, lr) = learning.step(loss, state)?;
-    Ok(Some(Learned { loss, norm, lr, tokens, targets }))
+    Ok(Some(Learned { loss, norm, lr, tokens, targets, rewards: None }))
 }

@@ -11,6 +11,7 @@ use super::evaluate::DevScores;
 use super::generator_turn::{Learned, learn};
 use super::index_life::write_index;
 use super::measure::{BEFORE, write_json};
+use super::preference_turn::prefer;
 use super::retriever_turn::{Lesson, Taught, teach};
 use super::sides::{GeneratorPart, RetrieverPart};
 use super::state::{self, INDEX, Position, SNAPSHOT};
@@ -350,7 +351,8 @@ impl Run<'_> {
         if generator_learns && !marginal {
             let started = Instant::now();
             let state = &mut self.at.generator;
-            learned = learn(config, &mut self.generator, state, &records, self.at.epoch, &mut self.report)?;
+            let turn = if config.generator.learns == Learns::Preferences { prefer } else { learn };
+            learned = turn(config, &mut self.generator, state, &records, self.at.epoch, &mut self.report)?;
             self.seconds.generator += started.elapsed().as_secs_f64();
         }
         Ok((taught, learned, found))
@@ -414,7 +416,7 @@ impl Run<'_> {
             }
         }
         if let Some(l) = learned {
-            let values = [
+            let mut values = vec![
                 ("loss", learned_loss.take()),
                 ("lr", l.lr),
                 ("grad_norm", l.norm),
@@ -422,6 +424,10 @@ impl Run<'_> {
                 ("tokens", l.tokens as f64),
                 ("targets", l.targets as f64),
             ];
+            if let Some(r) = &l.rewards {
+                values.push(("reward_margin", r.margin));
+                values.extend(r.accuracy.map(|a| ("reward_accuracy", a)));
+            }
             self.sink.write("generator", step, &values)?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The two sides of a run: model, optimiser, schedule.
 
-use super::config::{JointConfig, Towers};
+use super::config::{JointConfig, Learns, Towers};
 use super::turns::Who;
 use crate::Result;
 use crate::error::bad;
@@ -46,6 +46,8 @@ pub(super) struct RetrieverPart {
 pub(super) struct GeneratorPart {
     pub model: Generator,
     pub learning: Option<Learning>,
+    /// The model as it was at the start, where preferences are held to it and no adapter can be left off.
+    pub reference: Option<Generator>,
 }
 
 impl Learning {
@@ -141,10 +143,19 @@ impl GeneratorPart {
         let model = parts::build(&side.model, side.peft.as_ref(), compute, device, texts)?;
         if side.frozen {
             model.trained().set_trainable(|_| false);
-            return Ok(Self { model, learning: None });
+            return Ok(Self { model, learning: None, reference: None });
         }
+        let held = side.learns == Learns::Preferences && side.peft.is_none();
+        let reference = if held {
+            let reference = parts::build(&side.model, None, compute, device, Vec::new)?;
+            reference.trained().set_trainable(|_| false);
+            Some(reference)
+        } else {
+            None
+        };
         let optimizer = parts::optimizer(&side.optim, &model)?;
-        Ok(Self { model, learning: Some(Learning::new(&side.optim, optimizer, steps)) })
+        let learning = Some(Learning::new(&side.optim, optimizer, steps));
+        Ok(Self { model, learning, reference })
     }
 }
 
