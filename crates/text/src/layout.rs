@@ -44,6 +44,17 @@ impl Layouts {
         })
     }
 
+    /// All in one segment.
+    pub(crate) fn drop_types(&mut self) {
+        for layout in [&mut self.single, &mut self.single_bare, &mut self.pair, &mut self.pair_bare] {
+            for slot in &mut layout.0 {
+                let (Slot::Special { type_id, .. } | Slot::First { type_id } | Slot::Second { type_id }) =
+                    slot;
+                *type_id = 0;
+            }
+        }
+    }
+
     pub(crate) fn single(&self, add_special_tokens: bool) -> &Layout {
         if add_special_tokens { &self.single } else { &self.single_bare }
     }

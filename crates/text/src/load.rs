@@ -106,7 +106,8 @@ impl Tokenizer {
             .map(|n| n as usize);
         let class =
             if bytes("tokenizer.json").is_none() { "BertTokenizer" } else { "PreTrainedTokenizerFast" };
-        Self::assemble(Parts {
+        let typed = gives_type_ids(&config);
+        let mut tokenizer = Self::assemble(Parts {
             inner,
             tokens,
             max_len,
@@ -114,7 +115,11 @@ impl Tokenizer {
             files,
             class,
             extra_config: Map::new(),
-        })
+        })?;
+        if !typed {
+            tokenizer.layouts.drop_types();
+        }
+        Ok(tokenizer)
     }
 
     /// Loads a tokenizer from the content of a `tokenizer.json`. Special tokens are recognised by the names that are
@@ -151,5 +156,13 @@ fn object(path: &Path, bytes: Option<&[u8]>) -> Result<Map<String, Value>> {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Error::Invalid { path: path.into(), reason: "not a JSON object".into() }),
         Err(source) => Err(Error::Json { path: path.into(), source }),
+    }
+}
+/// Whether transformers hands the model the segments of a pair: as `model_input_names` says, else not with its general class,
+/// whatever the post-processor would set.
+fn gives_type_ids(config: &Map<String, Value>) -> bool {
+    match config.get("model_input_names").and_then(Value::as_array) {
+        Some(names) => names.iter().any(|n| n == "token_type_ids"),
+        None => config.get("tokenizer_class").is_none_or(|c| c != "TokenizersBackend"),
     }
 }

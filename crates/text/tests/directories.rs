@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ragduet_text::{EncodeOptions, Tokenizer, WordPieceOptions, train_wordpiece};
+use ragduet_text::{EncodeOptions, PairOptions, Tokenizer, WordPieceOptions, train_wordpiece};
 
 fn tiny() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny")
@@ -129,3 +129,33 @@ fn a_trained_tokenizer_comes_back_from_disk() {
         trained.encode("Words some", &options).unwrap()
     );
 }
+
+#[test]
+fn segments_of_a_pair_are_given_where_transformers_gives_them() {
+    let source = Tokenizer::from_bytes(PAIRS.as_bytes()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    source.save(dir.path()).unwrap();
+    for (config, segments) in [
+        (r#"{"tokenizer_class": "BertTokenizer"}"#, 2),
+        (r#"{"tokenizer_class": "TokenizersBackend"}"#, 1),
+        (r#"{"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}"#, 1),
+        (
+            r#"{"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "token_type_ids"]}"#,
+            2,
+        ),
+    ] {
+        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        let t = Tokenizer::from_dir(dir.path()).unwrap();
+        let e = &t.encode_pairs(&[("a", "b")], &PairOptions::default()).unwrap()[0];
+        let mut seen = e.type_ids.clone();
+        seen.dedup();
+        assert_eq!(seen.len(), segments, "{config}: {:?}", e.type_ids);
+    }
+}
+
+/// Two words, and a post-processor with segments.
+const PAIRS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+"pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
+"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+"pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": {}},
+"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "[UNK]": 2}, "unk_token": "[UNK]"}}"#;

@@ -1,0 +1,7 @@
+//! Training of cross-encoders.
+
+pub mod config;
+mod lists;
+mod train;
+
+pub use train::{Outcome, train};
