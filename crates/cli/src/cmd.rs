@@ -16,6 +16,7 @@ pub mod merge;
 pub mod mine;
 pub mod quickstart;
 pub mod report;
+pub mod rerank;
 pub mod retrieve;
 pub mod search;
 pub mod train;

@@ -1,6 +1,9 @@
 //! What the commands share: logging, exit codes, models and data by the usual options, progress.
 
 pub mod npy;
+pub mod rerank;
+
+pub use rerank::{RerankArgs, Reranker};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -36,6 +36,8 @@ enum Command {
     Search(cmd::search::Args),
     /// Find passages for the questions of a dataset, as records for a generator.
     Retrieve(cmd::retrieve::Args),
+    /// Put a ranking in a cross-encoder's order.
+    Rerank(Box<cmd::rerank::Args>),
     /// Answer a file of records with a generator.
     Generate(Box<cmd::generate::Args>),
     /// Answer questions from an index, with sources.
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Index(a) => a.run(cli.quiet),
         Command::Search(a) => a.run(cli.quiet),
         Command::Retrieve(a) => a.run(cli.quiet),
+        Command::Rerank(a) => a.run(cli.quiet),
         Command::Generate(a) => a.run(cli.quiet),
         Command::Ask(a) => a.run(cli.quiet),
         Command::Classify(a) => a.run(cli.quiet),

@@ -4,6 +4,7 @@ use crate::{Error, Result};
 use ragduet_classifier::{Classifier, LabelSet, Task, Text};
 use ragduet_metrics::Run;
 use ragduet_nn::peft::PeftConfig;
+use ragduet_retriever::evaluate::EvalSet;
 use ragduet_torch::{Compute, Device};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -178,6 +179,21 @@ impl CrossEncoder {
         Ok(out)
     }
 
+    /// [`CrossEncoder::rerank`] with the texts of a set.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rerank_set(
+        &self,
+        set: &EvalSet,
+        run: &Run,
+        depth: usize,
+        tokens: usize,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Run> {
+        self.rerank(run, &by_name(&set.queries), &by_name(&set.passages), depth, tokens, done)
+    }
+
     /// Writes the folder.
     ///
     /// # Errors
@@ -185,4 +201,8 @@ impl CrossEncoder {
     pub fn save(&self, dir: &Path) -> Result<()> {
         Ok(self.classifier.save(dir)?)
     }
+}
+
+fn by_name(all: &[(String, String)]) -> HashMap<&str, &str> {
+    all.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect()
 }

@@ -1,6 +1,6 @@
 //! `ragduet eval`: rankings; answers are in `eval_answers`, choices in `eval_choices`.
 
-use crate::common::{self, ModelArgs, ReadArgs, counter};
+use crate::common::{self, ModelArgs, ReadArgs, RerankArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
@@ -64,8 +64,11 @@ struct Retriever {
     #[arg(long, value_name = "FILE")]
     save_run: Option<PathBuf>,
     /// Compare with this TREC run file, by a paired randomisation test.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "rerank")]
     compare: Option<PathBuf>,
+    /// With --rerank both rankings are measured, and compared by a paired randomisation test.
+    #[command(flatten)]
+    rerank: RerankArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -103,7 +106,8 @@ impl Args {
                 let run = Run::read_trec(&a.run)?;
                 let measures = or_default(&a.measures);
                 let result = evaluate(&qrels, &run, &measures);
-                report(&result, &qrels, &measures, a.compare.as_ref(), None, a.json)
+                let other = other(a.compare.as_ref(), &qrels, &measures)?;
+                report(&result, &qrels, &measures, other.as_ref(), None, a.json)
             }
         }
     }
@@ -123,11 +127,16 @@ fn retriever(a: &Retriever, quiet: bool) -> Result<()> {
     let measures = or_default(&a.measures);
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
     let started = std::time::Instant::now();
-    let (result, run) =
+    let (mut result, mut run) =
         evaluate_model(&model, &set, &measures, a.depth, &a.model.encode_settings(), &mut |n, _| {
             bar.set_position(n);
         })?;
     bar.finish_and_clear();
+    let mut compared = other(a.compare.as_ref(), &set.qrels, &measures)?;
+    if let Some(reranker) = a.rerank.load(&a.model.device, a.model.precision)? {
+        run = reranker.ranking(&set, &run, quiet)?;
+        compared = Some(std::mem::replace(&mut result, evaluate(&set.qrels, &run, &measures)));
+    }
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &a.save_run {
         run.write_trec(path, "ragduet").with_context(|| format!("cannot write {}", path.display()))?;
@@ -139,20 +148,26 @@ fn retriever(a: &Retriever, quiet: bool) -> Result<()> {
         model.compute,
         model.device
     );
-    report(&result, &set.qrels, &measures, a.compare.as_ref(), Some(seconds), a.json)
+    report(&result, &set.qrels, &measures, compared.as_ref(), Some(seconds), a.json)
+}
+
+/// What a TREC run file that is compared with comes to.
+fn other(path: Option<&PathBuf>, qrels: &Qrels, measures: &[Measure]) -> Result<Option<Evaluation>> {
+    Ok(path
+        .map(|path| Ok::<_, anyhow::Error>(evaluate(qrels, &Run::read_trec(path)?, measures)))
+        .transpose()?)
 }
 
 fn report(
     result: &Evaluation,
     qrels: &Qrels,
     measures: &[Measure],
-    other: Option<&PathBuf>,
+    other: Option<&Evaluation>,
     seconds: Option<f64>,
     json: bool,
 ) -> Result<()> {
     let mut tests = Vec::new();
-    if let Some(path) = other {
-        let theirs = evaluate(qrels, &Run::read_trec(path)?, measures);
+    if let Some(theirs) = other {
         for &m in measures {
             if let (Some(a), Some(b)) = (result.column(m), theirs.column(m)) {
                 tests.push((

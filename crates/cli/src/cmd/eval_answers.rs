@@ -2,7 +2,7 @@
 
 use crate::cmd::generate::GeneratorArgs;
 use crate::cmd::retrieve::{self, Retrieved};
-use crate::common::{self, ModelArgs, counter};
+use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{RagRecord, read_rag};
 use ragduet_generator::Generator;
@@ -84,6 +84,8 @@ pub struct RagEval {
     /// Only the first questions of the split.
     #[arg(long)]
     questions: Option<usize>,
+    #[command(flatten)]
+    rerank: RerankArgs,
     #[command(flatten)]
     wanted: Wanted,
 }
@@ -249,6 +251,7 @@ impl RagEval {
             self.model.clone().ok_or_else(|| common::Usage("give a retriever with -m, or --run".into()))?;
         let retriever = ModelArgs::new(model, &self.generator.device, self.generator.precision);
         let model = retriever.load()?;
+        let rerank = self.rerank.load(&self.generator.device, self.generator.precision)?;
         let mut measures: Vec<Measure> = ["ndcg@10", "mrr@10", "recall@1", "recall@5"]
             .iter()
             .map(|m| m.parse())
@@ -263,6 +266,7 @@ impl RagEval {
             // As deep as the measures look; only the first k are shown.
             k: k.max(10),
             measures: &measures,
+            rerank: rerank.as_ref(),
         };
         let Retrieved { mut records, scores, .. } =
             retrieve::run(&model, &what, &retriever.encode_settings(), &bad, quiet)?;

@@ -175,8 +175,14 @@ impl Reader<'_> {
 
     fn retrieve(&self, split: &str) -> Result<PathBuf> {
         let measures = ["recall@1".parse()?];
-        let wanted =
-            retrieve::Wanted { data: self.data, split, answers: None, k: FOUND, measures: &measures };
+        let wanted = retrieve::Wanted {
+            data: self.data,
+            split,
+            answers: None,
+            k: FOUND,
+            measures: &measures,
+            rerank: None,
+        };
         let found =
             retrieve::run(self.model, &wanted, &EncodeSettings::default(), &BadRows::default(), self.quiet)?;
         let dir = self.out.join("retrieved");

@@ -1,9 +1,9 @@
 //! `ragduet retrieve`.
 
-use crate::common::{self, ModelArgs, counter};
+use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
 use ragduet_data::{BadRows, Found, Passage, RagRecord, ReadOptions, rag_line, read_answers, read_corpus};
-use ragduet_metrics::{Evaluation, Measure};
+use ragduet_metrics::{Evaluation, Measure, evaluate};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub struct Args {
     /// Passages per question.
     #[arg(short, default_value_t = 10)]
     k: usize,
+    #[command(flatten)]
+    rerank: RerankArgs,
     /// The file to write, records for `train generator` and `generate` (JSON Lines).
     #[arg(short, long)]
     out: PathBuf,
@@ -42,6 +44,7 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         let model = self.model.load()?;
         let bad = common::bad_rows(self.skip_bad_rows.as_ref());
+        let rerank = self.rerank.load(&self.model.device, self.model.precision)?;
         let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
         let wanted = Wanted {
             data: &self.data,
@@ -49,6 +52,7 @@ impl Args {
             answers: self.answers.as_deref(),
             k: self.k,
             measures: &measures,
+            rerank: rerank.as_ref(),
         };
         let found = run(&model, &wanted, &self.model.encode_settings(), &bad, quiet)?;
         write(&self.out, &found.records)?;
@@ -86,6 +90,8 @@ pub struct Wanted<'a> {
     pub k: usize,
     /// What the ranking is measured by.
     pub measures: &'a [Measure],
+    /// What puts the best passages in another order.
+    pub rerank: Option<&'a Reranker>,
 }
 
 /// What was found.
@@ -114,9 +120,15 @@ pub fn run(
         .collect::<Result<_, _>>()?;
     common::report_bad_rows(bad);
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
-    let (scores, run) =
-        evaluate_model(model, &set, wanted.measures, wanted.k, settings, &mut |n, _| bar.set_position(n))?;
+    let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
+    let (mut scores, mut run) =
+        evaluate_model(model, &set, wanted.measures, depth, settings, &mut |n, _| bar.set_position(n))?;
     bar.finish_and_clear();
+    if let Some(reranker) = wanted.rerank {
+        run = reranker.ranking(&set, &run, quiet)?;
+        scores = evaluate(&set.qrels, &run, wanted.measures);
+    }
+    run.truncate(wanted.k);
     let (mut records, mut unanswered) = (Vec::new(), 0);
     for (id, question) in &set.queries {
         let Some(answers) = answers.get(id) else {

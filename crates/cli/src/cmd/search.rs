@@ -1,7 +1,7 @@
 //! `ragduet search`.
 
 use crate::cmd::index::{SOURCE_FILE, Source};
-use crate::common::{self, ModelArgs, Usage};
+use crate::common::{self, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
 use ragduet_index::{IdMap, SearchParams, Vectors, open};
@@ -29,13 +29,22 @@ pub struct IndexArgs {
     /// The retriever's compute precision: auto, fp32 or bf16.
     #[arg(long, default_value = "auto")]
     search_precision: ragduet_torch::Precision,
+    #[command(flatten)]
+    rerank: RerankArgs,
 }
 
 impl IndexArgs {
     /// For a command with options of its own: an index, the retriever where it is not the index's, where it runs.
     pub fn new(index: PathBuf, model: Option<String>, corpus: Option<PathBuf>, device: &str) -> Self {
         let search_precision = ragduet_torch::Precision::default();
-        Self { index: Some(index), model, corpus, search_device: device.into(), search_precision }
+        Self {
+            index: Some(index),
+            model,
+            corpus,
+            search_device: device.into(),
+            search_precision,
+            rerank: RerankArgs::default(),
+        }
     }
 
     /// Takes index, retriever and corpus of a pipeline where none are given.
@@ -75,8 +84,10 @@ impl IndexArgs {
                 index.dim()
             );
         }
+        let reranker = self.rerank.load(&self.search_device, self.search_precision)?;
         let queries = encode_texts(&model, Side::Query, &questions, &args.encode_settings(), &mut |_, _| ())?;
-        let params = SearchParams { ef, ..SearchParams::top(k) };
+        let params =
+            SearchParams { ef, ..SearchParams::top(reranker.as_ref().map_or(k, |r| k.max(r.depth))) };
         let hits = index.search(Vectors::new(&queries, index.dim())?, &params)?;
         let name =
             |row: u32| ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string);
@@ -98,8 +109,39 @@ impl IndexArgs {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
         }
+        if let Some(reranker) = &reranker {
+            for f in &mut found {
+                reorder(f, reranker, k)?;
+            }
+        }
         Ok(found)
     }
+}
+
+/// The best `k` of what was found, in a cross-encoder's order; scores are its logits.
+fn reorder(found: &mut Found, by: &Reranker, k: usize) -> Result<()> {
+    let texts: Vec<String> = found
+        .hits
+        .iter()
+        .take(by.depth)
+        .map(|h| {
+            let text = h.text.as_ref().ok_or_else(|| {
+                Usage(format!(
+                    "passage `{}` has no text at hand to re-rank; give the corpus with --corpus",
+                    h.id
+                ))
+            })?;
+            Ok(h.title.as_ref().map_or_else(|| text.clone(), |title| format!("{title} {text}")))
+        })
+        .collect::<Result<_>>()?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let order = by.model.order(&found.question, &texts, rerank::TOKENS)?;
+    let mut old: Vec<Option<Line>> = std::mem::take(&mut found.hits).into_iter().map(Some).collect();
+    for (place, logit) in order {
+        found.hits.extend(old[place].take().map(|line| Line { score: logit as f32, ..line }));
+    }
+    found.hits.truncate(k);
+    Ok(())
 }
 
 /// Arguments of `search`.

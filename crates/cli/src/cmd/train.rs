@@ -9,6 +9,7 @@ use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
+use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
 use ragduet_train::{RETRIEVED, RunDir, config};
@@ -46,6 +47,10 @@ enum What {
     ///
     /// Example: ragduet train classifier -c configs/classifier/topics.toml --out runs/topics
     Classifier(Common),
+    /// Train a cross-encoder to re-rank what a first stage finds.
+    ///
+    /// Example: ragduet train cross-encoder -c configs/reranker/covid-qa.toml --out runs/cross
+    CrossEncoder(Common),
     /// Train a retriever and a generator together: each learns from what the other makes of the same questions.
     ///
     /// Example: ragduet train joint -c configs/joint/quickstart.toml --out runs/joint
@@ -53,7 +58,7 @@ enum What {
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "choices", "preference", "classifier", "joint"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "choices", "preference", "classifier", "cross-encoder", "joint"])]
         of: String,
     },
 }
@@ -102,6 +107,7 @@ impl Args {
             What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
             What::Preference(c) => preference(&c, quiet),
             What::Classifier(c) => classifier(&c, quiet),
+            What::CrossEncoder(c) => cross_encoder(&c, quiet),
             What::Joint(c) => joint(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
@@ -109,6 +115,7 @@ impl Args {
                     "choices" => config::schema::<ChoiceConfig>(),
                     "preference" => config::schema::<PreferenceRecipe>(),
                     "classifier" => config::schema::<ClassifierConfig>(),
+                    "cross-encoder" => config::schema::<CrossEncoderConfig>(),
                     "joint" => config::schema::<JointConfig>(),
                     _ => config::schema::<RetrieverConfig>(),
                 };
@@ -292,6 +299,27 @@ fn classifier(c: &Common, quiet: bool) -> Result<()> {
         super::classify::print_scores(&o.labels.names, s);
     }
     println!("{} steps, {:.1} texts/s; model: {}", o.step, o.texts_per_second, o.model_dir.display());
+    Ok(())
+}
+
+fn cross_encoder(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: CrossEncoderConfig = config::load(&file, &c.set)?;
+    let options = ragduet_train::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = ragduet_reranker::recipe::train(&config, &options)?;
+    if c.json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir,
+            "first_stage": o.first_stage.as_ref().map(|e| &e.mean), "best": o.best.as_ref().map(|e| &e.mean),
+            "pairs_per_second": o.pairs_per_second,
+        }));
+    }
+    if !o.finished {
+        println!("stopped at step {}", o.step);
+        return Ok(());
+    }
+    print_table(&[("first stage", o.first_stage.as_ref()), ("re-ranked", o.best.as_ref())]);
+    println!("{} steps, {:.1} pairs/s; model: {}", o.step, o.pairs_per_second, o.model_dir.display());
     Ok(())
 }
 

@@ -28,7 +28,6 @@ use ragduet_train::{
     config as settings, interrupt, is_frozen, state, update,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -349,16 +348,10 @@ fn first_stage(
     Ok((Some(negatives), dev))
 }
 
-fn by_name(all: &[(String, String)]) -> HashMap<&str, &str> {
-    all.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect()
-}
-
 /// Dev in the model's order.
 fn rerank(config: &CrossEncoderConfig, model: &CrossEncoder, dev: &Dev) -> Result<Evaluation> {
-    let questions = by_name(&dev.set.queries);
-    let texts = by_name(&dev.set.passages);
     let (depth, tokens) = (config.eval.depth, config.eval.batch_tokens);
-    let run = model.rerank(&dev.ranking, &questions, &texts, depth, tokens, &mut |_| ())?;
+    let run = model.rerank_set(&dev.set, &dev.ranking, depth, tokens, &mut |_| ())?;
     Ok(evaluate(&dev.set.qrels, &run, &config.eval.measures))
 }
 

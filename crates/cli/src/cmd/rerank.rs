@@ -1,0 +1,62 @@
+//! `ragduet rerank`.
+
+use crate::common::{self, ReadArgs, RerankArgs, Usage};
+use anyhow::{Context, Result};
+use ragduet_metrics::{Run, evaluate};
+use ragduet_retriever::evaluate::{EvalSet, default_measures};
+use ragduet_torch::Precision;
+use std::path::PathBuf;
+
+/// Arguments of `rerank`.
+///
+/// Reads questions, passages and a ranking of any system, puts the best passages of each question in a cross-encoder's
+/// order, writes the new ranking, and measures both where the questions are judged.
+///
+/// Example: ragduet rerank --rerank runs/cross/best --run bm25.trec --data scifact --split test -o reranked.trec
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    rerank: RerankArgs,
+    /// The ranking, a TREC run file.
+    #[arg(long)]
+    run: PathBuf,
+    /// A BEIR directory.
+    #[arg(long)]
+    data: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// The ranking to write, a TREC run file.
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Where to run: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Compute precision: auto, fp32 or bf16.
+    #[arg(long, default_value = "auto")]
+    precision: Precision,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<()> {
+        let Some(reranker) = self.rerank.load(&self.device, self.precision)? else {
+            return Err(Usage("give the cross-encoder with --rerank".into()).into());
+        };
+        let bad = self.read.bad_rows();
+        let mut options = self.read.options();
+        options.split.get_or_insert_with(|| "test".into());
+        let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
+        common::report_bad_rows(&bad);
+        let before = Run::read_trec(&self.run)?;
+        let after = reranker.ranking(&set, &before, quiet)?;
+        after
+            .write_trec(&self.out, "ragduet")
+            .with_context(|| format!("cannot write {}", self.out.display()))?;
+        let measures = default_measures();
+        let [old, new] = [&before, &after].map(|run| evaluate(&set.qrels, run, &measures));
+        super::train::print_table(&[("before", Some(&old)), ("after", Some(&new))]);
+        println!("{} questions; {}", after.len(), self.out.display());
+        Ok(())
+    }
+}
