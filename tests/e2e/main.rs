@@ -8,4 +8,5 @@ mod job;
 mod joint;
 mod killed;
 mod report;
+mod reranker;
 mod util;

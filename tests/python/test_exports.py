@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer, losses
+from sentence_transformers import CrossEncoder, SentenceTransformer, losses
 from transformers import AutoModel, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,6 +109,33 @@ class Exports(unittest.TestCase):
         for side, theirs in (("query", model.encode_query(rows)), ("passage", model.encode_document(rows))):
             limit = ("--max-query-tokens", 32, "--max-passage-tokens", 96)
             self.assertLess(np.abs(self.encode(folder, side, rows, *limit) - theirs).max(), 1e-4, side)
+
+    def test_cross_encoder(self):
+        config = self.tmp / "cross.toml"
+        config.write_text(
+            f'seed = 3\nprecision = "fp32"\n[model]\nbase = "{self.base}"\n[data]\ntrain = "{MARAVEL}"\n'
+            "[loss.softmax]\n[train]\nmax_steps = 3\n"
+        )
+        out, first, again = self.tmp / "cross", self.tmp / "first.trec", self.tmp / "again.trec"
+        ragduet("train", "cross-encoder", "-c", config, "--out", out, "--quiet")
+        with open(MARAVEL / "corpus.jsonl") as f:
+            corpus = {r["_id"]: r for r in map(json.loads, f)}
+        with open(MARAVEL / "queries.jsonl") as f:
+            queries = {r["_id"]: r["text"] for r in map(json.loads, f)}
+        with open(MARAVEL / "qrels/test.tsv") as f:
+            asked = sorted({line.split("\t")[0] for line in f.readlines()[1:]})[:3]
+        docs = list(corpus)[:7]
+        first.write_text("".join(f"{q} Q0 {d} {i} {7 - i} x\n" for q in asked for i, d in enumerate(docs)))
+        ragduet("rerank", "--rerank", out / "best", "--run", first, "--data", MARAVEL, "-o", again, "--precision", "fp32")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = CrossEncoder(str(out / "best"))
+        self.assertIsInstance(model.activation_fn, torch.nn.Identity)
+        rows = [line.split() for line in again.read_text().splitlines()]
+        self.assertEqual(len(rows), 21)
+        pairs = [(queries[q], corpus[d]["title"] + " " + corpus[d]["text"]) for q, _, d, *_ in rows]
+        want = model.predict(pairs)
+        np.testing.assert_allclose([float(r[4]) for r in rows], want, atol=1e-4)
 
     def test_all_minilm(self):
         rows = texts(60) + ["x"]
