@@ -25,6 +25,9 @@ pub enum Error {
     /// The retriever.
     #[error(transparent)]
     Retriever(#[from] ragduet_retriever::Error),
+    /// The cross-encoder.
+    #[error(transparent)]
+    Reranker(#[from] ragduet_reranker::Error),
     /// The generator.
     #[error(transparent)]
     Generator(#[from] ragduet_generator::Error),

@@ -10,6 +10,7 @@ use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
+use ragduet_reranker::CrossEncoder;
 use ragduet_retriever::BiEncoder;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::write_atomic;
@@ -77,7 +78,20 @@ pub struct RagPipeline {
     pub generator: Generator,
     /// The passages.
     pub corpus: Arc<Corpus>,
+    /// What puts more passages than are asked for in its order, where there is one.
+    pub reranker: Option<Reranker>,
     index: LiveIndex,
+}
+
+/// A cross-encoder behind the retriever.
+#[derive(Debug)]
+pub struct Reranker {
+    /// The model.
+    pub model: CrossEncoder,
+    /// How many of the retriever's passages it reads.
+    pub depth: usize,
+    /// Tokens of a forward pass.
+    pub batch_tokens: usize,
 }
 
 impl RagPipeline {
@@ -93,7 +107,7 @@ impl RagPipeline {
     ) -> Result<Self> {
         let config = RetrievalConfig::default();
         let index = LiveIndex::build(&retriever, corpus.texts(), &config.index, &config.encode(), 0)?;
-        Ok(Self { settings, retriever, generator, corpus, index })
+        Ok(Self { settings, retriever, generator, corpus, reranker: None, index })
     }
 
     /// From `best` of a joint run, or the run. `corpus`: where the passages are, if they have moved.
@@ -116,7 +130,7 @@ impl RagPipeline {
         let corpus = Corpus::read(corpus.unwrap_or(&settings.corpus), &BadRows::default())?;
         let index = LiveIndex::open(&dir.join(INDEX), 0)?;
         index.check(&retriever, &corpus)?;
-        Ok(Self { settings, retriever, generator, corpus: Arc::new(corpus), index })
+        Ok(Self { settings, retriever, generator, corpus: Arc::new(corpus), reranker: None, index })
     }
 
     /// The `k` best passages of each question.
@@ -128,14 +142,28 @@ impl RagPipeline {
         retrieve(&self.retriever, self.corpus.texts(), &self.index, questions, &config, false)
     }
 
-    /// Records with the `k` best passages as their contexts.
+    /// Records with the `k` best passages as their contexts, re-ranked where there is something to do so.
     ///
     /// # Errors
-    /// As [`RagPipeline::find`].
+    /// As [`RagPipeline::find`]; those of the cross-encoder.
     pub fn retrieve(&self, records: &[RagRecord], k: usize) -> Result<Vec<RagRecord>> {
         let questions: Vec<String> = records.iter().map(|r| r.question.clone()).collect();
-        let found = self.find(&questions, k)?;
-        Ok(with_contexts(&records.iter().collect::<Vec<_>>(), &found, &self.corpus))
+        let depth = self.reranker.as_ref().map_or(k, |r| r.depth.max(k));
+        let found = self.find(&questions, depth)?;
+        let mut out = with_contexts(&records.iter().collect::<Vec<_>>(), &found, &self.corpus);
+        if let Some(r) = &self.reranker {
+            for record in &mut out {
+                let texts: Vec<String> = record.contexts.iter().map(|f| f.passage.full_text()).collect();
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let order = r.model.order(&record.question, &texts, r.batch_tokens)?;
+                let found = |(at, logit): &(usize, f64)| Found {
+                    passage: record.contexts[*at].passage.clone(),
+                    score: Some(*logit as f32),
+                };
+                record.contexts = order.iter().take(k).map(found).collect();
+            }
+        }
+        Ok(out)
     }
 
     /// Answers records from their contexts.

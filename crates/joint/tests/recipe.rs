@@ -2,10 +2,12 @@
 //! side, sees a collapse.
 
 use ragduet_generator::{ScratchArchitecture, ScratchGenerator};
+use ragduet_joint::pipeline::Reranker;
 use ragduet_joint::recipe::config::{JointConfig, Learns};
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
-use ragduet_torch::device;
+use ragduet_reranker::CrossEncoder;
 use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, device};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -216,7 +218,7 @@ fn both_sides_learn_and_what_they_leave_behind_answers() {
     let (before, best) = (o.before.unwrap(), o.best.unwrap());
     assert!(best.exact_match > 0.9 && best.context_gain > before.context_gain + 0.1, "{before} -> {best}");
     // What was left behind: models, index, samples, a table; and it answers on its own.
-    let p = ragduet_joint::pipeline::RagPipeline::open(
+    let mut p = ragduet_joint::pipeline::RagPipeline::open(
         &out,
         None,
         ragduet_torch::Device::Cpu,
@@ -233,6 +235,17 @@ fn both_sides_learn_and_what_they_leave_behind_answers() {
     assert_eq!(found[0].contexts.len(), 3);
     let answers = p.answer(&found, 8, &mut |_| ()).unwrap();
     assert!(!answers[0].answer.is_empty());
+    // A cross-encoder behind the retriever: of twice as many passages those that it likes best.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reranker/tests/golden/cross");
+    let model = CrossEncoder::load(&folder, ragduet_torch::Device::Cpu, Compute::F32).unwrap();
+    let wide = p.retrieve(std::slice::from_ref(&record), 6).unwrap();
+    let texts: Vec<&str> = wide[0].contexts.iter().map(|f| f.passage.text.as_str()).collect();
+    let order = model.order(&record.question, &texts, 512).unwrap();
+    let want: Vec<&str> =
+        order[..3].iter().map(|(at, _)| wide[0].contexts[*at].passage.id.as_str()).collect();
+    p.reranker = Some(Reranker { model, depth: 6, batch_tokens: 512 });
+    let again = p.retrieve(std::slice::from_ref(&record), 3).unwrap();
+    assert_eq!(again[0].contexts.iter().map(|f| f.passage.id.as_str()).collect::<Vec<_>>(), want);
     let text = std::fs::read_to_string(out.join("samples.jsonl")).unwrap();
     let samples: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(samples.len(), 2);
