@@ -61,7 +61,8 @@ fn decode(
 ) -> Outcome<serde_json::Value> {
     let lm = model.causal().ok_or("not a causal model")?;
     let config = |n| DecodeConfig { max_new_tokens: Some(n), ..DecodeConfig::default() }.resolve(None, &[]);
-    let requests: Vec<Request> = texts.iter().map(|t| Request { prompt: t.clone(), seed: 0 }).collect();
+    let requests: Vec<Request> =
+        texts.iter().map(|t| Request { prompt: t.clone(), ..Request::default() }).collect();
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     let once = |n: usize| -> Outcome<_> {
         let started = Instant::now();

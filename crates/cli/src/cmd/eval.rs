@@ -153,9 +153,7 @@ fn retriever(a: &Retriever, quiet: bool) -> Result<()> {
 
 /// What a TREC run file that is compared with comes to.
 fn other(path: Option<&PathBuf>, qrels: &Qrels, measures: &[Measure]) -> Result<Option<Evaluation>> {
-    Ok(path
-        .map(|path| Ok::<_, anyhow::Error>(evaluate(qrels, &Run::read_trec(path)?, measures)))
-        .transpose()?)
+    path.map(|path| Ok(evaluate(qrels, &Run::read_trec(path)?, measures))).transpose()
 }
 
 fn report(

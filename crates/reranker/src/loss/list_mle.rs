@@ -31,7 +31,7 @@ impl RankingLoss for ListMle {
             let place = Tensor::arange(filled.size()[1], (Kind::Float, filled.device())).to_kind(kind);
             let weights = (((n - place) * std::f64::consts::LN_2).exp() - 1.0) * &filled;
             let all = weights.sum_dim_intlist([-1i64].as_slice(), true, kind).clamp_min(1e-10);
-            log_p = log_p * (weights / all);
+            log_p *= weights / all;
         }
         -log_p.sum(kind) / c.scores.size()[0].max(1) as f64
     }

@@ -283,6 +283,9 @@ fn optimizer(config: &CrossEncoderConfig, model: &CrossEncoder) -> Result<Optimi
     }))
 }
 
+/// Passages by question.
+type Negatives = Vec<Vec<u32>>;
+
 /// Negatives by question, and the ranking of dev: found once and kept in the run folder.
 fn first_stage(
     config: &CrossEncoderConfig,
@@ -290,7 +293,7 @@ fn first_stage(
     dev: Option<EvalSet>,
     out: &Path,
     device: Device,
-) -> Result<(Option<Vec<Vec<u32>>>, Option<Dev>)> {
+) -> Result<(Option<Negatives>, Option<Dev>)> {
     let Some(first) = &config.first_stage else { return Ok((None, None)) };
     let folder = out.join(FIRST_STAGE);
     let (file, ranked) = (folder.join("negatives.json"), folder.join("dev.trec"));
@@ -317,7 +320,7 @@ fn first_stage(
         let text = serde_json::to_vec(&rows).map_err(|e| Error::Unusable(e.to_string()))?;
         write_atomic(&file, &text)?;
     }
-    let negatives: Vec<Vec<u32>> = serde_json::from_slice(&fs_err::read(&file)?).map_err(|e| {
+    let negatives: Negatives = serde_json::from_slice(&fs_err::read(&file)?).map_err(|e| {
         Error::Unusable(format!("{}: {e}; remove the run folder and begin anew", file.display()))
     })?;
     let within = |row: &Vec<u32>| row.iter().all(|&p| (p as usize) < set.passages().len());

@@ -1,0 +1,63 @@
+//! Where the passages of a prompt stand among its tokens.
+
+use super::{PrepareReport, Preparer, Put};
+use crate::error::Result;
+use ragduet_data::RagRecord;
+use ragduet_text::{Context, TrainExample, Untrainable};
+
+/// Where a passage stands in an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The passage's name.
+    pub id: String,
+    /// Its tokens; of passages read apart (fusion in the decoder) all that is read with it.
+    pub tokens: std::ops::Range<usize>,
+}
+
+impl Preparer<'_> {
+    /// [`Preparer::example`] with the places of its tokens that each passage shown stands in.
+    pub fn example_with_places(
+        &self,
+        record: &RagRecord,
+        epoch: u64,
+        report: &mut PrepareReport,
+    ) -> Result<std::result::Result<(TrainExample, Vec<Place>), Untrainable>> {
+        let answers = record.answers.get(..1).unwrap_or_default();
+        let (built, contexts) = self.built(record, answers, epoch, report)?;
+        let Some(example) = built.ok().and_then(|all| all.into_iter().next()) else {
+            return Ok(Err(Untrainable::NoAnswer));
+        };
+        let places = self.places(record, &contexts, &example)?;
+        Ok(Ok((example, places)))
+    }
+
+    /// Where passages stand in an example's prompt.
+    fn places(&self, record: &RagRecord, contexts: &[Context], example: &TrainExample) -> Result<Vec<Place>> {
+        let (text, rendered) = match self.put(record, contexts)? {
+            Put::Texts(_) => {
+                let mut at = 0;
+                let place = |(c, n): (&Context, &usize)| {
+                    at += n;
+                    Place { id: c.id.clone(), tokens: at - n..at }
+                };
+                return Ok(contexts.iter().zip(&example.parts).map(place).collect());
+            }
+            Put::Messages(chat, messages) => (chat.render(&messages, None, true)?.text, true),
+            Put::Text(text) => (text, false),
+        };
+        let offsets = self.tokenizer.offsets(&text)?;
+        // Special tokens in front of the text; templates write them themselves.
+        let front = if rendered { 0 } else { self.tokenizer.prompt_ids(&text)?.len() - offsets.len() };
+        let mut from = 0;
+        let mut out = Vec::with_capacity(contexts.len());
+        for c in contexts {
+            // A template may change a passage's text (a filter of its own): then there is no place to name.
+            let Some(at) = text[from..].find(&c.text).map(|at| at + from) else { continue };
+            from = at + c.text.len();
+            let first = offsets.partition_point(|&(_, end)| end <= at);
+            let last = offsets.partition_point(|&(start, _)| start < from);
+            out.push(Place { id: c.id.clone(), tokens: first + front..last + front });
+        }
+        Ok(out)
+    }
+}
