@@ -4,8 +4,9 @@
 //!
 //! such as `runs/quickstart/best runs/quickstart/generator/best datasets/maravel 10`. Parts: encoding the questions and
 //! what was over-fetched, without a graph; scoring the answers under K passages each, without a graph; the encoder over
-//! questions and passages with its backward pass; the generator over its prompts with its backward pass. Texts are
-//! tokenised and prompts made beforehand. The step is that of `train joint` with PDist and SFT, both encoders learning.
+//! questions and passages with its backward pass; the generator over its prompts with its backward pass. Each part
+//! tokenises its texts and makes its prompts, as in the step; it neither clips nor updates weights, which the step does. The
+//! step is that of `train joint` with PDist and SFT, both encoders learning.
 
 use ragduet_data::{BadRows, Found, RagRecord, read_questions};
 use ragduet_generator::Generator;
@@ -23,6 +24,7 @@ use ragduet_nn::Mode;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Side};
 use ragduet_torch::{Device, Kind, Precision, Tensor, grad, no_grad};
+use rayon::prelude::*;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -78,43 +80,48 @@ fn parts(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: u
     let asked: Vec<String> = records.iter().map(|r| r.question.clone()).collect();
     let wide = RetrievalConfig { k: 2 * k, ..config.clone() };
     let fetched = retrieve(&m, corpus.texts(), &index, &asked, &wide, false)?;
-    let texts = |take: usize| -> Result<Vec<ragduet_text::Encoding>> {
+    let passages = |take: usize| -> Result<Vec<ragduet_text::Encoding>> {
         let rows: BTreeSet<u32> = fetched.rows.iter().flat_map(|r| r.iter().take(take).copied()).collect();
         let picked: Vec<String> = rows.iter().map(|&row| corpus.texts()[row as usize].clone()).collect();
         Ok(m.tokenize(Side::Passage, &picked)?)
     };
-    let (queries, many, few) = (m.tokenize(Side::Query, &asked)?, texts(2 * k)?, texts(k)?);
+    let queries = || m.tokenize(Side::Query, &asked);
 
     let prompt: PromptConfig = serde_json::from_value(json!({"max_tokens": PROMPT_TOKENS}))?;
     let preparer = Preparer::new(&g, &prompt, ContextConfig::retrieved(1), BUDGET, 0)?;
-    let mut report = PrepareReport::default();
-    let (mut groups, mut own) = (Vec::new(), Vec::new());
-    for (r, rows) in records.iter().zip(&fetched.rows) {
-        let mut examples = Vec::new();
-        for &row in rows.iter().take(k) {
-            let contexts = vec![Found { passage: corpus.passage(row).clone(), score: None }];
-            let one = RagRecord { contexts, gold: Vec::new(), ..r.clone() };
-            examples.extend(preparer.example(&one, 0, &mut report)?.ok());
-        }
-        own.extend(examples.first().cloned());
-        groups.push(Group { name: r.id.clone(), examples });
-    }
-    let scorer = AnswerScorer::new(&g, &groups, BUDGET)?;
-    let batches = PackedExamples::pack(own, BUDGET);
+    let groups = |most: usize| -> Result<Vec<Group>> {
+        let all: Vec<_> = records.iter().zip(&fetched.rows).collect();
+        let made = all.par_iter().map(|(r, rows)| {
+            let mut examples = Vec::new();
+            for &row in rows.iter().take(most) {
+                let contexts = vec![Found { passage: corpus.passage(row).clone(), score: None }];
+                let one = RagRecord { contexts, gold: Vec::new(), ..(*r).clone() };
+                examples.extend(preparer.example(&one, 0, &mut PrepareReport::default())?.ok());
+            }
+            Ok(Group { name: r.id.clone(), examples })
+        });
+        Ok(made.collect::<std::result::Result<_, ragduet_generator::Error>>()?)
+    };
 
     let retrieval = time(|| {
         let _guard = no_grad();
-        drop(embed(&m, Side::Query, &queries, false)?);
-        embed(&m, Side::Passage, &many, false).map(drop)
+        drop(embed(&m, Side::Query, &queries()?, false)?);
+        embed(&m, Side::Passage, &passages(2 * k)?, false).map(drop)
     })?;
-    let scoring = time(|| Ok(scorer.score(Needs::Alone, g.mode(false), false).map(|_| ())?))?;
+    let scoring = time(|| {
+        let scorer = AnswerScorer::new(&g, &groups(k)?, BUDGET)?;
+        Ok(scorer.score(Needs::Alone, g.mode(false), false).map(|_| ())?)
+    })?;
     let encoder = time(|| {
-        let all =
-            Tensor::cat(&[embed(&m, Side::Query, &queries, true)?, embed(&m, Side::Passage, &few, true)?], 0);
+        let all = Tensor::cat(
+            &[embed(&m, Side::Query, &queries()?, true)?, embed(&m, Side::Passage, &passages(k)?, true)?],
+            0,
+        );
         Ok(grad::backward(&[all.shallow_clone()], &[all.ones_like()])?)
     })?;
     let reader = time(|| {
-        for b in &batches {
+        let own = groups(1)?.into_iter().flat_map(|g| g.examples).collect();
+        for b in &PackedExamples::pack(own, BUDGET) {
             let loss = b.nll(&g, g.mode(true)).sum(Kind::Float);
             grad::backward(&[loss.shallow_clone()], &[loss.ones_like()])?;
         }

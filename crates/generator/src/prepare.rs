@@ -315,9 +315,16 @@ impl<'a> Preparer<'a> {
             Ok(all.into_iter().collect())
         };
         let longest = |all: &[TrainExample]| all.iter().map(|e| e.ids.len()).max().unwrap_or(0);
-        let contexts = self.fit(record, &chosen, report, |c| Ok(build(c)?.map_or(0, |all| longest(&all))))?;
+        // What is measured last is what is shown: it is not made twice.
+        let mut last = None;
+        let contexts = self.fit(record, &chosen, report, |c| {
+            let built = build(c)?;
+            let tokens = built.as_ref().map_or(0, |all| longest(all));
+            last = Some(built);
+            Ok(tokens)
+        })?;
         let max_len = if contexts.len() > 1 { self.whole() } else { self.max_tokens };
-        let built = match build(&contexts)? {
+        let built = match last.map_or_else(|| build(&contexts), Ok)? {
             Ok(all) if longest(&all) > max_len => {
                 Err(Untrainable::TooLong { tokens: longest(&all), max_len })
             }
@@ -363,9 +370,15 @@ impl<'a> Preparer<'a> {
             };
             Ok((ids, Vec::new()))
         };
-        let contexts = self.fit(record, &chosen, report, |c| Ok(encode(c)?.0.len() + reserve))?;
+        let mut last = None;
+        let contexts = self.fit(record, &chosen, report, |c| {
+            let (ids, parts) = encode(c)?;
+            let tokens = ids.len() + reserve;
+            last = Some((ids, parts));
+            Ok(tokens)
+        })?;
         report.examples += 1;
-        let (ids, parts) = encode(&contexts)?;
+        let (ids, parts) = last.map_or_else(|| encode(&contexts), Ok)?;
         Ok(Prompt { ids, parts, contexts })
     }
 
