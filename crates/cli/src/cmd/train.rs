@@ -389,3 +389,37 @@ pub fn print_table(columns: &[(&str, Option<&Evaluation>)]) {
         println!("{:<12}{row}", m.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+
+    fn read<T: DeserializeOwned>(file: &Path) -> T {
+        config::load(file, &[]).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    #[test]
+    fn shipped_configs_are_what_their_commands_take() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let mut seen = 0;
+        for area in ["retriever", "reranker", "generator", "classifier", "joint"] {
+            for entry in fs_err::read_dir(configs.join(area)).unwrap() {
+                let file = entry.unwrap().path();
+                let whole: serde_json::Value = read(&file);
+                let has = |key: &str| whole.get(key).is_some();
+                match area {
+                    "retriever" => read::<RetrieverConfig>(&file).validate().unwrap(),
+                    "reranker" => read::<CrossEncoderConfig>(&file).validate().unwrap(),
+                    "classifier" => read::<ClassifierConfig>(&file).validate().unwrap(),
+                    "joint" => read::<JointConfig>(&file).validate().unwrap(),
+                    _ if has("recipe") => drop(read::<ChoiceConfig>(&file)),
+                    _ if has("preference") => drop(read::<PreferenceRecipe>(&file)),
+                    _ => drop(read::<SftConfig>(&file)),
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen}");
+    }
+}
