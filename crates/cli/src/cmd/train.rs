@@ -393,10 +393,11 @@ pub fn print_table(columns: &[(&str, Option<&Evaluation>)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::de::DeserializeOwned;
 
-    fn read<T: DeserializeOwned>(file: &Path) -> T {
-        config::load(file, &[]).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    macro_rules! read {
+        ($kind:ty, $file:expr) => {
+            config::load::<$kind>($file, &[]).unwrap_or_else(|e| panic!("{}: {e}", $file.display()))
+        };
     }
 
     #[test]
@@ -406,16 +407,16 @@ mod tests {
         for area in ["retriever", "reranker", "generator", "classifier", "joint"] {
             for entry in fs_err::read_dir(configs.join(area)).unwrap() {
                 let file = entry.unwrap().path();
-                let whole: serde_json::Value = read(&file);
+                let whole = read!(serde_json::Value, &file);
                 let has = |key: &str| whole.get(key).is_some();
                 match area {
-                    "retriever" => read::<RetrieverConfig>(&file).validate().unwrap(),
-                    "reranker" => read::<CrossEncoderConfig>(&file).validate().unwrap(),
-                    "classifier" => read::<ClassifierConfig>(&file).validate().unwrap(),
-                    "joint" => read::<JointConfig>(&file).validate().unwrap(),
-                    _ if has("recipe") => drop(read::<ChoiceConfig>(&file)),
-                    _ if has("preference") => drop(read::<PreferenceRecipe>(&file)),
-                    _ => drop(read::<SftConfig>(&file)),
+                    "retriever" => read!(RetrieverConfig, &file).validate().unwrap(),
+                    "reranker" => read!(CrossEncoderConfig, &file).validate().unwrap(),
+                    "classifier" => read!(ClassifierConfig, &file).validate().unwrap(),
+                    "joint" => read!(JointConfig, &file).validate().unwrap(),
+                    _ if has("recipe") => drop(read!(ChoiceConfig, &file)),
+                    _ if has("preference") => drop(read!(PreferenceRecipe, &file)),
+                    _ => drop(read!(SftConfig, &file)),
                 }
                 seen += 1;
             }
