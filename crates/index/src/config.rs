@@ -11,9 +11,9 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Reader;
+use crate::store::{AnyHeader, Reader};
 use crate::{
-    ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, OpenOptions, Result, Similarity,
+    Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, OpenOptions, Result, Similarity,
     VectorIndexMut,
 };
 
@@ -49,8 +49,17 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Box<dyn VectorIndexMut>> {
 /// Opens a saved index of either kind.
 pub fn open_with(dir: impl AsRef<Path>, options: &OpenOptions) -> Result<Box<dyn VectorIndexMut>> {
     let dir = dir.as_ref();
-    Ok(match Reader::open(dir)?.manifest.kind {
+    Ok(match kind(dir)? {
         IndexKind::Exact => Box::new(ExactIndex::open(dir, options)?),
         IndexKind::Hnsw => Box::new(HnswIndex::open(dir)?),
+        other => {
+            let problem = format!("is a {other} index, not one over single vectors");
+            return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
+        }
     })
+}
+
+/// Which kind of index a directory holds.
+pub fn kind(dir: impl AsRef<Path>) -> Result<IndexKind> {
+    Ok(Reader::<AnyHeader>::open(dir.as_ref())?.manifest.kind)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
-use crate::store::{Manifest, OpenOptions, Reader, VECTORS, Writer};
+use crate::store::{Manifest, OpenOptions, Reader, VECTORS, VectorHeader, Writer};
 use crate::{
     Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
     Vectors,
@@ -39,7 +39,7 @@ impl ExactIndex {
     /// Opens a saved index. One that holds a graph opens too: its vectors are all that is needed, which gives the
     /// exact index of the same rows.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self> {
-        Ok(Self { rows: Reader::open(dir)?.rows(options)? })
+        Ok(Self { rows: Reader::<VectorHeader>::open(dir)?.rows(options)? })
     }
 }
 
@@ -72,7 +72,8 @@ impl VectorIndex for ExactIndex {
     fn save_with_ids(&self, dir: &Path, ids: Option<&IdMap>) -> Result<()> {
         let config = ExactConfig { precision: self.rows.precision() };
         let actual = serde_json::json!({});
-        let manifest = Manifest::new(self.kind(), &self.rows, IndexConfig::Exact(config), actual);
+        let header = VectorHeader::new(&self.rows, IndexConfig::Exact(config), actual);
+        let manifest = Manifest::new(self.kind(), self.len(), header);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;
         if let Some(ids) = ids {

@@ -29,7 +29,7 @@ pub use self::repair::{AuditOptions, SelfAudit};
 use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
-use crate::store::{Manifest, OpenOptions, Reader, VECTORS, Writer};
+use crate::store::{Manifest, OpenOptions, Reader, VECTORS, VectorHeader, Writer};
 use crate::{
     Error, Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
     Vectors, kernel,
@@ -75,8 +75,8 @@ impl HnswIndex {
 
     /// Opens a saved index.
     pub fn open(dir: &Path) -> Result<Self> {
-        let reader = Reader::open(dir)?;
-        let IndexConfig::Hnsw(config) = reader.manifest.requested.clone() else {
+        let reader: Reader<VectorHeader> = Reader::open(dir)?;
+        let IndexConfig::Hnsw(config) = reader.manifest.header.requested.clone() else {
             let problem = "its vectors have no graph; open it as an exact index".to_owned();
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         };
@@ -234,7 +234,8 @@ impl VectorIndex for HnswIndex {
             "layers": self.graph.top() + 1,
             "mean_links": links as f64 / self.len().max(1) as f64,
         });
-        let manifest = Manifest::new(self.kind(), &self.rows, IndexConfig::Hnsw(self.config.clone()), actual);
+        let header = VectorHeader::new(&self.rows, IndexConfig::Hnsw(self.config.clone()), actual);
+        let manifest = Manifest::new(self.kind(), self.len(), header);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;
         writer.file(file::GRAPH, |out| file::write(&self.graph, out))?;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::rows::MAX_ROWS;
-use crate::store::Reader;
+use crate::store::{AnyHeader, Reader};
 use crate::{Error, Result};
 
 pub(crate) const IDS: &str = "ids.txt";
@@ -105,7 +105,7 @@ impl IdMap {
 
     /// The ids saved with an index, `None` if it was saved without.
     pub fn open(dir: impl AsRef<Path>) -> Result<Option<Self>> {
-        let reader = Reader::open(dir.as_ref())?;
+        let reader: Reader<AnyHeader> = Reader::open(dir.as_ref())?;
         if !reader.has(IDS) {
             return Ok(None);
         }

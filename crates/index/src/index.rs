@@ -15,6 +15,21 @@ pub enum IndexKind {
     Exact,
     /// A navigable graph.
     Hnsw,
+    /// Words and where they stand.
+    Lexical,
+    /// Several vectors a passage, compared by MaxSim.
+    MultiVector,
+}
+
+impl std::fmt::Display for IndexKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Hnsw => "HNSW",
+            Self::Lexical => "lexical",
+            Self::MultiVector => "multi-vector",
+        })
+    }
 }
 
 /// An index that can be searched.

@@ -37,7 +37,7 @@ mod topk;
 mod types;
 
 pub use audit::{RecallReport, recall_against_exact};
-pub use config::{IndexConfig, build, open, open_with};
+pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
 pub use filter::IdFilter;

@@ -15,6 +15,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Precision, Rows};
@@ -25,22 +26,33 @@ pub(crate) const VECTORS: &str = "vectors.bin";
 const FORMAT: &str = "ragduet-index";
 const VERSION: u32 = 1;
 
-/// The content of `index.json`.
+/// The content of `index.json`: what all kinds of index say, and the header of one kind (`H`) beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Manifest {
+pub(crate) struct Manifest<H> {
     pub(crate) format: String,
     pub(crate) version: u32,
     pub(crate) kind: IndexKind,
+    /// Rows (passages).
+    pub(crate) count: usize,
+    #[serde(flatten)]
+    pub(crate) header: H,
+    pub(crate) files: BTreeMap<String, FileSum>,
+}
+
+/// What an index over single vectors says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VectorHeader {
     pub(crate) dim: usize,
     pub(crate) similarity: Similarity,
-    pub(crate) count: usize,
     pub(crate) precision: Precision,
     /// The configuration the index was asked to be built with.
     pub(crate) requested: IndexConfig,
     /// What was really built, for readers of the file; nothing depends on it.
     pub(crate) actual: serde_json::Value,
-    pub(crate) files: BTreeMap<String, FileSum>,
 }
+
+/// A header of which nothing is asked.
+pub(crate) type AnyHeader = serde_json::Map<String, serde_json::Value>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileSum {
@@ -48,37 +60,33 @@ pub(crate) struct FileSum {
     pub(crate) crc32: u32,
 }
 
-impl Manifest {
-    pub(crate) fn new(
-        kind: IndexKind,
-        rows: &Rows,
-        requested: IndexConfig,
-        actual: serde_json::Value,
-    ) -> Self {
+impl<H> Manifest<H> {
+    pub(crate) fn new(kind: IndexKind, count: usize, header: H) -> Self {
+        Self { format: FORMAT.to_owned(), version: VERSION, kind, count, header, files: BTreeMap::new() }
+    }
+}
+
+impl VectorHeader {
+    pub(crate) fn new(rows: &Rows, requested: IndexConfig, actual: serde_json::Value) -> Self {
         Self {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            kind,
             dim: rows.dim(),
             similarity: rows.similarity(),
-            count: rows.len(),
             precision: rows.precision(),
             requested,
             actual,
-            files: BTreeMap::new(),
         }
     }
 }
 
 /// A directory being written.
-pub(crate) struct Writer {
+pub(crate) struct Writer<H> {
     temp: tempfile::TempDir,
     target: PathBuf,
-    manifest: Manifest,
+    manifest: Manifest<H>,
 }
 
-impl Writer {
-    pub(crate) fn new(target: &Path, manifest: Manifest) -> Result<Self> {
+impl<H: Serialize> Writer<H> {
+    pub(crate) fn new(target: &Path, manifest: Manifest<H>) -> Result<Self> {
         if target.exists() && !target.join(MANIFEST).is_file() && fs_err::read_dir(target)?.next().is_some() {
             return Err(Error::NotAnIndex {
                 path: target.to_owned(),
@@ -179,12 +187,12 @@ impl Default for OpenOptions {
 }
 
 /// A directory being read.
-pub(crate) struct Reader {
+pub(crate) struct Reader<H> {
     dir: PathBuf,
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Manifest<H>,
 }
 
-impl Reader {
+impl<H: DeserializeOwned> Reader<H> {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         if !path.is_file() {
@@ -203,10 +211,9 @@ impl Reader {
         if version != VERSION {
             return Err(Error::Version { path, got: version, expected: VERSION });
         }
-        let manifest: Manifest = serde_json::from_value(value).map_err(corrupt)?;
-        if manifest.dim == 0 || manifest.count > crate::rows::MAX_ROWS {
-            let problem = format!("{} rows of dimension {}", manifest.count, manifest.dim);
-            return Err(Error::Corrupt { path, problem });
+        let manifest: Manifest<H> = serde_json::from_value(value).map_err(corrupt)?;
+        if manifest.count > crate::rows::MAX_ROWS {
+            return Err(Error::Corrupt { path, problem: format!("{} rows", manifest.count) });
         }
         Ok(Self { dir: dir.to_owned(), manifest })
     }
@@ -268,8 +275,15 @@ impl Reader {
         Ok(file)
     }
 
+}
+
+impl Reader<VectorHeader> {
     pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
-        let Manifest { dim, similarity, count, precision, .. } = self.manifest;
+        let count = self.manifest.count;
+        let VectorHeader { dim, similarity, precision, .. } = self.manifest.header;
+        if dim == 0 {
+            return Err(self.corrupt(MANIFEST, "vectors of dimension 0"));
+        }
         let sum = self.sum(VECTORS)?;
         let expected = count.checked_mul(dim).and_then(|n| n.checked_mul(precision.bytes()));
         if expected.map(|n| n as u64) != Some(sum.bytes) {

@@ -120,15 +120,12 @@ impl std::fmt::Display for MiningReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} negatives for {} queries from {} passages by {}; {} queries got none; mean score {:.3} against {:.3} \
+            "{} negatives for {} queries from {} passages by {} search; {} queries got none; mean score {:.3} against {:.3} \
              of the positives",
             self.chosen,
             self.queries,
             self.passages,
-            match self.index {
-                IndexKind::Exact => "exact scan",
-                IndexKind::Hnsw => "HNSW",
-            },
+            self.index,
             self.without,
             self.mean_negative,
             self.mean_positive

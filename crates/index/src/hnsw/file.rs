@@ -7,7 +7,7 @@ use std::io::Write;
 
 use super::graph::{Graph, MAX_LAYERS, SPARE};
 use crate::Result;
-use crate::store::Reader;
+use crate::store::{Reader, VectorHeader};
 
 pub(crate) const GRAPH: &str = "graph.bin";
 const MAGIC: u32 = u32::from_le_bytes(*b"RDGR");
@@ -35,7 +35,7 @@ pub(crate) fn write(graph: &Graph, out: &mut dyn Write) -> Result<()> {
 
 /// Reads a graph of as many rows as the manifest says. The checksum has shown that the bytes are those written; the
 /// checks here are against a writer that was wrong, so that no search can leave its arrays.
-pub(crate) fn read(reader: &Reader) -> Result<Graph> {
+pub(crate) fn read(reader: &Reader<VectorHeader>) -> Result<Graph> {
     let bytes = reader.read(GRAPH)?;
     parse(&bytes, reader.manifest.count).map_err(|problem| reader.corrupt(GRAPH, problem))
 }
