@@ -45,6 +45,7 @@ fn main() {
         "loss",
         "checkpoint",
         "quant",
+        "maxsim",
     ] {
         build.file(format!("csrc/{file}.cpp"));
     }

@@ -74,8 +74,8 @@ struct Build {
 /// What an index was made from, beside its files, so that `search` needs no other argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
-    /// Model folder or id.
-    pub model: String,
+    /// Model folder or id; none of an index over words.
+    pub model: Option<String>,
     /// The corpus, for showing texts.
     pub corpus: Option<PathBuf>,
 }
@@ -196,7 +196,7 @@ impl Build {
             dim: model.dim() as usize,
             ids: receive.try_iter().collect(),
             similarity: model.settings.similarity.into(),
-            source: Some(Source { model: model_name, corpus: Some(absolute(corpus)) }),
+            source: Some(Source { model: Some(model_name), corpus: Some(absolute(corpus)) }),
         })
     }
 }
@@ -228,6 +228,6 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = Some(Source { model: meta.model, corpus: None });
+    let source = Some(Source { model: Some(meta.model), corpus: None });
     Ok(Embedded { rows, dim, ids, similarity: meta.similarity, source })
 }
