@@ -146,6 +146,16 @@ pub enum Error {
         /// Whose score it is.
         what: &'static str,
     },
+    /// A score that cannot be fused with others.
+    #[error("system {system} scores its hit {rank} with {score}; the model that made it has diverged")]
+    UnusableScore {
+        /// Which of the systems, from 0.
+        system: usize,
+        /// Where in its list, from 0.
+        rank: usize,
+        /// NaN or infinity.
+        score: f32,
+    },
     /// An external id that stands for two rows.
     #[error("id {id:?} is used twice, for rows {first} and {second}; ids must be unique")]
     DuplicateId {

@@ -5,6 +5,7 @@
 //! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
+//! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
@@ -274,7 +275,6 @@ impl<H: DeserializeOwned> Reader<H> {
         }
         Ok(file)
     }
-
 }
 
 impl Reader<VectorHeader> {
@@ -336,4 +336,11 @@ fn pieces<const N: usize>(rest: &mut Vec<u8>, mut chunk: &[u8], mut piece: impl 
         array.copy_from_slice(bytes);
         piece(array);
     }
+}
+
+/// Takes the next little-endian number off the front of a file's bytes.
+pub(crate) fn number(rest: &mut &[u8]) -> Result<u32, String> {
+    let (bytes, tail) = rest.split_first_chunk::<4>().ok_or("it ends too early")?;
+    *rest = tail;
+    Ok(u32::from_le_bytes(*bytes))
 }
