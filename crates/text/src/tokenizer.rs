@@ -137,7 +137,7 @@ impl Tokenizer {
         if new.is_empty() {
             return Ok(self);
         }
-        self.inner.add_tokens(&new).map_err(invalid)?;
+        self.inner.add_tokens(new.clone()).map_err(invalid)?;
         let text = self.inner.to_string(true).map_err(invalid)? + "\n";
         self.replace_file("tokenizer.json", text.into_bytes());
         // What older versions list added tokens in would contradict it.

@@ -156,7 +156,7 @@ Tensor owners(const std::vector<int64_t>& offsets, const at::Device& device) {
 
 // Other devices: passage by passage through ATen's operators.
 void forward_aten(const Tensor& q, const std::vector<int64_t>& qo, const Tensor& d, const std::vector<int64_t>& dof,
-                  const Tensor& wanted, Tensor& scores, Tensor& at) {
+                  const uint8_t* wanted, Tensor& scores, Tensor& at) {
   const auto owner = owners(qo, q.device());
   const int64_t passages = static_cast<int64_t>(dof.size()) - 1;
   for (int64_t j = 0; j < passages; ++j) {
@@ -166,10 +166,13 @@ void forward_aten(const Tensor& q, const std::vector<int64_t>& qo, const Tensor&
     scores.select(1, j).index_add_(0, owner, best);
     at.select(0, j).copy_(place);
   }
-  if (wanted.defined()) {
-    const auto table = wanted.to(q.device()).to(at::kBool);
-    scores.masked_fill_(table.logical_not(), 0);
-    at.masked_fill_(table.logical_not().index_select(0, owner).t(), -1);
+  if (wanted) {
+    auto unwanted = at::empty(scores.sizes(), at::kBool);
+    auto* u = unwanted.mutable_data_ptr<bool>();
+    for (int64_t i = 0; i < unwanted.numel(); ++i) u[i] = !wanted[i];
+    unwanted = unwanted.to(q.device());
+    scores.masked_fill_(unwanted, 0);
+    at.masked_fill_(unwanted.index_select(0, owner).t(), -1);
   }
 }
 
@@ -189,14 +192,14 @@ void backward_aten(const Tensor& q, const std::vector<int64_t>& qo, const Tensor
 
 struct MaxSim : torch::autograd::Function<MaxSim> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q_in, const Tensor& d_in, std::vector<int64_t> qo,
-                        std::vector<int64_t> dof, const Tensor& wanted) {
+                        std::vector<int64_t> dof, const uint8_t* wanted) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto q = q_in.contiguous(), d = d_in.contiguous();
     const int64_t queries = static_cast<int64_t>(qo.size()) - 1, passages = static_cast<int64_t>(dof.size()) - 1;
     auto scores = at::zeros({queries, passages}, q.options());
     auto at = at::full({passages, q.size(0)}, -1, q.options().dtype(at::kInt));
     if (q.is_cpu()) {
-      const Wanted w{wanted.defined() ? wanted.const_data_ptr<uint8_t>() : nullptr, queries, passages};
+      const Wanted w{wanted, queries, passages};
       if (q.scalar_type() == at::kDouble)
         forward_cpu<double>(q, qo, d, dof, w, scores, at);
       else
@@ -244,6 +247,8 @@ extern "C" int rd_maxsim(Tensor* q, const int64_t* q_offsets, size_t n_q, Tensor
     TORCH_CHECK(!table.defined() || (table.is_cpu() && table.scalar_type() == at::kByte &&
                                      table.numel() == static_cast<int64_t>((n_q - 1) * (n_d - 1))),
                 "maxsim: a byte for each query and passage");
-    *out = new Tensor(ragduet::MaxSim::apply(*q, *d, std::move(qo), std::move(dof), table));
+    // A pointer, for a function's tensor arguments must be defined; the table outlives the call.
+    const uint8_t* named = table.defined() ? table.const_data_ptr<uint8_t>() : nullptr;
+    *out = new Tensor(ragduet::MaxSim::apply(*q, *d, std::move(qo), std::move(dof), named));
   });
 }

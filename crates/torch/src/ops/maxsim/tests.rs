@@ -39,7 +39,7 @@ fn near(a: &Tensor, b: &Tensor, tolerance: f64) {
 fn scores_and_gradients_equal_the_materialised_form() {
     rng::seed(3);
     let wanted: Vec<bool> = (0..4 * 5).map(|i| i % 3 != 1).collect();
-    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-4)] {
+    for (kind, tolerance) in [(Kind::Double, 1e-10), (Kind::Float, 1e-4)] {
         // An empty text on either side, and queries that do not fit one block of 512 rows.
         for (qs, ds) in [([3, 1, 0, 7], [5, 1, 9, 0, 2]), ([300, 250, 600, 1], [40, 3, 1, 17, 180])] {
             for mask in [None, Some(wanted.as_slice())] {
