@@ -89,3 +89,44 @@ fn parse(bytes: &[u8], vocabulary: IdMap, expected: usize) -> Result<Documents, 
     }
     Ok(documents)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::analysis::Analyzer;
+    use super::*;
+
+    fn small() -> (Documents, Vec<u8>) {
+        let mut documents = Documents::default();
+        documents.add(&Analyzer::new(&LexicalConfig::default()), &["cat dog cat", "", "dog bird"]).unwrap();
+        documents.removed[1] = true;
+        let mut bytes = Vec::new();
+        write_documents(&documents, &mut bytes).unwrap();
+        (documents, bytes)
+    }
+
+    #[test]
+    fn texts_round_trip() {
+        let (documents, bytes) = small();
+        let read = parse(&bytes, documents.vocabulary.clone(), 3).unwrap();
+        assert_eq!((&read.ends, &read.removed), (&documents.ends, &documents.removed));
+        assert_eq!((&read.terms, &read.counts), (&documents.terms, &documents.counts));
+        assert!(parse(&bytes, documents.vocabulary.clone(), 2).is_err());
+        assert!(parse(&bytes, IdMap::new(), 3).is_err());
+    }
+
+    proptest! {
+        /// Whatever the bytes, reading ends with texts that can be searched or an error.
+        #[test]
+        fn damage_is_an_error_or_harmless(at in 0usize..60, value: u8, cut in 0usize..70) {
+            let (documents, mut bytes) = small();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            bytes.truncate(cut.max(8));
+            if let Ok(documents) = parse(&bytes, documents.vocabulary, 3) {
+                super::super::postings::Postings::new(&LexicalConfig::default(), &documents);
+            }
+        }
+    }
+}

@@ -92,7 +92,8 @@ impl<'a> Cursor<'a> {
     fn advance_to_window(&mut self, window: usize) {
         match self.posting.stretches {
             Some(stretches) => self.at = self.at.max(stretches[window].start as usize),
-            None => self.advance((window * WINDOW) as u32),
+            // Behind the last window may be behind the last u32.
+            None => self.advance(u32::try_from(window * WINDOW).unwrap_or(u32::MAX)),
         }
     }
 }
