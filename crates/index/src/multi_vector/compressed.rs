@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::codec::{Codec, check_units, row_bytes};
 use super::config::CompressedConfig;
 use super::search::Scratch;
-use super::spans::{LENGTHS, Spans, lengths};
+use super::spans::{LENGTHS, Spans};
 use super::{MultiHeader, MultiVectorConfig, MultiVectorIndex, kmeans};
 use crate::ids::IDS;
 use crate::store::{MANIFEST, Manifest, OpenOptions, Reader, Writer};
@@ -256,7 +256,7 @@ impl MultiVectorIndex for CompressedMultiVectorIndex {
         let first = self.codes.len();
         self.codes.extend(codes);
         all.extend(bytes);
-        let added = self.spans.add(first, lengths(passages));
+        let added = self.spans.add(first, passages.lengths());
         self.list(added.clone());
         Ok(added)
     }

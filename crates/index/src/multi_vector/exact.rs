@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::panel::Panel;
-use super::spans::{LENGTHS, Spans, lengths};
+use super::spans::{LENGTHS, Spans};
 use super::{MultiHeader, MultiVectorConfig, MultiVectorIndex};
 use crate::ids::IDS;
 use crate::rows::Rows;
@@ -175,7 +175,7 @@ impl MultiVectorIndex for ExactMultiVectorIndex {
         self.spans.check_room(passages.len())?;
         let first = self.rows.len();
         self.rows.add(passages.vectors())?;
-        Ok(self.spans.add(first, lengths(passages)))
+        Ok(self.spans.add(first, passages.lengths()))
     }
 
     fn remove(&mut self, ids: &[u32]) -> Result<usize> {

@@ -58,10 +58,7 @@ impl CompressedMultiVectorIndex {
     ) -> Result<Vec<Vec<Hit>>> {
         self.prepare(queries.vectors())?;
         let allowed = match params.filter {
-            Some(filter) => (0..self.len() as u32)
-                .filter(|&id| self.may_come_back(id, params))
-                .count()
-                .min(filter.count_allowed(self.len())),
+            Some(_) => (0..self.len() as u32).filter(|&id| self.may_come_back(id, params)).count(),
             None => self.live(),
         };
         (0..queries.len())

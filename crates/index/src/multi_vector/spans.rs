@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::rows::MAX_ROWS;
 use crate::store::Reader;
-use crate::{Error, MultiVectors, Result};
+use crate::{Error, Result};
 
 pub(super) const LENGTHS: &str = "lengths.bin";
 
@@ -106,9 +106,4 @@ impl Spans {
         }
         Ok(spans)
     }
-}
-
-/// The number of vectors in each set.
-pub(super) fn lengths(sets: MultiVectors<'_>) -> impl Iterator<Item = usize> {
-    sets.sets().map(|set| set.len())
 }

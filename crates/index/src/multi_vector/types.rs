@@ -58,9 +58,14 @@ impl<'a> MultiVectors<'a> {
     }
 
     /// The sets in order.
-    pub fn sets(&self) -> impl Iterator<Item = Vectors<'a>> {
+    pub fn sets(&self) -> impl Iterator<Item = Vectors<'a>> + use<'a> {
         let this = *self;
         (0..this.len()).map(move |set| this.set(set))
+    }
+
+    /// The number of vectors in each set.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> + use<'a> {
+        self.offsets.windows(2).map(|pair| pair[1] - pair[0])
     }
 }
 
@@ -113,6 +118,7 @@ mod tests {
         let sets = MultiVectors::new(&numbers, &[0, 1, 1, 3], 2).unwrap();
         assert_eq!((sets.len(), sets.tokens(), sets.set(2).row(1)), (3, 3, &[5.0, 6.0][..]));
         assert_eq!(sets.sets().map(|set| set.len()).collect::<Vec<_>>(), [1, 0, 2]);
+        assert_eq!(sets.lengths().collect::<Vec<_>>(), [1, 0, 2]);
         for offsets in [&[][..], &[1, 3], &[0, 2], &[0, 4], &[0, 2, 1, 3]] {
             assert!(
                 matches!(MultiVectors::new(&numbers, offsets, 2), Err(Error::Offsets { .. })),
