@@ -66,6 +66,25 @@ pub enum Error {
         /// The number of greatest magnitude.
         value: f32,
     },
+    /// Offsets that do not cut a slice of token vectors into passages.
+    #[error("the offsets of the token vectors do not fit them: {problem}")]
+    Offsets {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// A token vector that a residual codec cannot hold.
+    #[error(
+        "token vector {row} has length {length}; compressed indexes hold vectors of length 1: normalise them"
+    )]
+    NotUnit {
+        /// The row among the vectors given.
+        row: usize,
+        /// Its length.
+        length: f32,
+    },
+    /// A compressed index was to be trained on nothing.
+    #[error("no token vector to train centroids on; give a sample of the corpus")]
+    NoTokens,
     /// More rows than ids.
     #[error("{rows} rows do not fit one index, which holds at most {limit}; split the corpus into shards")]
     TooManyRows {

@@ -5,6 +5,8 @@
 //!   [`IndexConfig`], [`open`] reads one that was saved.
 //! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph.
 //! - [`LexicalIndex`] is BM25 over texts; [`fusion`] makes one ranking of those of several indexes.
+//! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
+//!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
 //! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
 //! - [`IdMap`] names rows, [`negatives`] chooses hard negatives from hits, [`cost`] says which index to mine with.
 //!
@@ -32,6 +34,7 @@ mod ids;
 mod index;
 mod kernel;
 mod lexical;
+mod multi_vector;
 pub mod negatives;
 mod rows;
 mod scan;
@@ -39,7 +42,7 @@ mod store;
 mod topk;
 mod types;
 
-pub use audit::{RecallReport, recall_against_exact};
+pub use audit::{RecallReport, recall_against_exact, recall_of_multi_vectors};
 pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
@@ -49,6 +52,10 @@ pub use hnsw::{AuditOptions, HnswBuilder, HnswConfig, HnswIndex, SelfAudit};
 pub use ids::IdMap;
 pub use index::{IndexKind, VectorIndex, VectorIndexMut};
 pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
+pub use multi_vector::{
+    CompressedConfig, CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams,
+    MultiVectorConfig, MultiVectorIndex, MultiVectors, build_multi_vector, open_multi_vector,
+};
 pub use rows::Precision;
 pub use store::OpenOptions;
 pub use types::{Hit, SearchParams, Similarity, Vectors};
