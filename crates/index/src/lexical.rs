@@ -81,6 +81,11 @@ impl LexicalIndex {
         self.documents.len()
     }
 
+    /// Bytes of the postings; the texts' own terms, of which they are made again when texts come or go, are as many again.
+    pub fn bytes(&self) -> usize {
+        self.postings().bytes()
+    }
+
     /// Whether no text was added.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -134,6 +134,11 @@ impl Rows {
         }
     }
 
+    /// Bytes of all rows.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len() * self.dim * self.precision().bytes()
+    }
+
     /// All rows, if they are in memory as `f32`.
     pub(crate) fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {

@@ -190,7 +190,7 @@ impl Engine {
 
     /// Bytes that all indexes keep for a passage.
     pub fn bytes_per_passage(&self) -> f64 {
-        self.systems.iter().map(System::bytes_per_passage).sum()
+        self.systems.iter().map(|s| s.bytes_per_passage()).sum()
     }
 
     /// The weights that fuse best on judged queries, by a measure.

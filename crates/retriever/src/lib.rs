@@ -4,7 +4,7 @@
 mod biencoder;
 mod card;
 mod encode;
-// pub mod engine;
+pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod grad_cache;

@@ -14,7 +14,7 @@ use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
-    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, RecallReport, SearchParams,
+    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex, RecallReport, SearchParams,
     VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use ragduet_nn::hub;
@@ -92,6 +92,8 @@ pub enum Finder {
     Own(Own),
     /// Another retriever, with one vector a text or late interaction.
     Model(Other),
+    /// Words: BM25.
+    Lexical(LexicalConfig),
 }
 
 impl Default for Finder {
@@ -226,6 +228,7 @@ pub fn mine(
             let other = st_dir::load(&dir, model.device, model.compute, &Overrides::default())?;
             by_model(&other, set, config, (&passages, &queries), depth, encode, progress)?
         }
+        Finder::Lexical(words) => by_words(words, set, (&passages, &queries), depth)?,
     };
     let started = Instant::now();
     // A new round draws anew, but repeats itself when it is run again.
@@ -307,6 +310,26 @@ fn by_tokens(
         encode_seconds: started.elapsed().as_secs_f64(),
         search_seconds: 0.0,
     })
+}
+
+/// By BM25. Its scores are no similarities: margins of `select` then are in its units.
+fn by_words(
+    words: &LexicalConfig,
+    set: &TrainingSet,
+    (passages, queries): (&[String], &[String]),
+    depth: usize,
+) -> Result<Found> {
+    let started = Instant::now();
+    let mut index = LexicalIndex::new(words)?;
+    index.add(passages)?;
+    let hits = index.search(queries, &SearchParams::top(depth))?;
+    let score = |q: usize, p: u32| -> Result<f32> {
+        Ok(index.explain(&queries[q], p)?.iter().map(|(_, part)| *part as f32).sum())
+    };
+    let of = |q: usize| set.positives_of_query(q as u32).iter().map(|&p| score(q, p)).collect();
+    let positives = (0..queries.len()).map(of).collect::<Result<_>>()?;
+    let search_seconds = started.elapsed().as_secs_f64();
+    Ok(Found { hits, positives, index: IndexKind::Lexical, recall: None, encode_seconds: 0.0, search_seconds })
 }
 
 /// By single vectors, through the scan or a graph.

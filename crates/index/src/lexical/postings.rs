@@ -109,6 +109,10 @@ impl Postings {
         Self { ends, texts, impacts, terms, live }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.ends.len() * size_of::<usize>() + self.texts.len() * 4 + self.impacts.len() * 4
+    }
+
     pub(super) fn of_term(&self, term: u32) -> Posting<'_> {
         let term = term as usize;
         let range = if term == 0 { 0 } else { self.ends[term - 1] }..self.ends[term];
