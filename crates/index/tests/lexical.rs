@@ -97,7 +97,7 @@ fn check(hits: &[Hit], scores: &[(f64, bool)], k: usize, allowed: impl Fn(u32) -
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn equals_the_formulas(
         n in 1usize..5000, words in 2usize..3000, longest in 1usize..30, k in 0usize..120, variant in 0usize..5,
@@ -107,7 +107,7 @@ proptest! {
         let config =
             LexicalConfig { variant: VARIANTS[variant], k1, b, delta, ..LexicalConfig::terms_as_they_are() };
         let index = index(&config, &texts);
-        let mut queries = crate::texts(12, words + 2, 12, 2000);
+        let mut queries = crate::texts(6, words + 2, 12, 2000);
         queries.extend(texts.iter().take(2).cloned());
         let some = (0..n as u32).filter(|id| id % 3 == 1);
         let filter = match filter { 0 => None, 1 => Some(IdFilter::allow(some)), _ => Some(IdFilter::deny(some)) };
