@@ -120,7 +120,7 @@ fn what_cannot_be_fused_is_an_error() {
     let systems = [vec![(1u32, 1.0f32)], vec![(1, f32::NAN)]];
     let error = fuse(&FusionConfig::default(), &systems, 1).unwrap_err();
     assert!(matches!(error, Error::UnusableScore { system: 1, rank: 0, .. }), "{error}");
-    let systems = [vec![(1u32, 1.0f32)]; 2];
+    let systems = vec![vec![(1u32, 1.0f32)]; 2];
     for weights in [vec![1.0], vec![1.0, -1.0], vec![f64::NAN, 1.0]] {
         for config in methods(&weights) {
             assert!(fuse(&config, &systems, 1).is_err());
