@@ -61,7 +61,7 @@ pub fn backward(
 }
 
 /// Consecutive ranges of at most `budget` tokens, each of at least one text.
-fn split(texts: &[Encoding], budget: usize) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn split(texts: &[Encoding], budget: usize) -> Vec<std::ops::Range<usize>> {
     let mut out = Vec::new();
     let (mut start, mut held) = (0, 0);
     for (i, t) in texts.iter().enumerate() {

@@ -64,7 +64,7 @@ pub struct RetrieverConfig {
     pub save: SaveConfig,
 }
 
-fn auto() -> String {
+pub(super) fn auto() -> String {
     "auto".into()
 }
 
@@ -169,7 +169,7 @@ pub struct DataConfig {
     pub skip_bad_rows: bool,
 }
 
-fn dev() -> String {
+pub(super) fn dev() -> String {
     "dev".into()
 }
 
@@ -275,6 +275,20 @@ impl Default for EvalConfig {
     }
 }
 
+impl EvalConfig {
+    /// Checks what types cannot. `dev`: whether there is something to evaluate on.
+    pub(super) fn check(&self, dev: bool) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        if self.measures.is_empty() {
+            return bad("eval.measures", "name at least one measure");
+        }
+        if self.stop.is_some() && (!dev || self.every_steps == 0) {
+            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
+        }
+        Ok(())
+    }
+}
+
 impl RetrieverConfig {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<()> {
@@ -292,12 +306,7 @@ impl RetrieverConfig {
         if self.optim.lr.is_nan() || self.optim.lr <= 0.0 {
             return bad("optim.lr", "must be above 0");
         }
-        if self.eval.measures.is_empty() {
-            return bad("eval.measures", "name at least one measure");
-        }
-        if self.eval.stop.is_some() && (self.data.dev.is_none() || self.eval.every_steps == 0) {
-            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
-        }
+        self.eval.check(self.data.dev.is_some())?;
         if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
             return bad("grad_cache.chunk_tokens", "must be 1 or more");
         }
