@@ -229,7 +229,16 @@ fn adapters(
 
 #[test]
 fn the_schemas_in_configs_are_current() {
-    let all = ["retriever", "contriever", "generator", "choices", "preference", "classifier", "cross-encoder", "joint"];
+    let all = [
+        "retriever",
+        "contriever",
+        "generator",
+        "choices",
+        "preference",
+        "classifier",
+        "cross-encoder",
+        "joint",
+    ];
     for of in all {
         let path = root().join(format!("configs/schema/{of}.json"));
         let kept = std::fs::read_to_string(&path).unwrap_or_default();

@@ -191,7 +191,8 @@ const MOCO: &str = "
 #[test]
 fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
-    let in_batch = MOCO.replace("[form.moco]\n        queue_size = 15\n        momentum = 0.9", "[form.in_batch]");
+    let in_batch =
+        MOCO.replace("[form.moco]\n        queue_size = 15\n        momentum = 0.9", "[form.in_batch]");
     for (form, precision) in [(MOCO, "fp32"), (MOCO, "bf16"), (&in_batch, "fp32")] {
         let dir = tempfile::tempdir().unwrap();
         let mut c = config(dir.path(), form);
@@ -270,7 +271,9 @@ fn keys_are_a_moving_average_without_a_gradient() {
     let embed = || {
         let _guard = no_grad();
         let tokens = keys.model().tokenize(Side::Query, &texts).unwrap();
-        keys.model().embed(Side::Query, &tokens.iter().collect::<Vec<_>>(), Mode::train(Compute::F32)).unwrap()
+        keys.model()
+            .embed(Side::Query, &tokens.iter().collect::<Vec<_>>(), Mode::train(Compute::F32))
+            .unwrap()
     };
     let before = embed();
     for _ in 0..3 {
@@ -330,7 +333,8 @@ fn supervised_training_goes_on_from_the_export() {
         best.display(),
         dir.path().join("pairs.jsonl").display()
     );
-    let outcome = train_dense(&toml::from_str(&text).unwrap(), &options(&dir.path().join("dense"), false, None));
+    let outcome =
+        train_dense(&toml::from_str(&text).unwrap(), &options(&dir.path().join("dense"), false, None));
     let model = outcome.unwrap().model_dir;
     st_dir::load(&model, Device::Cpu, Compute::F32, &st_dir::Overrides::default()).unwrap();
 }

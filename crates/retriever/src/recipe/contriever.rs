@@ -126,8 +126,7 @@ pub fn train(config: &ContrieverConfig, options: &RunOptions) -> Result<Outcome>
         examples: chunks.len(),
         config: resolved,
     };
-    let selection =
-        Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
+    let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
     let mut run = Run { config, model, keys, optimizer, sink, selection, at: Position::default() };
     match &found {
         Some((step, path)) => {
@@ -357,10 +356,7 @@ fn build(config: &ContrieverConfig, device: Device, bad: &BadRows) -> Result<(Bi
 }
 
 /// The texts of the corpus, a title in front of its text.
-fn texts<'a>(
-    config: &'a ContrieverConfig,
-    bad: &BadRows,
-) -> Result<impl Iterator<Item = Result<String>> + use<'a>> {
+fn texts(config: &ContrieverConfig, bad: &BadRows) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     let options = ReadOptions { format: config.data.format, ..ReadOptions::default() };
     let corpora = config.data.train.iter().map(|path| Ok(read_corpus(path, &options, bad)?));
     let corpora: Vec<_> = corpora.collect::<Result<_>>()?;

@@ -78,8 +78,7 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
         examples: set.items().len(),
         config: resolved,
     };
-    let selection =
-        Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
+    let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
     let at = Position::default();
     let mut run = Run { config, set, model, scale, loss, optimizer, sink, selection, at, mined: None };
     let mut resumed = false;

@@ -173,8 +173,5 @@ pub(super) fn parameters_line(model: &BiEncoder) -> String {
         (a + n, t + if p.requires_grad() { n } else { 0 })
     });
     let share = 100.0 * training as f64 / all.max(1) as f64;
-    format!(
-        "{training} of {all} parameters train ({share:.1} %); {} on {:?}",
-        model.compute, model.device
-    )
+    format!("{training} of {all} parameters train ({share:.1} %); {} on {:?}", model.compute, model.device)
 }

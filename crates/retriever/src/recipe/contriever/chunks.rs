@@ -34,8 +34,11 @@ impl Chunks {
         config: &ChunkConfig,
     ) -> Result<Self> {
         let mut chunks = Self::default();
-        let options =
-            EncodeOptions { max_len: Some(usize::MAX), add_special_tokens: false, ..EncodeOptions::default() };
+        let options = EncodeOptions {
+            max_len: Some(usize::MAX),
+            add_special_tokens: false,
+            ..EncodeOptions::default()
+        };
         let mut texts = texts;
         loop {
             let block: Vec<String> = texts.by_ref().take(BLOCK).collect::<Result<_>>()?;

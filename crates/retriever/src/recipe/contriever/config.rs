@@ -239,7 +239,10 @@ impl ContrieverConfig {
         }
         if let FormConfig::Moco(m) = &self.form {
             if m.queue_size < self.batch.chunks {
-                return bad("form.moco.queue_size", "it must hold the keys of one batch (batch.chunks) at least");
+                return bad(
+                    "form.moco.queue_size",
+                    "it must hold the keys of one batch (batch.chunks) at least",
+                );
             }
             if !(0.0..=1.0).contains(&m.momentum) {
                 return bad("form.moco.momentum", "must be from 0 to 1");

@@ -22,13 +22,8 @@ impl Cropper {
     pub fn new(config: &CropConfig, tokenizer: &Tokenizer) -> Result<Self> {
         let special = tokenizer.special_ids();
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
-        let words: Vec<u32> = match config.replace > 0.0 {
-            true => {
-                let all = 0..tokenizer.vocab_size() as u32;
-                all.filter(|id| special.all.binary_search(id).is_err()).collect()
-            }
-            false => Vec::new(),
-        };
+        let all = if config.replace > 0.0 { tokenizer.vocab_size() as u32 } else { 0 };
+        let words: Vec<u32> = (0..all).filter(|id| special.all.binary_search(id).is_err()).collect();
         if config.replace > 0.0 && words.is_empty() {
             return bad("crops.replace", "the tokenizer has no words to replace others by");
         }
@@ -110,8 +105,7 @@ mod tests {
     fn tokens_are_deleted_replaced_and_masked_as_often_as_asked() {
         let t = tokenizer();
         let tokens: Vec<u32> = (1000..1100).collect();
-        let config =
-            CropConfig { ratio_min: 1.0, ratio_max: 1.0, delete: 0.1, replace: 0.2, mask: 0.3 };
+        let config = CropConfig { ratio_min: 1.0, ratio_max: 1.0, delete: 0.1, replace: 0.2, mask: 0.3 };
         let all = crops(&config, &tokens, 3).concat();
         let share = |f: &dyn Fn(u32) -> bool| all.iter().filter(|&&x| f(x)).count() as f64 / 200_000.0;
         let mask = t.mask_id().unwrap();

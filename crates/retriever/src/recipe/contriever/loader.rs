@@ -88,12 +88,9 @@ impl<'a> Source<'a> {
     /// Starts a thread that makes the batches of `steps`, a few ahead.
     pub fn start<'scope>(
         mut self,
-        scope: &'scope std::thread::Scope<'scope, '_>,
+        scope: &'scope std::thread::Scope<'scope, 'a>,
         steps: Range<u64>,
-    ) -> Receiver<Batch>
-    where
-        'a: 'scope,
-    {
+    ) -> Receiver<Batch> {
         let (send, receive) = sync_channel(4);
         scope.spawn(move || {
             for step in steps {

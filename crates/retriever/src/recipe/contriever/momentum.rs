@@ -56,7 +56,8 @@ impl KeyEncoder {
 fn copy(model: &BiEncoder) -> Result<BiEncoder> {
     let tower = &model.query_tower;
     if tower.adapter.is_some() || !model.is_shared() {
-        let why = "one encoder without an adapter is needed; work an adapter into its base first (`ragduet merge`)";
+        let why =
+            "one encoder without an adapter is needed; work an adapter into its base first (`ragduet merge`)";
         return Err(Error::Config { key: "model.base".into(), why: why.into() });
     }
     let encoder = fresh_encoder(tower.model.config.clone(), model.device)?;
