@@ -274,6 +274,7 @@ impl<H: DeserializeOwned> Reader<H> {
         }
         Ok(file)
     }
+
 }
 
 impl Reader<VectorHeader> {
