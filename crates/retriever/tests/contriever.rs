@@ -369,7 +369,7 @@ fn what_cannot_work_is_refused_by_name() {
     has(&error("", &|c| c.chunks.min_tokens = 200), &["0 chunks (16 more are shorter"]);
     let long = error("", &|c| {
         c.crops.ratio_max = 1.0;
-        c.model.max_passage_tokens = 24;
+        c.model.max_passage_tokens = Some(24);
         c.model.scratch.as_mut().unwrap().max_positions = 24;
     });
     has(&long, &["chunks.tokens", "takes 24"]);

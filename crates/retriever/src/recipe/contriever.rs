@@ -343,6 +343,7 @@ fn build(config: &ContrieverConfig, device: Device, bad: &BadRows) -> Result<(Bi
         let chunks = Chunks::read(texts(config, bad)?, &model.tokenizer, &config.chunks)?;
         (model, chunks)
     };
+    momentum::check(&model)?;
     if chunks.len() < config.batch.chunks {
         return Err(Error::Unusable(format!(
             "{} texts give {} chunks ({} more are shorter than chunks.min_tokens), and a batch takes {} (batch.chunks)",

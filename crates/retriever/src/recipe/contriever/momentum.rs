@@ -19,8 +19,9 @@ impl KeyEncoder {
     /// attention, instead of the model's own.
     ///
     /// # Errors
-    /// A model with an adapter, or with two towers.
+    /// A model with an adapter, two towers or late interaction.
     pub fn of(model: &BiEncoder, momentum: f64, dropout: (Option<f64>, Option<f64>)) -> Result<Self> {
+        check(model)?;
         let mut copy = copy(model)?;
         copy.query_tower.model.encoder.set_dropout(dropout.0, dropout.1);
         let pairs = copy.parameters().into_iter().zip(model.parameters());
@@ -52,14 +53,23 @@ impl KeyEncoder {
     }
 }
 
+/// Whether a model is what is trained here: one encoder, whole, with one vector a text.
+pub(super) fn check(model: &BiEncoder) -> Result<()> {
+    let why = if !model.is_shared() {
+        "queries and keys are crops alike: one encoder is trained, and this has two towers"
+    } else if model.query_tower.adapter.is_some() {
+        "the encoder trains whole: work its adapter into its base first (`ragduet merge`)"
+    } else if model.late().is_some() {
+        "one vector a text is trained, and this has late interaction"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { key: "model.base".into(), why: why.into() })
+}
+
 /// A model of the same layout with weights of its own.
 fn copy(model: &BiEncoder) -> Result<BiEncoder> {
     let tower = &model.query_tower;
-    if tower.adapter.is_some() || !model.is_shared() {
-        let why =
-            "one encoder without an adapter is needed; work an adapter into its base first (`ragduet merge`)";
-        return Err(Error::Config { key: "model.base".into(), why: why.into() });
-    }
     let encoder = fresh_encoder(tower.model.config.clone(), model.device)?;
     let dense = match &tower.dense {
         None => None,
