@@ -229,7 +229,9 @@ fn adapters(
 
 #[test]
 fn the_schemas_in_configs_are_current() {
-    for of in ["retriever", "generator", "choices", "preference", "classifier", "cross-encoder", "joint"] {
+    for of in
+        ["retriever", "generator", "distil", "choices", "preference", "classifier", "cross-encoder", "joint"]
+    {
         let path = root().join(format!("configs/schema/{of}.json"));
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(

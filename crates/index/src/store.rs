@@ -274,7 +274,6 @@ impl<H: DeserializeOwned> Reader<H> {
         }
         Ok(file)
     }
-
 }
 
 impl Reader<VectorHeader> {
