@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
-static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+pub(crate) static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
 /// The inner product of two rows.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
