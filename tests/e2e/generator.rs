@@ -233,6 +233,7 @@ fn the_schemas_in_configs_are_current() {
         "retriever",
         "contriever",
         "generator",
+        "distil",
         "choices",
         "preference",
         "classifier",

@@ -1,10 +1,12 @@
-//! Losses of generators. They see log-probabilities, never a model or a vocabulary.
+//! Losses of generators. They see log-probabilities, never a model.
 //!
-//! Supervised: [`SftLoss`]. Answers to choose from: [`ChoiceLoss`]. Preferences: a file and a variant of [`PreferenceLossConfig`] each, all of them a function
+//! Supervised: [`SftLoss`]. From a teacher: [`DistilLoss`], which goes from hidden states over the vocabulary itself, since
+//! it needs all of the distribution. Answers to choose from: [`ChoiceLoss`]. Preferences: a file and a variant of [`PreferenceLossConfig`] each, all of them a function
 //! of a [`PreferenceBatch`] giving [`RowLosses`]; [`Preference`] adds the likelihood term that some of them have and
 //! normalises over the accumulation window.
 
 mod choices;
+pub mod distil;
 mod dpo;
 mod ipo;
 mod kto;
@@ -14,6 +16,7 @@ mod sft;
 mod simpo;
 
 pub use choices::{ChoiceBatch, ChoiceLoss, ChoiceShares, ChoiceTotals, best_choice, choice_sums};
+pub use distil::{DistilLoss, Divergence};
 pub use dpo::{Dpo, Hinge, Robust};
 pub use ipo::Ipo;
 pub use kto::Kto;

@@ -426,12 +426,22 @@ impl ScratchGenerator {
         device: Device,
         compute: Compute,
     ) -> Result<Generator> {
+        self.over(self.tokenizer(texts)?, device, compute)
+    }
+
+    /// A tokenizer of this size, trained on `texts`.
+    pub fn tokenizer<'a>(&self, texts: impl Iterator<Item = &'a str> + Send) -> Result<Tokenizer> {
         let options = ByteBpeOptions {
             vocab_size: self.vocab_size,
             max_len: self.max_positions,
             ..ByteBpeOptions::default()
         };
-        let tokenizer = train_byte_bpe(texts, &options)?;
+        Ok(train_byte_bpe(texts, &options)?)
+    }
+
+    /// A model with this tokenizer, whose size then counts instead of `vocab_size`. Draws the weights (seed the generators
+    /// first).
+    pub fn over(&self, tokenizer: Tokenizer, device: Device, compute: Compute) -> Result<Generator> {
         let config = match self.architecture {
             ScratchArchitecture::Llama => self.llama(&tokenizer),
             ScratchArchitecture::T5 => self.t5(&tokenizer),

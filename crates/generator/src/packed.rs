@@ -46,20 +46,19 @@ impl PackedExamples {
         self.examples.iter().map(|e| e.ids.len()).sum()
     }
 
+    /// The hidden states that the learned tokens are predicted from, [targets, hidden], f32: only these rows meet the
+    /// vocabulary.
+    pub fn states(&self, generator: &Generator, mode: Mode) -> Tensor {
+        let rows = Tensor::from_slice(&self.rows).to_device(generator.device);
+        generator.hidden_states(&self.examples, mode).index_select(0, &rows)
+    }
+
     /// -log p of the learned tokens, [targets], f32.
     pub fn nll(&self, generator: &Generator, mode: Mode) -> Tensor {
-        let hidden = generator.hidden_states(&self.examples, mode);
-        let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
+        let hidden = self.states(generator, mode);
         let head = generator.model.kind.head(mode);
-        // Only rows before a learned token meet the vocabulary.
-        linear_cross_entropy(
-            &hidden.index_select(0, &on(&self.rows)),
-            &head.weight,
-            &on(&self.targets),
-            head.scale,
-            generator.compute,
-        )
-        .0
+        let targets = Tensor::from_slice(&self.targets).to_device(generator.device);
+        linear_cross_entropy(&hidden, &head.weight, &targets, head.scale, generator.compute).0
     }
 }
 

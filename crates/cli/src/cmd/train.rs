@@ -6,7 +6,8 @@ use ragduet_classifier::recipe::ClassifierConfig;
 use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
-use ragduet_generator::recipe::{self, sft};
+use ragduet_generator::recipe::distil_config::DistilConfig;
+use ragduet_generator::recipe::{self, distil, sft};
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
 use ragduet_reranker::CrossEncoder;
@@ -47,6 +48,10 @@ enum What {
         #[command(flatten)]
         retrieval: Retrieval,
     },
+    /// Let a larger generator teach a smaller one: its distribution over the next token, or its answers.
+    ///
+    /// Example: ragduet train distil -c configs/generator/distil.toml --out runs/student
+    Distil(Common),
     /// Teach a generator which of two answers is better (DPO and its variants), or which are good (KTO).
     ///
     /// Example: ragduet train preference -c configs/generator/dpo.toml --out runs/dpo
@@ -66,7 +71,7 @@ enum What {
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "contriever", "generator", "choices", "preference", "classifier", "cross-encoder", "joint"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "contriever", "generator", "distil", "choices", "preference", "classifier", "cross-encoder", "joint"])]
         of: String,
     },
 }
@@ -114,6 +119,7 @@ impl Args {
             What::Retriever(c) => retriever(&c, quiet),
             What::Contriever(c) => contriever(&c, quiet),
             What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
+            What::Distil(c) => distil(&c, quiet),
             What::Preference(c) => preference(&c, quiet),
             What::Classifier(c) => classifier(&c, quiet),
             What::CrossEncoder(c) => cross_encoder(&c, quiet),
@@ -122,6 +128,7 @@ impl Args {
                 let schema = match of.as_str() {
                     "contriever" => config::schema::<ContrieverConfig>(),
                     "generator" => config::schema::<SftConfig>(),
+                    "distil" => config::schema::<DistilConfig>(),
                     "choices" => config::schema::<ChoiceConfig>(),
                     "preference" => config::schema::<PreferenceRecipe>(),
                     "classifier" => config::schema::<ClassifierConfig>(),
@@ -208,18 +215,37 @@ fn generator(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     let mut config: SftConfig = config::load(&file, &c.set)?;
     retrieve(r, &mut config, &out, quiet)?;
     let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
-    let o = sft::train(&config, &options)?;
-    if c.json {
-        return crate::common::print_json(&serde_json::json!({
+    learned(&sft::train(&config, &options)?, None, c.json)
+}
+
+fn distil(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: DistilConfig = config::load(&file, &c.set)?;
+    let options = recipe::RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    let o = distil::train(&config, &options)?;
+    learned(&o.student, o.teacher, c.json)
+}
+
+/// What training on answers came to; `teacher`: how good the answers were, where they are a teacher's.
+fn learned(o: &sft::Outcome, teacher: Option<distil::TeacherScores>, json: bool) -> Result<()> {
+    if json {
+        let mut said = serde_json::json!({
             "step": o.step, "finished": o.finished, "model": o.model_dir, "best": o.best, "prepared": o.prepared,
             "tokens_per_second": o.tokens_per_second, "targets_per_second": o.targets_per_second,
-        }));
+        });
+        if let Some(scores) = teacher {
+            said["teacher"] = serde_json::to_value(scores)?;
+        }
+        return crate::common::print_json(&said);
     }
     if !o.finished {
         println!("stopped at step {}", o.step);
         return Ok(());
     }
     println!("{}", o.prepared);
+    if let Some(s) = teacher {
+        println!("teacher: exact match {:.4}, f1 {:.4} ({} records)", s.exact_match, s.f1, s.answered);
+    }
     if let Some(s) = o.best {
         println!("dev: exact match {:.4}, f1 {:.4} ({} questions)", s.exact_match, s.f1, s.questions);
     }
@@ -439,6 +465,7 @@ mod tests {
                     "reranker" => read!(CrossEncoderConfig, &file).validate().unwrap(),
                     "classifier" => read!(ClassifierConfig, &file).validate().unwrap(),
                     "joint" => read!(JointConfig, &file).validate().unwrap(),
+                    _ if has("teacher") => read!(DistilConfig, &file).validate().unwrap(),
                     _ if has("recipe") => drop(read!(ChoiceConfig, &file)),
                     _ if has("preference") => drop(read!(PreferenceRecipe, &file)),
                     _ => drop(read!(SftConfig, &file)),

@@ -2,10 +2,11 @@
 
 use super::config::ModelConfig;
 use crate::error::{Error, Result, bad};
-use crate::model::Generator;
+use crate::model::{Generator, ScratchGenerator};
 use ragduet_data::{BadRowPolicy, BadRows};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
+use ragduet_text::Tokenizer;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Compute, Device};
@@ -34,13 +35,27 @@ pub fn build<'a>(
     device: Device,
     texts: impl FnOnce() -> Vec<&'a str>,
 ) -> Result<Generator> {
+    build_over(c, peft, compute, device, |scratch| scratch.tokenizer(texts().into_iter()))
+}
+
+/// [`build`] with the tokenizer that a new model gets.
+///
+/// # Errors
+/// As [`build`], and those of `tokenizer`.
+pub fn build_over(
+    c: &ModelConfig,
+    peft: Option<&PeftConfig>,
+    compute: Compute,
+    device: Device,
+    tokenizer: impl FnOnce(&ScratchGenerator) -> Result<Tokenizer>,
+) -> Result<Generator> {
     let bits = c.quantise.bits();
     let mut generator = match (&c.base, &c.scratch) {
         (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
         (None, Some(_)) if bits.is_some() => {
             return Err(bad("model.quantise", "a new model learns whole: give model.base"));
         }
-        (None, Some(scratch)) => scratch.build(texts().into_iter(), device, compute)?,
+        (None, Some(scratch)) => scratch.over(tokenizer(scratch)?, device, compute)?,
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
     };
     generator.model.kind.set_dropout(c.dropout, c.attention_dropout);
