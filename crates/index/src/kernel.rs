@@ -9,6 +9,8 @@
 //! same pair, and results are reproducible on one kind of machine. (Machines of another vector width may differ in
 //! the last bits.)
 
+pub(crate) mod int;
+
 use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};

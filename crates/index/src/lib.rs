@@ -3,7 +3,8 @@
 //!
 //! - [`VectorIndex`] is what can be searched, [`VectorIndexMut`] what grows. [`build`] makes one from an
 //!   [`IndexConfig`], [`open`] reads one that was saved.
-//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph.
+//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph;
+//!   [`CompressedIndex`] scans rows of a fraction of the bytes.
 //! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
 //! - [`IdMap`] names rows, [`negatives`] chooses hard negatives from hits, [`cost`] says which index to mine with.
 //!
@@ -20,6 +21,7 @@
 //! ```
 
 mod audit;
+mod compressed;
 mod config;
 pub mod cost;
 mod error;
@@ -37,6 +39,9 @@ mod topk;
 mod types;
 
 pub use audit::{RecallReport, recall_against_exact};
+pub use compressed::{
+    BinaryConfig, BinaryQuery, CompressedConfig, CompressedIndex, Form, PqConfig, RescoreConfig, RescoreRows, RowBytes,
+};
 pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};

@@ -5,6 +5,7 @@
 //! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
+//! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
@@ -275,16 +276,20 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(file)
     }
 
-}
-
-impl Reader<VectorHeader> {
-    pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
+    /// The rows of a file, of so many numbers each.
+    pub(crate) fn rows_of(
+        &self,
+        name: &str,
+        dim: usize,
+        similarity: Similarity,
+        precision: Precision,
+        options: &OpenOptions,
+    ) -> Result<Rows> {
         let count = self.manifest.count;
-        let VectorHeader { dim, similarity, precision, .. } = self.manifest.header;
         if dim == 0 {
             return Err(self.corrupt(MANIFEST, "vectors of dimension 0"));
         }
-        let sum = self.sum(VECTORS)?;
+        let sum = self.sum(name)?;
         let expected = count.checked_mul(dim).and_then(|n| n.checked_mul(precision.bytes()));
         if expected.map(|n| n as u64) != Some(sum.bytes) {
             let problem = format!("{} bytes of vectors for {count} rows of dimension {dim}", sum.bytes);
@@ -292,9 +297,9 @@ impl Reader<VectorHeader> {
         }
         if options.on_disk {
             if options.verify {
-                self.check(VECTORS, |_| ())?;
+                self.check(name, |_| ())?;
             }
-            let file = self.sized(VECTORS, sum)?;
+            let file = self.sized(name, sum)?;
             return Ok(Rows::on_disk(file, precision, count, dim, similarity));
         }
         // Numbers never straddle chunks of a power of two, but a read may be short: hence the remainder.
@@ -302,19 +307,26 @@ impl Reader<VectorHeader> {
         match precision {
             Precision::F32 => {
                 let mut data = Vec::with_capacity(count * dim);
-                self.check(VECTORS, |chunk| {
+                self.check(name, |chunk| {
                     pieces::<4>(&mut rest, chunk, |bytes| data.push(f32::from_le_bytes(bytes)));
                 })?;
                 Ok(Rows::from_f32(data, dim, similarity))
             }
             Precision::F16 => {
                 let mut data = Vec::with_capacity(count * dim);
-                self.check(VECTORS, |chunk| {
+                self.check(name, |chunk| {
                     pieces::<2>(&mut rest, chunk, |bytes| data.push(f16::from_le_bytes(bytes)));
                 })?;
                 Ok(Rows::from_f16(data, dim, similarity))
             }
         }
+    }
+}
+
+impl Reader<VectorHeader> {
+    pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
+        let VectorHeader { dim, similarity, precision, .. } = self.manifest.header;
+        self.rows_of(VECTORS, dim, similarity, precision, options)
     }
 }
 
