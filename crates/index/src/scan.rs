@@ -12,9 +12,9 @@ use crate::rows::{Rows, SlabIds};
 use crate::topk::TopK;
 use crate::{Hit, IdFilter, Result, kernel};
 
-/// Queries per tile of scores. With `ROW_BLOCK_BYTES` this keeps a tile's operands in the second-level cache.
-const QUERY_BLOCK: usize = 64;
-const ROW_BLOCK_BYTES: usize = 384 << 10;
+/// Queries per tile of scores: whole numbers of the kernel's three or four, and few enough for the second-level cache.
+const QUERY_BLOCK: usize = 48;
+const ROW_BLOCK_BYTES: usize = 256 << 10;
 
 /// Scores that are compared with the worst hit at a time: most groups hold none that is better.
 const GROUP: usize = 32;
@@ -96,7 +96,7 @@ impl Scored for Slab<'_> {
 }
 
 fn scan_scored(scored: &impl Scored, ids: SlabIds<'_>, filter: Option<&IdFilter>, best: &mut [TopK]) {
-    let per_block = (ROW_BLOCK_BYTES / scored.row_bytes().max(1)).clamp(16, 4096);
+    let per_block = (ROW_BLOCK_BYTES / scored.row_bytes().max(1)).clamp(16, 1024);
     let n_rows = scored.rows();
     // Few queries: the threads share the rows instead, each with heaps of its own.
     let query_blocks = best.len().div_ceil(QUERY_BLOCK);
