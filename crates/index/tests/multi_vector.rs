@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use ragduet_index::{
-    CompressedConfig, CompressedMultiVectorIndex, Error, ExactConfig, ExactMultiVectorIndex, Hit, IdFilter,
+    ResidualConfig, CompressedMultiVectorIndex, Error, ExactConfig, ExactMultiVectorIndex, Hit, IdFilter,
     IdMap, IndexKind, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, OpenOptions,
     Precision, Vectors, build_multi_vector, kind, open, open_multi_vector, recall_of_multi_vectors,
 };
@@ -67,7 +67,7 @@ fn exact(sets: &Sets, precision: Precision) -> ExactMultiVectorIndex {
 }
 
 fn compressed(sets: &Sets, bits: u8) -> CompressedMultiVectorIndex {
-    let config = CompressedConfig { bits, ..CompressedConfig::default() };
+    let config = ResidualConfig { bits, ..ResidualConfig::default() };
     CompressedMultiVectorIndex::build(&config, sets.view()).unwrap()
 }
 
@@ -183,7 +183,7 @@ fn compressed_search_finds_what_exact_search_finds() {
 #[test]
 fn adding_in_portions_is_building() {
     let sets = Sets::new(500, 0..30, 1);
-    let config = CompressedConfig { seed: 5, ..CompressedConfig::default() };
+    let config = ResidualConfig { seed: 5, ..ResidualConfig::default() };
     let whole = CompressedMultiVectorIndex::build(&config, sets.view()).unwrap();
     let mut portions = CompressedMultiVectorIndex::train(&config, sets.view(), sets.view().tokens()).unwrap();
     for (from, to) in [(0, 1), (1, 200), (200, 200), (200, 500)] {
@@ -252,7 +252,7 @@ fn saved_indexes_open_equal() {
     for config in [
         MultiVectorConfig::Exact(ExactConfig { precision: Precision::F32 }),
         MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
-        MultiVectorConfig::Compressed(CompressedConfig { bits: 2, ..CompressedConfig::default() }),
+        MultiVectorConfig::Compressed(ResidualConfig { bits: 2, ..ResidualConfig::default() }),
     ] {
         let index = build_multi_vector(&config, sets.view()).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -353,7 +353,7 @@ fn odd_input() {
         index.remove(&[1]).unwrap();
         assert!(index.search(query.view(), &MultiSearchParams::top(5)).unwrap()[0].is_empty());
     }
-    let config = CompressedConfig::default();
+    let config = ResidualConfig::default();
     let empty = MultiVectors::new(&[], &[0, 0], DIM).unwrap();
     assert!(matches!(CompressedMultiVectorIndex::build(&config, empty), Err(Error::NoTokens)));
     let long: Vec<f32> = query.data.iter().map(|x| x * 2.0).collect();

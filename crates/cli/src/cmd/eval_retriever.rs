@@ -4,7 +4,7 @@ use super::eval::{or_default, other, report};
 use crate::common::{self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, counter, rerank};
 use anyhow::{Context, Result};
 use ragduet_index::{
-    CompressedConfig, ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision,
+    ResidualConfig, ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision,
 };
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Run, evaluate};
@@ -151,7 +151,7 @@ impl Args {
         let model = self.on.load(name)?;
         let many = match self.bits {
             0 => MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
-            bits => MultiVectorConfig::Compressed(CompressedConfig { bits, ..CompressedConfig::default() }),
+            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
         };
         let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
         let progress = &mut |n, _| bar.set_position(n);

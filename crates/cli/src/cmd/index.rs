@@ -5,7 +5,7 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, CompressedConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex,
+    AuditOptions, ResidualConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex,
     IdMap, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
     Precision, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector,
     recall_against_exact, recall_of_multi_vectors,
@@ -54,7 +54,7 @@ struct Build {
     #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
     vectors: String,
     /// Late interaction: bits per number (1, 2, 4, 8); 0 keeps all vectors (f16) and compares with all of them.
-    #[arg(long, default_value_t = CompressedConfig::default().bits)]
+    #[arg(long, default_value_t = ResidualConfig::default().bits)]
     bits: u8,
     /// BM25: how soon more occurrences of a word stop counting.
     #[arg(long, default_value_t = LexicalConfig::default().k1)]
@@ -201,7 +201,7 @@ impl Build {
         let exact = ExactConfig { precision: Precision::F16 };
         let config = match self.bits {
             0 => MultiVectorConfig::Exact(exact.clone()),
-            bits => MultiVectorConfig::Compressed(CompressedConfig { bits, ..CompressedConfig::default() }),
+            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
         };
         let bar = counter("indexing", None, quiet);
         let index = build_multi_vector(&config, passages)?;
