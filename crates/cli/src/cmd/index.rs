@@ -5,10 +5,10 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, CompressedConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex,
-    IdMap, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector,
-    recall_against_exact, recall_of_multi_vectors,
+    AuditOptions, CompressedConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap, LexicalConfig,
+    LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, Precision, SearchParams, Similarity,
+    Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact,
+    recall_of_multi_vectors,
 };
 use ragduet_retriever::{Side, TokenVectors, encode_rows};
 use serde::{Deserialize, Serialize};
@@ -125,9 +125,7 @@ fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
 impl Build {
     fn run(&self, quiet: bool) -> Result<()> {
         let corpus_alone = self.model.is_none() && self.embeddings.is_none();
-        if self.kind.as_deref() == Some("lexical")
-            || (self.kind.is_none() && corpus_alone && self.corpus.is_some())
-        {
+        if self.kind.as_deref() == Some("lexical") || (self.kind.is_none() && corpus_alone && self.corpus.is_some()) {
             return self.words(quiet);
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
@@ -141,9 +139,7 @@ impl Build {
         }
         let kind = self.kind.as_deref().unwrap_or("hnsw");
         if kind == "multi_vector" {
-            return Err(
-                Usage("multi_vector goes with a late-interaction model, which this is not".into()).into()
-            );
+            return Err(Usage("multi_vector goes with a late-interaction model, which this is not".into()).into());
         }
         let vectors = Vectors::new(&e.rows, e.dim)?;
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
@@ -242,8 +238,7 @@ impl Build {
             return Err(Usage("an index over words is made from --corpus".into()).into());
         };
         let started = std::time::Instant::now();
-        let config =
-            LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let config = LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
         let mut index = LexicalIndex::new(&config)?;
         let bad = self.read.bad_rows();
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());
