@@ -277,7 +277,7 @@ fn against_queue(
         let part = own.narrow(0, rows.start as i64, rows.len() as i64);
         let contrast = Contrast::moco(&q, &k, &queue, (&part, &owners), c.temperature);
         let value = contrast.loss(c.label_smoothing) * (rows.len() as f64 / n as f64);
-        grad::backward(&[&value], &[Tensor::ones_like(&value)])?;
+        grad::backward(&[value.shallow_clone()], &[Tensor::ones_like(&value)])?;
         loss += number(&value)?;
         hits += number(&contrast.hits())?;
         embedded[0].push(q.detach());
@@ -305,7 +305,7 @@ fn against_batch(config: &ContrieverConfig, model: &BiEncoder, batch: &Batch, ow
             let q = embed(model, Side::Query, &batch.queries, mode)?;
             let k = embed(model, Side::Passage, &batch.keys, mode)?;
             let value = loss(&q, &k);
-            grad::backward(&[&value], &[Tensor::ones_like(&value)])?;
+            grad::backward(&[value.shallow_clone()], &[Tensor::ones_like(&value)])?;
             value
         }
     };
