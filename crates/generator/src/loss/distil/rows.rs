@@ -131,7 +131,7 @@ pub fn distil(
     let zero = || Tensor::zeros([], (Kind::Double, device));
     let (mut divergence, mut nll) = (zero(), zero());
     let zeros = |t: &Tensor| t.requires_grad().then(|| t.detach().zeros_like());
-    let mut at_hidden = zeros(student.hidden);
+    let at_hidden = zeros(student.hidden);
     let mut at_weight = zeros(student.weight);
     let mut at_bias = student.bias.and_then(zeros);
     for (first, n) in chunks(student.len(), student.vocab(), chunk) {
