@@ -28,6 +28,7 @@ fn main() {
         .flag("-fopenmp")
         .flag_if_supported("-fno-math-errno")
         .flag_if_supported("-fno-trapping-math");
+    precompile(&mut build);
     for file in [
         "common",
         "allocator",
@@ -45,6 +46,7 @@ fn main() {
         "loss",
         "checkpoint",
         "quant",
+        "maxsim",
     ] {
         build.file(format!("csrc/{file}.cpp"));
     }
@@ -56,6 +58,25 @@ fn main() {
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:lib_dir={}", lib.display());
     link(&lib);
+}
+
+/// Compiles libtorch's headers once instead of once a file. Where the compiler cannot, each file reads them itself.
+fn precompile(build: &mut cc::Build) {
+    let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    let (header, compiled) = (out.join("precompiled.h"), out.join("precompiled.h.gch"));
+    if std::fs::copy("csrc/precompiled.h", &header).is_err() {
+        return;
+    }
+    let mut command = build.get_compiler().to_command();
+    command.args(["-x", "c++-header"]).arg(&header).arg("-o").arg(&compiled);
+    match command.status() {
+        Ok(status) if status.success() => {
+            build.flag("-include").flag(&header);
+        }
+        _ => {
+            let _ = std::fs::remove_file(&compiled);
+        }
+    }
 }
 
 /// The link arguments that every package with a binary or a test needs; kept equal to link_dependent.rs.

@@ -9,6 +9,7 @@ pub mod encode;
 pub mod eval;
 pub mod eval_answers;
 pub mod eval_choices;
+pub mod eval_retriever;
 pub mod generate;
 pub mod index;
 pub mod info;

@@ -1,8 +1,10 @@
 //! What the commands share: logging, exit codes, models and data by the usual options, progress.
 
+mod fusion;
 pub mod npy;
 pub mod rerank;
 
+pub use fusion::FusionArgs;
 pub use rerank::{RerankArgs, Reranker};
 
 use anyhow::{Context, Result};
@@ -100,6 +102,13 @@ pub struct ModelArgs {
     /// Model folder, or id on the Hugging Face hub (`org/name` or `org/name@revision`).
     #[arg(short, long)]
     pub model: String,
+    #[command(flatten)]
+    pub options: ModelOptions,
+}
+
+/// On what a model runs, and what is wanted otherwise than its folder says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelOptions {
     /// Where to run: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -120,24 +129,39 @@ pub struct ModelArgs {
     pub batch_tokens: u64,
 }
 
+impl std::ops::Deref for ModelArgs {
+    type Target = ModelOptions;
+
+    fn deref(&self) -> &ModelOptions {
+        &self.options
+    }
+}
+
 impl ModelArgs {
     /// For a command that knows the model from elsewhere.
     pub fn new(model: String, device: &str, precision: Precision) -> Self {
-        Self {
-            model,
+        let options = ModelOptions {
             device: device.into(),
             precision,
             pooling: None,
             max_query_tokens: None,
             max_passage_tokens: None,
             batch_tokens: EncodeSettings::default().batch_tokens,
-        }
+        };
+        Self { model, options }
     }
 
     /// Loads the model.
     pub fn load(&self) -> Result<BiEncoder> {
+        self.options.load(&self.model)
+    }
+}
+
+impl ModelOptions {
+    /// Loads a model.
+    pub fn load(&self, model: &str) -> Result<BiEncoder> {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
-        let dir = ragduet_nn::hub::resolve(&self.model)?;
+        let dir = ragduet_nn::hub::resolve(model)?;
         let overrides = Overrides {
             pooling: self.pooling,
             max_query_tokens: self.max_query_tokens,
@@ -145,7 +169,7 @@ impl ModelArgs {
             ..Overrides::default()
         };
         st_dir::load(&dir, device, self.precision.resolve(device), &overrides)
-            .with_context(|| format!("cannot load the model `{}`", self.model))
+            .with_context(|| format!("cannot load the model `{model}`"))
     }
 
     /// How texts are batched.

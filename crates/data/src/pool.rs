@@ -156,6 +156,21 @@ impl TrainingSet {
         Ok(dropped)
     }
 
+    /// Gives every item teacher scores, first of its positives, then of its negatives.
+    pub fn set_scores(&mut self, scores: Vec<Vec<f32>>) -> Result<()> {
+        let wanted = |i: &TrainingItem| i.positives.len() + i.negatives.len();
+        let fits = scores.len() == self.items.len()
+            && self.items.iter().zip(&scores).all(|(item, s)| s.len() == wanted(item));
+        if !fits {
+            let reason = "not one score for each passage of each item".to_owned();
+            return Err(Error::Config { key: "scores".into(), reason });
+        }
+        for (item, scores) in self.items.iter_mut().zip(scores) {
+            item.scores = Some(scores);
+        }
+        Ok(())
+    }
+
     /// What the batcher needs to know of an item: its length, and everything that must not occur twice in a batch
     /// (the query, all its known positives, its negatives).
     pub fn batch_item(&self, item: usize, tokens: u32) -> BatchItem {

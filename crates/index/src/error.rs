@@ -66,6 +66,25 @@ pub enum Error {
         /// The number of greatest magnitude.
         value: f32,
     },
+    /// Offsets that do not cut a slice of token vectors into passages.
+    #[error("the offsets of the token vectors do not fit them: {problem}")]
+    Offsets {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// A token vector that a residual codec cannot hold.
+    #[error(
+        "token vector {row} has length {length}; compressed indexes hold vectors of length 1: normalise them"
+    )]
+    NotUnit {
+        /// The row among the vectors given.
+        row: usize,
+        /// Its length.
+        length: f32,
+    },
+    /// A compressed index was to be trained on nothing.
+    #[error("no token vector to train centroids on; give a sample of the corpus")]
+    NoTokens,
     /// More rows than ids.
     #[error("{rows} rows do not fit one index, which holds at most {limit}; split the corpus into shards")]
     TooManyRows {
@@ -145,6 +164,16 @@ pub enum Error {
         query: String,
         /// Whose score it is.
         what: &'static str,
+    },
+    /// A score that cannot be fused with others.
+    #[error("system {system} scores its hit {rank} with {score}; the model that made it has diverged")]
+    UnusableScore {
+        /// Which of the systems, from 0.
+        system: usize,
+        /// Where in its list, from 0.
+        rank: usize,
+        /// NaN or infinity.
+        score: f32,
     },
     /// An external id that stands for two rows.
     #[error("id {id:?} is used twice, for rows {first} and {second}; ids must be unique")]

@@ -61,6 +61,10 @@ impl VectorIndex for ExactIndex {
         self.rows.dim()
     }
 
+    fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
     fn similarity(&self) -> Similarity {
         self.rows.similarity()
     }

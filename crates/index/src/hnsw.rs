@@ -202,6 +202,10 @@ impl VectorIndex for HnswIndex {
         self.rows.dim()
     }
 
+    fn bytes(&self) -> usize {
+        self.rows.bytes() + self.graph.bytes()
+    }
+
     fn similarity(&self) -> Similarity {
         self.rows.similarity()
     }

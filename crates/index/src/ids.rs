@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::rows::MAX_ROWS;
 use crate::store::{AnyHeader, Reader};
 use crate::{Error, Result};
@@ -109,16 +111,22 @@ impl IdMap {
         if !reader.has(IDS) {
             return Ok(None);
         }
+        let map = Self::read(&reader, IDS)?;
+        map.check_len(reader.manifest.count)?;
+        Ok(Some(map))
+    }
+
+    /// Strings from a file of an index, numbered in its order.
+    pub(crate) fn read<H: DeserializeOwned>(reader: &Reader<H>, name: &str) -> Result<Self> {
         let text =
-            String::from_utf8(reader.read(IDS)?).map_err(|_| reader.corrupt(IDS, "it is not UTF-8"))?;
+            String::from_utf8(reader.read(name)?).map_err(|_| reader.corrupt(name, "it is not UTF-8"))?;
         let mut map = Self::new();
         for (number, line) in text.lines().enumerate() {
             let id: String = serde_json::from_str(line)
-                .map_err(|error| reader.corrupt(IDS, format!("line {}: {error}", number + 1)))?;
+                .map_err(|error| reader.corrupt(name, format!("line {}: {error}", number + 1)))?;
             map.push(&id)?;
         }
-        map.check_len(reader.manifest.count)?;
-        Ok(Some(map))
+        Ok(map)
     }
 
     pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {

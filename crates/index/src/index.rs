@@ -51,6 +51,9 @@ pub trait VectorIndex: Send + Sync {
     /// Numbers per vector.
     fn dim(&self) -> usize;
 
+    /// Bytes that are kept for the rows: vectors, codes, links.
+    fn bytes(&self) -> usize;
+
     /// How vectors are compared.
     fn similarity(&self) -> Similarity;
 

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
-static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+pub(crate) static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
 /// Bytes of rows that are compared with all queries of a block before the next rows come.
 const GROUP_BYTES: usize = 16 << 10;
@@ -132,16 +132,8 @@ fn alone<'a, S: Simd>(
     let mut put = |_: usize, r: usize, sum: f32| put(r, sum);
     let mut r = rows.start;
     while r + 8 <= rows.end {
-        let rows = [
-            row(r),
-            row(r + 1),
-            row(r + 2),
-            row(r + 3),
-            row(r + 4),
-            row(r + 5),
-            row(r + 6),
-            row(r + 7),
-        ];
+        let rows =
+            [row(r), row(r + 1), row(r + 2), row(r + 3), row(r + 4), row(r + 5), row(r + 6), row(r + 7)];
         step(simd, [query], rows, r, &mut put);
         r += 8;
     }

@@ -1,14 +1,17 @@
-//! Which rows are nearest to a query? Exact and approximate indexes over vectors, and the choice of hard negatives
-//! among what they return.
+//! Which rows are nearest to a query? Exact and approximate indexes over vectors, a lexical one over words, the fusion of
+//! what they return, and the choice of hard negatives among it.
 //!
 //! - [`VectorIndex`] is what can be searched, [`VectorIndexMut`] what grows. [`build`] makes one from an
 //!   [`IndexConfig`], [`open`] reads one that was saved.
 //! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph;
 //!   [`CompressedIndex`] scans rows of a fraction of the bytes.
+//! - [`LexicalIndex`] is BM25 over texts; [`fusion`] makes one ranking of those of several indexes.
+//! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
+//!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
 //! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
 //! - [`IdMap`] names rows, [`negatives`] chooses hard negatives from hits, [`cost`] says which index to mine with.
 //!
-//! Rows are `f32` slices and `u32` ids. Deliberately absent: texts, models, tensors, and any dependence on libtorch.
+//! Rows are `f32` slices or texts, and `u32` ids. Deliberately absent: models, tensors, and any dependence on libtorch.
 //!
 //! ```
 //! use ragduet_index::{IndexConfig, SearchParams, Similarity, Vectors, build};
@@ -27,10 +30,13 @@ pub mod cost;
 mod error;
 mod exact;
 mod filter;
+pub mod fusion;
 mod hnsw;
 mod ids;
 mod index;
 mod kernel;
+mod lexical;
+mod multi_vector;
 pub mod negatives;
 mod rows;
 mod scan;
@@ -38,17 +44,24 @@ mod store;
 mod topk;
 mod types;
 
-pub use audit::{RecallReport, recall_against_exact};
+pub use audit::{RecallReport, recall_against_exact, recall_of_multi_vectors};
 pub use compressed::{
-    BinaryConfig, BinaryQuery, CompressedConfig, CompressedIndex, Form, PqConfig, RescoreConfig, RescoreRows, RowBytes,
+    BinaryConfig, BinaryQuery, CompressedIndex, CompressionConfig, Form, PqConfig, RescoreConfig,
+    RescoreRows, RowBytes,
 };
 pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
 pub use filter::IdFilter;
+pub use fusion::{FusionConfig, fuse, fuse_hits};
 pub use hnsw::{AuditOptions, HnswBuilder, HnswConfig, HnswIndex, SelfAudit};
 pub use ids::IdMap;
 pub use index::{IndexKind, VectorIndex, VectorIndexMut};
+pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
+pub use multi_vector::{
+    CompressedConfig, CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams,
+    MultiVectorConfig, MultiVectorIndex, MultiVectors, build_multi_vector, open_multi_vector,
+};
 pub use rows::Precision;
 pub use store::OpenOptions;
 pub use types::{Hit, SearchParams, Similarity, Vectors};

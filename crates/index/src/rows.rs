@@ -134,6 +134,11 @@ impl Rows {
         }
     }
 
+    /// Bytes of all rows.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len() * self.dim * self.precision().bytes()
+    }
+
     /// All rows, if they are in memory as `f32`.
     pub(crate) fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
@@ -201,7 +206,7 @@ impl Rows {
         Ok(row)
     }
 
-    /// Consecutive rows as `f32`.
+    /// Rows as `f32`, whatever they are stored as.
     pub(crate) fn copy(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let numbers = rows.start * self.dim..rows.end * self.dim;
         match &self.data {
@@ -264,28 +269,34 @@ impl Rows {
 
     /// The rows as the file `vectors.bin` holds them: little-endian numbers, row after row.
     pub(crate) fn write(&self, out: &mut dyn std::io::Write) -> Result<()> {
+        self.write_range(0..self.len(), out)
+    }
+
+    /// Some of the rows in the same form.
+    pub(crate) fn write_range(&self, rows: Range<usize>, out: &mut dyn std::io::Write) -> Result<()> {
         const CHUNK: usize = 1 << 16;
+        let numbers = rows.start * self.dim..rows.end * self.dim;
         let mut bytes = Vec::new();
         match &self.data {
             Data::F32(data) => {
-                for chunk in data.chunks(CHUNK) {
+                for chunk in data[numbers].chunks(CHUNK) {
                     bytes.clear();
                     bytes.extend(chunk.iter().flat_map(|number| number.to_le_bytes()));
                     out.write_all(&bytes)?;
                 }
             }
             Data::F16(data) => {
-                for chunk in data.chunks(CHUNK) {
+                for chunk in data[numbers].chunks(CHUNK) {
                     bytes.clear();
                     bytes.extend(chunk.iter().flat_map(|number| number.to_le_bytes()));
                     out.write_all(&bytes)?;
                 }
             }
-            Data::Disk { file, precision, len } => {
+            Data::Disk { file, precision, .. } => {
                 use fs_err::os::unix::fs::FileExt;
-                let total = len * self.dim * precision.bytes();
-                for at in (0..total).step_by(CHUNK) {
-                    bytes.resize(CHUNK.min(total - at), 0);
+                let end = numbers.end * precision.bytes();
+                for at in (numbers.start * precision.bytes()..end).step_by(CHUNK) {
+                    bytes.resize(CHUNK.min(end - at), 0);
                     file.read_exact_at(&mut bytes, at as u64)?;
                     out.write_all(&bytes)?;
                 }

@@ -6,6 +6,7 @@
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
 //! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
+//! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
@@ -231,7 +232,7 @@ impl<H: DeserializeOwned> Reader<H> {
         Error::Corrupt { path: self.path(name), problem: problem.into() }
     }
 
-    fn sum(&self, name: &str) -> Result<FileSum> {
+    pub(crate) fn sum(&self, name: &str) -> Result<FileSum> {
         self.manifest
             .files
             .get(name)
@@ -246,8 +247,28 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(bytes)
     }
 
+    /// A whole file of `count` numbers of `N` bytes each, compared with its checksum.
+    pub(crate) fn numbers<T, const N: usize>(
+        &self,
+        name: &str,
+        count: usize,
+        number: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>> {
+        let bytes = self.sum(name)?.bytes;
+        if count.checked_mul(N).map(|n| n as u64) != Some(bytes) {
+            return Err(
+                self.corrupt(MANIFEST, format!("{name} has {bytes} bytes for {count} numbers of {N}"))
+            );
+        }
+        let mut data = Vec::with_capacity(count);
+        // Numbers never straddle chunks of a power of two, but a read may be short: hence the remainder.
+        let mut rest: Vec<u8> = Vec::new();
+        self.check(name, |chunk| pieces::<N>(&mut rest, chunk, |bytes| data.push(number(bytes))))?;
+        Ok(data)
+    }
+
     /// Reads a file in pieces and compares it with its checksum.
-    fn check(&self, name: &str, mut chunk: impl FnMut(&[u8])) -> Result<()> {
+    pub(crate) fn check(&self, name: &str, mut chunk: impl FnMut(&[u8])) -> Result<()> {
         let sum = self.sum(name)?;
         let mut file = self.sized(name, sum)?;
         let mut crc = crc32fast::Hasher::new();
@@ -267,6 +288,11 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(())
     }
 
+    /// A file to read from as needed; only its size is compared.
+    pub(crate) fn file(&self, name: &str) -> Result<fs_err::File> {
+        self.sized(name, self.sum(name)?)
+    }
+
     fn sized(&self, name: &str, sum: FileSum) -> Result<fs_err::File> {
         let file = fs_err::File::open(self.path(name))?;
         let bytes = file.metadata()?.len();
@@ -276,25 +302,26 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(file)
     }
 
-    /// The rows of a file, of so many numbers each.
-    pub(crate) fn rows_of(
+    /// The vectors in a file.
+    pub(crate) fn vectors(
         &self,
         name: &str,
+        precision: Precision,
+        count: usize,
         dim: usize,
         similarity: Similarity,
-        precision: Precision,
         options: &OpenOptions,
     ) -> Result<Rows> {
-        let count = self.manifest.count;
         if dim == 0 {
             return Err(self.corrupt(MANIFEST, "vectors of dimension 0"));
         }
         let sum = self.sum(name)?;
-        let expected = count.checked_mul(dim).and_then(|n| n.checked_mul(precision.bytes()));
-        if expected.map(|n| n as u64) != Some(sum.bytes) {
+        let numbers = count.checked_mul(dim);
+        let expected = numbers.and_then(|n| n.checked_mul(precision.bytes()));
+        let Some(numbers) = numbers.filter(|_| expected.map(|n| n as u64) == Some(sum.bytes)) else {
             let problem = format!("{} bytes of vectors for {count} rows of dimension {dim}", sum.bytes);
             return Err(self.corrupt(MANIFEST, problem));
-        }
+        };
         if options.on_disk {
             if options.verify {
                 self.check(name, |_| ())?;
@@ -302,31 +329,21 @@ impl<H: DeserializeOwned> Reader<H> {
             let file = self.sized(name, sum)?;
             return Ok(Rows::on_disk(file, precision, count, dim, similarity));
         }
-        // Numbers never straddle chunks of a power of two, but a read may be short: hence the remainder.
-        let mut rest: Vec<u8> = Vec::new();
-        match precision {
+        Ok(match precision {
             Precision::F32 => {
-                let mut data = Vec::with_capacity(count * dim);
-                self.check(name, |chunk| {
-                    pieces::<4>(&mut rest, chunk, |bytes| data.push(f32::from_le_bytes(bytes)));
-                })?;
-                Ok(Rows::from_f32(data, dim, similarity))
+                Rows::from_f32(self.numbers(name, numbers, f32::from_le_bytes)?, dim, similarity)
             }
             Precision::F16 => {
-                let mut data = Vec::with_capacity(count * dim);
-                self.check(name, |chunk| {
-                    pieces::<2>(&mut rest, chunk, |bytes| data.push(f16::from_le_bytes(bytes)));
-                })?;
-                Ok(Rows::from_f16(data, dim, similarity))
+                Rows::from_f16(self.numbers(name, numbers, f16::from_le_bytes)?, dim, similarity)
             }
-        }
+        })
     }
 }
 
 impl Reader<VectorHeader> {
     pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
         let VectorHeader { dim, similarity, precision, .. } = self.manifest.header;
-        self.rows_of(VECTORS, dim, similarity, precision, options)
+        self.vectors(VECTORS, precision, self.manifest.count, dim, similarity, options)
     }
 }
 
@@ -348,4 +365,11 @@ fn pieces<const N: usize>(rest: &mut Vec<u8>, mut chunk: &[u8], mut piece: impl 
         array.copy_from_slice(bytes);
         piece(array);
     }
+}
+
+/// Takes the next little-endian number off the front of a file's bytes.
+pub(crate) fn number(rest: &mut &[u8]) -> Result<u32, String> {
+    let (bytes, tail) = rest.split_first_chunk::<4>().ok_or("it ends too early")?;
+    *rest = tail;
+    Ok(u32::from_le_bytes(*bytes))
 }

@@ -21,6 +21,11 @@ impl<'a> Vectors<'a> {
         Ok(Self { data, dim })
     }
 
+    /// A slice that is known to be whole rows.
+    pub(crate) fn of(data: &'a [f32], dim: usize) -> Self {
+        Self { data, dim }
+    }
+
     /// Numbers per row.
     pub fn dim(&self) -> usize {
         self.dim

@@ -15,6 +15,17 @@ pub struct PackedTokens {
     pub positions: Tensor,
     /// Where the texts begin and end.
     pub segments: Segments,
+    /// The rows that others look at; none: every row of a text looks at all rows of it.
+    pub seen: Option<SeenRows>,
+}
+
+/// Rows that are looked at where others only look: ColBERT's queries end with mask tokens that nobody sees.
+#[derive(Debug)]
+pub struct SeenRows {
+    /// [seen tokens] their numbers among all rows, ascending, i64.
+    pub rows: Tensor,
+    /// Where each text's begin and end among them.
+    pub segments: Segments,
 }
 
 impl PackedTokens {
@@ -35,7 +46,25 @@ impl PackedTokens {
             type_ids: tensor(&types),
             positions: tensor(&positions),
             segments: Segments::new(&lengths, device),
+            seen: None,
         }
+    }
+
+    /// With only the first `seen[i]` tokens of text i looked at (at least one of each).
+    ///
+    /// # Panics
+    /// Where there are not as many numbers as texts, or one is 0 or beyond its text.
+    #[must_use]
+    pub fn with_seen(self, seen: &[usize]) -> Self {
+        assert_eq!(seen.len(), self.segments.len(), "a number for each text");
+        let mut rows = Vec::new();
+        for (&n, range) in seen.iter().zip(self.segments.offsets().windows(2)) {
+            assert!(n > 0 && n as i64 <= range[1] - range[0], "{n} of {} tokens seen", range[1] - range[0]);
+            rows.extend(range[0]..range[0] + n as i64);
+        }
+        let device = self.ids.device();
+        let rows = Tensor::from_slice(&rows).to_device(device);
+        Self { seen: Some(SeenRows { rows, segments: Segments::new(seen, device) }), ..self }
     }
 
     /// From token ids alone (language models have no segment ids).
@@ -52,6 +81,7 @@ impl PackedTokens {
             ids,
             positions: Tensor::from_slice(&positions).to_device(device),
             segments: Segments::new(&lengths, device),
+            seen: None,
         }
     }
 }

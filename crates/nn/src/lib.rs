@@ -25,7 +25,7 @@ mod seq2seq;
 
 pub use classify::{Labels, SequenceClassifier};
 pub use embedding::Embedding;
-pub use encoder::{Encoder, Mode, PackedTokens};
+pub use encoder::{Encoder, Mode, PackedTokens, SeenRows};
 pub use error::{Error, Result};
 pub use generation::GenerationConfig;
 pub use kv_cache::KvCache;
@@ -37,5 +37,5 @@ pub use lm_dir::{
     save_language_model,
 };
 pub use lm_kind::LmKind;
-pub use model_dir::{EncoderModel, fresh_encoder, load_encoder, load_quantised_encoder, save_encoder};
+pub use model_dir::{EncoderModel, EncoderOptions, fresh_encoder, load_encoder, load_encoder_with, save_encoder};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

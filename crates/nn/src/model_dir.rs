@@ -33,11 +33,16 @@ impl EncoderModel {
     /// # Errors
     /// On a config without a known architecture (which no loaded model has).
     pub fn base(&self, device: Device) -> Result<Base<'_>> {
-        let words = match architecture(Path::new("config.json"), &self.config)? {
-            Architecture::ModernBert => "embeddings.tok_embeddings",
-            _ => "embeddings.word_embeddings",
-        };
+        let words = words_of(architecture(Path::new("config.json"), &self.config)?);
         Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
+    }
+}
+
+/// Where an architecture keeps its token embedding.
+fn words_of(arch: Architecture) -> &'static str {
+    match arch {
+        Architecture::ModernBert => "embeddings.tok_embeddings",
+        _ => "embeddings.word_embeddings",
     }
 }
 
@@ -46,15 +51,32 @@ impl EncoderModel {
 /// Strict: every parameter of the encoder must be there, and what is left over must be a part that an embedding
 /// model does not use (poolers, pre-training heads, position buffers).
 pub fn load_encoder(dir: &Path, device: Device) -> Result<EncoderModel> {
-    load_quantised_encoder(dir, device, None)
+    load_encoder_with(dir, device, &EncoderOptions::default())
 }
 
-/// [`load_encoder`] with the layers' weights in 8 or 4 bits, each as soon as it is read; embeddings, norms and biases stay
-/// in f32. Such an encoder trains through an adapter alone and is not saved.
-pub fn load_quantised_encoder(dir: &Path, device: Device, bits: Option<Bits>) -> Result<EncoderModel> {
-    let (path, json) = read_config(dir)?;
+/// What is wanted otherwise than the directory has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EncoderOptions {
+    /// Keeps the layers' weights in 8 or 4 bits, each as soon as it is read; embeddings, norms and biases stay in f32. Such
+    /// an encoder trains through an adapter alone and is not saved.
+    pub bits: Option<Bits>,
+    /// Gives the token embedding at least so many rows, for tokens that were added.
+    pub tokens: Option<usize>,
+}
+
+/// [`load_encoder`] with options.
+pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -> Result<EncoderModel> {
+    let (path, mut json) = read_config(dir)?;
     let arch = architecture(&path, &json)?;
-    let weights = canonical(Weights::open_dir(dir)?, arch);
+    let mut weights = canonical(Weights::open_dir(dir)?, arch);
+    let bits = options.bits;
+    if let Some(tokens) = options.tokens {
+        let words = format!("{}.weight", words_of(arch));
+        weights = weights.with_at_least_rows(&words, tokens as i64);
+        if let (Some(shape), Some(map)) = (weights.shape(&words), json.as_object_mut()) {
+            map.insert("vocab_size".into(), shape[0].into());
+        }
+    }
     let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &json };
     let encoder = arch.build(&source, &builder)?;
@@ -153,7 +175,7 @@ fn canonical(weights: Weights, arch: Architecture) -> Weights {
 
 /// Parts of a checkpoint that no embedding uses.
 fn is_unused(name: &str) -> bool {
-    ["pooler.", "cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "head.", "decoder."]
+    ["pooler.", "cls.", "linear.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "head.", "decoder."]
         .iter()
         .any(|p| name.starts_with(p))
         || name.ends_with("position_ids")

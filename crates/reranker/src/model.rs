@@ -5,6 +5,7 @@ use ragduet_classifier::{Classifier, LabelSet, Task, Text};
 use ragduet_metrics::Run;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_retriever::evaluate::EvalSet;
+use ragduet_retriever::{Pair, Teacher};
 use ragduet_torch::{Compute, Device};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -43,9 +44,6 @@ impl Activation {
         }
     }
 }
-
-/// A question and a passage.
-pub type Pair<'a> = (&'a str, &'a str);
 
 /// A model that reads a question and a passage together and says how well they match.
 #[derive(Debug)]
@@ -200,6 +198,18 @@ impl CrossEncoder {
     /// Where the folder cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         Ok(self.classifier.save(dir)?)
+    }
+}
+
+/// Tokens of a forward pass of a teacher.
+const TEACHING: usize = 16_384;
+
+impl Teacher for CrossEncoder {
+    fn scores(&self, pairs: &[Pair<'_>]) -> ragduet_retriever::Result<Vec<f32>> {
+        let logits = self
+            .logits(pairs, TEACHING, &mut |_| ())
+            .map_err(|e| ragduet_retriever::Error::Teacher(Box::new(e)))?;
+        Ok(logits.into_iter().map(|l| l as f32).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 //! normalisation.
 
 use crate::error::catch;
+use crate::late::Late;
 use crate::loss::normalize;
 use crate::{Error, Pooling, Result};
 use ragduet_nn::peft::{Adapter, PeftConfig};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub max_query_tokens: usize,
     /// Passages likewise.
     pub max_passage_tokens: usize,
+    /// A vector for each token instead of one for the text. Pooling then has nothing to do, and vectors have unit length.
+    pub late: Option<Late>,
 }
 
 /// Activations of a projection, as sentence-transformers names them.
@@ -99,7 +102,7 @@ impl Dense {
         Self::build(ParamBuilder::fresh(device), (inputs, outputs), false, DenseActivation::Identity)
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.linear(&self.weight, self.bias.as_ref());
         match self.activation {
             DenseActivation::Identity => y,
@@ -231,6 +234,13 @@ impl BiEncoder {
                 return Err(Error::Config { key: format!("model.{key}"), why });
             }
         }
+        let soft = |t: &Tower| t.adapter.as_ref().is_some_and(|a| a.config.places() > 0);
+        let unseen = |l: &Late| l.config.expand_queries && !l.config.attend_to_expansion;
+        if self.late().is_some_and(unseen) && self.towers().any(soft) {
+            let why = "prompts and prefixes are seen by all tokens, mask tokens of queries are not: set \
+                       model.late_interaction.attend_to_expansion = true, or take another method";
+            return Err(Error::Config { key: "peft".into(), why: why.into() });
+        }
         if self.passage_tower.as_ref().is_some_and(|p| p.dim() != self.query_tower.dim()) {
             return Err(Error::Unusable("the two towers give embeddings of different sizes".into()));
         }
@@ -322,15 +332,19 @@ impl BiEncoder {
         &self,
         side: Side,
     ) -> impl Fn(&[String]) -> Result<Vec<Encoding>> + Send + Sync + use<'_> {
-        let (prompt, max_len, tokenizer) = (self.prompt(side), self.max_tokens(side), &self.tokenizer);
-        move |texts| tokenize(tokenizer, prompt, max_len, texts)
+        let (how, tokenizer) = (self.how(side), &self.tokenizer);
+        move |texts| how.tokenize(tokenizer, texts)
     }
 
     /// The same over a copy of the tokenizer, for a thread that outlives borrows of the model.
     pub(crate) fn owned_tokenize_fn(&self, side: Side) -> TokenizeFn {
-        let (prompt, max_len) = (self.prompt(side).to_string(), self.max_tokens(side));
-        let tokenizer = self.tokenizer.clone();
-        Box::new(move |texts| tokenize(&tokenizer, &prompt, max_len, texts))
+        let (how, tokenizer) = (self.how(side), self.tokenizer.clone());
+        Box::new(move |texts| how.tokenize(&tokenizer, texts))
+    }
+
+    fn how(&self, side: Side) -> How {
+        let late = self.settings.late.clone();
+        How { side, prompt: self.prompt(side).to_string(), max_len: self.max_tokens(side), late }
     }
 
     /// How many leading tokens the mean leaves out.
@@ -345,8 +359,11 @@ impl BiEncoder {
     /// Embeddings [texts, dim] in f32, on the device, normalised where the model says so.
     ///
     /// # Errors
-    /// Out of memory, with what to do about it.
+    /// Out of memory, with what to do about it; a model with late interaction, which has several vectors a text.
     pub fn embed(&self, side: Side, texts: &[&Encoding], mode: Mode) -> Result<Tensor> {
+        if self.late().is_some() {
+            return Err(Error::SeveralVectors);
+        }
         let skip = self.skipped(side)?;
         catch(
             "the encoder",
@@ -377,8 +394,23 @@ impl BiEncoder {
     }
 }
 
-fn tokenize(tokenizer: &Tokenizer, prompt: &str, max_len: usize, texts: &[String]) -> Result<Vec<Encoding>> {
-    let prefix = (!prompt.is_empty()).then_some(prompt);
-    let options = EncodeOptions { max_len: Some(max_len), prefix, ..EncodeOptions::default() };
-    Ok(tokenizer.encode_batch(texts, &options)?)
+/// How texts of a side become ids.
+struct How {
+    side: Side,
+    prompt: String,
+    max_len: usize,
+    late: Option<Late>,
+}
+
+impl How {
+    fn tokenize(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<Encoding>> {
+        let room = self.late.as_ref().map_or(self.max_len, |l| l.room(self.side, self.max_len));
+        let prefix = (!self.prompt.is_empty()).then_some(self.prompt.as_str());
+        let options = EncodeOptions { max_len: Some(room), prefix, ..EncodeOptions::default() };
+        let mut out = tokenizer.encode_batch(texts, &options)?;
+        if let Some(late) = &self.late {
+            out.iter_mut().for_each(|text| late.dress(self.side, self.max_len, text));
+        }
+        Ok(out)
+    }
 }

@@ -29,19 +29,26 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     } else {
         String::new()
     };
+    let (library, tags, what) = match model.late() {
+        None => ("sentence-transformers", "sentence-transformers\n- sentence-similarity\n- dense", "dense retriever"),
+        Some(_) => ("PyLate", "ColBERT\n- PyLate\n- late-interaction", "late-interaction retriever (ColBERT)"),
+    };
     let mut out = format!(
-        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\ntags:\n- sentence-transformers\n\
-         - sentence-similarity\n- feature-extraction\n- dense\n- ragduet\n{base_line}---\n\n# {}\n\n\
-         A dense retriever trained by Ragduet {} from `{}`.\n\n| | |\n|---|---|\n",
+        "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:\n- {tags}\n- feature-extraction\n\
+         - ragduet\n{base_line}---\n\n# {}\n\nA {what} trained by Ragduet {} from `{}`.\n\n| | |\n|---|---|\n",
         f.name,
         env!("CARGO_PKG_VERSION"),
         f.base
     );
     let mut row = |k: &str, v: String| out.push_str(&format!("| {k} | {v} |\n"));
     row("embedding size", model.dim().to_string());
-    row("similarity", similarity.into());
-    row("pooling", format!("{:?}", s.pooling).to_lowercase());
-    row("normalised", s.normalize.to_string());
+    if model.late().is_some() {
+        row("similarity", "MaxSim".into());
+    } else {
+        row("similarity", similarity.into());
+        row("pooling", format!("{:?}", s.pooling).to_lowercase());
+        row("normalised", s.normalize.to_string());
+    }
     row("towers", if model.is_shared() { "shared" } else { "query and passage" }.into());
     row("longest query / passage", format!("{} / {} tokens", s.max_query_tokens, s.max_passage_tokens));
     row("prompts", format!("query `{}`, passage `{}`", s.prompts.query, s.prompts.passage));
@@ -56,12 +63,22 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
             out.push_str(&format!("| {m} | {} | {} |\n", value(f.before, m), value(Some(after), m)));
         }
     }
+    let code = match model.late() {
+        None => {
+            "from sentence_transformers import SentenceTransformer\n\n\
+             model = SentenceTransformer(\"path/to/this/folder\")\n\
+             queries = model.encode_query([\"...\"])\npassages = model.encode_document([\"title text\"])\n\
+             print(model.similarity(queries, passages))"
+        }
+        Some(_) => {
+            "from pylate import models, scores\n\nmodel = models.ColBERT(\"path/to/this/folder\")\n\
+             queries = model.encode([\"...\"], is_query=True)\n\
+             passages = model.encode([\"title text\"], is_query=False)\n\
+             print(scores.colbert_scores(queries, passages))"
+        }
+    };
     out.push_str(&format!(
-        "\n## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n\n\
-         model = SentenceTransformer(\"path/to/this/folder\")\n\
-         queries = model.encode_query([\"...\"])\npassages = model.encode_document([\"title text\"])\n\
-         print(model.similarity(queries, passages))\n```\n\n\
-         Passages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
+        "\n## Use\n\n```python\n{code}\n```\n\nPassages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
         f.config.trim_end()
     ));
     out

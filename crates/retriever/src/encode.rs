@@ -44,6 +44,30 @@ pub fn encode_stream(
     progress: EncodeProgress<'_>,
     mut sink: impl FnMut(&[f32]) -> Result<()>,
 ) -> Result<u64> {
+    one_vector(model)?;
+    encode_rows(model, side, texts, settings, progress, |rows, _| sink(rows))
+}
+
+fn one_vector(model: &BiEncoder) -> Result<()> {
+    match model.late() {
+        None => Ok(()),
+        Some(_) => Err(Error::SeveralVectors),
+    }
+}
+
+/// [`encode_stream`] for models with any number of vectors a text: `sink` gets the rows of one window of texts after
+/// another, and how many each text has.
+///
+/// # Errors
+/// As there.
+pub fn encode_rows(
+    model: &BiEncoder,
+    side: Side,
+    texts: impl Iterator<Item = Result<String>> + Send,
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+    mut sink: impl FnMut(&[f32], &[usize]) -> Result<()>,
+) -> Result<u64> {
     let (window, budget) = (settings.window.max(1), settings.batch_tokens.max(1));
     let dim = model.dim() as usize;
     let (mut done, mut tokens) = (0u64, 0u64);
@@ -69,18 +93,33 @@ pub fn encode_stream(
         });
         for ready in receive {
             let w = ready?;
-            let mut rows = vec![0f32; w.encodings.len() * dim];
+            let all: Vec<&Encoding> = w.encodings.iter().collect();
+            let counts = match model.late() {
+                None => vec![1; all.len()],
+                Some(late) => late.counts(side, &all),
+            };
+            let starts: Vec<usize> = counts
+                .iter()
+                .scan(0, |at, &n| {
+                    *at += n;
+                    Some(*at - n)
+                })
+                .collect();
+            let mut rows = vec![0f32; counts.iter().sum::<usize>() * dim];
             for batch in &w.batches {
                 let picked: Vec<&Encoding> = batch.iter().map(|&i| &w.encodings[i as usize]).collect();
                 let flat = embed_flat(model, side, &picked)?;
-                for (&i, row) in batch.iter().zip(flat.chunks_exact(dim)) {
-                    rows[i as usize * dim..][..dim].copy_from_slice(row);
+                let mut rest = flat.as_slice();
+                for &i in batch {
+                    let (own, others) = rest.split_at(counts[i as usize] * dim);
+                    rows[starts[i as usize] * dim..][..own.len()].copy_from_slice(own);
+                    rest = others;
                 }
                 done += batch.len() as u64;
                 tokens += picked.iter().map(|e| e.len() as u64).sum::<u64>();
                 progress(done, tokens);
             }
-            sink(&rows)?;
+            sink(&rows, &counts)?;
         }
         Ok(done)
     })
@@ -104,7 +143,7 @@ pub fn encode_texts(
 
 fn embed_flat(model: &BiEncoder, side: Side, texts: &[&Encoding]) -> Result<Vec<f32>> {
     let _guard = no_grad();
-    let out = model.embed(side, texts, Mode::eval(model.compute))?;
+    let out = model.rows(side, texts, Mode::eval(model.compute))?;
     let out = model.comparable(&out).to_kind(Kind::Float).contiguous().view(-1);
     let flat = Vec::<f32>::try_from(&out).map_err(ragduet_torch::Error::from)?;
     check_finite(&flat, &out)?;

@@ -54,6 +54,12 @@ pub enum Error {
         /// What is not understood, and what is.
         what: String,
     },
+    /// What a teacher that was handed in says.
+    #[error("the teacher: {0}")]
+    Teacher(Box<dyn std::error::Error + Send + Sync>),
+    /// A late-interaction model where embeddings are wanted.
+    #[error("this needs one vector a text, and a late-interaction model has one for each token")]
+    SeveralVectors,
     /// Data that cannot be trained on with these settings.
     #[error("data: {0}")]
     Unusable(String),

@@ -2,6 +2,7 @@
 
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
+use crate::late_search::search_exact;
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Beir, Format, ReadOptions, TrainingSet, read_examples};
 use ragduet_index::{IdMap, IndexConfig, SearchParams, VectorIndex, Vectors, build};
@@ -120,6 +121,9 @@ pub fn evaluate_model(
     encode: &EncodeSettings,
     progress: EncodeProgress<'_>,
 ) -> Result<(Evaluation, Run)> {
+    if model.late().is_some() {
+        return evaluate_late(model, set, measures, depth, encode, progress);
+    }
     let similarity = model.settings.similarity.into();
     let mut index = build(&IndexConfig::default(), similarity, model.dim() as usize)?;
     let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
@@ -134,6 +138,25 @@ pub fn evaluate_model(
     let queries = encode_texts(model, Side::Query, &texts, encode, &mut |_, _| ())?;
     let names: Vec<&str> = set.queries.iter().map(|(id, _)| id.as_str()).collect();
     let run = rank(&*index, &ids, &names, &queries, depth)?;
+    Ok((evaluate(&set.qrels, &run, measures), run))
+}
+
+fn evaluate_late(
+    model: &BiEncoder,
+    set: &EvalSet,
+    measures: &[Measure],
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<(Evaluation, Run)> {
+    let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
+    let queries: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
+    let found = search_exact(model, passages, &queries, depth, &[], encode, progress)?;
+    let mut run = Run::new();
+    for ((name, _), hits) in set.queries.iter().zip(found.hits) {
+        let docs = hits.into_iter().map(|h| (set.passages[h.id as usize].0.clone(), h.score)).collect();
+        run.insert(name.clone(), docs)?;
+    }
     Ok((evaluate(&set.qrels, &run, measures), run))
 }
 

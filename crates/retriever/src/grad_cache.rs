@@ -17,10 +17,12 @@ use ragduet_torch::grad::Replay;
 #[derive(Debug)]
 struct Chunk {
     side: Side,
-    rows: std::ops::Range<usize>,
+    texts: std::ops::Range<usize>,
+    /// Rows of what was computed of them: as many as texts, or with late interaction as token vectors.
+    rows: i64,
 }
 
-/// Gradients of `loss(queries, passages)` accumulated in the model's parameters, chunk by chunk of at most
+/// Gradients of `loss(queries, passages)`, of [rows](BiEncoder::rows), accumulated in the model's parameters, chunk by chunk of at most
 /// `chunk_tokens` tokens; returns the loss (detached). `weight` multiplies the gradient (accumulation).
 ///
 /// Whatever else `loss` depends on (a learnable scale) gets its gradient in step 2.
@@ -36,25 +38,28 @@ pub fn backward(
     let texts = |side: Side| if side == Side::Query { queries } else { passages };
     let mut chunks = Vec::new();
     for side in [Side::Query, Side::Passage] {
-        chunks.extend(split(texts(side), chunk_tokens).into_iter().map(|rows| Chunk { side, rows }));
+        chunks.extend(split(texts(side), chunk_tokens).into_iter().map(|texts| Chunk { side, texts, rows: 0 }));
     }
     let embed = |c: &Chunk| {
-        let picked: Vec<&Encoding> = texts(c.side)[c.rows.clone()].iter().collect();
-        model.embed(c.side, &picked, mode)
+        let picked: Vec<&Encoding> = texts(c.side)[c.texts.clone()].iter().collect();
+        model.rows(c.side, &picked, mode)
     };
     let mut pieces: [Vec<Tensor>; 2] = [Vec::new(), Vec::new()];
     let mut replays = Vec::with_capacity(chunks.len());
-    for c in &chunks {
+    for c in &mut chunks {
         let (out, replay) = Replay::forward(model.device, || embed(c))?;
+        c.rows = out.size()[0];
         pieces[usize::from(c.side == Side::Passage)].push(out);
         replays.push(replay);
     }
     let [q, p] = pieces.map(|list| Tensor::cat(&list, 0).set_requires_grad(true));
     let value = loss(&q, &p);
     (&value * weight).backward();
+    let mut done = [0, 0];
     for (c, replay) in chunks.iter().zip(replays) {
-        let all = if c.side == Side::Query { &q } else { &p };
-        let grad = all.grad().narrow(0, c.rows.start as i64, c.rows.len() as i64);
+        let (all, from) = if c.side == Side::Query { (&q, &mut done[0]) } else { (&p, &mut done[1]) };
+        let grad = all.grad().narrow(0, *from, c.rows);
+        *from += c.rows;
         replay.backward(&grad, || embed(c))?;
     }
     Ok(value.detach())

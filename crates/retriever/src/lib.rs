@@ -1,21 +1,28 @@
-//! Dense retrievers: encoders made into bi-encoders, contrastive losses, gradient caching, mining of hard negatives,
+//! Retrievers: encoders made into bi-encoders with one vector a text or one a token (late interaction), contrastive losses, gradient caching, mining of hard negatives,
 //! evaluation, and the recipe that trains them.
 
 mod biencoder;
 mod card;
 mod encode;
+pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod grad_cache;
+mod late;
+mod late_search;
 pub mod loss;
 pub mod mining;
 mod pooling;
 pub mod recipe;
 mod scratch;
 pub mod st_dir;
+mod teacher;
 
 pub use biencoder::{BiEncoder, Dense, DenseActivation, Settings, Side, Similarity, Tower};
-pub use encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
+pub use encode::{EncodeProgress, EncodeSettings, encode_rows, encode_stream, encode_texts};
 pub use error::{Error, Result};
+pub use late::{Late, LateConfig};
+pub use late_search::{Ranked, TokenVectors, search_exact};
 pub use pooling::Pooling;
 pub use scratch::ScratchModel;
+pub use teacher::{Named, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};

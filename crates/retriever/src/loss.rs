@@ -3,16 +3,22 @@
 //! All of them see the same thing, a [`LossBatch`]: the queries' embeddings, the embeddings of every distinct passage
 //! of the batch, and which passage is what to which query. Ragged numbers of negatives are the normal case.
 
+mod batch_kl;
+mod embedding_mse;
 mod info_nce;
 mod kl;
 mod margin_mse;
 mod matryoshka;
+mod sum;
 mod triplet;
 
+pub use batch_kl::BatchKl;
+pub use embedding_mse::EmbeddingMse;
 pub use info_nce::InfoNce;
 pub use kl::KlDistillation;
 pub use margin_mse::MarginMse;
 pub use matryoshka::Matryoshka;
+pub use sum::{Sum, Term};
 pub use triplet::Triplet;
 
 use crate::{Error, Result};
@@ -33,17 +39,53 @@ pub struct Relations {
     pub teacher: Option<Vec<Vec<f32>>>,
 }
 
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+pub enum Compared<'a> {
+    /// One vector a text.
+    Vectors {
+        /// [queries, dim], f32.
+        queries: &'a Tensor,
+        /// [passages, dim], f32.
+        passages: &'a Tensor,
+    },
+    /// Similarities [queries, passages], f32, however they came about (MaxSim).
+    Similarities(&'a Tensor),
+}
+
 /// What a loss is computed from.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct LossBatch<'a> {
-    /// [queries, dim], f32.
-    pub queries: &'a Tensor,
-    /// [passages, dim], f32.
-    pub passages: &'a Tensor,
+    /// Vectors, or what their comparison gave.
+    pub compared: Compared<'a>,
+    /// The vectors that a larger model gives the same queries and passages, where the loss asks for them.
+    pub teacher: Option<(&'a Tensor, &'a Tensor)>,
     /// Who belongs to whom.
     pub relations: &'a Relations,
     /// Multiplies similarities (1 / temperature), a scalar; learnable where the recipe says so.
     pub scale: &'a Tensor,
+}
+
+impl<'a> LossBatch<'a> {
+    /// Without a teacher's vectors.
+    pub fn new(compared: Compared<'a>, relations: &'a Relations, scale: &'a Tensor) -> Self {
+        Self { compared, teacher: None, relations, scale }
+    }
+
+    /// [queries, passages].
+    pub fn similarities(&self) -> Tensor {
+        match self.compared {
+            Compared::Vectors { queries, passages } => queries.matmul(&passages.transpose(0, 1)),
+            Compared::Similarities(s) => s.shallow_clone(),
+        }
+    }
+
+    fn device(&self) -> Device {
+        match self.compared {
+            Compared::Vectors { queries, .. } => queries.device(),
+            Compared::Similarities(s) => s.device(),
+        }
+    }
 }
 
 /// A loss over one batch.
@@ -51,11 +93,26 @@ pub trait RetrievalLoss: std::fmt::Debug {
     /// The mean loss, a scalar.
     fn loss(&self, batch: &LossBatch<'_>) -> Tensor;
 
+    /// Whether similarities are all that it needs; else it needs one vector a text.
+    fn takes_similarities(&self) -> bool {
+        true
+    }
+
+    /// Which similarities [queries, passages] it looks at, row by row; none: all.
+    fn wanted(&self, _relations: &Relations, _passages: usize) -> Option<Vec<bool>> {
+        None
+    }
+
     /// Whether every query needs at least one negative of its own.
     fn needs_negatives(&self) -> bool;
 
     /// Whether every example needs teacher scores.
     fn needs_teacher(&self) -> bool;
+
+    /// Whether it compares with the vectors of a larger model.
+    fn needs_teacher_vectors(&self) -> bool {
+        false
+    }
 }
 
 /// The losses by name, with their settings.
@@ -72,6 +129,12 @@ pub enum LossConfig {
     Kl(KlDistillation),
     /// Another loss at several embedding sizes.
     Matryoshka(Matryoshka),
+    /// A larger bi-encoder's vectors by mean squared error.
+    EmbeddingMse(EmbeddingMse),
+    /// A larger bi-encoder's distribution over the passages of the batch.
+    BatchKl(BatchKl),
+    /// The weighted sum of several losses.
+    Sum(Sum),
 }
 
 impl Default for LossConfig {
@@ -89,13 +152,31 @@ impl LossConfig {
             Self::MarginMse(c) => Box::new(c.clone()),
             Self::Kl(c) => Box::new(c.check()?),
             Self::Matryoshka(c) => Box::new(c.build()?),
+            Self::EmbeddingMse(c) => Box::new(c.clone()),
+            Self::BatchKl(c) => Box::new(c.check()?),
+            Self::Sum(c) => Box::new(c.build()?),
         })
+    }
+
+    /// Whether a student with vectors of `ours` numbers can learn from vectors of `theirs`.
+    pub fn check_teacher_dim(&self, ours: i64, theirs: i64) -> Result<()> {
+        match self {
+            Self::EmbeddingMse(_) if ours != theirs => Err(bad(
+                "loss.embedding_mse",
+                format!("the teacher's vectors have {theirs} numbers, the model's {ours}: set model.projection = {theirs}, \
+                         or take batch_kl"),
+            )),
+            Self::Matryoshka(c) => c.inner.check_teacher_dim(ours, theirs),
+            Self::Sum(c) => c.terms.iter().try_for_each(|t| t.loss.check_teacher_dim(ours, theirs)),
+            _ => Ok(()),
+        }
     }
 
     /// Smallest embedding that the loss can be computed on.
     pub fn check_dim(&self, dim: i64) -> Result<()> {
         match self {
             Self::Matryoshka(c) => c.check_dim(dim),
+            Self::Sum(c) => c.check_dim(dim),
             _ => Ok(()),
         }
     }
@@ -114,6 +195,17 @@ fn candidates(relations: &Relations, device: Device) -> (Tensor, Tensor) {
     let shape = [relations.positive.len() as i64, width as i64];
     let columns = Tensor::from_slice(&columns).view(shape).to_device(device);
     (columns, Tensor::from_slice(&real).view(shape).to_device(device))
+}
+
+/// Each query's own candidates alone.
+fn own_candidates(relations: &Relations, passages: usize) -> Vec<bool> {
+    let mut out = vec![false; relations.positive.len() * passages];
+    for (i, (p, negatives)) in relations.positive.iter().zip(&relations.negatives).enumerate() {
+        for &c in std::iter::once(p).chain(negatives) {
+            out[i * passages + c] = true;
+        }
+    }
+    out
 }
 
 /// Teacher scores in the layout of [`candidates`], in the kind of the embeddings; 0 where padded.

@@ -7,17 +7,21 @@
 
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
+use crate::late_search::search_exact;
+use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
-    ExactConfig, ExactIndex, HnswBuilder, HnswConfig, HnswIndex, IndexKind, RecallReport, SearchParams,
+    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex, RecallReport, SearchParams,
     VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
+use ragduet_nn::hub;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// How negatives are mined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +29,8 @@ use serde::{Deserialize, Serialize};
 pub struct MiningConfig {
     /// When, within a training run.
     pub when: When,
+    /// What finds them.
+    pub with: Finder,
     /// Through which index.
     pub index: MiningIndex,
     /// Settings of the graph, where one is used.
@@ -43,6 +49,7 @@ impl Default for MiningConfig {
     fn default() -> Self {
         Self {
             when: When::Start,
+            with: Finder::default(),
             index: MiningIndex::Auto,
             // The same graph every time, so that a resumed run mines what the uninterrupted one did.
             hnsw: HnswConfig { builder: HnswBuilder::Native, ..HnswConfig::default() },
@@ -75,6 +82,37 @@ impl When {
             When::AfterSteps(n) => n > 0 && done > 0 && done.is_multiple_of(n),
         }
     }
+}
+
+/// What finds negatives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Finder {
+    /// The model that is trained, as it then is.
+    Own(Own),
+    /// Another retriever, with one vector a text or late interaction.
+    Model(Other),
+    /// Words: BM25.
+    Lexical(LexicalConfig),
+}
+
+impl Default for Finder {
+    fn default() -> Self {
+        Self::Own(Own {})
+    }
+}
+
+/// No settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Own {}
+
+/// Another retriever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    /// Folder or hub id.
+    pub path: String,
 }
 
 /// Which index a round searches.
@@ -157,7 +195,19 @@ pub struct Mined {
     pub score: f32,
 }
 
-/// Chosen negatives per query of the training set, and the report.
+/// What was found for the queries of a training set.
+struct Found {
+    hits: Vec<Vec<Hit>>,
+    /// Scores of each query's known positives.
+    positives: Vec<Vec<f32>>,
+    index: IndexKind,
+    recall: Option<RecallReport>,
+    encode_seconds: f64,
+    search_seconds: f64,
+}
+
+/// Chosen negatives per query of the training set, and the report. `model` is the one that is trained; `config.with` may
+/// name another to find them.
 pub fn mine(
     model: &BiEncoder,
     set: &TrainingSet,
@@ -167,14 +217,137 @@ pub fn mine(
     progress: EncodeProgress<'_>,
 ) -> Result<(Vec<Vec<Mined>>, MiningReport)> {
     config.select.validate()?;
-    let started = std::time::Instant::now();
-    let texts: Vec<String> = set.passages().iter().map(|p| p.full_text()).collect();
-    let passages = encode_texts(model, Side::Passage, &texts, encode, progress)?;
-    let texts: Vec<String> = set.queries().iter().map(|q| q.text.clone()).collect();
-    let queries = encode_texts(model, Side::Query, &texts, encode, &mut |_, _| ())?;
+    let passages: Vec<String> = set.passages().iter().map(|p| p.full_text()).collect();
+    let queries: Vec<String> = set.queries().iter().map(|q| q.text.clone()).collect();
+    let known = (0..queries.len() as u32).map(|q| set.positives_of_query(q).len()).max().unwrap_or(0);
+    let depth = config.select.candidates_needed(known).min(passages.len()).max(1);
+    let found = match &config.with {
+        Finder::Own(_) => by_model(model, set, config, (&passages, &queries), depth, encode, progress)?,
+        Finder::Model(other) => {
+            let dir = hub::resolve(&other.path)?;
+            let other = st_dir::load(&dir, model.device, model.compute, &Overrides::default())?;
+            by_model(&other, set, config, (&passages, &queries), depth, encode, progress)?
+        }
+        Finder::Lexical(words) => by_words(words, set, (&passages, &queries), depth)?,
+    };
+    let started = Instant::now();
+    // A new round draws anew, but repeats itself when it is run again.
+    let select = NegativeSelection { seed: config.select.seed.wrapping_add(round), ..config.select.clone() };
+    let chosen: Vec<_> = found
+        .hits
+        .par_iter()
+        .zip(&found.positives)
+        .enumerate()
+        .map(|(q, (hits, scores))| {
+            // Equal texts share a pool entry, so known positives cover their duplicates.
+            let same =
+                |id: u32| set.is_positive(q as u32, id) || queries[q] == set.passages()[id as usize].text;
+            select.choose(&set.queries()[q].id, hits, scores, same)
+        })
+        .collect();
+    let mut negatives: Vec<Vec<Mined>> = Vec::with_capacity(queries.len());
+    let mut dropped = Dropped::default();
+    for chosen in chosen {
+        let chosen = chosen?;
+        dropped += chosen.dropped;
+        negatives.push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
+    }
+    let least: Vec<f32> =
+        found.positives.iter().filter_map(|s| s.iter().copied().reduce(f32::min)).collect();
+    let mean = |sum: f64, n: usize| sum / n.max(1) as f64;
+    let all = negatives.iter().flatten();
+    let chosen = all.clone().count();
+    let report = MiningReport {
+        queries: queries.len(),
+        passages: passages.len(),
+        index: found.index,
+        recall: found.recall,
+        chosen: chosen as u64,
+        without: negatives.iter().filter(|n| n.is_empty()).count(),
+        dropped,
+        mean_positive: mean(least.iter().map(|&s| f64::from(s)).sum(), least.len()),
+        mean_negative: mean(all.map(|m| f64::from(m.score)).sum(), chosen),
+        encode_seconds: found.encode_seconds,
+        search_seconds: found.search_seconds + started.elapsed().as_secs_f64(),
+    };
+    Ok((negatives, report))
+}
+
+fn by_model(
+    model: &BiEncoder,
+    set: &TrainingSet,
+    config: &MiningConfig,
+    texts: (&[String], &[String]),
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Found> {
+    match model.late() {
+        None => by_vectors(model, set, config, texts, depth, encode, progress),
+        Some(_) => by_tokens(model, set, texts, depth, encode, progress),
+    }
+}
+
+/// By MaxSim, exactly: each passage is compared as soon as it is encoded.
+fn by_tokens(
+    model: &BiEncoder,
+    set: &TrainingSet,
+    (passages, queries): (&[String], &[String]),
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Found> {
+    let started = Instant::now();
+    let asked: Vec<Vec<u32>> =
+        (0..queries.len() as u32).map(|q| set.positives_of_query(q).to_vec()).collect();
+    let stream = passages.iter().map(|t| Ok(t.clone()));
+    let found = search_exact(model, stream, queries, depth, &asked, encode, progress)?;
+    Ok(Found {
+        hits: found.hits,
+        positives: found.asked,
+        index: IndexKind::MultiVector,
+        recall: None,
+        encode_seconds: started.elapsed().as_secs_f64(),
+        search_seconds: 0.0,
+    })
+}
+
+/// By BM25. Its scores are no similarities: margins of `select` then are in its units.
+fn by_words(
+    words: &LexicalConfig,
+    set: &TrainingSet,
+    (passages, queries): (&[String], &[String]),
+    depth: usize,
+) -> Result<Found> {
+    let started = Instant::now();
+    let mut index = LexicalIndex::new(words)?;
+    index.add(passages)?;
+    let hits = index.search(queries, &SearchParams::top(depth))?;
+    let score = |q: usize, p: u32| -> Result<f32> {
+        Ok(index.explain(&queries[q], p)?.iter().map(|(_, part)| *part as f32).sum())
+    };
+    let of = |q: usize| set.positives_of_query(q as u32).iter().map(|&p| score(q, p)).collect();
+    let positives = (0..queries.len()).map(of).collect::<Result<_>>()?;
+    let search_seconds = started.elapsed().as_secs_f64();
+    Ok(Found { hits, positives, index: IndexKind::Lexical, recall: None, encode_seconds: 0.0, search_seconds })
+}
+
+/// By single vectors, through the scan or a graph.
+fn by_vectors(
+    model: &BiEncoder,
+    set: &TrainingSet,
+    config: &MiningConfig,
+    (passages, queries): (&[String], &[String]),
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Found> {
+    let started = Instant::now();
+    let passages = encode_texts(model, Side::Passage, passages, encode, progress)?;
+    let queries = encode_texts(model, Side::Query, queries, encode, &mut |_, _| ())?;
     let encode_seconds = started.elapsed().as_secs_f64();
 
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let dim = model.dim() as usize;
     let (passages, queries) = (Vectors::new(&passages, dim)?, Vectors::new(&queries, dim)?);
     let similarity = model.settings.similarity.into();
@@ -189,85 +362,52 @@ pub fn mine(
         }
     };
     exact.add(passages)?;
-    let known = (0..queries.len() as u32).map(|q| set.positives_of_query(q).len()).max().unwrap_or(0);
-    let depth = config.select.candidates_needed(known).min(passages.len());
-    let params = SearchParams::top(depth.max(1));
+    let params = SearchParams::top(depth);
     let mut recall = None;
     let graph = if kind == IndexKind::Hnsw {
         let mut graph = HnswIndex::new(&config.hnsw, similarity, dim)?;
         graph.add(passages)?;
-        let step = (queries.len() / config.audit_queries.max(1)).max(1);
-        let sample: Vec<f32> =
-            queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
-        let report = recall_against_exact(&graph, &exact, Vectors::new(&sample, dim)?, &params)?;
-        if report.recall < config.min_recall {
-            return Err(Error::Config {
-                key: "mining.hnsw".into(),
-                why: format!(
-                    "the graph finds only {:.3} of the true top {} (min_recall is {}); raise ef_search or \
-                     ef_construction, or mine with index = \"exact\"",
-                    report.recall, report.k, config.min_recall
-                ),
-            });
-        }
-        recall = Some(report);
+        recall = Some(audit(&graph, &exact, queries, &params, config)?);
         Some(graph)
     } else {
         None
     };
     let index: &dyn VectorIndex = graph.as_ref().map_or(&exact, |g| g as &dyn VectorIndex);
-    // A new round draws anew, but repeats itself when it is run again.
-    let select = NegativeSelection { seed: config.select.seed.wrapping_add(round), ..config.select.clone() };
-
-    let mut negatives: Vec<Vec<Mined>> = Vec::with_capacity(queries.len());
-    let mut dropped = Dropped::default();
-    let (mut positive_sum, mut positive_count) = (0.0f64, 0usize);
+    let mut hits = Vec::with_capacity(queries.len());
     for block in queries.blocks(4096) {
-        let first = negatives.len();
-        let hits = index.search(block, &params)?;
-        let chosen: Vec<_> = hits
-            .par_iter()
-            .enumerate()
-            .map(|(i, hits)| {
-                let q = (first + i) as u32;
-                let scores: Vec<f32> = set
-                    .positives_of_query(q)
-                    .iter()
-                    .map(|&p| dot(block.row(i), passages.row(p as usize)))
-                    .collect();
-                // Equal texts share a pool entry, so known positives cover their duplicates.
-                let same =
-                    |id: u32| set.is_positive(q, id) || texts[q as usize] == set.passages()[id as usize].text;
-                (select.choose(&set.queries()[q as usize].id, hits, &scores, same), scores)
-            })
-            .collect();
-        for (chosen, scores) in chosen {
-            let chosen = chosen?;
-            dropped += chosen.dropped;
-            if let Some(least) = scores.into_iter().reduce(f32::min) {
-                positive_sum += f64::from(least);
-                positive_count += 1;
-            }
-            negatives
-                .push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
-        }
+        hits.extend(index.search(block, &params)?);
     }
-    let all = negatives.iter().flatten();
-    let chosen = all.clone().count();
-    let report = MiningReport {
-        queries: queries.len(),
-        passages: passages.len(),
-        index: kind,
-        recall,
-        chosen: chosen as u64,
-        without: negatives.iter().filter(|n| n.is_empty()).count(),
-        dropped,
-        mean_positive: positive_sum / positive_count.max(1) as f64,
-        mean_negative: all.map(|m| f64::from(m.score)).sum::<f64>() / chosen.max(1) as f64,
-        encode_seconds,
-        search_seconds: started.elapsed().as_secs_f64(),
+    let scores = |q: u32| {
+        let of = |&p: &u32| dot(queries.row(q as usize), passages.row(p as usize));
+        set.positives_of_query(q).iter().map(of).collect()
     };
-    Ok((negatives, report))
+    let positives = (0..queries.len() as u32).map(scores).collect();
+    let search_seconds = started.elapsed().as_secs_f64();
+    Ok(Found { hits, positives, index: kind, recall, encode_seconds, search_seconds })
+}
+
+/// The graph's recall on a sample of the queries.
+fn audit(
+    graph: &HnswIndex,
+    exact: &ExactIndex,
+    queries: Vectors<'_>,
+    params: &SearchParams<'_>,
+    config: &MiningConfig,
+) -> Result<RecallReport> {
+    let step = (queries.len() / config.audit_queries.max(1)).max(1);
+    let sample: Vec<f32> = queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
+    let report = recall_against_exact(graph, exact, Vectors::new(&sample, queries.dim())?, params)?;
+    if report.recall >= config.min_recall {
+        return Ok(report);
+    }
+    Err(Error::Config {
+        key: "mining.hnsw".into(),
+        why: format!(
+            "the graph finds only {:.3} of the true top {} (min_recall is {}); raise ef_search or ef_construction, or \
+             mine with index = \"exact\"",
+            report.recall, report.k, config.min_recall
+        ),
+    })
 }
 
 /// Embeddings are unit vectors under cosine, so this is the similarity in either case.

@@ -2,7 +2,8 @@
 //! pretrained model has seen, and for trying the whole path in minutes.
 
 use crate::Result;
-use crate::biencoder::{BiEncoder, Settings, Tower};
+use crate::biencoder::{BiEncoder, Dense, Settings, Tower};
+use crate::late::{Late, LateConfig};
 use ragduet_nn::fresh_encoder;
 use ragduet_text::{WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device};
@@ -66,7 +67,8 @@ impl ScratchModel {
     pub fn build<'a>(
         &self,
         texts: impl Iterator<Item = &'a str> + Send,
-        settings: Settings,
+        mut settings: Settings,
+        late: Option<&LateConfig>,
         device: Device,
         compute: Compute,
     ) -> Result<BiEncoder> {
@@ -75,10 +77,18 @@ impl ScratchModel {
             max_len: self.max_positions as usize,
             ..WordPieceOptions::default()
         };
-        let tokenizer = train_wordpiece(texts, &options)?;
+        let mut tokenizer = train_wordpiece(texts, &options)?;
+        if let Some(late) = late {
+            tokenizer = tokenizer.with_tokens(late.markers())?;
+        }
         let config = self.config(tokenizer.vocab_size(), tokenizer.pad_id().unwrap_or(0));
-        let tower =
-            Tower { model: fresh_encoder(config, device)?, dense: None, adapter: None, base: String::new() };
+        let model = fresh_encoder(config, device)?;
+        let dense = match late {
+            Some(late) => Some(Dense::fresh(model.encoder.hidden_size(), late.dim, device)?),
+            None => None,
+        };
+        settings.late = late.map(|l| Late::new(l.clone(), &tokenizer)).transpose()?;
+        let tower = Tower { model, dense, adapter: None, base: String::new() };
         BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
     }
 

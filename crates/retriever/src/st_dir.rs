@@ -1,11 +1,14 @@
-//! Bi-encoders as sentence-transformers directories, in the layout that versions 5.3 to 6.x all read.
+//! Bi-encoders as sentence-transformers directories, in the layout that versions 5.3 to 6.x all read; models with late
+//! interaction as PyLate's, which sentence-transformers 6 reads as well.
 //!
 //! Reading refuses what it does not know: an unknown module, pooling or activation would silently give other
 //! embeddings than the model's authors meant.
 
+mod late;
 mod read;
 mod write;
 
+pub use late::is_late;
 pub use read::{Overrides, load};
 pub use write::{save, verify};
 
@@ -23,10 +26,14 @@ pub(crate) fn module_kind(type_name: &str) -> Option<ModuleKind> {
         | "sentence_transformers.base.modules.normalize.Normalize" => ModuleKind::Normalize,
         "sentence_transformers.models.Dense"
         | "sentence_transformers.models.Dense.Dense"
+        | "pylate.models.Dense.Dense"
         | "sentence_transformers.base.modules.dense.Dense" => ModuleKind::Dense,
         "sentence_transformers.models.Router"
         | "sentence_transformers.models.Router.Router"
         | "sentence_transformers.base.modules.router.Router" => ModuleKind::Router,
+        "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask" => {
+            ModuleKind::TokenMask
+        }
         _ => return None,
     })
 }
@@ -44,4 +51,6 @@ pub(crate) enum ModuleKind {
     Dense,
     /// Different modules for queries and documents.
     Router,
+    /// Which tokens' vectors are kept (late interaction as sentence-transformers 6 writes it).
+    TokenMask,
 }

@@ -1,7 +1,7 @@
 //! Losses against their formulas in float64, and their gradients against finite differences.
 
 use ragduet_retriever::loss::{
-    InfoNce, KlDistillation, LossBatch, LossConfig, MarginMse, Matryoshka, Relations, Triplet, fixed_scale,
+    Compared, InfoNce, KlDistillation, LossBatch, LossConfig, MarginMse, Matryoshka, Relations, Triplet, fixed_scale,
     normalize,
 };
 use ragduet_testkit::check_gradient;
@@ -29,7 +29,7 @@ fn tensors() -> (Tensor, Tensor) {
 fn value(config: &LossConfig, q: &Tensor, p: &Tensor, r: &Relations) -> f64 {
     let scale = fixed_scale(SCALE, q);
     let loss =
-        config.build().unwrap().loss(&LossBatch { queries: q, passages: p, relations: r, scale: &scale });
+        config.build().unwrap().loss(&LossBatch::new(Compared::Vectors { queries: q, passages: p }, r, &scale));
     f64::try_from(loss).unwrap()
 }
 
@@ -122,7 +122,7 @@ fn the_others_are_their_formulas() {
     let expected =
         t * t * (kl(0, &[0, 3, 4], &[2.0, 0.5, -1.0]) + kl(1, &[1], &[1.0]) + kl(2, &[2, 4], &[0.3, 0.9]))
             / 3.0;
-    let config = LossConfig::Kl(KlDistillation { temperature: t });
+    let config = LossConfig::Kl(KlDistillation { temperature: t, ..KlDistillation::default() });
     assert!((value(&config, &q, &p, &r) - expected).abs() < 1e-6);
 
     let inner = LossConfig::InfoNce(InfoNce::default());
@@ -150,7 +150,7 @@ fn gradients_are_the_numerical_ones() {
             distance: serde_json::from_str("\"euclidean\"").unwrap(),
         }),
         LossConfig::MarginMse(MarginMse {}),
-        LossConfig::Kl(KlDistillation { temperature: 1.5 }),
+        LossConfig::Kl(KlDistillation { temperature: 1.5, ..KlDistillation::default() }),
         LossConfig::Matryoshka(Matryoshka {
             dims: vec![4, 6],
             weights: vec![],
@@ -164,7 +164,7 @@ fn gradients_are_the_numerical_ones() {
         check_gradient(&[q.shallow_clone(), p.shallow_clone(), scale.shallow_clone()], 1e-6, |x| {
             let (queries, passages) = (normalize(&x[0]), normalize(&x[1]));
             // Keeps the scale's gradient defined for losses that do not use it.
-            loss.loss(&LossBatch { queries: &queries, passages: &passages, relations: &r, scale: &x[2] })
+            loss.loss(&LossBatch::new(Compared::Vectors { queries: &queries, passages: &passages }, &r, &x[2]))
                 + &x[2] * 0.0
         });
     }
@@ -174,7 +174,7 @@ fn gradients_are_the_numerical_ones() {
 fn impossible_settings_are_refused() {
     let e = |c: LossConfig| c.build().unwrap_err().to_string();
     assert!(e(info(InfoNce { label_smoothing: 1.0, ..InfoNce::default() })).contains("label_smoothing"));
-    assert!(e(LossConfig::Kl(KlDistillation { temperature: 0.0 })).contains("temperature"));
+    assert!(e(LossConfig::Kl(KlDistillation { temperature: 0.0, ..KlDistillation::default() })).contains("temperature"));
     let nested =
         |inner| Matryoshka { dims: vec![2], weights: vec![], normalize: true, inner: Box::new(inner) };
     assert!(

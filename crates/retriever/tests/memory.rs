@@ -2,7 +2,7 @@
 //! the whole process.
 
 use ragduet_nn::Mode;
-use ragduet_retriever::loss::{LossBatch, LossConfig, Relations, fixed_scale};
+use ragduet_retriever::loss::{Compared, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::initial_model;
 use ragduet_retriever::{BiEncoder, grad_cache};
@@ -50,7 +50,7 @@ fn peak(m: &BiEncoder, rows: usize, chunk_tokens: usize) -> u64 {
     let _loss =
         grad_cache::backward(m, &texts, &texts, chunk_tokens, Mode::train(Compute::F32), 1.0, |a, b| {
             let scale = fixed_scale(20.0, a);
-            loss.loss(&LossBatch { queries: a, passages: b, relations: &relations, scale: &scale })
+            loss.loss(&LossBatch::new(Compared::Vectors { queries: a, passages: b }, &relations, &scale))
         })
         .unwrap();
     grad::clear(&m.parameters().into_iter().map(|(_, t)| t).collect::<Vec<Tensor>>()).unwrap();

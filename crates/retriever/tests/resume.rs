@@ -2,7 +2,7 @@
 //! through gradient caching gives the gradients of a plain one; exports read back as they were.
 
 use ragduet_nn::Mode;
-use ragduet_retriever::loss::{InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
+use ragduet_retriever::loss::{InfoNce, Compared, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
@@ -217,7 +217,7 @@ fn gradient_caching_gives_the_plain_gradients() {
     let loss = LossConfig::InfoNce(InfoNce::default()).build().unwrap();
     let compute = |queries: &Tensor, passages: &Tensor| {
         let scale = fixed_scale(20.0, queries);
-        loss.loss(&LossBatch { queries, passages, relations: &r, scale: &scale })
+        loss.loss(&LossBatch::new(Compared::Vectors { queries, passages }, &r, &scale))
     };
     let mode = Mode::train(Compute::F32);
     let parameters = m.parameters();
@@ -260,7 +260,7 @@ fn gradient_caching_repeats_its_dropout() {
         rng::seed(5);
         let value = grad_cache::backward(&m, &q, &p, chunk, Mode::train(Compute::F32), 1.0, |a, b| {
             let scale = fixed_scale(20.0, a);
-            loss.loss(&LossBatch { queries: a, passages: b, relations: &r, scale: &scale })
+            loss.loss(&LossBatch::new(Compared::Vectors { queries: a, passages: b }, &r, &scale))
         });
         let g: Vec<Tensor> = parameters.iter().map(|t| t.grad().copy()).collect();
         grad::clear(&parameters).unwrap();
@@ -273,7 +273,7 @@ fn gradient_caching_repeats_its_dropout() {
     let a = m.embed(Side::Query, &q.iter().collect::<Vec<_>>(), mode).unwrap();
     let b = m.embed(Side::Passage, &p.iter().collect::<Vec<_>>(), mode).unwrap();
     let scale = fixed_scale(20.0, &a);
-    let plain = loss.loss(&LossBatch { queries: &a, passages: &b, relations: &r, scale: &scale });
+    let plain = loss.loss(&LossBatch::new(Compared::Vectors { queries: &a, passages: &b }, &r, &scale));
     plain.backward();
     assert!(max_diff(&v1, &plain.detach()) < 1e-5);
     let off: Vec<Tensor> = parameters.iter().zip(&g1).map(|(p, g)| p.grad() - g).collect();

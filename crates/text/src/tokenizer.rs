@@ -51,7 +51,6 @@ pub(crate) struct Parts {
 impl Tokenizer {
     pub(crate) fn assemble(parts: Parts) -> Result<Self> {
         let Parts { mut inner, tokens, max_len, truncation_side, mut files, class, extra_config } = parts;
-        let invalid = |e| Error::Invalid { path: "tokenizer.json".into(), reason: format!("{e}") };
         inner.with_truncation(None).map_err(invalid)?;
         inner.with_padding(None);
         let has = |files: &[(String, Vec<u8>)], name: &str| files.iter().any(|(n, _)| n == name);
@@ -125,6 +124,46 @@ impl Tokenizer {
         self
     }
 
+    /// With these tokens, added behind the vocabulary where they are not in it. Texts that hold them are cut there.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be written again.
+    pub fn with_tokens<'a>(mut self, tokens: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let new: Vec<tokenizers::AddedToken> = tokens
+            .into_iter()
+            .filter(|t| self.inner.token_to_id(t).is_none())
+            .map(|t| tokenizers::AddedToken::from(t, false).normalized(false))
+            .collect();
+        if new.is_empty() {
+            return Ok(self);
+        }
+        self.inner.add_tokens(new.clone()).map_err(invalid)?;
+        let text = self.inner.to_string(true).map_err(invalid)? + "\n";
+        self.replace_file("tokenizer.json", text.into_bytes());
+        // What older versions list added tokens in would contradict it.
+        self.files.retain(|(name, _)| name != "added_tokens.json");
+        let config = self.files.iter().find(|(n, _)| n == "tokenizer_config.json");
+        if let Some(Value::Object(mut config)) = config.and_then(|(_, b)| serde_json::from_slice(b).ok())
+            && let Some(Value::Object(listed)) = config.get_mut("added_tokens_decoder")
+        {
+            for token in &new {
+                let id = self.inner.token_to_id(&token.content).unwrap_or_default();
+                let entry = json!({"content": token.content, "lstrip": false, "normalized": false,
+                    "rstrip": false, "single_word": false, "special": false});
+                listed.insert(id.to_string(), entry);
+            }
+            self.replace_file("tokenizer_config.json", pretty(&Value::Object(config)));
+        }
+        Ok(self)
+    }
+
+    fn replace_file(&mut self, name: &str, bytes: Vec<u8>) {
+        match self.files.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = bytes,
+            None => self.files.push((name.into(), bytes)),
+        }
+    }
+
     /// Whether texts are lower-cased before they are tokenized.
     pub fn lower_case(&self) -> bool {
         self.lower_case
@@ -189,6 +228,10 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.inner.decode(ids, skip_special_tokens).map_err(|e| Error::Decode { reason: e.to_string() })
     }
+}
+
+fn invalid(e: tokenizers::Error) -> Error {
+    Error::Invalid { path: "tokenizer.json".into(), reason: format!("{e}") }
 }
 
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {

@@ -142,6 +142,16 @@ unsafe extern "C" {
         k: *mut C_tensor,
         v: *mut C_tensor,
     ) -> c_int;
+    pub fn rd_maxsim(
+        q: *mut C_tensor,
+        q_offsets: *const i64,
+        n_q: usize,
+        d: *mut C_tensor,
+        d_offsets: *const i64,
+        n_d: usize,
+        wanted: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
     pub fn rd_quantise(
         w: *mut C_tensor,
         nf4: c_int,

@@ -5,8 +5,10 @@
 use crate::{Device, Kind, Tensor, ffi};
 
 mod lm;
+mod maxsim;
 
 pub use lm::{add_then_rms_norm, cache_write, cached_attention, linear, rms_norm, rope, rope_split, swiglu};
+pub use maxsim::maxsim;
 
 /// Rows of sequences laid one after another, without padding.
 ///

@@ -20,6 +20,8 @@ struct Entry {
     shard: usize,
     dtype: Dtype,
     shape: Vec<i64>,
+    /// Rows that are asked for beyond those of the file.
+    more: i64,
     start: usize,
     end: usize,
 }
@@ -107,6 +109,7 @@ impl Weights {
                 shard: self.shards.len(),
                 dtype: info.dtype,
                 shape,
+                more: 0,
                 start: data + start,
                 end: data + end,
             };
@@ -136,6 +139,16 @@ impl Weights {
         self
     }
 
+    /// Gives a matrix at least so many rows; new ones are the mean of those in the file (a token that is added to a
+    /// vocabulary begins as an average one, as in transformers).
+    #[must_use]
+    pub fn with_at_least_rows(mut self, name: &str, rows: i64) -> Self {
+        if let Some(e) = self.entries.get_mut(name) {
+            e.more = (rows - e.shape.first().copied().unwrap_or(rows)).max(0);
+        }
+        self
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -143,7 +156,13 @@ impl Weights {
 
     /// A tensor's shape.
     pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.entries.get(name).map(|e| e.shape.clone())
+        self.entries.get(name).map(|e| {
+            let mut shape = e.shape.clone();
+            if let Some(rows) = shape.first_mut() {
+                *rows += e.more;
+            }
+            shape
+        })
     }
 
     /// The file's own metadata.
@@ -161,7 +180,14 @@ impl Weights {
                 dtype: format!("{:?}", entry.dtype),
             });
         }
-        Ok(t.f_to_kind(Kind::Float)?.f_to_device(device)?)
+        let mut t = t.f_to_kind(Kind::Float)?;
+        if entry.more > 0 {
+            let mut size = t.size();
+            size[0] = entry.more;
+            let new = t.f_mean_dim([0i64].as_slice(), true, Kind::Float)?.f_expand(size, false)?;
+            t = Tensor::f_cat(&[t, new], 0)?;
+        }
+        Ok(t.f_to_device(device)?)
     }
 
     /// A tensor in the dtype of the file, on the CPU.

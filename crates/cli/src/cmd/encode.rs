@@ -4,7 +4,7 @@ use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
-use ragduet_retriever::{Side, encode_stream};
+use ragduet_retriever::{Side, encode_rows};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -12,7 +12,8 @@ use std::sync::mpsc::channel;
 /// Arguments of `encode`.
 ///
 /// Writes a folder: `embeddings.npy` ([texts, dim], numpy reads it), `ids.jsonl` (one JSON string a line, in the
-/// same order) and `meta.json`. The input is streamed, so it may be larger than memory.
+/// same order) and `meta.json`. A late-interaction model has a vector for each token: `embeddings.npy` then holds them
+/// text after text, and `counts.jsonl` how many each text has. The input is streamed, so it may be larger than memory.
 ///
 /// Example: ragduet encode -m runs/x/best -i corpus.jsonl.gz -o embeddings
 #[derive(Debug, clap::Args)]
@@ -55,7 +56,11 @@ impl Args {
         let started = std::time::Instant::now();
         let mut tokens = 0;
         let dim = model.dim() as usize;
-        let done = encode_stream(
+        let mut counts = match model.late() {
+            Some(_) => Some(BufWriter::new(fs_err::File::create(self.out.join("counts.jsonl"))?)),
+            None => None,
+        };
+        let done = encode_rows(
             &model,
             side,
             texts,
@@ -64,22 +69,28 @@ impl Args {
                 bar.set_position(n);
                 tokens = t;
             },
-            |rows| {
+            |rows, vectors| {
                 npy.write(rows)?;
-                for id in receive.try_iter().take(rows.len() / dim) {
+                for id in receive.try_iter().take(vectors.len()) {
                     serde_json::to_writer(&mut ids, &id).map_err(std::io::Error::from)?;
                     ids.write_all(b"\n")?;
+                }
+                if let Some(counts) = &mut counts {
+                    vectors.iter().try_for_each(|n| writeln!(counts, "{n}"))?;
                 }
                 Ok(())
             },
         )?;
         ids.flush().context("cannot write ids.jsonl")?;
+        if let Some(counts) = &mut counts {
+            counts.flush().context("cannot write counts.jsonl")?;
+        }
         npy.finish()?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         let meta = serde_json::json!({
             "model": self.model.model, "side": self.side, "texts": done, "dim": dim,
-            "similarity": model.settings.similarity, "max_query_tokens": model.settings.max_query_tokens,
+            "similarity": model.settings.similarity, "late_interaction": model.late().is_some(), "max_query_tokens": model.settings.max_query_tokens,
             "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
         });
         let text = serde_json::to_vec_pretty(&meta)?;

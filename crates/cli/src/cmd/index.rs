@@ -5,10 +5,12 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IdMap, Precision, SearchParams, Similarity,
-    VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
+    AuditOptions, CompressedConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap, LexicalConfig,
+    LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, Precision, SearchParams, Similarity,
+    Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact,
+    recall_of_multi_vectors,
 };
-use ragduet_retriever::{Side, encode_stream};
+use ragduet_retriever::{Side, TokenVectors, encode_rows};
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ enum What {
     /// Build an index from a corpus and a model, or from the folder that `encode` wrote.
     ///
     /// Example: ragduet index build -m runs/x/best --corpus corpus.jsonl -o corpus.idx --kind hnsw
+    /// Example: ragduet index build --kind lexical --corpus corpus.jsonl -o words.idx
     Build(Box<Build>),
 }
 
@@ -43,12 +46,25 @@ struct Build {
     /// Folder to write.
     #[arg(short, long)]
     out: PathBuf,
-    /// exact or hnsw.
-    #[arg(long, default_value = "hnsw", value_parser = ["exact", "hnsw"])]
-    kind: String,
+    /// exact or hnsw (over one vector a text), multi_vector (late interaction), lexical (words: BM25, no model). If not
+    /// given: multi_vector for a late-interaction model, else hnsw, or lexical where there is no model.
+    #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "lexical"])]
+    kind: Option<String>,
     /// Stored vectors of an exact index: f32 or f16.
     #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
     vectors: String,
+    /// Late interaction: bits per number (1, 2, 4, 8); 0 keeps all vectors (f16) and compares with all of them.
+    #[arg(long, default_value_t = CompressedConfig::default().bits)]
+    bits: u8,
+    /// BM25: how soon more occurrences of a word stop counting.
+    #[arg(long, default_value_t = LexicalConfig::default().k1)]
+    k1: f64,
+    /// BM25: how much long passages are marked down.
+    #[arg(long, default_value_t = LexicalConfig::default().b)]
+    b: f64,
+    /// BM25: how endings are taken off words: porter (as Lucene's English analyser), none, or a language of Snowball's.
+    #[arg(long, value_parser = parse_stemmer, default_value = "porter")]
+    stemmer: Stemmer,
     /// HNSW: links per row.
     #[arg(long, default_value_t = HnswConfig::default().m)]
     m: usize,
@@ -74,8 +90,8 @@ struct Build {
 /// What an index was made from, beside its files, so that `search` needs no other argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
-    /// Model folder or id.
-    pub model: String,
+    /// Model folder or id; none of an index over words.
+    pub model: Option<String>,
     /// The corpus, for showing texts.
     pub corpus: Option<PathBuf>,
 }
@@ -94,25 +110,42 @@ impl Args {
 
 struct Embedded {
     rows: Vec<f32>,
+    /// Vectors of each text, where it has several.
+    counts: Option<Vec<usize>>,
     dim: usize,
     ids: Vec<String>,
     similarity: Similarity,
     source: Option<Source>,
 }
 
+fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
+    serde_json::from_value(name.into()).map_err(|e| e.to_string())
+}
+
 impl Build {
     fn run(&self, quiet: bool) -> Result<()> {
+        let corpus_alone = self.model.is_none() && self.embeddings.is_none();
+        if self.kind.as_deref() == Some("lexical") || (self.kind.is_none() && corpus_alone && self.corpus.is_some()) {
+            return self.words(quiet);
+        }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
             (Some(dir), _, _) => from_folder(dir)?,
             (None, Some(corpus), Some(model)) => self.encode(corpus, model, quiet)?,
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
         let ids = IdMap::from_ids(&e.ids)?;
+        if let Some(counts) = &e.counts {
+            return self.tokens(&e, counts, &ids, quiet);
+        }
+        let kind = self.kind.as_deref().unwrap_or("hnsw");
+        if kind == "multi_vector" {
+            return Err(Usage("multi_vector goes with a late-interaction model, which this is not".into()).into());
+        }
         let vectors = Vectors::new(&e.rows, e.dim)?;
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
         let started = std::time::Instant::now();
         let progress = |done: usize, _| bar.set_position(done as u64);
-        if self.kind == "exact" {
+        if kind == "exact" {
             let precision = if self.vectors == "f16" { Precision::F16 } else { Precision::F32 };
             let mut index = ExactIndex::new(&ExactConfig { precision }, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
@@ -131,17 +164,104 @@ impl Build {
             self.audit(&index, &e, vectors)?;
         }
         bar.finish_and_clear();
-        if let Some(source) = &e.source {
-            let text = serde_json::to_vec_pretty(source)?;
-            ragduet_torch::weights::write_atomic(&self.out.join(SOURCE_FILE), &text)?;
-        }
+        self.note(e.source.as_ref())?;
         println!(
-            "{}: {} index of {} vectors, {} dimensions, {:?}, in {:.1} s",
+            "{}: {kind} index of {} vectors, {} dimensions, {:?}, in {:.1} s",
             self.out.display(),
-            self.kind,
             vectors.len(),
             e.dim,
             e.similarity,
+            started.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// Notes what the index was made from.
+    fn note(&self, source: Option<&Source>) -> Result<()> {
+        if let Some(source) = source {
+            let text = serde_json::to_vec_pretty(source)?;
+            ragduet_torch::weights::write_atomic(&self.out.join(SOURCE_FILE), &text)?;
+        }
+        Ok(())
+    }
+
+    /// An index over token vectors, and how many of the true neighbours it finds.
+    fn tokens(&self, e: &Embedded, counts: &[usize], ids: &IdMap, quiet: bool) -> Result<()> {
+        if self.kind.as_deref().is_some_and(|k| k != "multi_vector") {
+            return Err(Usage("a late-interaction model goes with --kind multi_vector".into()).into());
+        }
+        let started = std::time::Instant::now();
+        let vectors = TokenVectors { rows: e.rows.clone(), counts: counts.to_vec() };
+        let offsets = vectors.offsets();
+        let passages = MultiVectors::new(&vectors.rows, &offsets, e.dim)?;
+        let exact = ExactConfig { precision: Precision::F16 };
+        let config = match self.bits {
+            0 => MultiVectorConfig::Exact(exact.clone()),
+            bits => MultiVectorConfig::Compressed(CompressedConfig { bits, ..CompressedConfig::default() }),
+        };
+        let bar = counter("indexing", None, quiet);
+        let index = build_multi_vector(&config, passages)?;
+        index.save_with_ids(&self.out, Some(ids))?;
+        bar.finish_and_clear();
+        self.note(e.source.as_ref())?;
+        println!(
+            "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
+            self.out.display(),
+            index.live(),
+            index.tokens(),
+            e.dim,
+            index.bytes_per_passage(),
+            started.elapsed().as_secs_f64()
+        );
+        if self.bits > 0 && self.audit > 0 && index.live() > 0 {
+            // A query's length of each of some passages asks for it.
+            const TOKENS: usize = 32;
+            let step = (passages.len() / self.audit).max(1);
+            let (mut rows, mut borders) = (Vec::new(), vec![0]);
+            for set in passages.sets().step_by(step).take(self.audit) {
+                let n = set.len().min(TOKENS);
+                rows.extend_from_slice(&set.data()[..n * e.dim]);
+                borders.push(borders[borders.len() - 1] + n);
+            }
+            let queries = MultiVectors::new(&rows, &borders, e.dim)?;
+            let mut truth = ExactMultiVectorIndex::new(&exact, e.dim)?;
+            truth.add(passages)?;
+            let r = recall_of_multi_vectors(&*index, &truth, queries, &MultiSearchParams::top(10))?;
+            println!("recall@{} against exact MaxSim: {:.4} on {} queries", r.k, r.recall, r.queries);
+        }
+        Ok(())
+    }
+
+    /// An index over words.
+    fn words(&self, quiet: bool) -> Result<()> {
+        let Some(corpus) = &self.corpus else {
+            return Err(Usage("an index over words is made from --corpus".into()).into());
+        };
+        let started = std::time::Instant::now();
+        let config = LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let mut index = LexicalIndex::new(&config)?;
+        let bad = self.read.bad_rows();
+        let (mut ids, mut texts) = (IdMap::new(), Vec::new());
+        let bar = counter("reading", None, quiet);
+        for p in read_corpus(corpus, &self.read.options(), &bad)? {
+            let p = p?;
+            ids.push(&p.id)?;
+            texts.push(p.full_text());
+            if texts.len() == 65_536 {
+                index.add(&std::mem::take(&mut texts))?;
+                bar.set_position(index.len() as u64);
+            }
+        }
+        index.add(&texts)?;
+        bar.finish_and_clear();
+        common::report_bad_rows(&bad);
+        index.save_with_ids(&self.out, Some(&ids))?;
+        self.note(Some(&Source { model: None, corpus: Some(absolute(corpus)) }))?;
+        println!(
+            "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
+            self.out.display(),
+            index.len(),
+            index.bytes() as f64 / index.len().max(1) as f64,
             started.elapsed().as_secs_f64()
         );
         Ok(())
@@ -179,26 +299,31 @@ impl Build {
             Ok(p.full_text())
         });
         let bar = counter("encoding", None, quiet);
-        let mut rows = Vec::new();
+        let (mut rows, mut counts) = (Vec::new(), Vec::new());
         let progress = &mut |n, _| bar.set_position(n);
-        encode_stream(&model, Side::Passage, texts, &args.encode_settings(), progress, |r| {
+        encode_rows(&model, Side::Passage, texts, &args.encode_settings(), progress, |r, n| {
             rows.extend_from_slice(r);
+            counts.extend_from_slice(n);
             Ok(())
         })?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
-        let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.into());
         let model_path = Path::new(model_name);
         let model_name =
             if model_path.is_dir() { absolute(model_path).display().to_string() } else { model_name.into() };
         Ok(Embedded {
             rows,
+            counts: model.late().map(|_| counts),
             dim: model.dim() as usize,
             ids: receive.try_iter().collect(),
             similarity: model.settings.similarity.into(),
-            source: Some(Source { model: model_name, corpus: Some(absolute(corpus)) }),
+            source: Some(Source { model: Some(model_name), corpus: Some(absolute(corpus)) }),
         })
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 fn from_folder(dir: &Path) -> Result<Embedded> {
@@ -213,7 +338,21 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
             serde_json::from_str::<String>(&line?).with_context(|| format!("{}:{}", path.display(), i + 1))
         })
         .collect::<Result<Vec<_>>>()?;
-    if rows.len() != total * dim || ids.len() != total {
+    let path = dir.join("counts.jsonl");
+    let counts: Option<Vec<usize>> = match path.is_file() {
+        false => None,
+        true => {
+            let number = |(i, line): (usize, &str)| {
+                line.parse().with_context(|| format!("{}:{}", path.display(), i + 1))
+            };
+            Some(fs_err::read_to_string(&path)?.lines().enumerate().map(number).collect::<Result<_>>()?)
+        }
+    };
+    let whole = match &counts {
+        None => ids.len() == total,
+        Some(counts) => counts.len() == ids.len() && counts.iter().sum::<usize>() == total,
+    };
+    if rows.len() != total * dim || !whole {
         anyhow::bail!(
             "{}: {} ids for {total} rows, of which {} are there; encode again",
             dir.display(),
@@ -228,6 +367,6 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = Some(Source { model: meta.model, corpus: None });
-    Ok(Embedded { rows, dim, ids, similarity: meta.similarity, source })
+    let source = Some(Source { model: Some(meta.model), corpus: None });
+    Ok(Embedded { rows, counts, dim, ids, similarity: meta.similarity, source })
 }

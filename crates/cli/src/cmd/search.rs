@@ -1,25 +1,29 @@
 //! `ragduet search`.
 
 use crate::cmd::index::{SOURCE_FILE, Source};
-use crate::common::{self, ModelArgs, RerankArgs, Reranker, Usage, rerank};
+use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
-use ragduet_index::{IdMap, SearchParams, Vectors, open};
+use ragduet_index::{IdMap, IndexKind, LexicalIndex, OpenOptions, kind, open, open_multi_vector};
 use ragduet_joint::pipeline::{self, Pipeline};
-use ragduet_retriever::{Side, encode_texts};
+use ragduet_retriever::engine::{Backend, Engine, System};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Which index is searched, and with what.
 #[derive(Debug, Clone, clap::Args)]
 pub struct IndexArgs {
-    /// Index folder.
+    /// Index folder: over single vectors, token vectors (late interaction) or words. Given more than once, all are searched
+    /// and what they find is fused.
     #[arg(long)]
-    index: Option<PathBuf>,
-    /// Model, where it is not the one that the index was built with.
+    index: Vec<PathBuf>,
+    /// Model, where it is not the one that an index was built with.
     #[arg(short, long)]
     model: Option<String>,
+    #[command(flatten)]
+    fusion: FusionArgs,
     /// Corpus for showing texts, where it has moved.
     #[arg(long)]
     corpus: Option<PathBuf>,
@@ -38,7 +42,8 @@ impl IndexArgs {
     pub fn new(index: PathBuf, model: Option<String>, corpus: Option<PathBuf>, device: &str) -> Self {
         let search_precision = ragduet_torch::Precision::default();
         Self {
-            index: Some(index),
+            index: vec![index],
+            fusion: FusionArgs::default(),
             model,
             corpus,
             search_device: device.into(),
@@ -49,7 +54,9 @@ impl IndexArgs {
 
     /// Takes index, retriever and corpus of a pipeline where none are given.
     pub fn default_to(&mut self, dir: &Path, pipeline: &Pipeline) {
-        self.index.get_or_insert_with(|| dir.join(pipeline::INDEX));
+        if self.index.is_empty() {
+            self.index.push(dir.join(pipeline::INDEX));
+        }
         self.model.get_or_insert_with(|| dir.join(pipeline::RETRIEVER).display().to_string());
         self.corpus.get_or_insert_with(|| pipeline.corpus.clone());
     }
@@ -62,35 +69,20 @@ impl IndexArgs {
         ef: Option<usize>,
         quiet: bool,
     ) -> Result<Vec<Found>> {
-        let dir = self.index.as_ref().ok_or_else(|| Usage("give an index with --index".into()))?;
-        let index = open(dir)?;
-        let ids = IdMap::open(dir)?;
-        let path = dir.join(SOURCE_FILE);
-        let source: Option<Source> = match path.is_file() {
-            true => Some(
-                serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?,
-            ),
-            false => None,
-        };
-        let Some(model) = self.model.clone().or_else(|| source.as_ref().map(|s| s.model.clone())) else {
-            return Err(Usage("this index does not say which model made it; give --model".into()).into());
-        };
-        let args = ModelArgs::new(model, &self.search_device, self.search_precision);
-        let model = args.load()?;
-        if model.dim() as usize != index.dim() {
-            anyhow::bail!(
-                "the model gives {} numbers per text but the index holds {}: it was built with another model",
-                model.dim(),
-                index.dim()
-            );
+        if self.index.is_empty() {
+            return Err(Usage("give an index with --index".into()).into());
         }
+        let mut systems = Vec::new();
+        let mut corpus = self.corpus.clone();
+        for dir in &self.index {
+            let (system, source) = self.open(dir)?;
+            corpus = corpus.or_else(|| source.and_then(|s| s.corpus));
+            systems.push(Rc::new(system));
+        }
+        let engine = Engine::new(systems, self.fusion.config()?)?;
         let reranker = self.rerank.load(&self.search_device, self.search_precision)?;
-        let queries = encode_texts(&model, Side::Query, &questions, &args.encode_settings(), &mut |_, _| ())?;
-        let params =
-            SearchParams { ef, ..SearchParams::top(reranker.as_ref().map_or(k, |r| k.max(r.depth))) };
-        let hits = index.search(Vectors::new(&queries, index.dim())?, &params)?;
-        let name =
-            |row: u32| ids.as_ref().and_then(|m| m.id(row)).map_or_else(|| row.to_string(), str::to_string);
+        let depth = reranker.as_ref().map_or(k, |r| k.max(r.depth));
+        let hits = engine.search(&questions, depth, ef, &ragduet_retriever::EncodeSettings::default())?;
         let mut found: Vec<Found> = questions
             .into_iter()
             .zip(hits)
@@ -98,11 +90,11 @@ impl IndexArgs {
                 question,
                 hits: hits
                     .into_iter()
-                    .map(|h| Line { id: name(h.id), score: h.score, title: None, text: None })
+                    .map(|(id, score)| Line { id, score, title: None, text: None })
                     .collect(),
             })
             .collect();
-        if let Some(corpus) = self.corpus.clone().or_else(|| source.and_then(|s| s.corpus)) {
+        if let Some(corpus) = corpus {
             if corpus.exists() {
                 add_texts(&mut found, &corpus)?;
             } else if !quiet {
@@ -115,6 +107,48 @@ impl IndexArgs {
             }
         }
         Ok(found)
+    }
+}
+
+impl IndexArgs {
+    /// An index with what made it.
+    fn open(&self, dir: &Path) -> Result<(System, Option<Source>)> {
+        let path = dir.join(SOURCE_FILE);
+        let source: Option<Source> = match path.is_file() {
+            true => Some(
+                serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?,
+            ),
+            false => None,
+        };
+        let model = || {
+            let name = self.model.clone().or_else(|| source.as_ref().and_then(|s| s.model.clone()));
+            let why = "does not say which model made it; give --model";
+            let name = name.ok_or_else(|| Usage(format!("{} {why}", dir.display())))?;
+            ModelArgs::new(name, &self.search_device, self.search_precision).load().map(Box::new)
+        };
+        let (backend, rows) = match kind(dir)? {
+            IndexKind::Lexical => {
+                let index = LexicalIndex::open(dir)?;
+                let rows = index.len();
+                (Backend::Lexical(index), rows)
+            }
+            IndexKind::MultiVector => {
+                let index = open_multi_vector(dir, &OpenOptions::default())?;
+                let rows = index.len();
+                (Backend::Late(model()?, index), rows)
+            }
+            _ => {
+                let index = open(dir)?;
+                let rows = index.len();
+                (Backend::Dense(model()?, index), rows)
+            }
+        };
+        let ids = match IdMap::open(dir)? {
+            Some(ids) => ids,
+            None => IdMap::from_ids((0..rows).map(|row| row.to_string()))?,
+        };
+        let system = System::new(backend, ids).with_context(|| dir.display().to_string())?;
+        Ok((system, source))
     }
 }
 
@@ -147,6 +181,7 @@ fn reorder(found: &mut Found, by: &Reranker, k: usize) -> Result<()> {
 /// Arguments of `search`.
 ///
 /// Example: ragduet search --index corpus.idx "what causes it?" -k 5
+/// Example: ragduet search --index corpus.idx --index words.idx --fusion rrf --rerank runs/cross/best "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -9,9 +9,11 @@ use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{self, sft};
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
+use ragduet_reranker::CrossEncoder;
 use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train};
+use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train_with};
+use ragduet_retriever::{Teacher, TeacherConfig};
 use ragduet_train::{RETRIEVED, RunDir, config};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Train a dense retriever.
+    /// Train a retriever: one vector a text, or one a token (`[model.late_interaction]`); contrastive, or from a teacher.
     ///
     /// Example: ragduet train retriever -c configs/retriever/covid-qa.toml --set optim.lr=3e-5 --out runs/covid
     Retriever(Common),
@@ -356,7 +358,15 @@ fn retriever(c: &Common, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
     let config: RetrieverConfig = config::load(&file, &c.set)?;
     let options = RunOptions { out: out.clone(), resume: c.resume, quiet, stop_after: None };
-    let outcome = train(&config, &options)?;
+    let teacher: Option<Box<dyn Teacher>> = match &config.teacher {
+        Some(TeacherConfig::CrossEncoder(named)) => {
+            let device = ragduet_torch::device::parse(&config.device)?;
+            let dir = ragduet_nn::hub::resolve(&named.path)?;
+            Some(Box::new(CrossEncoder::load(&dir, device, config.precision.resolve(device))?))
+        }
+        _ => None,
+    };
+    let outcome = train_with(&config, &options, teacher)?;
     if c.json {
         return crate::common::print_json(&serde_json::json!({
             "step": outcome.step, "finished": outcome.finished, "model": outcome.model_dir,

@@ -7,6 +7,7 @@ use ragduet_nn::hub;
 use ragduet_reranker::CrossEncoder;
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_torch::{Precision, device};
+use std::collections::HashMap;
 
 /// Whether what is found is re-ranked, and with what.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -43,6 +44,11 @@ impl RerankArgs {
             .with_context(|| format!("cannot load the cross-encoder `{name}`"))?;
         Ok(Some(Reranker { model, depth: self.rerank_depth }))
     }
+}
+
+/// Passages of a set by name.
+pub fn texts(set: &EvalSet) -> HashMap<&str, &str> {
+    set.passages.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect()
 }
 
 impl Reranker {

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use super::graph::{Graph, MAX_LAYERS, SPARE};
 use crate::Result;
-use crate::store::{Reader, VectorHeader};
+use crate::store::{Reader, VectorHeader, number};
 
 pub(crate) const GRAPH: &str = "graph.bin";
 const MAGIC: u32 = u32::from_le_bytes(*b"RDGR");
@@ -88,12 +88,6 @@ fn parse(bytes: &[u8], expected: usize) -> Result<Graph, String> {
         return Err(format!("{} bytes are left over", rest.len()));
     }
     Ok(graph)
-}
-
-fn number(rest: &mut &[u8]) -> Result<u32, String> {
-    let (bytes, tail) = rest.split_first_chunk::<4>().ok_or("it ends too early")?;
-    *rest = tail;
-    Ok(u32::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

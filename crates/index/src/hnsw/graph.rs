@@ -129,6 +129,11 @@ impl Graph {
         Self { m, levels: vec![], base: vec![], upper_at: vec![], upper: vec![], entry: None }
     }
 
+    /// Bytes of all links.
+    pub(crate) fn bytes(&self) -> usize {
+        self.levels.len() + (self.base.len() + self.upper_at.len() + self.upper.len()) * 4
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.levels.len()
     }

@@ -3,6 +3,7 @@
 
 use super::ConfigSource;
 use super::decoder::behind;
+use super::relative::SeenLayout;
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot};
@@ -196,6 +197,11 @@ impl Encoder for ModernBert {
         if let Some(soft) = &soft {
             (words, positions) = (soft.embed(words), soft.positions(&positions));
         }
+        let seen = SeenLayout::of(batch, None, m.compute.kind());
+        assert!(
+            seen.is_none() || (soft.is_none() && batch.segments.longest() <= c.local_attention / 2 + 1),
+            "rows that are not seen go with no soft prompts, and in texts within the local window only"
+        );
         let tokens = words.size()[0];
         let (global, local) = (self.angles(&positions, false), self.angles(&positions, true));
         let mut carry = self.norm.forward(&words, m).dropout(m.dropout(c.embedding_dropout), m.train);
@@ -219,8 +225,11 @@ impl Encoder for ModernBert {
                 window: block.local.then_some(c.local_attention / 2),
             };
             let (q, k) = (rotate(&qkv[0], angles), rotate(&qkv[1], angles));
-            let (v, mix) =
-                (qkv[2].contiguous(), |q: &_, k: &_, v: &_, s: &_| varlen_attention(q, k, v, s, &options));
+            let v = qkv[2].contiguous();
+            let mix = |q: &Tensor, k: &Tensor, v: &Tensor, s: &_| match &seen {
+                Some(seen) => seen.attend([q, k, v], &options),
+                None => varlen_attention(q, k, v, s, &options),
+            };
             let mixed = match &soft {
                 Some(soft) => soft.attend(i, [&q, &k, &v], &batch.segments, mix),
                 None => mix(&q, &k, &v, &batch.segments),

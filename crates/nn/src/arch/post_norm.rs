@@ -1,7 +1,7 @@
 //! The block that BERT, RoBERTa, DistilBERT and MPNet share: self-attention and feed-forward, each followed by
 //! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
 
-use super::relative::{Layout, RelativeBias};
+use super::relative::{Layout, RelativeBias, SeenLayout};
 use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
 use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
@@ -200,14 +200,17 @@ impl Encoder for PostNorm {
         if let Some(table) = &self.types {
             x += table.forward(&types, m);
         }
-        let layout = self.relative.as_ref().map(|bias| {
-            let segs = soft.as_ref().map_or(&batch.segments, SoftPass::longer);
-            let bias = bias.last(segs.longest(), segs.longest(), m);
-            Layout::new(segs, segs, Some(&bias), (m.compute.kind(), batch.ids.device()))
-        });
-        let mix = |q: &Tensor, k: &_, v: &_, segs: &_, o: &AttentionOptions| match &layout {
-            Some(layout) => layout.attend(&(q * o.scale), k, v, o.dropout),
-            None => varlen_attention(q, k, v, segs, o),
+        let segs = soft.as_ref().map_or(&batch.segments, SoftPass::longer);
+        let bias = self.relative.as_ref().map(|bias| bias.last(segs.longest(), segs.longest(), m));
+        let seen = SeenLayout::of(batch, bias.as_ref(), m.compute.kind());
+        assert!(seen.is_none() || soft.is_none(), "rows that are not seen go with no soft prompts");
+        let layout = bias
+            .filter(|_| seen.is_none())
+            .map(|bias| Layout::new(segs, segs, Some(&bias), (m.compute.kind(), batch.ids.device())));
+        let mix = |q: &Tensor, k: &Tensor, v: &Tensor, segs: &_, o: &AttentionOptions| match (&seen, &layout) {
+            (Some(seen), _) => seen.attend([q, k, v], o),
+            (None, Some(layout)) => layout.attend(&(q * o.scale), k, v, o.dropout),
+            (None, None) => varlen_attention(q, k, v, segs, o),
         };
         let mut carry = self.norm.forward(&x, m).dropout(m.dropout(s.dropout), m.train);
         let mut low = lower(&carry, m);

@@ -3,9 +3,10 @@
 //! The kernels for packed rows take no bias, so rows are laid out in groups of texts of about the same length, padded
 //! within a group: one attention per group instead of one per text.
 
+use crate::encoder::PackedTokens;
 use crate::seq2seq::past_the_end;
 use crate::{Embedding, Mode, Result};
-use ragduet_torch::ops::Segments;
+use ragduet_torch::ops::{AttentionOptions, Segments};
 use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
 /// A learned number per head and bucket of distances.
@@ -83,6 +84,28 @@ pub(super) struct Layout {
     groups: Vec<Group>,
     /// Which place of the groups' results is each row's.
     back: Tensor,
+}
+
+/// Attention of a batch in which some rows only look.
+#[derive(Debug)]
+pub(super) struct SeenLayout<'a> {
+    rows: &'a Tensor,
+    layout: Layout,
+}
+
+impl<'a> SeenLayout<'a> {
+    /// None where all rows are seen. `bias`: [heads, longest, longest], where there is one; `kind`: of the rows.
+    pub fn of(batch: &'a PackedTokens, bias: Option<&Tensor>, kind: Kind) -> Option<Self> {
+        let seen = batch.seen.as_ref()?;
+        let layout = Layout::new(&batch.segments, &seen.segments, bias, (kind, batch.ids.device()));
+        Some(Self { rows: &seen.rows, layout })
+    }
+
+    /// As [`ragduet_torch::ops::varlen_attention`], but for the rows that are not seen.
+    pub fn attend(&self, [q, k, v]: [&Tensor; 3], o: &AttentionOptions) -> Tensor {
+        let seen = |t: &Tensor| t.index_select(0, self.rows);
+        self.layout.attend(&(q * o.scale), &seen(k), &seen(v), o.dropout)
+    }
 }
 
 /// Texts of about the same length.

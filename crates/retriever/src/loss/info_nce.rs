@@ -19,6 +19,8 @@ pub struct InfoNce {
     pub in_batch_negatives: bool,
     /// Whether other queries' hard negatives are negatives, too.
     pub share_hard_negatives: bool,
+    /// Whether a query's own hard negatives are negatives. Off beside a distillation that looks at them: ColBERTv2.
+    pub own_negatives: bool,
     /// Whether each positive must also find its query among the batch's queries.
     pub symmetric: bool,
     /// Share of the target spread evenly over the candidates.
@@ -33,6 +35,7 @@ impl Default for InfoNce {
         Self {
             in_batch_negatives: true,
             share_hard_negatives: true,
+            own_negatives: true,
             symmetric: false,
             label_smoothing: 0.0,
             mask_above_positive_minus: None,
@@ -70,6 +73,10 @@ impl InfoNce {
             });
             hidden = hidden.logical_or(&mask(rows, columns, allowed, device).logical_not());
         }
+        if !self.own_negatives {
+            let own = r.negatives.iter().enumerate().flat_map(|(i, n)| n.iter().map(move |&c| (i, c)));
+            hidden = hidden.logical_or(&mask(rows, columns, own, device));
+        }
         if let Some(margin) = self.mask_above_positive_minus {
             let _guard = no_grad();
             let bound = similarity.gather(1, &labels.unsqueeze(1), false) - margin;
@@ -97,7 +104,7 @@ impl InfoNce {
 
 impl RetrievalLoss for InfoNce {
     fn loss(&self, b: &LossBatch<'_>) -> Tensor {
-        let similarity = b.queries.matmul(&b.passages.transpose(0, 1));
+        let similarity = b.similarities();
         let labels: Vec<i64> = b.relations.positive.iter().map(|&c| c as i64).collect();
         let labels = Tensor::from_slice(&labels).to_device(similarity.device());
         let hidden = self.hidden(b, &similarity, &labels);

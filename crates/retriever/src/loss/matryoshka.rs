@@ -1,7 +1,7 @@
 //! Matryoshka representation learning (Kusupati et al., 2022, arXiv 2205.13147): another loss on the first d
 //! components, for several d, so that embeddings can be cut afterwards.
 
-use super::{LossBatch, LossConfig, RetrievalLoss, bad, normalize};
+use super::{Compared, LossBatch, LossConfig, RetrievalLoss, bad, normalize};
 use crate::Result;
 use ragduet_torch::Tensor;
 use schemars::JsonSchema;
@@ -61,17 +61,26 @@ pub(super) struct Built {
 
 impl RetrievalLoss for Built {
     fn loss(&self, b: &LossBatch<'_>) -> Tensor {
-        let mut total = Tensor::zeros([], (b.queries.kind(), b.queries.device()));
+        let Compared::Vectors { queries, passages } = b.compared else {
+            // The recipe asks `takes_similarities` before.
+            panic!("a matryoshka loss cuts vectors; similarities cannot be cut");
+        };
+        let mut total = Tensor::zeros([], (queries.kind(), queries.device()));
         for &(dim, weight) in &self.sizes {
             let cut = |t: &Tensor| {
                 let t = t.narrow(1, 0, dim);
                 if self.normalize { normalize(&t) } else { t }
             };
-            let (queries, passages) = (cut(b.queries), cut(b.passages));
-            let part = LossBatch { queries: &queries, passages: &passages, ..*b };
+            let (queries, passages) = (cut(queries), cut(passages));
+            let compared = Compared::Vectors { queries: &queries, passages: &passages };
+            let part = LossBatch { compared, ..*b };
             total = &total + self.inner.loss(&part) * weight;
         }
         total
+    }
+
+    fn takes_similarities(&self) -> bool {
+        false
     }
 
     fn needs_negatives(&self) -> bool {
@@ -80,5 +89,9 @@ impl RetrievalLoss for Built {
 
     fn needs_teacher(&self) -> bool {
         self.inner.needs_teacher()
+    }
+
+    fn needs_teacher_vectors(&self) -> bool {
+        self.inner.needs_teacher_vectors()
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::biencoder::Similarity;
 use crate::evaluate::default_measures;
+use crate::late::LateConfig;
 use crate::loss::LossConfig;
 use crate::mining::MiningConfig;
+use crate::teacher::TeacherConfig;
 use crate::{Error, Pooling, Result, ScratchModel};
 use ragduet_data::{BatchConfig, Format};
 use ragduet_metrics::Measure;
@@ -56,6 +58,9 @@ pub struct RetrieverConfig {
     /// Hard negatives.
     #[serde(default)]
     pub mining: Option<MiningConfig>,
+    /// Whom it learns from (distillation): scores the negatives that are mined or given, or gives vectors, as the loss asks.
+    #[serde(default)]
+    pub teacher: Option<TeacherConfig>,
     /// Evaluation while training.
     #[serde(default)]
     pub eval: EvalConfig,
@@ -88,10 +93,13 @@ pub struct ModelConfig {
     pub projection: Option<i64>,
     /// Texts in front of queries and passages; as the base says.
     pub prompts: Option<Prompts>,
-    /// Longest query in tokens.
-    pub max_query_tokens: usize,
-    /// Longest passage in tokens.
-    pub max_passage_tokens: usize,
+    /// A vector for each token, compared by MaxSim (ColBERT); as the base says.
+    pub late_interaction: Option<LateConfig>,
+    /// Longest query in tokens; absent: 64, or what a late-interaction base says, or 32 for a new one (the length to which
+    /// its queries are filled up).
+    pub max_query_tokens: Option<usize>,
+    /// Longest passage in tokens; absent: 256, or what a late-interaction base says, or 180 for a new one.
+    pub max_passage_tokens: Option<usize>,
     /// Dropout in the hidden layers while training, instead of the base's.
     pub dropout: Option<f64>,
     /// Dropout on attention probabilities while training, instead of the base's.
@@ -111,8 +119,9 @@ impl Default for ModelConfig {
             similarity: None,
             projection: None,
             prompts: None,
-            max_query_tokens: 64,
-            max_passage_tokens: 256,
+            late_interaction: None,
+            max_query_tokens: None,
+            max_passage_tokens: None,
             dropout: None,
             attention_dropout: None,
             quantise: Quantise::None,
@@ -129,6 +138,18 @@ impl ModelConfig {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
         if self.base.is_some() == self.scratch.is_some() {
             return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
+        }
+        if self.late_interaction.is_some() {
+            for (key, given) in [
+                ("model.pooling", self.pooling.is_some()),
+                ("model.normalize", self.normalize.is_some()),
+                ("model.similarity", self.similarity.is_some()),
+                ("model.projection", self.projection.is_some()),
+            ] {
+                if given {
+                    return bad(key, "late interaction has a vector for each token, projected to model.late_interaction.dim");
+                }
+            }
         }
         for (key, p) in [("model.dropout", self.dropout), ("model.attention_dropout", self.attention_dropout)]
         {
@@ -305,8 +326,20 @@ impl RetrieverConfig {
         if loss.needs_negatives() && self.train.negatives_per_query == 0 {
             return bad("train.negatives_per_query", "this loss compares with negatives of the query's own");
         }
-        if loss.needs_teacher() && self.mining.is_some() {
-            return bad("mining", "mined negatives have no teacher scores, which this loss needs");
+        if loss.needs_teacher() && self.mining.is_some() && self.teacher.is_none() {
+            return bad("mining", "mined negatives have no teacher scores, which this loss needs: give a [teacher]");
+        }
+        match &self.teacher {
+            None if loss.needs_teacher_vectors() => {
+                return bad("teacher.retriever", "this loss compares with a larger model's vectors");
+            }
+            Some(TeacherConfig::CrossEncoder(_)) if loss.needs_teacher_vectors() => {
+                return bad("teacher", "a cross-encoder has no vectors, which this loss compares with");
+            }
+            Some(_) if !(loss.needs_teacher() || loss.needs_teacher_vectors()) => {
+                return bad("teacher", "this loss learns from no teacher; kl, margin_mse, embedding_mse and batch_kl do");
+            }
+            _ => {}
         }
         self.batch.validate()?;
         Ok(())

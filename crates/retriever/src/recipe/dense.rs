@@ -14,12 +14,14 @@ use crate::card::{CardFacts, model_card};
 use crate::encode::EncodeSettings;
 use crate::error::catch;
 use crate::evaluate::{EvalSet, evaluate_model};
-use crate::loss::{LossBatch, RetrievalLoss};
+use crate::loss::{Compared, LossBatch, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
-use crate::{Error, Result, grad_cache, st_dir};
+use crate::st_dir::{self, Overrides};
+use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
+use crate::{Error, Result, grad_cache};
 use ragduet_data::{BadRowPolicy, BadRows, BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
 use ragduet_metrics::Evaluation;
-use ragduet_nn::Mode;
+use ragduet_nn::{Mode, hub};
 use ragduet_text::Encoding;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Device, Tensor, device, grad, rng};
@@ -61,12 +63,63 @@ struct Run<'a> {
     at: Position,
     /// The current round's negatives, where mining replaced those of the data.
     mined: Option<Vec<Vec<u32>>>,
+    teaching: Option<Teaching>,
     encode: EncodeSettings,
     examples: usize,
 }
 
+/// What the teacher gives.
+enum Teaching {
+    /// Scores of each query's passages.
+    Scores(Box<dyn Teacher>, ScoreCache),
+    /// Vectors of all texts.
+    Vectors(TeacherVectors),
+}
+
+impl Teaching {
+    fn new(
+        config: &RetrieverConfig,
+        given: Option<Box<dyn Teacher>>,
+        set: &TrainingSet,
+        model: &BiEncoder,
+        out: &Path,
+    ) -> Result<Option<Self>> {
+        let Some(wanted) = &config.teacher else { return Ok(None) };
+        let folder = out.join("teacher");
+        let (device, compute) = (model.device, model.compute);
+        if config.loss.build()?.needs_teacher_vectors() {
+            let file = folder.join("vectors.safetensors");
+            let vectors = TeacherVectors::of(wanted.path(), set, &file, device, compute)?;
+            let (theirs, ours) = (vectors.queries.size()[1], model.dim());
+            config.loss.check_teacher_dim(ours, theirs)?;
+            return Ok(Some(Self::Vectors(vectors)));
+        }
+        let teacher: Box<dyn Teacher> = match (given, wanted) {
+            (Some(teacher), _) => teacher,
+            (None, TeacherConfig::Retriever(n)) => {
+                Box::new(st_dir::load(&hub::resolve(&n.path)?, device, compute, &Overrides::default())?)
+            }
+            (None, TeacherConfig::CrossEncoder(_)) => {
+                let why = "a cross-encoder is loaded by the caller (`train_with`)".to_string();
+                return Err(Error::Config { key: "teacher.cross_encoder".into(), why });
+            }
+        };
+        let cache = ScoreCache::open(&folder.join("scores.txt"), wanted.path())?;
+        Ok(Some(Self::Scores(teacher, cache)))
+    }
+}
+
 /// Trains as the config says, into `options.out`.
 pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> {
+    train_with(config, options, None)
+}
+
+/// [`train`] with a teacher that this crate does not know how to load: a cross-encoder.
+pub fn train_with(
+    config: &RetrieverConfig,
+    options: &RunOptions,
+    teacher: Option<Box<dyn Teacher>>,
+) -> Result<Outcome> {
     config.validate()?;
     let device = device::parse(&config.device)?;
     let resolved = config::to_toml(config)?;
@@ -81,6 +134,12 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
     let scale = Scale::new(config, device);
     let loss = config.loss.build()?;
     check_data(&set, &*loss, config)?;
+    if model.late().is_some() && !loss.takes_similarities() {
+        let why = "this loss needs one vector a text; with late interaction take info_nce, kl, margin_mse, triplet or a \
+                   sum of them";
+        return Err(Error::Config { key: "loss".into(), why: why.into() });
+    }
+    let teaching = Teaching::new(config, teacher, &set, &model, &options.out)?;
     let optimizer = model::optimizer(&config.optim, &model, state::parameters(&model, &scale))?;
     let lengths = Lengths::of(&model, &set)?;
     let (total, per_epoch) = total_steps(config, &set, &lengths)?;
@@ -112,6 +171,7 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
         best: None,
         at: Position::default(),
         mined: None,
+        teaching,
         examples,
     };
     let mut resumed = false;
@@ -123,6 +183,9 @@ pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> 
         }
         tracing::info!("resumed at step {step}");
         resumed = true;
+    }
+    if run.mined.is_none() {
+        run.teach()?;
     }
     if config.eval.at_start && run.dev.is_some() && !resumed {
         run.before = run.evaluate()?;
@@ -270,10 +333,25 @@ impl Run<'_> {
     fn backward(&self, batch: &Batch, weight: f64) -> Result<f64> {
         let mode = Mode::train(self.model.compute);
         let scale = self.scale.value();
+        let relations = &batch.relations;
         let loss = |q: &Tensor, p: &Tensor| {
-            let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
-            let relations = &batch.relations;
-            self.loss.loss(&LossBatch { queries: &queries, passages: &passages, relations, scale: &scale })
+            let taught = match &self.teaching {
+                Some(Teaching::Vectors(v)) => Some(v.rows(&batch.numbers.0, &batch.numbers.1)),
+                _ => None,
+            };
+            let teacher = taught.as_ref().map(|(q, p)| (q, p));
+            let on = |compared| self.loss.loss(&LossBatch { compared, teacher, relations, scale: &scale });
+            if self.model.late().is_none() {
+                let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
+                return on(Compared::Vectors { queries: &queries, passages: &passages });
+            }
+            let segments = |side, texts: &[Encoding]| {
+                self.model.row_segments(side, &texts.iter().collect::<Vec<_>>())
+            };
+            let (of_q, of_p) =
+                (segments(Side::Query, &batch.queries), segments(Side::Passage, &batch.passages));
+            let wanted = self.loss.wanted(relations, batch.passages.len());
+            on(Compared::Similarities(&self.model.similarities((q, &of_q), (p, &of_p), wanted.as_deref())))
         };
         let remedy = "lower batch.size, or set grad_cache.chunk_tokens";
         catch("a training step", remedy, || {
@@ -298,17 +376,17 @@ impl Run<'_> {
         })
     }
 
-    /// Queries and passages; with a shared tower in one pass, unless prompts are pooled differently.
+    /// Queries and passages; with a shared tower in one pass, unless the sides differ in more than their texts.
     fn embed_batch(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, Tensor)> {
         let m = &self.model;
-        if m.is_shared() && m.skipped(Side::Query)? == m.skipped(Side::Passage)? {
+        if m.is_shared() && m.late().is_none() && m.skipped(Side::Query)? == m.skipped(Side::Passage)? {
             let all: Vec<&Encoding> = batch.queries.iter().chain(&batch.passages).collect();
             let out = m.embed(Side::Passage, &all, mode)?;
             let n = batch.queries.len() as i64;
             return Ok((out.narrow(0, 0, n), out.narrow(0, n, batch.passages.len() as i64)));
         }
-        let q = m.embed(Side::Query, &batch.queries.iter().collect::<Vec<_>>(), mode)?;
-        let p = m.embed(Side::Passage, &batch.passages.iter().collect::<Vec<_>>(), mode)?;
+        let q = m.rows(Side::Query, &batch.queries.iter().collect::<Vec<_>>(), mode)?;
+        let p = m.rows(Side::Passage, &batch.passages.iter().collect::<Vec<_>>(), mode)?;
         Ok((q, p))
     }
 
@@ -345,7 +423,15 @@ impl Run<'_> {
     fn use_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<()> {
         self.set.set_negatives(negatives.clone())?;
         self.mined = Some(negatives);
-        Ok(())
+        self.teach()
+    }
+
+    /// Has the teacher score what each query is compared with.
+    fn teach(&mut self) -> Result<()> {
+        match &mut self.teaching {
+            Some(Teaching::Scores(teacher, cache)) => cache.score_set(&**teacher, &mut self.set),
+            _ => Ok(()),
+        }
     }
 
     fn log_mining(&mut self, r: &MiningReport) -> Result<()> {
@@ -510,7 +596,7 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
         )));
     }
     let unscored = set.items().iter().filter(|i| i.scores.is_none()).count();
-    if loss.needs_teacher() && unscored > 0 {
+    if loss.needs_teacher() && config.teacher.is_none() && unscored > 0 {
         return Err(Error::Unusable(format!(
             "{unscored} of {} examples have no teacher scores, which this loss learns from",
             set.items().len()

@@ -21,6 +21,8 @@ pub(super) struct Batch {
     pub relations: Relations,
     /// Query ids, for errors.
     pub ids: Vec<String>,
+    /// Numbers of the queries and passages in the set's pools.
+    pub numbers: (Vec<u32>, Vec<u32>),
 }
 
 impl Batch {
@@ -170,5 +172,6 @@ fn assemble(
         passages: tokenize[1](&passages)?,
         relations,
         ids: items.iter().map(|i| query(i).id.clone()).collect(),
+        numbers: (items.iter().map(|&i| set.items()[i as usize].query).collect(), order),
     })
 }

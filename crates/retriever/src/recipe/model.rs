@@ -41,6 +41,10 @@ impl Scale {
     }
 }
 
+/// Lengths of models with one vector a text, where the config says none.
+const QUERY_TOKENS: usize = 64;
+const PASSAGE_TOKENS: usize = 256;
+
 /// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
 /// generators.
 ///
@@ -56,7 +60,8 @@ pub fn build(
     let mut model = match (&c.base, &c.scratch) {
         (Some(base), _) => {
             let dir = hub::resolve(base)?;
-            let plain = !dir.join("modules.json").is_file();
+            let late = c.late_interaction.is_some() || st_dir::is_late(&dir)?;
+            let plain = !dir.join("modules.json").is_file() && !late;
             let pooling = c.pooling.or_else(|| plain.then_some(Pooling::Mean));
             let similarity = c.similarity.or_else(|| plain.then_some(Similarity::Cosine));
             if plain && c.pooling.is_none() {
@@ -67,9 +72,10 @@ pub fn build(
                 similarity,
                 normalize: c.normalize.or_else(|| plain.then_some(similarity == Some(Similarity::Cosine))),
                 prompts: c.prompts.clone(),
-                max_query_tokens: Some(c.max_query_tokens),
-                max_passage_tokens: Some(c.max_passage_tokens),
+                max_query_tokens: c.max_query_tokens.or((!late).then_some(QUERY_TOKENS)),
+                max_passage_tokens: c.max_passage_tokens.or((!late).then_some(PASSAGE_TOKENS)),
                 quantise: c.quantise,
+                late: c.late_interaction.clone(),
             };
             let mut model = st_dir::load(&dir, device, compute, &overrides)?;
             if c.separate_towers && model.is_shared() {
@@ -83,17 +89,24 @@ pub fn build(
             return Err(Error::Config { key: "model.quantise".into(), why });
         }
         (None, Some(scratch)) => {
-            let similarity = c.similarity.unwrap_or_default();
+            let late = c.late_interaction.as_ref();
+            let similarity = match late {
+                Some(_) => Similarity::Dot,
+                None => c.similarity.unwrap_or_default(),
+            };
             let settings = Settings {
                 pooling: c.pooling.unwrap_or(Pooling::Mean),
-                normalize: c.normalize.unwrap_or(similarity == Similarity::Cosine),
+                normalize: late.is_some() || c.normalize.unwrap_or(similarity == Similarity::Cosine),
                 similarity,
                 prompts: c.prompts.clone().unwrap_or_default(),
                 include_prompt: true,
-                max_query_tokens: c.max_query_tokens,
-                max_passage_tokens: c.max_passage_tokens,
+                max_query_tokens: c.max_query_tokens.unwrap_or(if late.is_some() { 32 } else { QUERY_TOKENS }),
+                max_passage_tokens: c
+                    .max_passage_tokens
+                    .unwrap_or(if late.is_some() { 180 } else { PASSAGE_TOKENS }),
+                late: None,
             };
-            scratch.build(texts().iter().map(String::as_str), settings, device, compute)?
+            scratch.build(texts().iter().map(String::as_str), settings, late, device, compute)?
         }
         (None, None) => {
             return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });

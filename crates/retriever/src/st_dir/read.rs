@@ -1,11 +1,12 @@
 //! Directory to bi-encoder.
 
-use super::{ModuleKind, module_kind};
+use super::{ModuleKind, late, module_kind};
 use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, Tower};
+use crate::late::{Late, LateConfig};
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter};
-use ragduet_nn::{hub, load_quantised_encoder};
+use ragduet_nn::{EncoderOptions, hub, load_encoder_with};
 use ragduet_text::{Prompts, Tokenizer};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantise};
@@ -31,6 +32,8 @@ pub struct Overrides {
     pub max_passage_tokens: Option<usize>,
     /// Keeps the weights of the encoder's layers in 8 or 4 bits.
     pub quantise: Quantise,
+    /// Makes a late-interaction model of what is none yet, its projection drawn from the global generators.
+    pub late: Option<LateConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,24 +73,90 @@ struct Chain {
     tokenizer: Tokenizer,
 }
 
+/// How a transformer is read.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    device: Device,
+    bits: Option<Bits>,
+    /// Markers of late interaction, which have to be tokens.
+    late: Option<&'a LateConfig>,
+}
+
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
 pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides) -> Result<BiEncoder> {
-    let bits = overrides.quantise.bits();
+    let found = late::find(dir)?;
+    let wanted = match (&found, &overrides.late) {
+        (Some(found), _) => Some(found.config.clone()),
+        (None, wanted) => wanted.clone(),
+    };
+    let how = Reading { device, bits: overrides.quantise.bits(), late: wanted.as_ref() };
     let modules_path = dir.join("modules.json");
     let chains = if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;
         let first = modules.first().map(|m| kind(&modules_path, &m.kind)).transpose()?;
         if first == Some(ModuleKind::Router) {
-            routes(dir, &modules[0], &modules_path, &modules[1..], device, bits)?
+            routes(dir, &modules[0], &modules_path, &modules[1..], how)?
         } else {
             let list: Vec<(String, PathBuf)> =
                 modules.into_iter().map(|m| (m.kind, dir.join(m.path))).collect();
-            vec![chain(&modules_path, &list, device, bits)?]
+            vec![chain(&modules_path, &list, how)?]
         }
     } else {
-        vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], device, bits)?]
+        vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], how)?]
     };
-    assemble(dir, chains, device, compute, overrides)
+    match wanted {
+        None => assemble(dir, chains, device, compute, overrides),
+        Some(config) => assemble_late(dir, chains, config, found.as_ref(), (device, compute), overrides),
+    }
+}
+
+/// A late-interaction model: one that was saved as such (`found`), or what an encoder or a bi-encoder becomes.
+fn assemble_late(
+    dir: &Path,
+    chains: Vec<Chain>,
+    mut config: LateConfig,
+    found: Option<&late::Found>,
+    (device, compute): (Device, Compute),
+    o: &Overrides,
+) -> Result<BiEncoder> {
+    let mut towers = Vec::new();
+    let mut tokenizer = None;
+    for mut chain in chains {
+        if found.is_none() {
+            // A projection of pooled vectors is none of tokens.
+            chain.tower.dense = None;
+        }
+        if found.is_some_and(|f| f.stanford) {
+            let (weights, inputs, outputs) = late::stanford_projection(dir)?;
+            let b = ParamBuilder::from_weights(weights, device);
+            chain.tower.dense = Some(Dense::build(b, (inputs, outputs), false, DenseActivation::Identity)?);
+        }
+        let dense = match chain.tower.dense.take() {
+            Some(dense) => dense,
+            None => Dense::fresh(chain.tower.model.encoder.hidden_size(), config.dim, device)?,
+        };
+        config.dim = dense.outputs();
+        chain.tower.dense = Some(dense);
+        tokenizer.get_or_insert(chain.tokenizer);
+        towers.push(chain.tower);
+    }
+    let mut towers = towers.into_iter();
+    let (Some(query_tower), Some(tokenizer)) = (towers.next(), tokenizer) else {
+        return unsupported(&dir.join("modules.json"), "no modules are listed");
+    };
+    let (query, passage) = found.map_or((32, 180), |f| f.lengths);
+    let positions = query_tower.max_tokens();
+    let settings = Settings {
+        pooling: Pooling::Mean,
+        normalize: true,
+        similarity: Similarity::Dot,
+        prompts: o.prompts.clone().unwrap_or_default(),
+        include_prompt: true,
+        max_query_tokens: o.max_query_tokens.unwrap_or(query).min(positions),
+        max_passage_tokens: o.max_passage_tokens.unwrap_or(passage).min(positions),
+        late: Some(Late::new(config, &tokenizer)?),
+    };
+    BiEncoder { query_tower, passage_tower: towers.next(), tokenizer, settings, device, compute }.check()
 }
 
 fn assemble(
@@ -145,6 +214,7 @@ fn assemble(
         max_passage_tokens: o
             .max_passage_tokens
             .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
+        late: None,
     };
     let model = BiEncoder {
         tokenizer: query.tokenizer,
@@ -162,8 +232,7 @@ fn routes(
     router: &Module,
     modules_path: &Path,
     after: &[Module],
-    device: Device,
-    bits: Option<Bits>,
+    how: Reading<'_>,
 ) -> Result<Vec<Chain>> {
     let base = dir.join(&router.path);
     let path = base.join("router_config.json");
@@ -184,7 +253,7 @@ fn routes(
             list.push((t.clone(), base.join(id)));
         }
         list.extend(after.iter().map(|m| (m.kind.clone(), dir.join(&m.path))));
-        out.push(chain(modules_path, &list, device, bits)?);
+        out.push(chain(modules_path, &list, how)?);
     }
     Ok(out)
 }
@@ -192,21 +261,24 @@ fn routes(
 fn chain(
     listed_in: &Path,
     modules: &[(String, PathBuf)],
-    device: Device,
-    bits: Option<Bits>,
+    how: Reading<'_>,
 ) -> Result<Chain> {
     let mut out: Option<Chain> = None;
     for (type_name, path) in modules {
         let kind = kind(listed_in, type_name)?;
         match (kind, &mut out) {
-            (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, device, bits)?),
+            (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, how)?),
             (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
             (ModuleKind::Dense, Some(c))
-                if c.pooling.is_some() && c.tower.dense.is_none() && !c.normalize =>
+                if (c.pooling.is_some() || how.late.is_some()) && c.tower.dense.is_none() && !c.normalize =>
             {
-                c.tower.dense = Some(dense(path, device)?);
+                c.tower.dense = Some(dense(path, how.device)?);
             }
-            (ModuleKind::Normalize, Some(c)) if c.pooling.is_some() => c.normalize = true,
+            (ModuleKind::Normalize, Some(c)) if c.pooling.is_some() || how.late.is_some() => {
+                c.normalize = true;
+            }
+            // What it keeps is known by now.
+            (ModuleKind::TokenMask, Some(_)) if how.late.is_some() => {}
             _ => {
                 return unsupported(
                     listed_in,
@@ -223,7 +295,8 @@ fn chain(
     })
 }
 
-fn transformer(path: &Path, device: Device, bits: Option<Bits>) -> Result<Chain> {
+fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
+    let device = how.device;
     let config_path = path.join("sentence_bert_config.json");
     let config: TransformerConfig =
         if config_path.is_file() { json(&config_path)? } else { TransformerConfig::default() };
@@ -231,15 +304,20 @@ fn transformer(path: &Path, device: Device, bits: Option<Bits>) -> Result<Chain>
     if config.do_lower_case {
         tokenizer = tokenizer.with_lower_case(true);
     }
+    let mut options = EncoderOptions { bits: how.bits, tokens: None };
+    if let Some(late) = how.late {
+        tokenizer = tokenizer.with_tokens(late.markers())?;
+        options.tokens = Some(tokenizer.vocab_size());
+    }
     let tower = if peft::is_adapter_dir(path) {
         let base = peft::base_of(path)?;
-        let model = load_quantised_encoder(&hub::resolve(&base)?, device, bits)?;
+        let model = load_encoder_with(&hub::resolve(&base)?, device, &options)?;
         model.params.set_trainable(|_| false);
         let adapter = Some(Adapter::load(model.base(device)?, path)?);
         Tower { model, dense: None, adapter, base }
     } else {
         let base = std::path::absolute(path)?.display().to_string();
-        Tower { model: load_quantised_encoder(path, device, bits)?, dense: None, adapter: None, base }
+        Tower { model: load_encoder_with(path, device, &options)?, dense: None, adapter: None, base }
     };
     Ok(Chain { tower, pooling: None, normalize: false, max_seq_length: config.max_seq_length, tokenizer })
 }
@@ -328,6 +406,6 @@ fn unsupported<T>(path: &Path, what: &str) -> Result<T> {
     Err(Error::UnsupportedModel { path: path.into(), what: what.into() })
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&fs::read(path)?).map_err(|source| Error::Json { path: path.into(), source })
 }

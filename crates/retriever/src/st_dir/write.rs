@@ -1,5 +1,6 @@
 //! Bi-encoder to directory.
 
+use super::late;
 use super::read::{Overrides, load};
 use crate::biencoder::{BiEncoder, DenseActivation, Side, Similarity, Tower};
 use crate::{Error, Pooling, Result};
@@ -22,7 +23,7 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     let s = &model.settings;
     match &model.passage_tower {
         None => {
-            let names = module_names(&model.query_tower, s.normalize);
+            let names = module_names(model, &model.query_tower);
             let paths: Vec<String> = names
                 .iter()
                 .enumerate()
@@ -42,7 +43,7 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
             for (route, side, tower) in
                 [("query", Side::Query, &model.query_tower), ("document", Side::Passage, passage)]
             {
-                let names = module_names(tower, s.normalize);
+                let names = module_names(model, tower);
                 let ids: Vec<String> =
                     names.iter().enumerate().map(|(i, n)| format!("{route}_{i}_{n}")).collect();
                 write_tower(model, tower, side, |i| dir.join(&ids[i]), &names)?;
@@ -58,13 +59,20 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     }
     let versions: serde_json::Map<String, Value> =
         VERSIONS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
-    let config = json!({
+    let mut config = json!({
         "__version__": versions,
         "model_type": "SentenceTransformer",
         "prompts": s.prompts,
         "default_prompt_name": null,
         "similarity_fn_name": match s.similarity { Similarity::Cosine => "cosine", Similarity::Dot => "dot" },
     });
+    if let (Some(l), Some(map)) = (&s.late, config.as_object_mut()) {
+        map.insert("model_type".into(), "ColBERT".into());
+        map.insert("similarity_fn_name".into(), "MaxSim".into());
+        if let Value::Object(keys) = late::keys(&l.config, (s.max_query_tokens, s.max_passage_tokens)) {
+            map.extend(keys);
+        }
+    }
     write_json(&dir.join("config_sentence_transformers.json"), &config)?;
     if let Some(card) = card {
         write_atomic(&dir.join("README.md"), card.as_bytes())?;
@@ -72,12 +80,17 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn module_names(tower: &Tower, normalize: bool) -> Vec<&'static str> {
-    let mut names = vec!["Transformer", "Pooling"];
+fn module_names(model: &BiEncoder, tower: &Tower) -> Vec<&'static str> {
+    let late = model.late().is_some();
+    let mut names = vec!["Transformer"];
+    if !late {
+        names.push("Pooling");
+    }
     if tower.dense.is_some() {
         names.push("Dense");
     }
-    if normalize {
+    // PyLate scales token vectors itself and knows no such module.
+    if model.settings.normalize && !late {
         names.push("Normalize");
     }
     names
@@ -121,8 +134,11 @@ fn write_tower(
                         DenseActivation::Identity => "torch.nn.modules.linear.Identity",
                         DenseActivation::Tanh => "torch.nn.modules.activation.Tanh",
                     };
-                    let config = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
+                    let mut config = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
                         "bias": d.bias.is_some(), "activation_function": activation});
+                    if let (Some(_), Some(map)) = (model.late(), config.as_object_mut()) {
+                        map.insert("use_residual".into(), false.into());
+                    }
                     write_json(&dir.join("config.json"), &config)?;
                     save_model(&dir, &d.params.named(), u64::MAX)?;
                 }
@@ -166,7 +182,7 @@ pub fn verify(model: &BiEncoder, dir: &Path, texts: &[String]) -> Result<()> {
         for text in texts {
             let embed = |m: &BiEncoder| {
                 let tokens = m.tokenize(side, std::slice::from_ref(text))?;
-                m.embed(side, &tokens.iter().collect::<Vec<_>>(), mode)
+                m.rows(side, &tokens.iter().collect::<Vec<_>>(), mode)
             };
             let difference = f64::try_from((embed(model)? - embed(&again)?).abs().max()).unwrap_or(f64::NAN);
             if difference.is_nan() || difference > 1e-4 {

@@ -89,8 +89,8 @@ impl Together<'_> {
         let device = device::parse(&self.retriever.device)?;
         let m = &self.retriever.model;
         let overrides = Overrides {
-            max_query_tokens: Some(m.max_query_tokens),
-            max_passage_tokens: Some(m.max_passage_tokens),
+            max_query_tokens: m.max_query_tokens,
+            max_passage_tokens: m.max_passage_tokens,
             ..Overrides::default()
         };
         Ok(st_dir::load(dir, device, self.retriever.precision.resolve(device), &overrides)?)

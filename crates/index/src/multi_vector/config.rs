@@ -1,0 +1,101 @@
+//! Which multi-vector index is built, and how: the settings as users write them.
+//!
+//! ```toml
+//! [index.compressed]
+//! bits = 4
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ExactConfig, Result};
+
+/// Which multi-vector index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum MultiVectorConfig {
+    /// All vectors as they are, every query against every passage: never wrong.
+    Exact(ExactConfig),
+    /// Centroids and residuals of few bits: a fifth of the memory or less, and many times faster.
+    Compressed(CompressedConfig),
+}
+
+impl Default for MultiVectorConfig {
+    fn default() -> Self {
+        Self::Compressed(CompressedConfig::default())
+    }
+}
+
+/// Settings of a compressed index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressedConfig {
+    /// Bits per number of a residual: 1, 2, 4 or 8.
+    pub bits: u8,
+    /// Centroids; omitted, 16 times the square root of the expected number of token vectors, rounded down to a power
+    /// of two, and at most a quarter of those trained on. Never more than those trained on.
+    pub centroids: Option<usize>,
+    /// Rounds of k-means.
+    pub iterations: usize,
+    /// Token vectors that the centroids are trained on; omitted, 64 for each centroid.
+    pub sample: Option<usize>,
+    /// Which vectors are drawn, and where k-means begins.
+    pub seed: u64,
+}
+
+impl Default for CompressedConfig {
+    fn default() -> Self {
+        Self { bits: 4, centroids: None, iterations: 4, sample: None, seed: 0 }
+    }
+}
+
+impl CompressedConfig {
+    pub(super) fn validate(&self) -> Result<()> {
+        let bad = |key, got: String, remedy| Err(Error::BadConfig { key, got, remedy });
+        if !matches!(self.bits, 1 | 2 | 4 | 8) {
+            return bad("bits", self.bits.to_string(), "give 1, 2, 4 or 8");
+        }
+        if self.centroids.is_some_and(|n| n == 0 || n > 1 << 24) {
+            let got = self.centroids.unwrap_or_default().to_string();
+            return bad("centroids", got, "give a number from 1 to 2^24, or omit it");
+        }
+        if self.sample == Some(0) {
+            return bad("sample", "0".to_owned(), "centroids need vectors to be trained on; omit it");
+        }
+        Ok(())
+    }
+
+    /// How many centroids there are for a corpus of so many token vectors (ColBERT's rule).
+    pub(super) fn centroids_for(&self, tokens: usize) -> usize {
+        self.centroids.unwrap_or_else(|| {
+            let wanted = 16.0 * (tokens as f64).sqrt();
+            1 << (wanted.max(1.0).log2().floor() as u32).min(24)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_checked() {
+        let config: MultiVectorConfig = serde_json::from_str(r#"{"compressed": {"bits": 2}}"#).unwrap();
+        assert_eq!(
+            config,
+            MultiVectorConfig::Compressed(CompressedConfig { bits: 2, ..CompressedConfig::default() })
+        );
+        assert!(serde_json::from_str::<MultiVectorConfig>(r#"{"compressed": {"bit": 2}}"#).is_err());
+        assert!(serde_json::from_str::<MultiVectorConfig>(r#"{"exact": {"precision": "f16"}}"#).is_ok());
+        for bad in [
+            CompressedConfig { bits: 3, ..Default::default() },
+            CompressedConfig { centroids: Some(0), ..Default::default() },
+            CompressedConfig { sample: Some(0), ..Default::default() },
+        ] {
+            assert!(bad.validate().is_err(), "{bad:?}");
+        }
+        // 16 * sqrt(371140) is 9747.
+        assert_eq!(CompressedConfig::default().centroids_for(371_140), 8192);
+        assert_eq!(CompressedConfig::default().centroids_for(0), 1);
+    }
+}
