@@ -13,7 +13,7 @@ mod npy;
 use std::num::NonZeroUsize;
 
 use ragduet_index::{
-    BinaryConfig, BinaryQuery, CompressedConfig, CompressedIndex, Form, Hit, PqConfig, RescoreConfig,
+    BinaryConfig, BinaryQuery, CompressedIndex, CompressionConfig, Form, Hit, PqConfig, RescoreConfig,
     RescoreRows, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
 };
 use ragduet_metrics::{Measure, Qrels, Run, evaluate};
@@ -80,9 +80,9 @@ fn shared(truth: &[Vec<Hit>], found: &[Vec<Hit>]) -> f64 {
 }
 
 /// The rows of the table; the first is what the others are compared with.
-fn forms(dim: usize) -> Vec<(String, CompressedConfig)> {
-    let plain = |form: Form| CompressedConfig { form, ..CompressedConfig::default() };
-    let with = |form: Form, rows: RescoreRows| CompressedConfig {
+fn forms(dim: usize) -> Vec<(String, CompressionConfig)> {
+    let plain = |form: Form| CompressionConfig { form, ..CompressionConfig::default() };
+    let with = |form: Form, rows: RescoreRows| CompressionConfig {
         rescore: Some(RescoreConfig { rows, factor: 4 }),
         ..plain(form)
     };
@@ -106,7 +106,7 @@ fn forms(dim: usize) -> Vec<(String, CompressedConfig)> {
     for share in [2, 3, 4, 6] {
         let dimensions = Some(dim.div_ceil(share));
         let width = dim.div_ceil(share);
-        let cut = |config: CompressedConfig| CompressedConfig { dimensions, ..config };
+        let cut = |config: CompressionConfig| CompressionConfig { dimensions, ..config };
         forms.push((format!("first {width}, f16"), cut(plain(Form::F16))));
         forms.push((format!("first {width}, int8"), cut(plain(Form::Int8))));
         forms.push((format!("first {width}, int8, + int8 x 4"), cut(with(Form::Int8, RescoreRows::Int8))));

@@ -11,8 +11,8 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use ragduet_index::{
-    CompressedConfig, CompressedIndex, ExactConfig, ExactIndex, HnswBuilder, HnswConfig, HnswIndex, SearchParams,
-    Similarity, VectorIndex, VectorIndexMut, Vectors,
+    CompressedIndex, CompressionConfig, ExactConfig, ExactIndex, HnswBuilder, HnswConfig, HnswIndex,
+    SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (corpus, queries) = (Vectors::new(&corpus, dim)?, Vectors::new(&queries, dim)?);
     let mut exact = ExactIndex::new(&ExactConfig::default(), Similarity::Dot, dim)?;
     exact.add(corpus)?;
-    let mut int8 = CompressedIndex::new(&CompressedConfig::default(), Similarity::Dot, dim)?;
+    let mut int8 = CompressedIndex::new(&CompressionConfig::default(), Similarity::Dot, dim)?;
     int8.add(corpus)?;
     let mut graph = HnswIndex::new(&HnswConfig::default(), Similarity::Cosine, dim)?;
 
@@ -49,7 +49,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let params = SearchParams { k: 10, filter: None, ef: Some(number.parse()?) };
                 let hits = index.search(queries, &params)?;
                 let seconds = start.elapsed().as_secs_f64();
-                (seconds, hits.iter().map(|hits| hits.iter().map(|hit| hit.id).collect()).collect::<Vec<Vec<u32>>>())
+                (
+                    seconds,
+                    hits.iter()
+                        .map(|hits| hits.iter().map(|hit| hit.id).collect())
+                        .collect::<Vec<Vec<u32>>>(),
+                )
             }
         };
         writeln!(out, "{}", serde_json::json!({ "seconds": seconds, "ids": ids }))?;

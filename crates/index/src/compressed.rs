@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use self::codes::{Codes, rescore};
 pub use self::config::{
-    BinaryConfig, BinaryQuery, CompressedConfig, Form, PqConfig, RescoreConfig, RescoreRows,
+    BinaryConfig, BinaryQuery, CompressionConfig, Form, PqConfig, RescoreConfig, RescoreRows,
 };
 use crate::ids::IDS;
 use crate::rows::{MAX_ROWS, prepare};
@@ -47,7 +47,7 @@ struct Header {
 /// A compressed index.
 #[derive(Debug)]
 pub struct CompressedIndex {
-    config: CompressedConfig,
+    config: CompressionConfig,
     dim: usize,
     similarity: Similarity,
     codes: Codes,
@@ -65,7 +65,7 @@ pub struct RowBytes {
 
 impl CompressedIndex {
     /// An empty index.
-    pub fn new(config: &CompressedConfig, similarity: Similarity, dim: usize) -> Result<Self> {
+    pub fn new(config: &CompressionConfig, similarity: Similarity, dim: usize) -> Result<Self> {
         config.validate(dim)?;
         let codes = Codes::new(&config.form, config.width(dim), similarity)?;
         let finer = match &config.rescore {
@@ -99,11 +99,12 @@ impl CompressedIndex {
     }
 
     /// The settings it was made with.
-    pub fn config(&self) -> &CompressedConfig {
+    pub fn config(&self) -> &CompressionConfig {
         &self.config
     }
 
-    /// Bytes of a row. The 256 centroids of a product quantisation, `1024 d` bytes in all, are not counted.
+    /// Bytes of a row, which [`bytes`](VectorIndex::bytes) adds up. The 256 centroids of a product quantisation, `1024 d`
+    /// bytes in all, are not counted.
     pub fn row_bytes(&self) -> RowBytes {
         let of = |form: &Form, dim: usize| match form {
             Form::F32 => dim * 4,
@@ -124,8 +125,7 @@ impl CompressedIndex {
         if width == self.dim {
             return Ok(Cow::Borrowed(prepared));
         }
-        let cut: Vec<f32> =
-            prepared.chunks_exact(self.dim).flat_map(|row| &row[..width]).copied().collect();
+        let cut: Vec<f32> = prepared.chunks_exact(self.dim).flat_map(|row| &row[..width]).copied().collect();
         Ok(Cow::Owned(prepare(Vectors::new(&cut, width)?, width, self.similarity)?.into_owned()))
     }
 }
@@ -144,8 +144,8 @@ impl VectorIndex for CompressedIndex {
     }
 
     fn bytes(&self) -> usize {
-        let row = self.row_bytes();
-        self.len() * (row.scanned + row.rescored)
+        let RowBytes { scanned, rescored } = self.row_bytes();
+        self.len() * (scanned + rescored)
     }
 
     fn similarity(&self) -> Similarity {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{AnyHeader, Reader};
 use crate::{
-    CompressedConfig, CompressedIndex, Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, OpenOptions, Result, Similarity,
-    VectorIndexMut,
+    CompressedIndex, CompressionConfig, Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind,
+    OpenOptions, Result, Similarity, VectorIndexMut,
 };
 
 /// Which index, and how it is built.
@@ -27,7 +27,7 @@ pub enum IndexConfig {
     Hnsw(HnswConfig),
     /// A scan over bytes, signs or centroids instead of numbers: a fraction of the memory, with or without a second
     /// look at what was found.
-    Compressed(CompressedConfig),
+    Compressed(CompressionConfig),
 }
 
 impl Default for IndexConfig {

@@ -65,10 +65,10 @@ pub fn choose_for_mining_with(queries: usize, rows: usize, dim: usize, builder: 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, queries, rows, scan_seconds, hnsw_seconds } = self;
-        let (name, why) = if *index == IndexKind::Exact {
-            ("exact scan", "and it misses nothing")
-        } else {
-            ("HNSW", "measure its recall on a sample")
+        let (name, why) = match index {
+            IndexKind::Exact => ("exact scan", "and it misses nothing"),
+            // The choice is between these two alone.
+            _ => ("HNSW", "measure its recall on a sample"),
         };
         write!(
             f,

@@ -132,16 +132,8 @@ fn alone<'a, S: Simd>(
     let mut put = |_: usize, r: usize, sum: f32| put(r, sum);
     let mut r = rows.start;
     while r + 8 <= rows.end {
-        let rows = [
-            row(r),
-            row(r + 1),
-            row(r + 2),
-            row(r + 3),
-            row(r + 4),
-            row(r + 5),
-            row(r + 6),
-            row(r + 7),
-        ];
+        let rows =
+            [row(r), row(r + 1), row(r + 2), row(r + 3), row(r + 4), row(r + 5), row(r + 6), row(r + 7)];
         step(simd, [query], rows, r, &mut put);
         r += 8;
     }

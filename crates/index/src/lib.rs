@@ -3,8 +3,8 @@
 //!
 //! - [`VectorIndex`] is what can be searched, [`VectorIndexMut`] what grows. [`build`] makes one from an
 //!   [`IndexConfig`], [`open`] reads one that was saved.
-//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph; [`CompressedIndex`] scans
-//!   rows of a fraction of the bytes.
+//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph;
+//!   [`CompressedIndex`] scans rows of a fraction of the bytes.
 //! - [`LexicalIndex`] is BM25 over texts; [`fusion`] makes one ranking of those of several indexes.
 //! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
 //!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
@@ -46,7 +46,8 @@ mod types;
 
 pub use audit::{RecallReport, recall_against_exact, recall_of_multi_vectors};
 pub use compressed::{
-    BinaryConfig, BinaryQuery, CompressedConfig, CompressedIndex, Form, PqConfig, RescoreConfig, RescoreRows, RowBytes,
+    BinaryConfig, BinaryQuery, CompressedIndex, CompressionConfig, Form, PqConfig, RescoreConfig,
+    RescoreRows, RowBytes,
 };
 pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
@@ -58,8 +59,8 @@ pub use ids::IdMap;
 pub use index::{IndexKind, VectorIndex, VectorIndexMut};
 pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
 pub use multi_vector::{
-    CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex,
-    MultiVectors, ResidualConfig, build_multi_vector, open_multi_vector,
+    CompressedConfig, CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams,
+    MultiVectorConfig, MultiVectorIndex, MultiVectors, build_multi_vector, open_multi_vector,
 };
 pub use rows::Precision;
 pub use store::OpenOptions;

@@ -206,7 +206,7 @@ impl Rows {
         Ok(row)
     }
 
-    /// Consecutive rows as `f32`.
+    /// Rows as `f32`, whatever they are stored as.
     pub(crate) fn copy(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let numbers = rows.start * self.dim..rows.end * self.dim;
         match &self.data {

@@ -5,8 +5,8 @@
 //! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
-//! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
 //! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
+//! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
@@ -302,7 +302,7 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(file)
     }
 
-    /// The `count` rows of a file.
+    /// The vectors in a file.
     pub(crate) fn vectors(
         &self,
         name: &str,

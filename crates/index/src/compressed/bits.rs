@@ -154,7 +154,12 @@ impl Scored for BitsQueries<'_> {
                 }
                 BinaryQuery::Numbers => {
                     let at = query * per_row * PLANES;
-                    block_planes::<PLANES>(&self.words[at..at + per_row * PLANES], words, per_row, &mut counts);
+                    block_planes::<PLANES>(
+                        &self.words[at..at + per_row * PLANES],
+                        words,
+                        per_row,
+                        &mut counts,
+                    );
                     // Signs are 2 b - 1.
                     counts.iter_mut().for_each(|count| *count = 2 * *count - sum);
                 }
@@ -210,7 +215,8 @@ impl Floats<'_> {
     pub(crate) fn take(&mut self, count: usize) -> Option<Vec<f32>> {
         let (head, rest) = self.0.split_at_checked(count.checked_mul(4)?)?;
         self.0 = rest;
-        let numbers: Vec<f32> = head.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let numbers: Vec<f32> =
+            head.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         numbers.iter().all(|number| number.is_finite()).then_some(numbers)
     }
 }

@@ -139,7 +139,14 @@ impl Codes {
         options: &OpenOptions,
     ) -> Result<Self> {
         if let Some(precision) = form.precision() {
-            return Ok(Self::Numbers(reader.vectors(name, precision, reader.manifest.count, dim, similarity, options)?));
+            return Ok(Self::Numbers(reader.vectors(
+                name,
+                precision,
+                reader.manifest.count,
+                dim,
+                similarity,
+                options,
+            )?));
         }
         let (bytes, rows) = (reader.read(name)?, reader.manifest.count);
         let codes = match form {

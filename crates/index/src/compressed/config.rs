@@ -15,7 +15,7 @@ use crate::{Error, Precision, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CompressedConfig {
+pub struct CompressionConfig {
     /// In what form rows are scanned.
     pub form: Form,
     /// Scan only the first so many numbers of each vector (scaled to length 1 again under the cosine): for models
@@ -129,7 +129,7 @@ impl From<RescoreRows> for Form {
     }
 }
 
-impl CompressedConfig {
+impl CompressionConfig {
     /// Numbers of a vector that are scanned.
     pub(crate) fn width(&self, dim: usize) -> usize {
         self.dimensions.unwrap_or(dim)

@@ -70,15 +70,13 @@ impl Int8 {
         let scales: Vec<f32> =
             queries.par_chunks_exact(self.dim).map(|query| greatest(query) / most).collect();
         let mut codes = vec![0; queries.len()];
-        codes
-            .par_chunks_exact_mut(self.dim)
-            .zip(queries.par_chunks_exact(self.dim))
-            .zip(&scales)
-            .for_each(|((codes, query), &scale)| {
+        codes.par_chunks_exact_mut(self.dim).zip(queries.par_chunks_exact(self.dim)).zip(&scales).for_each(
+            |((codes, query), &scale)| {
                 for (code, &number) in codes.iter_mut().zip(query) {
                     *code = rounded(number, scale, most) as i16;
                 }
-            });
+            },
+        );
         Int8Queries { rows: self, codes, scales }
     }
 
@@ -135,10 +133,8 @@ impl Scored for Int8Queries<'_> {
             &mut sums,
         );
         let row_scales = &self.rows.scales[rows.clone()];
-        for ((out, sums), &scale) in out
-            .chunks_exact_mut(rows.len())
-            .zip(sums.chunks_exact(rows.len()))
-            .zip(&self.scales[queries])
+        for ((out, sums), &scale) in
+            out.chunks_exact_mut(rows.len()).zip(sums.chunks_exact(rows.len())).zip(&self.scales[queries])
         {
             for ((out, &sum), &row_scale) in out.iter_mut().zip(sums).zip(row_scales) {
                 *out = sum as f32 * (scale * row_scale);
