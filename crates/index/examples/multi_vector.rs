@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use ragduet_index::{
-    ResidualConfig, CompressedMultiVectorIndex, ExactConfig, ExactMultiVectorIndex, MultiSearchParams,
-    MultiVectorIndex, MultiVectors, Precision, recall_of_multi_vectors,
+    CompressedMultiVectorIndex, ExactConfig, ExactMultiVectorIndex, MultiSearchParams, MultiVectorIndex,
+    MultiVectors, Precision, ResidualConfig, recall_of_multi_vectors,
 };
 use serde_json::json;
 

@@ -59,8 +59,8 @@ pub use ids::IdMap;
 pub use index::{IndexKind, VectorIndex, VectorIndexMut};
 pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
 pub use multi_vector::{
-    CompressedConfig, CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams,
-    MultiVectorConfig, MultiVectorIndex, MultiVectors, build_multi_vector, open_multi_vector,
+    CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams, MultiVectorConfig,
+    MultiVectorIndex, MultiVectors, ResidualConfig, build_multi_vector, open_multi_vector,
 };
 pub use rows::Precision;
 pub use store::OpenOptions;

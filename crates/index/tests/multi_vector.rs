@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use ragduet_index::{
-    ResidualConfig, CompressedMultiVectorIndex, Error, ExactConfig, ExactMultiVectorIndex, Hit, IdFilter,
-    IdMap, IndexKind, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, OpenOptions,
-    Precision, Vectors, build_multi_vector, kind, open, open_multi_vector, recall_of_multi_vectors,
+    CompressedMultiVectorIndex, Error, ExactConfig, ExactMultiVectorIndex, Hit, IdFilter, IdMap, IndexKind,
+    MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, OpenOptions, Precision,
+    ResidualConfig, Vectors, build_multi_vector, kind, open, open_multi_vector, recall_of_multi_vectors,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -3,9 +3,7 @@
 use super::eval::{or_default, other, report};
 use crate::common::{self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, counter, rerank};
 use anyhow::{Context, Result};
-use ragduet_index::{
-    ResidualConfig, ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision,
-};
+use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Run, evaluate};
 use ragduet_retriever::engine::{Engine, Hits, System};

@@ -5,10 +5,10 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, ResidualConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex,
-    IdMap, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector,
-    recall_against_exact, recall_of_multi_vectors,
+    AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap,
+    LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
+    Precision, ResidualConfig, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors,
+    build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
 use ragduet_retriever::{Side, TokenVectors, encode_rows};
 use serde::{Deserialize, Serialize};

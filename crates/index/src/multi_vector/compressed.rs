@@ -70,11 +70,7 @@ impl CompressedMultiVectorIndex {
     /// An empty index whose codec is trained on a sample of the corpus, for about `expected_tokens` token vectors to
     /// be added. This is how a corpus is indexed that does not fit in memory: passages are then
     /// [added](MultiVectorIndex::add) in portions.
-    pub fn train(
-        config: &ResidualConfig,
-        sample: MultiVectors<'_>,
-        expected_tokens: usize,
-    ) -> Result<Self> {
+    pub fn train(config: &ResidualConfig, sample: MultiVectors<'_>, expected_tokens: usize) -> Result<Self> {
         config.validate()?;
         let (vectors, dim) = (sample.vectors(), sample.dim());
         if vectors.is_empty() {
