@@ -91,6 +91,7 @@ fn settings() -> Settings {
         include_prompt: true,
         max_query_tokens: 16,
         max_passage_tokens: 24,
+        late: None,
     }
 }
 
@@ -132,7 +133,7 @@ fn world(dir: &Path) {
         ..ScratchModel::default()
     };
     let texts = ["what house river stone village has is red green blue ? ."];
-    let m = size.build(texts.into_iter(), settings(), Device::Cpu, Compute::F32).unwrap();
+    let m = size.build(texts.into_iter(), settings(), None, Device::Cpu, Compute::F32).unwrap();
     st_dir::save(&m, &dir.join("first"), None).unwrap();
 }
 

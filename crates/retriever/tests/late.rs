@@ -440,9 +440,9 @@ fn a_smaller_model_learns_a_larger_ones_vectors() {
     let taught = dir.path().join("taught");
     let teacher = config(dir.path(), "", "[train]\nepochs = 20.0");
     train(&teacher, &options(&taught, false, None)).unwrap();
-    for (name, loss) in [("kl", "[loss.batch_kl]"), ("mse", "[loss.embedding_mse]")] {
+    for (name, loss, epochs) in [("kl", "[loss.batch_kl]", 30), ("mse", "[loss.embedding_mse]", 150)] {
         let more = format!(
-            "{loss}\n[teacher.retriever]\npath = \"{}\"\n[train]\nepochs = 30.0",
+            "{loss}\n[teacher.retriever]\npath = \"{}\"\n[train]\nepochs = {epochs}.0",
             taught.join("best").display()
         );
         let mut c = config(dir.path(), "", &more);

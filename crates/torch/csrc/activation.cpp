@@ -99,12 +99,31 @@ extern "C" int rd_gelu(Tensor* x, Tensor** out) {
   });
 }
 
+namespace {
+
+// Whether oneDNN has products of this dtype on this CPU; of bf16 it has none below AVX-512.
+bool onednn_multiplies(at::ScalarType type) {
+#if defined(__x86_64__)
+  static const bool bf16 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                           __builtin_cpu_supports("avx512dq");
+  return type == at::kFloat || (type == at::kBFloat16 && bf16);
+#else
+  return type == at::kFloat;
+#endif
+}
+
+}  // namespace
+
 // gelu(x w^T + b) in one product with oneDNN's epilogue, where no gradient is wanted (CPU).
 extern "C" int rd_linear_gelu(Tensor* x, Tensor* w, Tensor* b, Tensor** out) {
   return ragduet::guarded([&] {
     if (ragduet::skinny_fits(*x, *w) && x->size(1) == w->size(1)) {
       auto y = ragduet::skinny_linear(x->contiguous(), *w, b ? *b : Tensor(), false);
       *out = new Tensor(ragduet::Gelu::apply(y));
+      return;
+    }
+    if (!onednn_multiplies(x->scalar_type())) {
+      *out = new Tensor(ragduet::Gelu::apply(at::linear(*x, *w, b ? std::optional<Tensor>(*b) : std::nullopt)));
       return;
     }
     static auto op = c10::Dispatcher::singleton()
