@@ -161,7 +161,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    set_up(dir, "llama", 300, 40);
+    set_up(dir, "llama", 300, 120);
     let own =
         format!("model.base = \"{}/teacher/best\"\n[peft.lora]\nrank = 4\ndropout = 0.1", dir.display());
     let cases = [
