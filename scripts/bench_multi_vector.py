@@ -81,9 +81,9 @@ def main():
         def plaid(alone):
             started = time.perf_counter()
             if alone:
-                found = [theirs.search(query[None], top_k=K)[0] for query in queries]
+                found = [theirs.search(query[None], top_k=K, show_progress=False)[0] for query in queries]
             else:
-                found = theirs.search(queries, top_k=K)
+                found = theirs.search(queries, top_k=K, show_progress=False)
             seconds = time.perf_counter() - started
             return seconds, [[hit[0] for hit in hits] for hits in found]
 

@@ -229,9 +229,18 @@ fn adapters(
 
 #[test]
 fn the_schemas_in_configs_are_current() {
-    for of in
-        ["retriever", "generator", "distil", "choices", "preference", "classifier", "cross-encoder", "joint"]
-    {
+    let all = [
+        "retriever",
+        "contriever",
+        "generator",
+        "distil",
+        "choices",
+        "preference",
+        "classifier",
+        "cross-encoder",
+        "joint",
+    ];
+    for of in all {
         let path = root().join(format!("configs/schema/{of}.json"));
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(

@@ -59,14 +59,23 @@ class LateInteraction(unittest.TestCase):
                 self.assertEqual(a.shape, b.shape, (side, text))
                 self.assertLess(np.abs(a - b).max(), 1e-4, (side, text))
             found[side] = (ours, want)
-        # Scores of the very search: theirs over their vectors, ours by `eval`.
-        padded = [torch.nn.utils.rnn.pad_sequence([torch.tensor(v) for v in found[s][1]], batch_first=True)
-                  for s in ("query", "passage")]
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(v)) for v in found["passage"][1]], batch_first=True)
-        want = scores.colbert_scores(padded[0], padded[1], documents_mask=mask)
-        ours = [[(q @ p.T).max(1).sum() for p in found["passage"][0]] for q in found["query"][0]]
-        np.testing.assert_allclose(np.array(ours), want.numpy(), atol=1e-3)
+        self.check_search(folder, rows, found["query"][1], found["passage"][1])
         return model
+
+    def check_search(self, folder, rows, queries, passages):
+        """The scores of `eval retriever`, exact MaxSim, beside PyLate's (pair by pair: padding scores 0 there)."""
+        data = self.tmp / "beir"
+        (data / "qrels").mkdir(parents=True, exist_ok=True)
+        lines(data / "corpus.jsonl", [{"_id": f"p{i}", "title": "", "text": t} for i, t in enumerate(rows)])
+        lines(data / "queries.jsonl", [{"_id": f"q{i}", "text": t} for i, t in enumerate(rows)])
+        (data / "qrels/test.tsv").write_text(
+            "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\tp{i}\t1\n" for i in range(len(rows))))
+        trec = self.tmp / "late.trec"
+        ragduet("eval", "retriever", "-m", folder, "--data", data, "--precision", "fp32", "--save-run", trec)
+        for line in trec.read_text().splitlines():
+            q, _, p, _, score, _ = line.split()
+            pair = [torch.tensor(queries[int(q[1:])])[None], torch.tensor(passages[int(p[1:])])[None]]
+            self.assertAlmostEqual(float(score), scores.colbert_scores(*pair).item(), delta=1e-3)
 
     def test_ours_in_pylate(self):
         model = self.check(self.base)

@@ -33,11 +33,13 @@ pub enum Format {
     Tsv,
     /// Corpus with one passage per line.
     Txt,
+    /// Corpus whose passages are parted by blank lines.
+    Paragraphs,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Beir,
         Self::Jsonl,
         Self::Parquet,
@@ -48,11 +50,23 @@ impl Format {
         Self::Squad,
         Self::Tsv,
         Self::Txt,
+        Self::Paragraphs,
     ];
 
     /// The names, as configs and the command line spell them.
-    pub const NAMES: [&str; 10] =
-        ["beir", "jsonl", "parquet", "dpr", "tevatron", "flag-embedding", "ms-marco", "squad", "tsv", "txt"];
+    pub const NAMES: [&str; 11] = [
+        "beir",
+        "jsonl",
+        "parquet",
+        "dpr",
+        "tevatron",
+        "flag-embedding",
+        "ms-marco",
+        "squad",
+        "tsv",
+        "txt",
+        "paragraphs",
+    ];
 
     /// The name.
     pub fn name(self) -> &'static str {
@@ -67,6 +81,7 @@ impl Format {
             Self::Squad => "squad",
             Self::Tsv => "tsv",
             Self::Txt => "txt",
+            Self::Paragraphs => "paragraphs",
         }
     }
 

@@ -60,7 +60,7 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
         Format::Squad => json::squad(path, bad),
         Format::Tevatron => ids::tevatron(path, options, bad),
         Format::MsMarco => msmarco::examples(path, options, bad),
-        Format::Txt | Format::Tsv => Err(Error::Unsupported {
+        Format::Txt | Format::Paragraphs | Format::Tsv => Err(Error::Unsupported {
             path: path.to_owned(),
             reason: format!(
                 "{format} holds passages, not examples; triples of MS MARCO are read with format ms-marco"

@@ -41,7 +41,7 @@ pub fn write_examples(
         Format::FlagEmbedding => flag_embedding_json,
         Format::Dpr => dpr_json,
         Format::Parquet => return parquet::examples(path, examples),
-        Format::Beir | Format::MsMarco | Format::Squad | Format::Tsv | Format::Txt => {
+        Format::Beir | Format::MsMarco | Format::Squad | Format::Tsv | Format::Txt | Format::Paragraphs => {
             return Err(Error::Unsupported {
                 path: path.to_owned(),
                 reason: format!(

@@ -270,6 +270,24 @@ fn ms_marco() {
 }
 
 #[test]
+fn blank_lines_part_paragraphs() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |path: &Path| -> Vec<(String, String)> {
+        let options = ReadOptions::format(Format::Paragraphs);
+        let passages = read_corpus(path, &options, &BadRows::default()).unwrap();
+        passages.map(|p| p.unwrap()).map(|p| (p.id, p.text)).collect()
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let one = write(dir.path(), "book/1.txt", "\n  one\nand a half\r\n\n \t\n\ntwo");
+    assert_eq!(read(&one), [pair("1", "one and a half"), pair("2", "two")]);
+    // A border of files is one of passages, also where the line numbers go on.
+    write(dir.path(), "book/2.txt", "\n\n\n\n\n\nthree\n");
+    write(dir.path(), "book/3.txt", "\n\n");
+    let all = read(&dir.path().join("book"));
+    assert_eq!(all, [pair("1", "one and a half"), pair("2", "two"), pair("3", "three")]);
+}
+
+#[test]
 fn plain_corpora() {
     let dir = tempfile::tempdir().unwrap();
     let ids = |name: &str, text: &str| -> Vec<(String, String)> {

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use ragduet_index::{
-    CompressedConfig, CompressedMultiVectorIndex, ExactConfig, ExactMultiVectorIndex, MultiSearchParams,
-    MultiVectorIndex, MultiVectors, Precision, recall_of_multi_vectors,
+    CompressedMultiVectorIndex, ExactConfig, ExactMultiVectorIndex, MultiSearchParams, MultiVectorIndex,
+    MultiVectors, Precision, ResidualConfig, recall_of_multi_vectors,
 };
 use serde_json::json;
 
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut exact = ExactMultiVectorIndex::new(&ExactConfig { precision: Precision::F32 }, passages.dim())?;
     exact.add(passages)?;
-    let config = CompressedConfig { bits, ..CompressedConfig::default() };
+    let config = ResidualConfig { bits, ..ResidualConfig::default() };
     let start = Instant::now();
     let index = CompressedMultiVectorIndex::build(&config, passages)?;
     println!(

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{AnyHeader, Reader};
 use crate::{
-    Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind, OpenOptions, Result, Similarity,
-    VectorIndexMut,
+    CompressedIndex, CompressionConfig, Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind,
+    OpenOptions, Result, Similarity, VectorIndexMut,
 };
 
 /// Which index, and how it is built.
@@ -25,6 +25,9 @@ pub enum IndexConfig {
     Exact(ExactConfig),
     /// A navigable graph: many times faster for single queries over many rows, right in all but a few cases.
     Hnsw(HnswConfig),
+    /// A scan over bytes, signs or centroids instead of numbers: a fraction of the memory, with or without a second
+    /// look at what was found.
+    Compressed(CompressionConfig),
 }
 
 impl Default for IndexConfig {
@@ -38,20 +41,22 @@ pub fn build(config: &IndexConfig, similarity: Similarity, dim: usize) -> Result
     Ok(match config {
         IndexConfig::Exact(config) => Box::new(ExactIndex::new(config, similarity, dim)?),
         IndexConfig::Hnsw(config) => Box::new(HnswIndex::new(config, similarity, dim)?),
+        IndexConfig::Compressed(config) => Box::new(CompressedIndex::new(config, similarity, dim)?),
     })
 }
 
-/// Opens a saved index of either kind, with all of it in memory.
+/// Opens a saved index over single vectors, of whichever kind, with all of it in memory.
 pub fn open(dir: impl AsRef<Path>) -> Result<Box<dyn VectorIndexMut>> {
     open_with(dir, &OpenOptions::default())
 }
 
-/// Opens a saved index of either kind.
+/// Opens a saved index over single vectors, of whichever kind.
 pub fn open_with(dir: impl AsRef<Path>, options: &OpenOptions) -> Result<Box<dyn VectorIndexMut>> {
     let dir = dir.as_ref();
     Ok(match kind(dir)? {
         IndexKind::Exact => Box::new(ExactIndex::open(dir, options)?),
         IndexKind::Hnsw => Box::new(HnswIndex::open(dir)?),
+        IndexKind::Compressed => Box::new(CompressedIndex::open(dir, options)?),
         other => {
             let problem = format!("is a {other} index, not one over single vectors");
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });

@@ -12,7 +12,7 @@ use crate::rows::{Precision, Rows};
 use crate::scan::scan;
 use crate::store::{Manifest, OpenOptions, Reader, VECTORS, VectorHeader, Writer};
 use crate::{
-    Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
+    Error, Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
     Vectors,
 };
 
@@ -39,6 +39,11 @@ impl ExactIndex {
     /// Opens a saved index. One that holds a graph opens too: its vectors are all that is needed, which gives the
     /// exact index of the same rows.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self> {
+        let kind = crate::kind(dir)?;
+        if !matches!(kind, IndexKind::Exact | IndexKind::Hnsw) {
+            let problem = format!("is a {kind} index, which keeps no vectors to scan");
+            return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
+        }
         Ok(Self { rows: Reader::<VectorHeader>::open(dir)?.rows(options)? })
     }
 }

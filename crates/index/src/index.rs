@@ -15,6 +15,8 @@ pub enum IndexKind {
     Exact,
     /// A navigable graph.
     Hnsw,
+    /// Every query against every row, of which less is kept than was given.
+    Compressed,
     /// Words and where they stand.
     Lexical,
     /// Several vectors a passage, compared by MaxSim.
@@ -26,6 +28,7 @@ impl std::fmt::Display for IndexKind {
         f.write_str(match self {
             Self::Exact => "exact",
             Self::Hnsw => "HNSW",
+            Self::Compressed => "compressed",
             Self::Lexical => "lexical",
             Self::MultiVector => "multi-vector",
         })
@@ -59,7 +62,8 @@ pub trait VectorIndex: Send + Sync {
     /// [blocks](Vectors::blocks).
     fn search(&self, queries: Vectors<'_>, params: &SearchParams<'_>) -> Result<Vec<Vec<Hit>>>;
 
-    /// A row as it is stored: scaled to length 1 under the cosine, rounded under `f16`.
+    /// A row as it is stored: scaled to length 1 under the cosine, rounded or compressed where
+    /// that is how rows are kept.
     fn row(&self, id: u32) -> Result<Vec<f32>>;
 
     /// Writes the index as a directory, with external ids if there are any. An index that is there is replaced.

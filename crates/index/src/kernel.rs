@@ -9,11 +9,17 @@
 //! same pair, and results are reproducible on one kind of machine. (Machines of another vector width may differ in
 //! the last bits.)
 
+pub(crate) mod int;
+
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
 pub(crate) static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+
+/// Bytes of rows that are compared with all queries of a block before the next rows come.
+const GROUP_BYTES: usize = 16 << 10;
 
 /// The inner product of two rows.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -51,19 +57,26 @@ impl WithSimd for Block<'_> {
         let row = |r: usize| &rows[r * dim..(r + 1) * dim];
         let query = |q: usize| &queries[q * dim..(q + 1) * dim];
         let n_queries = queries.len() / dim;
-        let mut q = 0;
-        // 16 sums and 8 operands fit 32 registers, 8 and 6 fit 16.
-        while q + 4 <= n_queries && S::REGISTER_COUNT >= 32 {
-            let queries = [query(q), query(q + 1), query(q + 2), query(q + 3)];
-            across(simd, queries, row, n, |i, r, sum| out[(q + i) * n + r] = sum);
-            q += 4;
-        }
-        while q + 2 <= n_queries {
-            across(simd, [query(q), query(q + 1)], row, n, |i, r, sum| out[(q + i) * n + r] = sum);
-            q += 2;
-        }
-        if q < n_queries {
-            across(simd, [query(q)], row, n, |i, r, sum| out[(q + i) * n + r] = sum);
+        // A few rows stay in the first-level cache while all queries pass by.
+        let group = (GROUP_BYTES / (dim * 4)).next_multiple_of(4);
+        for first in (0..n).step_by(group) {
+            let rows = first..n.min(first + group);
+            let mut q = 0;
+            // 16 sums and 5 operands fit 32 registers, 12 and 4 fit 16.
+            while q + 4 <= n_queries && S::REGISTER_COUNT >= 32 {
+                let queries = [query(q), query(q + 1), query(q + 2), query(q + 3)];
+                across(simd, queries, row, rows.clone(), |i, r, sum| out[(q + i) * n + r] = sum);
+                q += 4;
+            }
+            while q + 3 <= n_queries {
+                let queries = [query(q), query(q + 1), query(q + 2)];
+                across(simd, queries, row, rows.clone(), |i, r, sum| out[(q + i) * n + r] = sum);
+                q += 3;
+            }
+            while q < n_queries {
+                alone(simd, query(q), row, rows.clone(), |r, sum| out[q * n + r] = sum);
+                q += 1;
+            }
         }
     }
 }
@@ -83,36 +96,65 @@ impl WithSimd for Gather<'_> {
         let Self { query, data, ids, out } = self;
         let dim = query.len();
         let row = |r: usize| &data[ids[r] as usize * dim..(ids[r] as usize + 1) * dim];
-        across(simd, [query], row, ids.len(), |_, r, sum| out[r] = sum);
+        alone(simd, query, row, 0..ids.len(), |r, sum| out[r] = sum);
     }
 }
 
-/// Some queries against all rows, four rows at a time.
+/// Some queries against some rows, four rows at a time.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)]
 fn across<'a, S: Simd, const Q: usize>(
     simd: S,
     queries: [&[f32]; Q],
     row: impl Fn(usize) -> &'a [f32],
-    n: usize,
+    rows: Range<usize>,
     mut put: impl FnMut(usize, usize, f32),
 ) {
-    let mut r = 0;
-    while r + 4 <= n {
-        let sums = tile(simd, queries, [row(r), row(r + 1), row(r + 2), row(r + 3)]);
-        for i in 0..Q {
-            for j in 0..4 {
-                put(i, r + j, sums[i][j]);
-            }
-        }
+    let mut r = rows.start;
+    while r + 4 <= rows.end {
+        step(simd, queries, [row(r), row(r + 1), row(r + 2), row(r + 3)], r, &mut put);
         r += 4;
     }
-    while r < n {
-        let sums = tile(simd, queries, [row(r)]);
-        for i in 0..Q {
-            put(i, r, sums[i][0]);
-        }
+    while r < rows.end {
+        step(simd, queries, [row(r)], r, &mut put);
         r += 1;
+    }
+}
+
+/// One query against some rows, eight at a time: with fewer sums, each addition would wait for the one before.
+#[inline(always)]
+fn alone<'a, S: Simd>(
+    simd: S,
+    query: &[f32],
+    row: impl Fn(usize) -> &'a [f32],
+    rows: Range<usize>,
+    mut put: impl FnMut(usize, f32),
+) {
+    let mut put = |_: usize, r: usize, sum: f32| put(r, sum);
+    let mut r = rows.start;
+    while r + 8 <= rows.end {
+        let rows =
+            [row(r), row(r + 1), row(r + 2), row(r + 3), row(r + 4), row(r + 5), row(r + 6), row(r + 7)];
+        step(simd, [query], rows, r, &mut put);
+        r += 8;
+    }
+    across(simd, [query], row, r..rows.end, put);
+}
+
+/// A tile, and where its sums go.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn step<S: Simd, const Q: usize, const R: usize>(
+    simd: S,
+    queries: [&[f32]; Q],
+    rows: [&[f32]; R],
+    first: usize,
+    put: &mut impl FnMut(usize, usize, f32),
+) {
+    let sums = tile(simd, queries, rows);
+    for i in 0..Q {
+        for j in 0..R {
+            put(i, first + j, sums[i][j]);
+        }
     }
 }
 
@@ -140,14 +182,15 @@ fn tile<S: Simd, const Q: usize, const R: usize>(
         (row_whole[j], row_rest[j]) = (&head[..whole], tail);
     }
     for at in 0..whole {
-        let mut row = [simd.splat_f32s(0.0); R];
-        for j in 0..R {
-            row[j] = row_whole[j][at];
-        }
+        // The queries stay in registers, the rows come one by one.
+        let mut query = [simd.splat_f32s(0.0); Q];
         for i in 0..Q {
-            let query = query_whole[i][at];
-            for j in 0..R {
-                sums[i][j] = simd.mul_add_e_f32s(query, row[j], sums[i][j]);
+            query[i] = query_whole[i][at];
+        }
+        for j in 0..R {
+            let row = row_whole[j][at];
+            for i in 0..Q {
+                sums[i][j] = simd.mul_add_e_f32s(query[i], row, sums[i][j]);
             }
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! - [`VectorIndex`] is what can be searched, [`VectorIndexMut`] what grows. [`build`] makes one from an
 //!   [`IndexConfig`], [`open`] reads one that was saved.
-//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph.
+//! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph;
+//!   [`CompressedIndex`] scans rows of a fraction of the bytes.
 //! - [`LexicalIndex`] is BM25 over texts; [`fusion`] makes one ranking of those of several indexes.
 //! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
 //!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
@@ -23,6 +24,7 @@
 //! ```
 
 mod audit;
+mod compressed;
 mod config;
 pub mod cost;
 mod error;
@@ -43,6 +45,10 @@ mod topk;
 mod types;
 
 pub use audit::{RecallReport, recall_against_exact, recall_of_multi_vectors};
+pub use compressed::{
+    BinaryConfig, BinaryQuery, CompressedIndex, CompressionConfig, Form, PqConfig, RescoreConfig,
+    RescoreRows, RowBytes,
+};
 pub use config::{IndexConfig, build, kind, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
@@ -53,8 +59,8 @@ pub use ids::IdMap;
 pub use index::{IndexKind, VectorIndex, VectorIndexMut};
 pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
 pub use multi_vector::{
-    CompressedConfig, CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams,
-    MultiVectorConfig, MultiVectorIndex, MultiVectors, build_multi_vector, open_multi_vector,
+    CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams, MultiVectorConfig,
+    MultiVectorIndex, MultiVectors, ResidualConfig, build_multi_vector, open_multi_vector,
 };
 pub use rows::Precision;
 pub use store::OpenOptions;

@@ -22,7 +22,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::compressed::CompressedMultiVectorIndex;
-pub use self::config::{CompressedConfig, MultiVectorConfig};
+pub use self::config::{MultiVectorConfig, ResidualConfig};
 pub use self::exact::ExactMultiVectorIndex;
 pub use self::types::{MultiSearchParams, MultiVectors};
 use crate::store::{OpenOptions, Reader};

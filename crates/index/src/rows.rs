@@ -149,56 +149,50 @@ impl Rows {
 
     /// Checks vectors and scales them as the similarity asks.
     pub(crate) fn prepare<'a>(&self, vectors: Vectors<'a>) -> Result<Cow<'a, [f32]>> {
-        if vectors.dim() != self.dim {
-            return Err(Error::Dimension { expected: self.dim, got: vectors.dim() });
-        }
-        let check = |(row, numbers): (usize, &[f32])| length(row, numbers, self.similarity);
-        match self.similarity {
-            Similarity::Dot => {
-                vectors
-                    .data()
-                    .par_chunks_exact(self.dim)
-                    .enumerate()
-                    .try_for_each(|row| check(row).map(drop))?;
-                Ok(Cow::Borrowed(vectors.data()))
-            }
-            Similarity::Cosine => {
-                let mut scaled = vectors.data().to_vec();
-                scaled.par_chunks_exact_mut(self.dim).enumerate().try_for_each(|(row, numbers)| {
-                    let length = check((row, numbers))?;
-                    for number in numbers {
-                        *number = (f64::from(*number) / length) as f32;
-                    }
-                    Ok::<(), Error>(())
-                })?;
-                Ok(Cow::Owned(scaled))
-            }
-        }
+        prepare(vectors, self.dim, self.similarity)
     }
 
     /// Appends rows and returns their ids. Either all are added or none.
     pub(crate) fn add(&mut self, vectors: Vectors<'_>) -> Result<Range<u32>> {
         let prepared = self.prepare(vectors)?;
-        let first = self.len();
-        let rows = first + vectors.len();
+        self.check(&prepared)?;
+        let first = self.len() as u32;
+        self.append(&prepared);
+        Ok(first..self.len() as u32)
+    }
+
+    /// Whether prepared rows can be appended.
+    pub(crate) fn check(&self, prepared: &[f32]) -> Result<()> {
+        let rows = self.len() + prepared.len() / self.dim;
         if rows > MAX_ROWS {
             return Err(Error::TooManyRows { rows, limit: MAX_ROWS });
         }
-        let dim = self.dim;
-        match &mut self.data {
-            Data::F32(data) => data.extend_from_slice(&prepared),
-            Data::F16(data) => {
+        match &self.data {
+            Data::F32(_) => Ok(()),
+            Data::F16(_) => {
                 let largest = f16::MAX.to_f32();
-                if let Some(at) = prepared.iter().position(|number| number.abs() > largest) {
-                    return Err(Error::TooLarge { row: at / dim, precision: "f16", value: prepared[at] });
+                match prepared.iter().position(|number| number.abs() > largest) {
+                    Some(at) => {
+                        Err(Error::TooLarge { row: at / self.dim, precision: "f16", value: prepared[at] })
+                    }
+                    None => Ok(()),
                 }
+            }
+            Data::Disk { file, .. } => Err(Error::ReadOnly { path: PathBuf::from(file.path()) }),
+        }
+    }
+
+    /// Appends prepared rows that were [checked](Self::check); nothing is appended to rows on disk.
+    pub(crate) fn append(&mut self, prepared: &[f32]) {
+        match &mut self.data {
+            Data::F32(data) => data.extend_from_slice(prepared),
+            Data::F16(data) => {
                 let from = data.len();
                 data.resize(from + prepared.len(), f16::ZERO);
-                data[from..].convert_from_f32_slice(&prepared);
+                data[from..].convert_from_f32_slice(prepared);
             }
-            Data::Disk { file, .. } => return Err(Error::ReadOnly { path: PathBuf::from(file.path()) }),
+            Data::Disk { .. } => {}
         }
-        Ok(first as u32..rows as u32)
     }
 
     /// One row as it is stored (scaled to length 1 under the cosine).
@@ -309,6 +303,31 @@ impl Rows {
             }
         }
         Ok(())
+    }
+}
+
+/// Checks vectors and scales them as the similarity asks.
+pub(crate) fn prepare(vectors: Vectors<'_>, dim: usize, similarity: Similarity) -> Result<Cow<'_, [f32]>> {
+    if vectors.dim() != dim {
+        return Err(Error::Dimension { expected: dim, got: vectors.dim() });
+    }
+    let check = |(row, numbers): (usize, &[f32])| length(row, numbers, similarity);
+    match similarity {
+        Similarity::Dot => {
+            vectors.data().par_chunks_exact(dim).enumerate().try_for_each(|row| check(row).map(drop))?;
+            Ok(Cow::Borrowed(vectors.data()))
+        }
+        Similarity::Cosine => {
+            let mut scaled = vectors.data().to_vec();
+            scaled.par_chunks_exact_mut(dim).enumerate().try_for_each(|(row, numbers)| {
+                let length = check((row, numbers))?;
+                for number in numbers {
+                    *number = (f64::from(*number) / length) as f32;
+                }
+                Ok::<(), Error>(())
+            })?;
+            Ok(Cow::Owned(scaled))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
+//! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
 //! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
@@ -301,9 +302,10 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(file)
     }
 
-    /// The vectors in `vectors.bin`.
+    /// The vectors in a file.
     pub(crate) fn vectors(
         &self,
+        name: &str,
         precision: Precision,
         count: usize,
         dim: usize,
@@ -313,7 +315,7 @@ impl<H: DeserializeOwned> Reader<H> {
         if dim == 0 {
             return Err(self.corrupt(MANIFEST, "vectors of dimension 0"));
         }
-        let sum = self.sum(VECTORS)?;
+        let sum = self.sum(name)?;
         let numbers = count.checked_mul(dim);
         let expected = numbers.and_then(|n| n.checked_mul(precision.bytes()));
         let Some(numbers) = numbers.filter(|_| expected.map(|n| n as u64) == Some(sum.bytes)) else {
@@ -322,17 +324,17 @@ impl<H: DeserializeOwned> Reader<H> {
         };
         if options.on_disk {
             if options.verify {
-                self.check(VECTORS, |_| ())?;
+                self.check(name, |_| ())?;
             }
-            let file = self.sized(VECTORS, sum)?;
+            let file = self.sized(name, sum)?;
             return Ok(Rows::on_disk(file, precision, count, dim, similarity));
         }
         Ok(match precision {
             Precision::F32 => {
-                Rows::from_f32(self.numbers(VECTORS, numbers, f32::from_le_bytes)?, dim, similarity)
+                Rows::from_f32(self.numbers(name, numbers, f32::from_le_bytes)?, dim, similarity)
             }
             Precision::F16 => {
-                Rows::from_f16(self.numbers(VECTORS, numbers, f16::from_le_bytes)?, dim, similarity)
+                Rows::from_f16(self.numbers(name, numbers, f16::from_le_bytes)?, dim, similarity)
             }
         })
     }
@@ -341,7 +343,7 @@ impl<H: DeserializeOwned> Reader<H> {
 impl Reader<VectorHeader> {
     pub(crate) fn rows(&self, options: &OpenOptions) -> Result<Rows> {
         let VectorHeader { dim, similarity, precision, .. } = self.manifest.header;
-        self.vectors(precision, self.manifest.count, dim, similarity, options)
+        self.vectors(VECTORS, precision, self.manifest.count, dim, similarity, options)
     }
 }
 

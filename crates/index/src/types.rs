@@ -90,7 +90,8 @@ pub struct SearchParams<'a> {
     pub k: usize,
     /// Which rows may come back; `None` allows all.
     pub filter: Option<&'a IdFilter>,
-    /// How widely HNSW looks (its `ef`), at least `k`; `None` takes the index's own setting. Exact indexes ignore it.
+    /// How widely an approximate index looks, at least `k`: HNSW's `ef`, or how many rows a compressed index scores
+    /// again. `None` takes the index's own setting. Exact indexes ignore it.
     pub ef: Option<usize>,
 }
 

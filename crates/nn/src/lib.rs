@@ -37,5 +37,7 @@ pub use lm_dir::{
     save_language_model,
 };
 pub use lm_kind::LmKind;
-pub use model_dir::{EncoderModel, EncoderOptions, fresh_encoder, load_encoder, load_encoder_with, save_encoder};
+pub use model_dir::{
+    EncoderModel, EncoderOptions, fresh_encoder, load_encoder, load_encoder_with, save_encoder,
+};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

@@ -175,8 +175,18 @@ fn canonical(weights: Weights, arch: Architecture) -> Weights {
 
 /// Parts of a checkpoint that no embedding uses.
 fn is_unused(name: &str) -> bool {
-    ["pooler.", "cls.", "linear.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "head.", "decoder."]
-        .iter()
-        .any(|p| name.starts_with(p))
+    [
+        "pooler.",
+        "cls.",
+        "linear.",
+        "lm_head.",
+        "vocab_",
+        "classifier.",
+        "pre_classifier.",
+        "head.",
+        "decoder.",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
         || name.ends_with("position_ids")
 }

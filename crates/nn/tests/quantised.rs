@@ -5,8 +5,8 @@ use ragduet_nn::peft::{
     Adapter, Base, BottleneckConfig, Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig, Targets,
 };
 use ragduet_nn::{
-    EncoderModel, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, load_encoder,
-    EncoderOptions, load_encoder_with, load_quantised_language_model, save_encoder, save_language_model,
+    EncoderModel, EncoderOptions, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model,
+    load_encoder, load_encoder_with, load_quantised_language_model, save_encoder, save_language_model,
 };
 use ragduet_testkit::{assert_close, assert_relative};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, device, grad, no_grad, rng};
@@ -37,7 +37,9 @@ impl Model {
             }
             Model::Lm(Box::new(lm))
         } else {
-            Model::Encoder(Box::new(load_encoder_with(&dir, Device::Cpu, &EncoderOptions { bits, tokens: None }).unwrap()))
+            Model::Encoder(Box::new(
+                load_encoder_with(&dir, Device::Cpu, &EncoderOptions { bits, tokens: None }).unwrap(),
+            ))
         };
         model.params().set_trainable(|_| false);
         model

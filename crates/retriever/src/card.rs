@@ -30,8 +30,14 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
         String::new()
     };
     let (library, tags, what) = match model.late() {
-        None => ("sentence-transformers", "sentence-transformers\n- sentence-similarity\n- dense", "dense retriever"),
-        Some(_) => ("PyLate", "ColBERT\n- PyLate\n- late-interaction", "late-interaction retriever (ColBERT)"),
+        None => (
+            "sentence-transformers",
+            "sentence-transformers\n- sentence-similarity\n- dense",
+            "dense retriever",
+        ),
+        Some(_) => {
+            ("PyLate", "ColBERT\n- PyLate\n- late-interaction", "late-interaction retriever (ColBERT)")
+        }
     };
     let mut out = format!(
         "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:\n- {tags}\n- feature-extraction\n\

@@ -6,11 +6,11 @@ use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts}
 use crate::evaluate::EvalSet;
 use crate::late_search::TokenVectors;
 use crate::{Error, Result};
+use ragduet_index::fusion::{Learned, learn_weights};
 use ragduet_index::{
     FusionConfig, IdMap, IndexConfig, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig,
     MultiVectorIndex, MultiVectors, SearchParams, VectorIndex, Vectors, build, build_multi_vector, fuse,
 };
-use ragduet_index::fusion::{Learned, learn_weights};
 use ragduet_metrics::{Measure, Run, evaluate};
 use std::rc::Rc;
 
@@ -197,7 +197,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::search`].
-    pub fn learn_weights(&mut self, set: &EvalSet, measure: Measure, encode: &EncodeSettings) -> Result<Learned> {
+    pub fn learn_weights(
+        &mut self,
+        set: &EvalSet,
+        measure: Measure,
+        encode: &EncodeSettings,
+    ) -> Result<Learned> {
         let questions: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
         let each: Vec<Vec<Hits>> = self
             .systems

@@ -38,7 +38,11 @@ pub fn backward(
     let texts = |side: Side| if side == Side::Query { queries } else { passages };
     let mut chunks = Vec::new();
     for side in [Side::Query, Side::Passage] {
-        chunks.extend(split(texts(side), chunk_tokens).into_iter().map(|texts| Chunk { side, texts, rows: 0 }));
+        chunks.extend(split(texts(side), chunk_tokens).into_iter().map(|texts| Chunk {
+            side,
+            texts,
+            rows: 0,
+        }));
     }
     let embed = |c: &Chunk| {
         let picked: Vec<&Encoding> = texts(c.side)[c.texts.clone()].iter().collect();
@@ -66,7 +70,7 @@ pub fn backward(
 }
 
 /// Consecutive ranges of at most `budget` tokens, each of at least one text.
-fn split(texts: &[Encoding], budget: usize) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn split(texts: &[Encoding], budget: usize) -> Vec<std::ops::Range<usize>> {
     let mut out = Vec::new();
     let (mut start, mut held) = (0, 0);
     for (i, t) in texts.iter().enumerate() {

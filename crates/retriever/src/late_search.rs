@@ -118,7 +118,8 @@ fn scores(model: &BiEncoder, queries: &TokenVectors, rows: &[f32], counts: &[usi
         let n = block.iter().sum::<usize>() * dim as usize;
         let q = tensor(&queries.rows[at..at + n]);
         at += n;
-        let s = model.similarities((&q, &Segments::new(block, model.device)), (&passages, &of_passages), None);
+        let s =
+            model.similarities((&q, &Segments::new(block, model.device)), (&passages, &of_passages), None);
         out.extend(Vec::<f32>::try_from(s.view(-1)).map_err(ragduet_torch::Error::from)?);
     }
     match out.iter().find(|s| !s.is_finite()) {

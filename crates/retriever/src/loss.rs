@@ -163,8 +163,10 @@ impl LossConfig {
         match self {
             Self::EmbeddingMse(_) if ours != theirs => Err(bad(
                 "loss.embedding_mse",
-                format!("the teacher's vectors have {theirs} numbers, the model's {ours}: set model.projection = {theirs}, \
-                         or take batch_kl"),
+                format!(
+                    "the teacher's vectors have {theirs} numbers, the model's {ours}: set model.projection = {theirs}, \
+                         or take batch_kl"
+                ),
             )),
             Self::Matryoshka(c) => c.inner.check_teacher_dim(ours, theirs),
             Self::Sum(c) => c.terms.iter().try_for_each(|t| t.loss.check_teacher_dim(ours, theirs)),
@@ -225,8 +227,25 @@ pub fn normalize(x: &Tensor) -> Tensor {
     x / x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(1e-12)
 }
 
-fn cross_entropy(log_probabilities: &Tensor, labels: &Tensor) -> Tensor {
-    -log_probabilities.gather(1, &labels.unsqueeze(1), false).mean(log_probabilities.kind())
+/// Cross-entropy of `labels` [rows] under the softmax of `logits` [rows, candidates] without the candidates that are
+/// `hidden`, which no label may be; `smoothing` of the target is spread evenly over those that are left.
+pub(crate) fn smoothed_cross_entropy(
+    logits: &Tensor,
+    hidden: &Tensor,
+    labels: &Tensor,
+    smoothing: f64,
+) -> Tensor {
+    let kind = logits.kind();
+    let log_p = logits.masked_fill(hidden, f64::NEG_INFINITY).log_softmax(1, kind);
+    let hit = -log_p.gather(1, &labels.unsqueeze(1), false).mean(kind);
+    if smoothing == 0.0 {
+        return hit;
+    }
+    // Hidden candidates have log-probability -inf; they take no share of the target.
+    let live = hidden.logical_not().to_kind(kind);
+    let spread = log_p.masked_fill(hidden, 0.0).sum_dim_intlist([1i64].as_slice(), false, kind);
+    let spread = (spread / live.sum_dim_intlist([1i64].as_slice(), false, kind)).mean(kind);
+    hit * (1.0 - smoothing) - spread * smoothing
 }
 
 fn bad(key: &str, why: impl Into<String>) -> Error {

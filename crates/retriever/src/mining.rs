@@ -14,8 +14,8 @@ use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
-    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex, RecallReport, SearchParams,
-    VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
+    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex,
+    RecallReport, SearchParams, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use ragduet_nn::hub;
 use rayon::prelude::*;
@@ -252,8 +252,7 @@ pub fn mine(
         dropped += chosen.dropped;
         negatives.push(chosen.negatives.iter().map(|h| Mined { passage: h.id, score: h.score }).collect());
     }
-    let least: Vec<f32> =
-        found.positives.iter().filter_map(|s| s.iter().copied().reduce(f32::min)).collect();
+    let least: Vec<f32> = found.positives.iter().filter_map(|s| s.iter().copied().reduce(f32::min)).collect();
     let mean = |sum: f64, n: usize| sum / n.max(1) as f64;
     let all = negatives.iter().flatten();
     let chosen = all.clone().count();
@@ -329,7 +328,14 @@ fn by_words(
     let of = |q: usize| set.positives_of_query(q as u32).iter().map(|&p| score(q, p)).collect();
     let positives = (0..queries.len()).map(of).collect::<Result<_>>()?;
     let search_seconds = started.elapsed().as_secs_f64();
-    Ok(Found { hits, positives, index: IndexKind::Lexical, recall: None, encode_seconds: 0.0, search_seconds })
+    Ok(Found {
+        hits,
+        positives,
+        index: IndexKind::Lexical,
+        recall: None,
+        encode_seconds: 0.0,
+        search_seconds,
+    })
 }
 
 /// By single vectors, through the scan or a graph.
@@ -395,7 +401,8 @@ fn audit(
     config: &MiningConfig,
 ) -> Result<RecallReport> {
     let step = (queries.len() / config.audit_queries.max(1)).max(1);
-    let sample: Vec<f32> = queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
+    let sample: Vec<f32> =
+        queries.rows().step_by(step).take(config.audit_queries).flatten().copied().collect();
     let report = recall_against_exact(graph, exact, Vectors::new(&sample, queries.dim())?, params)?;
     if report.recall >= config.min_recall {
         return Ok(report);

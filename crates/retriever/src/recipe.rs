@@ -1,9 +1,11 @@
 //! Training methods: one function each, read from top to bottom.
 
 pub mod config;
+pub mod contriever;
 pub mod dense;
 mod loader;
 mod model;
+mod selection;
 mod state;
 
 pub use model::{build as build_model, optimizer};

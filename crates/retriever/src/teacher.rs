@@ -60,7 +60,8 @@ pub trait Teacher {
 impl Teacher for BiEncoder {
     fn scores(&self, pairs: &[Pair<'_>]) -> Result<Vec<f32>> {
         let (mut queries, mut passages) = (Pool::default(), Pool::default());
-        let places: Vec<(usize, usize)> = pairs.iter().map(|(q, p)| (queries.add(q), passages.add(p))).collect();
+        let places: Vec<(usize, usize)> =
+            pairs.iter().map(|(q, p)| (queries.add(q), passages.add(p))).collect();
         let encode = EncodeSettings::default();
         if self.late().is_some() {
             let mut asked = vec![Vec::new(); queries.texts.len()];
@@ -144,13 +145,18 @@ impl ScoreCache {
     /// The teacher's; a file that cannot be written; a score that is no number.
     pub fn scores(&mut self, teacher: &dyn Teacher, pairs: &[Pair<'_>]) -> Result<Vec<f32>> {
         let keys: Vec<u64> = pairs.iter().map(|&p| self.key(p)).collect();
-        let mut missing: Vec<usize> = (0..pairs.len()).filter(|&i| !self.known.contains_key(&keys[i])).collect();
+        let mut missing: Vec<usize> =
+            (0..pairs.len()).filter(|&i| !self.known.contains_key(&keys[i])).collect();
         missing.sort_by_key(|&i| keys[i]);
         missing.dedup_by_key(|i| keys[*i]);
         // In the order of the pairs, so that those of a question stay together.
         missing.sort_unstable();
         if !missing.is_empty() {
-            tracing::info!("the teacher scores {} pairs ({} are known)", missing.len(), pairs.len() - missing.len());
+            tracing::info!(
+                "the teacher scores {} pairs ({} are known)",
+                missing.len(),
+                pairs.len() - missing.len()
+            );
             if let Some(dir) = self.path.parent() {
                 fs_err::create_dir_all(dir)?;
             }
@@ -228,7 +234,11 @@ impl TeacherVectors {
             return Ok(own);
         }
         let teacher = st_dir::load(&hub::resolve(path)?, device, compute, &Overrides::default())?;
-        tracing::info!("the teacher encodes {} queries and {} passages", set.queries().len(), set.passages().len());
+        tracing::info!(
+            "the teacher encodes {} queries and {} passages",
+            set.queries().len(),
+            set.passages().len()
+        );
         let embed = |side, texts: Vec<String>| -> Result<Tensor> {
             let flat = encode_texts(&teacher, side, &texts, &EncodeSettings::default(), &mut |_, _| ())?;
             Ok(Tensor::from_slice(&flat).view([-1, teacher.dim()]))
@@ -238,7 +248,8 @@ impl TeacherVectors {
         if let Some(dir) = file.parent() {
             fs_err::create_dir_all(dir)?;
         }
-        let named = [("queries", &queries), ("passages", &passages)].map(|(n, t)| (n.into(), t.shallow_clone()));
+        let named =
+            [("queries", &queries), ("passages", &passages)].map(|(n, t)| (n.into(), t.shallow_clone()));
         save_tensors(file, &named, &[])?;
         Ok(Self { queries: queries.to_device(device), passages: passages.to_device(device) })
     }

@@ -10,7 +10,8 @@ use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train, train_with};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{
-    BiEncoder, EncodeSettings, Pair, Result, Side, Teacher, TokenVectors, encode_texts, grad_cache, search_exact,
+    BiEncoder, EncodeSettings, Pair, Result, Side, Teacher, TokenVectors, encode_texts, grad_cache,
+    search_exact,
 };
 use ragduet_testkit::{check_gradient, max_diff};
 use ragduet_torch::ops::{Segments, maxsim};
@@ -108,7 +109,9 @@ fn colbert_v2() -> LossConfig {
     let kl = KlDistillation { teacher_temperature: Some(0.5), ..KlDistillation::default() };
     let in_batch = InfoNce { own_negatives: false, ..InfoNce::default() };
     let term = |weight, loss| Term { weight, loss };
-    LossConfig::Sum(Sum { terms: vec![term(1.0, LossConfig::Kl(kl)), term(0.7, LossConfig::InfoNce(in_batch))] })
+    LossConfig::Sum(Sum {
+        terms: vec![term(1.0, LossConfig::Kl(kl)), term(0.7, LossConfig::InfoNce(in_batch))],
+    })
 }
 
 fn double(shape: [i64; 2]) -> Tensor {
@@ -124,7 +127,8 @@ fn gradients_through_maxsim_are_the_numerical_ones() {
     let (qs, ps) = (Segments::new(&of_q, Device::Cpu), Segments::new(&of_p, Device::Cpu));
     let r = relations();
     let normalised = LossConfig::Kl(KlDistillation { normalize: true, ..KlDistillation::default() });
-    for config in [LossConfig::default(), colbert_v2(), normalised, LossConfig::MarginMse(Default::default())] {
+    for config in [LossConfig::default(), colbert_v2(), normalised, LossConfig::MarginMse(Default::default())]
+    {
         let loss = config.build().unwrap();
         assert!(loss.takes_similarities());
         let wanted = loss.wanted(&r, 5);
@@ -197,7 +201,9 @@ fn distillation_of_vectors_is_its_formula() {
     };
     assert!(f64::try_from(kl.build().unwrap().loss(&batch)).unwrap().abs() < 1e-12);
     for config in [kl, LossConfig::EmbeddingMse(EmbeddingMse {})] {
-        check_gradient(&[q.shallow_clone(), p.shallow_clone()], 1e-6, |x| value(config.clone(), &x[0], &x[1]));
+        check_gradient(&[q.shallow_clone(), p.shallow_clone()], 1e-6, |x| {
+            value(config.clone(), &x[0], &x[1])
+        });
     }
     let error = LossConfig::EmbeddingMse(EmbeddingMse {}).check_teacher_dim(6, 8).unwrap_err().to_string();
     assert!(error.contains("model.projection = 8"), "{error}");
@@ -214,11 +220,14 @@ fn a_text_alone_has_the_vectors_it_has_in_a_batch() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let _guard = no_grad();
-    for late in [LATE, "late_interaction = { dim = 16, attend_to_expansion = true }",
-        "late_interaction = { dim = 16, expand_queries = false }"]
-    {
+    for late in [
+        LATE,
+        "late_interaction = { dim = 16, attend_to_expansion = true }",
+        "late_interaction = { dim = 16, expand_queries = false }",
+    ] {
         let m = still(dir.path(), late);
-        let texts: Vec<String> = ["a road", "The falcon, the granite; behind.", "x", ""].map(String::from).to_vec();
+        let texts: Vec<String> =
+            ["a road", "The falcon, the granite; behind.", "x", ""].map(String::from).to_vec();
         for side in [Side::Query, Side::Passage] {
             let tokens = m.tokenize(side, &texts).unwrap();
             let all = m.rows(side, &tokens.iter().collect::<Vec<_>>(), Mode::eval(Compute::F32)).unwrap();
@@ -309,10 +318,12 @@ fn gradient_caching_gives_the_plain_gradients() {
     let dir = tempfile::tempdir().unwrap();
     let m = still(dir.path(), LATE);
     let q: Vec<String> = THINGS.iter().take(5).map(|t| format!("where is the {t}?")).collect();
-    let p: Vec<String> = THINGS.iter().take(7).map(|t| format!("The {t}, {} there.", "far ".repeat(t.len() % 3))).collect();
+    let p: Vec<String> =
+        THINGS.iter().take(7).map(|t| format!("The {t}, {} there.", "far ".repeat(t.len() % 3))).collect();
     let (q, p) = (m.tokenize(Side::Query, &q).unwrap(), m.tokenize(Side::Passage, &p).unwrap());
     let r = Relations { positive: (0..5).collect(), negatives: vec![vec![5, 6]; 5], ..Relations::default() };
-    let segments = |side, texts: &[ragduet_text::Encoding]| m.row_segments(side, &texts.iter().collect::<Vec<_>>());
+    let segments =
+        |side, texts: &[ragduet_text::Encoding]| m.row_segments(side, &texts.iter().collect::<Vec<_>>());
     let (of_q, of_p) = (segments(Side::Query, &q), segments(Side::Passage, &p));
     let loss = LossConfig::default().build().unwrap();
     let compute = |a: &Tensor, b: &Tensor| {
@@ -326,7 +337,9 @@ fn gradient_caching_gives_the_plain_gradients() {
         grad::clear(&all).unwrap();
         g
     };
-    let rows = |side, texts: &[ragduet_text::Encoding]| m.rows(side, &texts.iter().collect::<Vec<_>>(), mode).unwrap();
+    let rows = |side, texts: &[ragduet_text::Encoding]| {
+        m.rows(side, &texts.iter().collect::<Vec<_>>(), mode).unwrap()
+    };
     let plain = compute(&rows(Side::Query, &q), &rows(Side::Passage, &p));
     plain.backward();
     let want = grads();
@@ -370,7 +383,8 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
             assert_same(&whole, &run);
         }
         // What was saved is late interaction again.
-        let again = st_dir::load(&whole.join("best"), Device::Cpu, Compute::F32, &Overrides::default()).unwrap();
+        let again =
+            st_dir::load(&whole.join("best"), Device::Cpu, Compute::F32, &Overrides::default()).unwrap();
         assert!(again.late().is_some() && again.dim() == 16);
         assert_eq!((again.settings.max_query_tokens, again.settings.max_passage_tokens), (12, 24));
     }
@@ -392,7 +406,8 @@ struct Overlap;
 
 impl Teacher for Overlap {
     fn scores(&self, pairs: &[Pair<'_>]) -> Result<Vec<f32>> {
-        let share = |q: &str, p: &str| q.split(' ').filter(|w| p.contains(w.trim_matches('?'))).count() as f32;
+        let share =
+            |q: &str, p: &str| q.split(' ').filter(|w| p.contains(w.trim_matches('?'))).count() as f32;
         Ok(pairs.iter().map(|(q, p)| share(q, p)).collect())
     }
 }
@@ -426,13 +441,16 @@ fn a_smaller_model_learns_a_larger_ones_vectors() {
     let teacher = config(dir.path(), "", "[train]\nepochs = 20.0");
     train(&teacher, &options(&taught, false, None)).unwrap();
     for (name, loss) in [("kl", "[loss.batch_kl]"), ("mse", "[loss.embedding_mse]")] {
-        let more =
-            format!("{loss}\n[teacher.retriever]\npath = \"{}\"\n[train]\nepochs = 30.0", taught.join("best").display());
+        let more = format!(
+            "{loss}\n[teacher.retriever]\npath = \"{}\"\n[train]\nepochs = 30.0",
+            taught.join("best").display()
+        );
         let mut c = config(dir.path(), "", &more);
         c.model.scratch.as_mut().unwrap().layers = 1;
         let run = dir.path().join(name);
         let outcome = train(&c, &options(&run, false, None)).unwrap();
-        let ndcg = |e: Option<&ragduet_metrics::Evaluation>| e.unwrap().mean("ndcg@10".parse().unwrap()).unwrap();
+        let ndcg =
+            |e: Option<&ragduet_metrics::Evaluation>| e.unwrap().mean("ndcg@10".parse().unwrap()).unwrap();
         let (before, after) = (ndcg(outcome.before.as_ref()), ndcg(outcome.best.as_ref()));
         assert!(after > before + 0.1, "{name}: {before} {after}");
         assert!(run.join("teacher/vectors.safetensors").is_file());

@@ -1,8 +1,8 @@
 //! Losses against their formulas in float64, and their gradients against finite differences.
 
 use ragduet_retriever::loss::{
-    Compared, InfoNce, KlDistillation, LossBatch, LossConfig, MarginMse, Matryoshka, Relations, Triplet, fixed_scale,
-    normalize,
+    Compared, InfoNce, KlDistillation, LossBatch, LossConfig, MarginMse, Matryoshka, Relations, Triplet,
+    fixed_scale, normalize,
 };
 use ragduet_testkit::check_gradient;
 use ragduet_torch::{Device, Kind, Tensor, rng};
@@ -28,8 +28,11 @@ fn tensors() -> (Tensor, Tensor) {
 
 fn value(config: &LossConfig, q: &Tensor, p: &Tensor, r: &Relations) -> f64 {
     let scale = fixed_scale(SCALE, q);
-    let loss =
-        config.build().unwrap().loss(&LossBatch::new(Compared::Vectors { queries: q, passages: p }, r, &scale));
+    let loss = config.build().unwrap().loss(&LossBatch::new(
+        Compared::Vectors { queries: q, passages: p },
+        r,
+        &scale,
+    ));
     f64::try_from(loss).unwrap()
 }
 
@@ -164,8 +167,11 @@ fn gradients_are_the_numerical_ones() {
         check_gradient(&[q.shallow_clone(), p.shallow_clone(), scale.shallow_clone()], 1e-6, |x| {
             let (queries, passages) = (normalize(&x[0]), normalize(&x[1]));
             // Keeps the scale's gradient defined for losses that do not use it.
-            loss.loss(&LossBatch::new(Compared::Vectors { queries: &queries, passages: &passages }, &r, &x[2]))
-                + &x[2] * 0.0
+            loss.loss(&LossBatch::new(
+                Compared::Vectors { queries: &queries, passages: &passages },
+                &r,
+                &x[2],
+            )) + &x[2] * 0.0
         });
     }
 }
@@ -174,7 +180,10 @@ fn gradients_are_the_numerical_ones() {
 fn impossible_settings_are_refused() {
     let e = |c: LossConfig| c.build().unwrap_err().to_string();
     assert!(e(info(InfoNce { label_smoothing: 1.0, ..InfoNce::default() })).contains("label_smoothing"));
-    assert!(e(LossConfig::Kl(KlDistillation { temperature: 0.0, ..KlDistillation::default() })).contains("temperature"));
+    assert!(
+        e(LossConfig::Kl(KlDistillation { temperature: 0.0, ..KlDistillation::default() }))
+            .contains("temperature")
+    );
     let nested =
         |inner| Matryoshka { dims: vec![2], weights: vec![], normalize: true, inner: Box::new(inner) };
     assert!(

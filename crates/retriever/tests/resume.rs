@@ -2,7 +2,7 @@
 //! through gradient caching gives the gradients of a plain one; exports read back as they were.
 
 use ragduet_nn::Mode;
-use ragduet_retriever::loss::{InfoNce, Compared, LossBatch, LossConfig, Relations, fixed_scale};
+use ragduet_retriever::loss::{Compared, InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};

@@ -158,6 +158,11 @@ impl Tokenizer {
             .collect()
     }
 
+    /// The special tokens of a single text around ids that were encoded without them.
+    pub fn surround(&self, ids: &[u32]) -> Encoding {
+        self.layouts.single(true).fill(ids, &[])
+    }
+
     /// Number of tokens of one text, uncut and without special tokens.
     pub fn count(&self, text: &str) -> Result<usize> {
         Ok(self.raw(0, None, text, false)?.len())

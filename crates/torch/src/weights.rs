@@ -127,6 +127,13 @@ impl Weights {
         self
     }
 
+    /// Only the tensors whose names pass.
+    #[must_use]
+    pub fn only(mut self, keep: impl Fn(&str) -> bool) -> Self {
+        self.entries.retain(|name, _| keep(name));
+        self
+    }
+
     /// Cuts a tensor to its first `rows`, where it has more.
     #[must_use]
     pub fn with_first_rows(mut self, name: &str, rows: i64) -> Self {

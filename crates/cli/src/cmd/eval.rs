@@ -89,7 +89,11 @@ pub(super) fn or_default(measures: &[Measure]) -> Vec<Measure> {
 }
 
 /// What a TREC run file that is compared with comes to.
-pub(super) fn other(path: Option<&PathBuf>, qrels: &Qrels, measures: &[Measure]) -> Result<Option<Evaluation>> {
+pub(super) fn other(
+    path: Option<&PathBuf>,
+    qrels: &Qrels,
+    measures: &[Measure],
+) -> Result<Option<Evaluation>> {
     path.map(|path| Ok(evaluate(qrels, &Run::read_trec(path)?, measures))).transpose()
 }
 

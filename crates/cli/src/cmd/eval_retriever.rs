@@ -3,7 +3,7 @@
 use super::eval::{or_default, other, report};
 use crate::common::{self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, counter, rerank};
 use anyhow::{Context, Result};
-use ragduet_index::{CompressedConfig, ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision};
+use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Run, evaluate};
 use ragduet_retriever::engine::{Engine, Hits, System};
@@ -149,7 +149,7 @@ impl Args {
         let model = self.on.load(name)?;
         let many = match self.bits {
             0 => MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
-            bits => MultiVectorConfig::Compressed(CompressedConfig { bits, ..CompressedConfig::default() }),
+            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
         };
         let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
         let progress = &mut |n, _| bar.set_position(n);
@@ -208,7 +208,14 @@ impl Args {
             if let Some(reranker) = reranker {
                 let run = reranker.ranking(set, &run, quiet)?;
                 let alone = self.latency(engine, set, Some(reranker))?;
-                self.push(&mut rows, format!("{name}, re-ranked"), &run, (Some(alone), bytes), set, &measures)?;
+                self.push(
+                    &mut rows,
+                    format!("{name}, re-ranked"),
+                    &run,
+                    (Some(alone), bytes),
+                    set,
+                    &measures,
+                )?;
             }
         }
         if self.json {
@@ -229,7 +236,8 @@ impl Args {
             let question = std::slice::from_ref(question);
             let found: Vec<Hits> = engine.search(question, 100, None, &self.on.encode_settings())?;
             if let Some(r) = reranker {
-                let passages: Vec<&str> = found[0].iter().take(r.depth).map(|(id, _)| texts[id.as_str()]).collect();
+                let passages: Vec<&str> =
+                    found[0].iter().take(r.depth).map(|(id, _)| texts[id.as_str()]).collect();
                 r.model.order(&question[0], &passages, rerank::TOKENS)?;
             }
             times.push(started.elapsed().as_secs_f64() * 1e3);
@@ -256,10 +264,11 @@ impl Args {
         }
         let evaluation = evaluate(&set.qrels, run, measures);
         let column = |e: &Evaluation| e.column(measures[0]);
-        let p_value = match rows.first().and_then(|first| Some((column(&evaluation)?, column(&first.evaluation)?))) {
-            Some((own, first)) => Some(randomisation(&own, &first, &Resampling::default())?.p_value),
-            None => None,
-        };
+        let p_value =
+            match rows.first().and_then(|first| Some((column(&evaluation)?, column(&first.evaluation)?))) {
+                Some((own, first)) => Some(randomisation(&own, &first, &Resampling::default())?.p_value),
+                None => None,
+            };
         let mean =
             measures.iter().map(|&m| (m.to_string(), evaluation.mean(m).unwrap_or(f64::NAN))).collect();
         rows.push(Row { system, mean, latency_ms, bytes_per_passage, p_value, evaluation });
@@ -287,7 +296,8 @@ fn print(rows: &[Row], measures: &[Measure]) {
     println!("{:<width$}{head}{:>12}{:>14}{:>10}", "system", "ms/query", "bytes/passage", "p");
     for r in rows {
         let values: String = r.mean.iter().map(|(_, v)| format!("{v:>12.4}")).collect();
-        let or_none = |v: Option<f64>, digits: usize| v.map_or_else(|| "–".into(), |v| format!("{v:.digits$}"));
+        let or_none =
+            |v: Option<f64>, digits: usize| v.map_or_else(|| "–".into(), |v| format!("{v:.digits$}"));
         println!(
             "{:<width$}{values}{:>12}{:>14}{:>10}",
             r.system,

@@ -5,10 +5,10 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, CompressedConfig, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap, LexicalConfig,
-    LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, Precision, SearchParams, Similarity,
-    Stemmer, VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact,
-    recall_of_multi_vectors,
+    AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap,
+    LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
+    Precision, ResidualConfig, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors,
+    build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
 use ragduet_retriever::{Side, TokenVectors, encode_rows};
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ struct Build {
     #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
     vectors: String,
     /// Late interaction: bits per number (1, 2, 4, 8); 0 keeps all vectors (f16) and compares with all of them.
-    #[arg(long, default_value_t = CompressedConfig::default().bits)]
+    #[arg(long, default_value_t = ResidualConfig::default().bits)]
     bits: u8,
     /// BM25: how soon more occurrences of a word stop counting.
     #[arg(long, default_value_t = LexicalConfig::default().k1)]
@@ -125,7 +125,9 @@ fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
 impl Build {
     fn run(&self, quiet: bool) -> Result<()> {
         let corpus_alone = self.model.is_none() && self.embeddings.is_none();
-        if self.kind.as_deref() == Some("lexical") || (self.kind.is_none() && corpus_alone && self.corpus.is_some()) {
+        if self.kind.as_deref() == Some("lexical")
+            || (self.kind.is_none() && corpus_alone && self.corpus.is_some())
+        {
             return self.words(quiet);
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
@@ -139,7 +141,9 @@ impl Build {
         }
         let kind = self.kind.as_deref().unwrap_or("hnsw");
         if kind == "multi_vector" {
-            return Err(Usage("multi_vector goes with a late-interaction model, which this is not".into()).into());
+            return Err(
+                Usage("multi_vector goes with a late-interaction model, which this is not".into()).into()
+            );
         }
         let vectors = Vectors::new(&e.rows, e.dim)?;
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
@@ -197,7 +201,7 @@ impl Build {
         let exact = ExactConfig { precision: Precision::F16 };
         let config = match self.bits {
             0 => MultiVectorConfig::Exact(exact.clone()),
-            bits => MultiVectorConfig::Compressed(CompressedConfig { bits, ..CompressedConfig::default() }),
+            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
         };
         let bar = counter("indexing", None, quiet);
         let index = build_multi_vector(&config, passages)?;
@@ -238,7 +242,8 @@ impl Build {
             return Err(Usage("an index over words is made from --corpus".into()).into());
         };
         let started = std::time::Instant::now();
-        let config = LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let config =
+            LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
         let mut index = LexicalIndex::new(&config)?;
         let bad = self.read.bad_rows();
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());

@@ -13,6 +13,7 @@ use ragduet_metrics::Evaluation;
 use ragduet_reranker::CrossEncoder;
 use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_retriever::recipe::contriever::{self, ContrieverConfig};
 use ragduet_retriever::recipe::dense::{Outcome, RunOptions, train_with};
 use ragduet_retriever::{Teacher, TeacherConfig};
 use ragduet_train::{RETRIEVED, RunDir, config};
@@ -31,6 +32,11 @@ enum What {
     ///
     /// Example: ragduet train retriever -c configs/retriever/covid-qa.toml --set optim.lr=3e-5 --out runs/covid
     Retriever(Common),
+    /// Train a retriever from plain text, without questions or judgements (Contriever): two random crops of a chunk are
+    /// a query and its passage. `train retriever` goes on from what it writes.
+    ///
+    /// Example: ragduet train contriever -c configs/contriever/maravel.toml --out runs/unsupervised
+    Contriever(Common),
     /// Fine-tune a generator on questions, retrieved passages and answers; or, with `recipe = "choices"` in the
     /// config, on records with answers to choose from (T-Few).
     ///
@@ -65,7 +71,7 @@ enum What {
     /// Print the JSON schema of a config, for editors.
     Schema {
         /// Of which.
-        #[arg(default_value = "retriever", value_parser = ["retriever", "generator", "distil", "choices", "preference", "classifier", "cross-encoder", "joint"])]
+        #[arg(default_value = "retriever", value_parser = ["retriever", "contriever", "generator", "distil", "choices", "preference", "classifier", "cross-encoder", "joint"])]
         of: String,
     },
 }
@@ -111,6 +117,7 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         match self.what {
             What::Retriever(c) => retriever(&c, quiet),
+            What::Contriever(c) => contriever(&c, quiet),
             What::Generator { common, retrieval } => generator(&common, &retrieval, quiet),
             What::Distil(c) => distil(&c, quiet),
             What::Preference(c) => preference(&c, quiet),
@@ -119,6 +126,7 @@ impl Args {
             What::Joint(c) => joint(&c, quiet),
             What::Schema { of } => {
                 let schema = match of.as_str() {
+                    "contriever" => config::schema::<ContrieverConfig>(),
                     "generator" => config::schema::<SftConfig>(),
                     "distil" => config::schema::<DistilConfig>(),
                     "choices" => config::schema::<ChoiceConfig>(),
@@ -383,7 +391,7 @@ fn joint(c: &Common, quiet: bool) -> Result<()> {
 fn retriever(c: &Common, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
     let config: RetrieverConfig = config::load(&file, &c.set)?;
-    let options = RunOptions { out: out.clone(), resume: c.resume, quiet, stop_after: None };
+    let options = RunOptions { out, resume: c.resume, quiet, stop_after: None };
     let teacher: Option<Box<dyn Teacher>> = match &config.teacher {
         Some(TeacherConfig::CrossEncoder(named)) => {
             let device = ragduet_torch::device::parse(&config.device)?;
@@ -392,25 +400,31 @@ fn retriever(c: &Common, quiet: bool) -> Result<()> {
         }
         _ => None,
     };
-    let outcome = train_with(&config, &options, teacher)?;
-    if c.json {
-        return crate::common::print_json(&serde_json::json!({
-            "step": outcome.step, "finished": outcome.finished, "model": outcome.model_dir,
-            "before": outcome.before.as_ref().map(|e| &e.mean), "best": outcome.best.as_ref().map(|e| &e.mean),
-            "pairs_per_second": outcome.pairs_per_second,
-        }));
-    }
-    report(&outcome);
-    Ok(())
+    report(&train_with(&config, &options, teacher)?, c.json)
 }
 
-fn report(o: &Outcome) {
+fn contriever(c: &Common, quiet: bool) -> Result<()> {
+    let (out, file) = places(c)?;
+    let config: ContrieverConfig = config::load(&file, &c.set)?;
+    let options = RunOptions { out, resume: c.resume, quiet, stop_after: None };
+    report(&contriever::train(&config, &options)?, c.json)
+}
+
+fn report(o: &Outcome, json: bool) -> Result<()> {
+    if json {
+        return crate::common::print_json(&serde_json::json!({
+            "step": o.step, "finished": o.finished, "model": o.model_dir,
+            "before": o.before.as_ref().map(|e| &e.mean), "best": o.best.as_ref().map(|e| &e.mean),
+            "pairs_per_second": o.pairs_per_second,
+        }));
+    }
     if !o.finished {
         println!("stopped at step {}", o.step);
-        return;
+        return Ok(());
     }
     print_table(&[("before", o.before.as_ref()), ("after", o.best.as_ref())]);
     println!("{} steps, {:.1} pairs/s; model: {}", o.step, o.pairs_per_second, o.model_dir.display());
+    Ok(())
 }
 
 /// Measures as rows, systems as columns; those that were not measured are left out.
@@ -440,13 +454,14 @@ mod tests {
     fn shipped_configs_are_what_their_commands_take() {
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
         let mut seen = 0;
-        for area in ["retriever", "reranker", "generator", "classifier", "joint"] {
+        for area in ["retriever", "contriever", "reranker", "generator", "classifier", "joint"] {
             for entry in fs_err::read_dir(configs.join(area)).unwrap() {
                 let file = entry.unwrap().path();
                 let whole = read!(serde_json::Value, &file);
                 let has = |key: &str| whole.get(key).is_some();
                 match area {
                     "retriever" => read!(RetrieverConfig, &file).validate().unwrap(),
+                    "contriever" => read!(ContrieverConfig, &file).validate().unwrap(),
                     "reranker" => read!(CrossEncoderConfig, &file).validate().unwrap(),
                     "classifier" => read!(ClassifierConfig, &file).validate().unwrap(),
                     "joint" => read!(JointConfig, &file).validate().unwrap(),

@@ -7,7 +7,7 @@ use super::beir::unique;
 use super::{Beir, Passages, ReadOptions};
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::source::{require, rows_of, shards};
+use crate::source::{Fallible, Lines, require, rows_of, shards};
 use crate::{BadRows, Error, Format, Passage, Query, Result};
 
 pub(crate) fn read(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Passages> {
@@ -22,6 +22,7 @@ pub(crate) fn read(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<
         Format::MsMarco => Ok(tsv(vec![require(path, "collection.tsv")?], bad)),
         Format::Tsv => Ok(tsv(shards(path, &["tsv"])?, bad)),
         Format::Txt => Ok(txt(shards(path, &["txt"])?, bad)),
+        Format::Paragraphs => Ok(paragraphs(shards(path, &["txt"])?, bad)),
         Format::Parquet => super::parquet::corpus(path, bad),
         Format::Squad => super::json::squad_corpus(path, bad),
         Format::Dpr => Err(Error::Unsupported {
@@ -91,5 +92,39 @@ fn txt(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     Box::new(rows_of(files, bad, move |_, line| {
         number += 1;
         Ok(Some(Passage { id: number.to_string(), title: None, text: line.trim().into() }))
+    }))
+}
+
+/// Passages parted by blank lines, as e-books and exports of editors have them; ids as in [`txt`], counting passages.
+fn paragraphs(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
+    let bad = bad.clone();
+    let mut files = files.into_iter();
+    let mut open: Option<Lines> = None;
+    let (mut count, mut held) = (0u64, None::<(u64, String)>);
+    Box::new(Fallible::new(move || {
+        loop {
+            let row = match &mut open {
+                Some(lines) => lines.next_row(|number, line| Ok(Some((number, line.trim().to_owned()))))?,
+                None => None,
+            };
+            if row.is_none() {
+                open = files.next().map(|path| Lines::open(&path, &bad)).transpose()?;
+            }
+            match (&mut held, row) {
+                // Blank lines are passed over: where the numbers have a gap, there was one.
+                (Some((last, text)), Some((number, line))) if number == *last + 1 => {
+                    *last = number;
+                    text.push(' ');
+                    text.push_str(&line);
+                }
+                (None, None) if open.is_none() => return Ok(None),
+                (_, row) => {
+                    if let Some((_, text)) = std::mem::replace(&mut held, row) {
+                        count += 1;
+                        return Ok(Some(Passage { id: count.to_string(), title: None, text }));
+                    }
+                }
+            }
+        }
     }))
 }

@@ -25,6 +25,9 @@ const BATCH: usize = 512;
 /// A batch is at most this share of the graph it is linked into.
 const SHARE: usize = 16;
 
+/// Chosen neighbours that a further one is compared with at a time.
+const COMPARED: usize = 4;
+
 /// Links the rows `ids`, which follow those of the graph, into it.
 pub(crate) fn insert(
     graph: &mut Graph,
@@ -169,8 +172,13 @@ fn select(space: Space<'_>, hits: &[Hit], most: usize) -> Vec<Hit> {
     let mut ids: Vec<u32> = Vec::with_capacity(most);
     let mut scores = Vec::new();
     for hit in hits {
-        space.scores(space.point(hit.id), &ids, &mut scores);
-        if scores.iter().all(|&to_chosen| to_chosen < hit.score) {
+        let point = space.point(hit.id);
+        // A few at a time: what leaves a hit out is mostly among the nearest.
+        let apart = ids.chunks(COMPARED).all(|ids| {
+            space.scores(point, ids, &mut scores);
+            scores.iter().all(|&to_chosen| to_chosen < hit.score)
+        });
+        if apart {
             ids.push(hit.id);
             chosen.push(*hit);
             if chosen.len() == most {

@@ -2,8 +2,9 @@
 //! buckets the difference falls into (Santhanam et al., ColBERTv2, arXiv 2112.01488).
 //!
 //! As in ColBERT's `collection_indexer` and `residual`, the buckets are cut at equal shares of the differences of
-//! vectors held out from the training of the centroids, a bucket stands for its middle by rank, and a decoded vector
-//! is scaled to length 1. Within a byte the first number has the lowest bits.
+//! vectors held out from the training of the centroids, and a decoded vector is scaled to length 1. Unlike there, the
+//! buckets are then moved to where they err least (Lloyd's algorithm on one number; equal shares spend most buckets
+//! near zero and leave the tails to two wide ones). Within a byte the first number has the lowest bits.
 
 use pulp::WithSimd;
 use rayon::prelude::*;
@@ -57,6 +58,7 @@ impl Codec {
         let buckets = 1usize << bits;
         let cutoffs = (1..buckets).map(|i| quantile(&residuals, i as f64 / buckets as f64)).collect();
         let weights = (0..buckets).map(|i| quantile(&residuals, (i as f64 + 0.5) / buckets as f64)).collect();
+        let (cutoffs, weights) = settle(&residuals, cutoffs, weights);
         Self::new(dim, bits, centroids, cutoffs, weights)
     }
 
@@ -131,6 +133,35 @@ fn quantile(sorted: &[f32], share: f64) -> f32 {
     let rank = share * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
     (f64::from(low) + (f64::from(high) - f64::from(low)) * rank.fract()) as f32
+}
+
+/// Moves buckets to where they err least: each stands for the mean of what falls into it, and two are cut midway
+/// between what they stand for. A bucket into which nothing falls keeps its weight.
+fn settle(sorted: &[f32], mut cutoffs: Vec<f32>, mut weights: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    const ROUNDS: usize = 30;
+    let sums: Vec<f64> = std::iter::once(0.0)
+        .chain(sorted.iter().scan(0.0, |sum, &number| {
+            *sum += f64::from(number);
+            Some(*sum)
+        }))
+        .collect();
+    for _ in 0..ROUNDS {
+        let mut start = 0;
+        for (bucket, weight) in weights.iter_mut().enumerate() {
+            let end = match cutoffs.get(bucket) {
+                Some(&cut) => sorted.partition_point(|&number| number <= cut),
+                None => sorted.len(),
+            };
+            if end > start {
+                *weight = ((sums[end] - sums[start]) / (end - start) as f64) as f32;
+            }
+            start = end.max(start);
+        }
+        for (cut, pair) in cutoffs.iter_mut().zip(weights.windows(2)) {
+            *cut = f32::midpoint(pair[0], pair[1]);
+        }
+    }
+    (cutoffs, weights)
 }
 
 /// Checks that all vectors are of length 1, up to what rounding to `f16` does to them.
@@ -234,6 +265,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn buckets_settle_where_they_err_least() {
+        // Two heaps of unequal size: equal shares cut the larger one, the best buckets are the heaps.
+        let sorted: Vec<f32> = (0..900).map(|i| i as f32 * 1e-4).chain([5.0; 100]).collect();
+        let (cutoffs, weights) = settle(&sorted, vec![0.05], vec![0.025, 0.07]);
+        assert!((weights[0] - 0.04495).abs() < 1e-4 && (weights[1] - 5.0).abs() < 1e-5, "{weights:?}");
+        assert!((cutoffs[0] - 2.5225).abs() < 1e-3);
+        let nothing = settle(&[0.0; 5], vec![0.0, 0.0, 0.0], vec![0.0; 4]);
+        assert_eq!(nothing, (vec![0.0; 3], vec![0.0; 4]));
     }
 
     #[test]

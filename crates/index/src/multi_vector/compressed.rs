@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::codec::{Codec, check_units, row_bytes};
-use super::config::CompressedConfig;
+use super::config::ResidualConfig;
 use super::search::Scratch;
 use super::spans::{LENGTHS, Spans};
 use super::{MultiHeader, MultiVectorConfig, MultiVectorIndex, kmeans};
@@ -34,7 +34,7 @@ const HELD_OUT_MOST: usize = 50_000;
 
 /// A compressed multi-vector index over vectors of length 1.
 pub struct CompressedMultiVectorIndex {
-    pub(super) config: CompressedConfig,
+    pub(super) config: ResidualConfig,
     pub(super) codec: Codec,
     pub(super) spans: Spans,
     /// The nearest centroid of each row.
@@ -61,7 +61,7 @@ impl fmt::Debug for CompressedMultiVectorIndex {
 
 impl CompressedMultiVectorIndex {
     /// An index of these passages.
-    pub fn build(config: &CompressedConfig, passages: MultiVectors<'_>) -> Result<Self> {
+    pub fn build(config: &ResidualConfig, passages: MultiVectors<'_>) -> Result<Self> {
         let mut index = Self::train(config, passages, passages.tokens())?;
         index.add(passages)?;
         Ok(index)
@@ -70,11 +70,7 @@ impl CompressedMultiVectorIndex {
     /// An empty index whose codec is trained on a sample of the corpus, for about `expected_tokens` token vectors to
     /// be added. This is how a corpus is indexed that does not fit in memory: passages are then
     /// [added](MultiVectorIndex::add) in portions.
-    pub fn train(
-        config: &CompressedConfig,
-        sample: MultiVectors<'_>,
-        expected_tokens: usize,
-    ) -> Result<Self> {
+    pub fn train(config: &ResidualConfig, sample: MultiVectors<'_>, expected_tokens: usize) -> Result<Self> {
         config.validate()?;
         let (vectors, dim) = (sample.vectors(), sample.dim());
         if vectors.is_empty() {
@@ -108,7 +104,7 @@ impl CompressedMultiVectorIndex {
         Ok(Self::new(config.clone(), codec, Residuals::Memory(Vec::new())))
     }
 
-    fn new(config: CompressedConfig, codec: Codec, residuals: Residuals) -> Self {
+    fn new(config: ResidualConfig, codec: Codec, residuals: Residuals) -> Self {
         let lists = vec![Vec::new(); codec.len()];
         let (spans, codes, pool) = (Spans::default(), Vec::new(), Mutex::default());
         Self { config, codec, spans, codes, residuals, lists, pool }
@@ -161,7 +157,7 @@ impl CompressedMultiVectorIndex {
     }
 
     /// The settings it was made with.
-    pub fn settings(&self) -> &CompressedConfig {
+    pub fn settings(&self) -> &ResidualConfig {
         &self.config
     }
 

@@ -17,19 +17,19 @@ pub enum MultiVectorConfig {
     /// All vectors as they are, every query against every passage: never wrong.
     Exact(ExactConfig),
     /// Centroids and residuals of few bits: a fifth of the memory or less, and many times faster.
-    Compressed(CompressedConfig),
+    Compressed(ResidualConfig),
 }
 
 impl Default for MultiVectorConfig {
     fn default() -> Self {
-        Self::Compressed(CompressedConfig::default())
+        Self::Compressed(ResidualConfig::default())
     }
 }
 
 /// Settings of a compressed index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CompressedConfig {
+pub struct ResidualConfig {
     /// Bits per number of a residual: 1, 2, 4 or 8.
     pub bits: u8,
     /// Centroids; omitted, 16 times the square root of the expected number of token vectors, rounded down to a power
@@ -43,13 +43,13 @@ pub struct CompressedConfig {
     pub seed: u64,
 }
 
-impl Default for CompressedConfig {
+impl Default for ResidualConfig {
     fn default() -> Self {
         Self { bits: 4, centroids: None, iterations: 4, sample: None, seed: 0 }
     }
 }
 
-impl CompressedConfig {
+impl ResidualConfig {
     pub(super) fn validate(&self) -> Result<()> {
         let bad = |key, got: String, remedy| Err(Error::BadConfig { key, got, remedy });
         if !matches!(self.bits, 1 | 2 | 4 | 8) {
@@ -83,19 +83,19 @@ mod tests {
         let config: MultiVectorConfig = serde_json::from_str(r#"{"compressed": {"bits": 2}}"#).unwrap();
         assert_eq!(
             config,
-            MultiVectorConfig::Compressed(CompressedConfig { bits: 2, ..CompressedConfig::default() })
+            MultiVectorConfig::Compressed(ResidualConfig { bits: 2, ..ResidualConfig::default() })
         );
         assert!(serde_json::from_str::<MultiVectorConfig>(r#"{"compressed": {"bit": 2}}"#).is_err());
         assert!(serde_json::from_str::<MultiVectorConfig>(r#"{"exact": {"precision": "f16"}}"#).is_ok());
         for bad in [
-            CompressedConfig { bits: 3, ..Default::default() },
-            CompressedConfig { centroids: Some(0), ..Default::default() },
-            CompressedConfig { sample: Some(0), ..Default::default() },
+            ResidualConfig { bits: 3, ..Default::default() },
+            ResidualConfig { centroids: Some(0), ..Default::default() },
+            ResidualConfig { sample: Some(0), ..Default::default() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
         // 16 * sqrt(371140) is 9747.
-        assert_eq!(CompressedConfig::default().centroids_for(371_140), 8192);
-        assert_eq!(CompressedConfig::default().centroids_for(0), 1);
+        assert_eq!(ResidualConfig::default().centroids_for(371_140), 8192);
+        assert_eq!(ResidualConfig::default().centroids_for(0), 1);
     }
 }

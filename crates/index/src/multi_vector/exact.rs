@@ -42,7 +42,7 @@ impl ExactMultiVectorIndex {
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         };
         let MultiHeader { dim, tokens, .. } = reader.manifest.header;
-        let rows = reader.vectors(config.precision, tokens, dim, Similarity::Dot, options)?;
+        let rows = reader.vectors(VECTORS, config.precision, tokens, dim, Similarity::Dot, options)?;
         let spans = Spans::read(&reader, tokens)?;
         Ok(Self { rows, spans })
     }

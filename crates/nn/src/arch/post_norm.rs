@@ -207,7 +207,8 @@ impl Encoder for PostNorm {
         let layout = bias
             .filter(|_| seen.is_none())
             .map(|bias| Layout::new(segs, segs, Some(&bias), (m.compute.kind(), batch.ids.device())));
-        let mix = |q: &Tensor, k: &Tensor, v: &Tensor, segs: &_, o: &AttentionOptions| match (&seen, &layout) {
+        let mix = |q: &Tensor, k: &Tensor, v: &Tensor, segs: &_, o: &AttentionOptions| match (&seen, &layout)
+        {
             (Some(seen), _) => seen.attend([q, k, v], o),
             (None, Some(layout)) => layout.attend(&(q * o.scale), k, v, o.dropout),
             (None, None) => varlen_attention(q, k, v, segs, o),

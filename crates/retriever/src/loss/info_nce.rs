@@ -5,7 +5,7 @@
 //! Settings of it: MultipleNegativesRanking (cosine, scale 20), DPR's negative log-likelihood (dot product, scale 1,
 //! hard negatives of all queries as candidates: Karpukhin et al., 2020, arXiv 2004.04906).
 
-use super::{LossBatch, RetrievalLoss, bad, cross_entropy, mask};
+use super::{LossBatch, RetrievalLoss, bad, mask, smoothed_cross_entropy};
 use crate::Result;
 use ragduet_torch::{Kind, Tensor, no_grad};
 use schemars::JsonSchema;
@@ -86,20 +86,6 @@ impl InfoNce {
         let is_label = Tensor::zeros_like(&hidden).scatter_value(1, &labels.unsqueeze(1), 1);
         hidden.logical_and(&is_label.logical_not())
     }
-
-    fn one_way(&self, logits: &Tensor, hidden: &Tensor, labels: &Tensor) -> Tensor {
-        let log_p = logits.masked_fill(hidden, f64::NEG_INFINITY).log_softmax(1, logits.kind());
-        let hit = cross_entropy(&log_p, labels);
-        if self.label_smoothing == 0.0 {
-            return hit;
-        }
-        // Hidden candidates have log-probability -inf; they take no share of the target.
-        let live = hidden.logical_not().to_kind(logits.kind());
-        let spread = log_p.masked_fill(hidden, 0.0).sum_dim_intlist([1i64].as_slice(), false, logits.kind());
-        let spread =
-            (spread / live.sum_dim_intlist([1i64].as_slice(), false, logits.kind())).mean(logits.kind());
-        hit * (1.0 - self.label_smoothing) - spread * self.label_smoothing
-    }
 }
 
 impl RetrievalLoss for InfoNce {
@@ -109,7 +95,7 @@ impl RetrievalLoss for InfoNce {
         let labels = Tensor::from_slice(&labels).to_device(similarity.device());
         let hidden = self.hidden(b, &similarity, &labels);
         let logits = &similarity * b.scale;
-        let forth = self.one_way(&logits, &hidden, &labels);
+        let forth = smoothed_cross_entropy(&logits, &hidden, &labels, self.label_smoothing);
         if !self.symmetric {
             return forth;
         }
@@ -124,7 +110,7 @@ impl RetrievalLoss for InfoNce {
             .logical_or(&same)
             .logical_and(&diagonal.logical_not());
         let own = Tensor::arange(n, (Kind::Int64, labels.device()));
-        (forth + self.one_way(&back, &back_hidden, &own)) / 2.0
+        (forth + smoothed_cross_entropy(&back, &back_hidden, &own, self.label_smoothing)) / 2.0
     }
 
     fn needs_negatives(&self) -> bool {

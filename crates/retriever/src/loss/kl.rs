@@ -56,7 +56,8 @@ impl RetrievalLoss for KlDistillation {
             (t / by).masked_fill(&absent, f64::NEG_INFINITY).log_softmax(1, scores.kind())
         };
         let student = log(&scores, self.temperature);
-        let wanted = log(&teacher(b.relations, &scores), self.teacher_temperature.unwrap_or(self.temperature));
+        let wanted =
+            log(&teacher(b.relations, &scores), self.teacher_temperature.unwrap_or(self.temperature));
         // Absent candidates have log-probability -inf on both sides: they contribute nothing, not NaN.
         let gap = (&wanted - &student).masked_fill(&absent, 0.0);
         let kl = (wanted.exp() * gap).sum_dim_intlist([1i64].as_slice(), false, scores.kind());

@@ -69,7 +69,7 @@ pub struct RetrieverConfig {
     pub save: SaveConfig,
 }
 
-fn auto() -> String {
+pub(super) fn auto() -> String {
     "auto".into()
 }
 
@@ -147,7 +147,10 @@ impl ModelConfig {
                 ("model.projection", self.projection.is_some()),
             ] {
                 if given {
-                    return bad(key, "late interaction has a vector for each token, projected to model.late_interaction.dim");
+                    return bad(
+                        key,
+                        "late interaction has a vector for each token, projected to model.late_interaction.dim",
+                    );
                 }
             }
         }
@@ -190,7 +193,7 @@ pub struct DataConfig {
     pub skip_bad_rows: bool,
 }
 
-fn dev() -> String {
+pub(super) fn dev() -> String {
     "dev".into()
 }
 
@@ -296,6 +299,20 @@ impl Default for EvalConfig {
     }
 }
 
+impl EvalConfig {
+    /// Checks what types cannot. `dev`: whether there is something to evaluate on.
+    pub(super) fn check(&self, dev: bool) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        if self.measures.is_empty() {
+            return bad("eval.measures", "name at least one measure");
+        }
+        if self.stop.is_some() && (!dev || self.every_steps == 0) {
+            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
+        }
+        Ok(())
+    }
+}
+
 impl RetrieverConfig {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<()> {
@@ -313,12 +330,7 @@ impl RetrieverConfig {
         if self.optim.lr.is_nan() || self.optim.lr <= 0.0 {
             return bad("optim.lr", "must be above 0");
         }
-        if self.eval.measures.is_empty() {
-            return bad("eval.measures", "name at least one measure");
-        }
-        if self.eval.stop.is_some() && (self.data.dev.is_none() || self.eval.every_steps == 0) {
-            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
-        }
+        self.eval.check(self.data.dev.is_some())?;
         if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
             return bad("grad_cache.chunk_tokens", "must be 1 or more");
         }
@@ -327,7 +339,10 @@ impl RetrieverConfig {
             return bad("train.negatives_per_query", "this loss compares with negatives of the query's own");
         }
         if loss.needs_teacher() && self.mining.is_some() && self.teacher.is_none() {
-            return bad("mining", "mined negatives have no teacher scores, which this loss needs: give a [teacher]");
+            return bad(
+                "mining",
+                "mined negatives have no teacher scores, which this loss needs: give a [teacher]",
+            );
         }
         match &self.teacher {
             None if loss.needs_teacher_vectors() => {
@@ -337,7 +352,10 @@ impl RetrieverConfig {
                 return bad("teacher", "a cross-encoder has no vectors, which this loss compares with");
             }
             Some(_) if !(loss.needs_teacher() || loss.needs_teacher_vectors()) => {
-                return bad("teacher", "this loss learns from no teacher; kl, margin_mse, embedding_mse and batch_kl do");
+                return bad(
+                    "teacher",
+                    "this loss learns from no teacher; kl, margin_mse, embedding_mse and batch_kl do",
+                );
             }
             _ => {}
         }

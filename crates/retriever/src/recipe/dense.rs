@@ -8,64 +8,41 @@
 use super::config::RetrieverConfig;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, Scale};
+pub use super::selection::Outcome;
+use super::selection::{Facts, Selection, bad_rows, parameters_line, read_dev};
 use super::state::{self, Position};
-use crate::biencoder::{BiEncoder, Side, Tower};
-use crate::card::{CardFacts, model_card};
-use crate::encode::EncodeSettings;
+use crate::biencoder::{BiEncoder, Side};
 use crate::error::catch;
-use crate::evaluate::{EvalSet, evaluate_model};
+use crate::evaluate::EvalSet;
 use crate::loss::{Compared, LossBatch, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
 use crate::st_dir::{self, Overrides};
 use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BadRowPolicy, BadRows, BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
-use ragduet_metrics::Evaluation;
+use ragduet_data::{BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
 use ragduet_nn::{Mode, hub};
 use ragduet_text::Encoding;
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Device, Tensor, device, grad, rng};
 pub use ragduet_train::RunOptions;
-use ragduet_train::checkpoint::{Checkpoints, recover, replace_dir};
+use ragduet_train::checkpoint::{Checkpoints, recover};
 use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, Schedule, config, interrupt, update};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
-
-/// What a run came to.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Steps done.
-    pub step: u64,
-    /// Whether all planned steps were done or early stopping ended the run (and not an interruption).
-    pub finished: bool,
-    /// The best model's folder (the last one's, where there is no dev set).
-    pub model_dir: PathBuf,
-    /// The dev set before training.
-    pub before: Option<Evaluation>,
-    /// The dev set with the best model.
-    pub best: Option<Evaluation>,
-    /// Training pairs per second, evaluation and mining left out.
-    pub pairs_per_second: f64,
-}
 
 struct Run<'a> {
     config: &'a RetrieverConfig,
     set: TrainingSet,
-    dev: Option<EvalSet>,
     model: BiEncoder,
     scale: Scale,
     loss: Box<dyn RetrievalLoss>,
     optimizer: Optimizer,
     sink: MetricSink,
-    dir: RunDir,
-    before: Option<Evaluation>,
-    best: Option<Evaluation>,
+    selection: Selection<'a>,
     at: Position,
     /// The current round's negatives, where mining replaced those of the data.
     mined: Option<Vec<Vec<u32>>>,
     teaching: Option<Teaching>,
-    encode: EncodeSettings,
-    examples: usize,
 }
 
 /// What the teacher gives.
@@ -146,7 +123,6 @@ pub fn train_with(
     let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
     let checkpoints = Checkpoints::open(&options.out, config.save.keep)?;
     recover(&options.out.join("best"))?;
-    let examples = set.items().len();
     describe(config, &set, &model, total, per_epoch);
 
     // Resume.
@@ -155,25 +131,16 @@ pub fn train_with(
         tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
     }
     let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
-    let encode = EncodeSettings { batch_tokens: config.eval.batch_tokens, ..EncodeSettings::default() };
-    let mut run = Run {
-        config,
-        set,
-        dev,
-        model,
-        scale,
-        loss,
-        optimizer,
-        sink,
-        dir,
-        encode,
-        before: None,
-        best: None,
-        at: Position::default(),
-        mined: None,
-        teaching,
-        examples,
+    let facts = Facts {
+        base: config.model.base.clone(),
+        data: config.data.train.display().to_string(),
+        examples: set.items().len(),
+        config: resolved,
     };
+    let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
+    let at = Position::default();
+    let mut run =
+        Run { config, set, model, scale, loss, optimizer, sink, selection, at, mined: None, teaching };
     let mut resumed = false;
     if let Some((step, path)) = &found {
         let (at, mined) = state::restore(path, &run.model, &run.scale, &mut run.optimizer)?;
@@ -187,9 +154,8 @@ pub fn train_with(
     if run.mined.is_none() {
         run.teach()?;
     }
-    if config.eval.at_start && run.dev.is_some() && !resumed {
-        run.before = run.evaluate()?;
-        run.report_evaluation("before training", run.before.as_ref());
+    if config.eval.at_start && !resumed {
+        run.selection.evaluate_start(&run.model)?;
     }
 
     // Train.
@@ -251,7 +217,7 @@ pub fn train_with(
                     let every = config.eval.every_steps;
                     if every > 0 && step.is_multiple_of(every) && step < total {
                         progress.aside(|| ());
-                        give_up = run.evaluate_and_keep_best(&resolved)?;
+                        give_up = run.evaluate_and_keep_best()?;
                     }
                     let asked = interrupt::asked() || step >= stop_at;
                     let due = config.save.every_steps > 0 && step.is_multiple_of(config.save.every_steps);
@@ -281,7 +247,7 @@ pub fn train_with(
             if result? == Segment::Interrupted {
                 progress.finish();
                 tracing::info!("stopped at step {}; go on with --resume", run.at.step);
-                return Ok(run.outcome(false, pairs as f64 / busy));
+                return Ok(run.selection.outcome(run.at.step, false, pairs as f64 / busy));
             }
             if give_up || run.at.step >= total {
                 break 'epochs;
@@ -292,14 +258,14 @@ pub fn train_with(
     progress.finish();
 
     // The last evaluation, and the model where no dev set chose one.
-    if run.dev.is_some() {
+    if run.selection.dev.is_some() {
         if !give_up {
-            run.evaluate_and_keep_best(&resolved)?;
+            run.evaluate_and_keep_best()?;
         }
     } else {
-        run.save_model(&resolved, None)?;
+        run.selection.save(&run.model, run.at.step, None)?;
     }
-    Ok(run.outcome(true, pairs as f64 / busy.max(1e-9)))
+    Ok(run.selection.outcome(run.at.step, true, pairs as f64 / busy.max(1e-9)))
 }
 
 #[derive(Debug, PartialEq)]
@@ -345,9 +311,8 @@ impl Run<'_> {
                 let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
                 return on(Compared::Vectors { queries: &queries, passages: &passages });
             }
-            let segments = |side, texts: &[Encoding]| {
-                self.model.row_segments(side, &texts.iter().collect::<Vec<_>>())
-            };
+            let segments =
+                |side, texts: &[Encoding]| self.model.row_segments(side, &texts.iter().collect::<Vec<_>>());
             let (of_q, of_p) =
                 (segments(Side::Query, &batch.queries), segments(Side::Passage, &batch.passages));
             let wanted = self.loss.wanted(relations, batch.passages.len());
@@ -397,7 +362,7 @@ impl Run<'_> {
             return Ok(());
         }
         let (chosen, report) =
-            mine(&self.model, &self.set, mining, self.at.rounds, &self.encode, &mut |_, _| ())?;
+            mine(&self.model, &self.set, mining, self.at.rounds, &self.selection.encode(), &mut |_, _| ())?;
         let negatives: Vec<Vec<u32>> = self
             .set
             .items()
@@ -458,76 +423,9 @@ impl Run<'_> {
         at
     }
 
-    fn evaluate(&self) -> Result<Option<Evaluation>> {
-        let Some(dev) = &self.dev else { return Ok(None) };
-        let e = &self.config.eval;
-        let (evaluation, _) =
-            evaluate_model(&self.model, dev, &e.measures, e.depth, &self.encode, &mut |_, _| ())?;
-        Ok(Some(evaluation))
-    }
-
-    fn report_evaluation(&self, when: &str, evaluation: Option<&Evaluation>) {
-        if let Some(e) = evaluation {
-            let text: Vec<String> = e.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
-            tracing::info!("dev {when}: {}", text.join("  "));
-        }
-    }
-
-    /// Evaluates, logs, keeps the model if it is the best; whether patience is at its end.
-    fn evaluate_and_keep_best(&mut self, resolved: &str) -> Result<bool> {
-        let Some(evaluation) = self.evaluate()? else { return Ok(false) };
-        self.report_evaluation(&format!("at step {}", self.at.step), Some(&evaluation));
-        let named: Vec<(String, f64)> = evaluation.mean.iter().map(|(m, v)| (m.to_string(), v)).collect();
-        let values: Vec<(&str, f64)> = named.iter().map(|(m, v)| (m.as_str(), *v)).collect();
-        self.sink.write("dev", self.at.step, &values)?;
-        let main = evaluation.mean(self.config.eval.measures[0]).unwrap_or(f64::NAN);
-        let min_gain = self.config.eval.stop.map_or(0.0, |s| s.min_gain);
-        if self.at.best.update(main, self.at.step, min_gain) {
-            self.save_model(resolved, Some(&evaluation))?;
-            self.best = Some(evaluation);
-        }
-        Ok(self.at.best.should_stop(self.config.eval.stop.as_ref()))
-    }
-
-    /// Writes `best/`: the model as the ecosystem reads it, its card, its figures; and checks the files.
-    fn save_model(&self, resolved: &str, evaluation: Option<&Evaluation>) -> Result<()> {
-        let base = self.config.model.base.clone().unwrap_or_else(|| "random weights".into());
-        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let card = model_card(
-            &self.model,
-            &CardFacts {
-                name: &name,
-                base: &base,
-                data: &self.config.data.train.display().to_string(),
-                examples: self.examples,
-                step: self.at.step,
-                config: resolved,
-                before: self.before.as_ref(),
-                after: evaluation,
-                measures: &self.config.eval.measures,
-            },
-        );
-        let texts: Vec<String> =
-            ["what is it?", "A longer passage, with a comma, 12 numbers and some unusual words: zyxomma."]
-                .map(String::from)
-                .to_vec();
-        replace_dir(&self.dir.path().join("best"), |d| {
-            st_dir::save(&self.model, d, Some(&card))?;
-            st_dir::verify(&self.model, d, &texts)
-        })?;
-        let facts = serde_json::json!({"step": self.at.step, "mean": evaluation.map(|e| &e.mean)});
-        state::write_json(&self.dir.path().join("best.json"), &facts)
-    }
-
-    fn outcome(self, finished: bool, pairs_per_second: f64) -> Outcome {
-        Outcome {
-            step: self.at.step,
-            finished,
-            model_dir: self.dir.path().join("best"),
-            before: self.before,
-            best: self.best,
-            pairs_per_second,
-        }
+    fn evaluate_and_keep_best(&mut self) -> Result<bool> {
+        let step = self.at.step;
+        self.selection.evaluate_and_keep_best(&self.model, &mut self.sink, &mut self.at.best, step)
     }
 }
 
@@ -548,12 +446,7 @@ fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<
 
 fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Option<EvalSet>)> {
     let d = &config.data;
-    let policy = if d.skip_bad_rows {
-        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
-    } else {
-        BadRowPolicy::Fail
-    };
-    let bad = BadRows::new(policy);
+    let bad = bad_rows(d.skip_bad_rows, out);
     let options = ReadOptions {
         format: d.format,
         split: d.split.clone(),
@@ -569,13 +462,7 @@ fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Optio
     } else {
         TrainingSet::from_examples(read_examples(&d.train, &options, &bad)?)?
     };
-    let dev = match &d.dev {
-        None => None,
-        Some(path) => {
-            let options = ReadOptions { split: Some(d.dev_split.clone()), ..ReadOptions::default() };
-            Some(EvalSet::read(path, &options, config.eval.max_passages, config.seed, &bad)?)
-        }
-    };
+    let dev = read_dev(d.dev.as_deref(), &d.dev_split, &config.eval, config.seed, &bad)?;
     let report = bad.report();
     if report.bad_rows() > 0 {
         tracing::warn!("{report}");
@@ -614,22 +501,12 @@ fn total_steps(config: &RetrieverConfig, set: &TrainingSet, lengths: &Lengths) -
 }
 
 fn describe(config: &RetrieverConfig, set: &TrainingSet, model: &BiEncoder, total: u64, per_epoch: u64) {
-    let resting: u64 = model.towers().map(Tower::resting).sum();
-    let (all, training) = model.parameters().iter().fold((resting, 0), |(a, t), (_, p)| {
-        let n = p.numel() as u64;
-        (a + n, t + if p.requires_grad() { n } else { 0 })
-    });
     tracing::info!(
-        "{} examples, {} queries, {} passages; {} of {} parameters train ({:.1} %); {total} steps, {per_epoch} per \
-         epoch; {} on {:?}, seed {}",
+        "{} examples, {} queries, {} passages; {}, seed {}; {total} steps, {per_epoch} per epoch",
         set.items().len(),
         set.queries().len(),
         set.passages().len(),
-        training,
-        all,
-        100.0 * training as f64 / all.max(1) as f64,
-        model.compute,
-        model.device,
+        parameters_line(model),
         config.seed
     );
 }

@@ -100,10 +100,16 @@ pub fn build(
                 similarity,
                 prompts: c.prompts.clone().unwrap_or_default(),
                 include_prompt: true,
-                max_query_tokens: c.max_query_tokens.unwrap_or(if late.is_some() { 32 } else { QUERY_TOKENS }),
-                max_passage_tokens: c
-                    .max_passage_tokens
-                    .unwrap_or(if late.is_some() { 180 } else { PASSAGE_TOKENS }),
+                max_query_tokens: c.max_query_tokens.unwrap_or(if late.is_some() {
+                    32
+                } else {
+                    QUERY_TOKENS
+                }),
+                max_passage_tokens: c.max_passage_tokens.unwrap_or(if late.is_some() {
+                    180
+                } else {
+                    PASSAGE_TOKENS
+                }),
                 late: None,
             };
             scratch.build(texts().iter().map(String::as_str), settings, late, device, compute)?

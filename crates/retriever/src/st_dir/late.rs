@@ -93,8 +93,10 @@ pub(super) fn find(dir: &Path) -> Result<Option<Found>> {
     const CONFIG: &str = "config_sentence_transformers.json";
     const ARTIFACT: &str = "artifact.metadata";
     if let Some(config) = read(CONFIG)? {
+        // What PyLate makes of another model and saves keeps that model's type.
+        let max_sim = config.get("similarity_fn_name").and_then(Value::as_str) == Some("MaxSim");
         match config.get("model_type").and_then(Value::as_str) {
-            Some("ColBERT") => {
+            kind if kind == Some("ColBERT") || (max_sim && kind != Some("MultiVectorEncoder")) => {
                 let p: PyLate = serde_json::from_value(config).map_err(parse(CONFIG))?;
                 let config = LateConfig {
                     query_marker: p.query_prefix,
@@ -197,7 +199,7 @@ fn multi_vector_encoder(dir: &Path, config: &Value) -> Result<Found> {
 
 /// The projection of Stanford's layout: the encoder's weights and `linear.weight` in one file.
 pub(super) fn stanford_projection(dir: &Path) -> Result<(Weights, i64, i64)> {
-    let weights = Weights::open_dir(dir)?;
+    let weights = Weights::open_dir(dir)?.only(|name| name.starts_with("linear."));
     match weights.shape("linear.weight").as_deref() {
         Some(&[outputs, inputs]) => Ok((weights, inputs, outputs)),
         _ => Err(Error::UnsupportedModel {

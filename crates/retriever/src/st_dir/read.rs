@@ -258,11 +258,7 @@ fn routes(
     Ok(out)
 }
 
-fn chain(
-    listed_in: &Path,
-    modules: &[(String, PathBuf)],
-    how: Reading<'_>,
-) -> Result<Chain> {
+fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> Result<Chain> {
     let mut out: Option<Chain> = None;
     for (type_name, path) in modules {
         let kind = kind(listed_in, type_name)?;

@@ -134,11 +134,8 @@ fn write_tower(
                         DenseActivation::Identity => "torch.nn.modules.linear.Identity",
                         DenseActivation::Tanh => "torch.nn.modules.activation.Tanh",
                     };
-                    let mut config = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
+                    let config = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
                         "bias": d.bias.is_some(), "activation_function": activation});
-                    if let (Some(_), Some(map)) = (model.late(), config.as_object_mut()) {
-                        map.insert("use_residual".into(), false.into());
-                    }
                     write_json(&dir.join("config.json"), &config)?;
                     save_model(&dir, &d.params.named(), u64::MAX)?;
                 }

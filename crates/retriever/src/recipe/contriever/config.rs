@@ -1,0 +1,267 @@
+//! The config of `train contriever`.
+
+use crate::recipe::config::{EvalConfig, ModelConfig, auto, dev};
+use crate::{Error, Result};
+use ragduet_data::Format;
+use ragduet_torch::Precision;
+use ragduet_train::{OptimizerConfig, SaveConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that determines a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContrieverConfig {
+    /// Seeds weights, order, crops and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// Compute precision.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The model to start from: one encoder for queries and passages, which trains whole.
+    pub model: ModelConfig,
+    /// The corpus.
+    pub data: CorpusConfig,
+    /// How texts become chunks.
+    #[serde(default)]
+    pub chunks: ChunkConfig,
+    /// How a chunk becomes two crops.
+    #[serde(default)]
+    pub crops: CropConfig,
+    /// Where negatives come from.
+    #[serde(default)]
+    pub form: FormConfig,
+    /// What is minimised.
+    #[serde(default)]
+    pub loss: ContrastConfig,
+    /// Chunks per step.
+    #[serde(default)]
+    pub batch: ChunkBatchConfig,
+    /// Length and rhythm of training.
+    #[serde(default)]
+    pub train: StepConfig,
+    /// The optimiser.
+    #[serde(default)]
+    pub optim: OptimizerConfig,
+    /// Evaluation while training.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub save: SaveConfig,
+}
+
+/// The corpus. Nothing but texts is read of it: no queries, no judgements.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusConfig {
+    /// Files or folders of passages, one corpus together: BEIR, JSONL, Parquet, TSV, plain text.
+    pub train: Vec<PathBuf>,
+    /// Their format, where the names do not show it; plain text whose passages are parted by blank lines is
+    /// `paragraphs`.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// What to evaluate on while training; absent: nothing. The best model is then chosen by it.
+    #[serde(default)]
+    pub dev: Option<PathBuf>,
+    /// Its split.
+    #[serde(default = "dev")]
+    pub dev_split: String,
+    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+    #[serde(default)]
+    pub skip_bad_rows: bool,
+}
+
+/// How texts become chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkConfig {
+    /// Most tokens of a chunk. A longer text is cut into parts of about the same length.
+    pub tokens: usize,
+    /// A shorter chunk is left out: two crops of it would say too little.
+    pub min_tokens: usize,
+    /// Whether texts are laid end to end before they are cut, as the authors do. Two crops of a chunk may then come
+    /// from different texts: for corpora whose texts are much longer than a chunk.
+    pub across_texts: bool,
+}
+
+impl Default for ChunkConfig {
+    fn default() -> Self {
+        Self { tokens: 256, min_tokens: 8, across_texts: false }
+    }
+}
+
+/// How a chunk becomes a crop. Each token of a crop meets one fate at most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CropConfig {
+    /// A crop's share of its chunk is drawn evenly from here ...
+    pub ratio_min: f64,
+    /// ... to here.
+    pub ratio_max: f64,
+    /// Probability that a token is deleted.
+    pub delete: f64,
+    /// Probability that it is replaced by any other of the vocabulary.
+    pub replace: f64,
+    /// Probability that it is masked.
+    pub mask: f64,
+}
+
+impl Default for CropConfig {
+    fn default() -> Self {
+        Self { ratio_min: 0.05, ratio_max: 0.5, delete: 0.1, replace: 0.0, mask: 0.0 }
+    }
+}
+
+/// Where negatives come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FormConfig {
+    /// A queue of the keys of past batches, from an encoder that follows the one that learns.
+    Moco(MocoConfig),
+    /// The other keys of the batch; both crops learn.
+    InBatch(InBatchConfig),
+}
+
+impl Default for FormConfig {
+    fn default() -> Self {
+        Self::Moco(MocoConfig::default())
+    }
+}
+
+/// Momentum contrast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MocoConfig {
+    /// Keys in the queue. Those of a small corpus should be fewer than its chunks.
+    pub queue_size: usize,
+    /// What the encoder of keys keeps of itself in a step.
+    pub momentum: f64,
+    /// Whether keys are encoded with dropout, as the authors do.
+    pub key_dropout: bool,
+}
+
+impl Default for MocoConfig {
+    fn default() -> Self {
+        Self { queue_size: 131_072, momentum: 0.9995, key_dropout: true }
+    }
+}
+
+/// Negatives from the batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InBatchConfig {}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContrastConfig {
+    /// Divides similarities.
+    pub temperature: f64,
+    /// Share of the target spread evenly over the candidates.
+    pub label_smoothing: f64,
+}
+
+impl Default for ContrastConfig {
+    fn default() -> Self {
+        Self { temperature: 0.05, label_smoothing: 0.0 }
+    }
+}
+
+/// Chunks per step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkBatchConfig {
+    /// Chunks, each with two crops.
+    pub chunks: usize,
+    /// Tokens that are embedded with a graph at a time; absent: all. The gradient is the same: a queue's by itself, the
+    /// batch's by gradient caching.
+    pub part_tokens: Option<usize>,
+}
+
+impl Default for ChunkBatchConfig {
+    fn default() -> Self {
+        Self { chunks: 64, part_tokens: None }
+    }
+}
+
+/// Length and rhythm of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+}
+
+impl Default for StepConfig {
+    fn default() -> Self {
+        Self { steps: 10_000, log_every: 10 }
+    }
+}
+
+impl ContrieverConfig {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
+        self.model.check()?;
+        if self.model.separate_towers {
+            return bad("model.separate_towers", "queries and keys are crops alike: one encoder is trained");
+        }
+        if self.model.quantise.bits().is_some() {
+            return bad("model.quantise", "the encoder trains whole: quantised weights do not learn");
+        }
+        if self.data.train.is_empty() {
+            return bad("data.train", "name at least one file or folder");
+        }
+        if self.chunks.tokens == 0 || self.chunks.min_tokens == 0 {
+            return bad("chunks", "tokens and min_tokens must be 1 or more");
+        }
+        if self.chunks.min_tokens > self.chunks.tokens {
+            return bad("chunks.min_tokens", "no chunk has more than chunks.tokens");
+        }
+        let c = &self.crops;
+        // Written so that NaN fails.
+        if !(c.ratio_min > 0.0 && c.ratio_min <= c.ratio_max && c.ratio_max <= 1.0) {
+            return bad("crops", "0 < ratio_min <= ratio_max <= 1 is needed");
+        }
+        let fates = [c.delete, c.replace, c.mask];
+        if !fates.iter().all(|p| (0.0..1.0).contains(p)) || fates.iter().sum::<f64>() >= 1.0 {
+            return bad("crops", "delete, replace and mask must be at least 0, and less than 1 together");
+        }
+        if let FormConfig::Moco(m) = &self.form {
+            if m.queue_size < self.batch.chunks {
+                return bad(
+                    "form.moco.queue_size",
+                    "it must hold the keys of one batch (batch.chunks) at least",
+                );
+            }
+            if !(0.0..=1.0).contains(&m.momentum) {
+                return bad("form.moco.momentum", "must be from 0 to 1");
+            }
+        } else if self.batch.chunks < 2 {
+            return bad("batch.chunks", "negatives from the batch need 2 or more");
+        }
+        if !(self.loss.temperature > 0.0 && self.loss.temperature.is_finite()) {
+            return bad("loss.temperature", "must be above 0");
+        }
+        if !(0.0..1.0).contains(&self.loss.label_smoothing) {
+            return bad("loss.label_smoothing", "must be at least 0 and below 1");
+        }
+        if self.batch.chunks == 0 || self.batch.part_tokens == Some(0) {
+            return bad("batch", "chunks and part_tokens must be 1 or more");
+        }
+        if self.train.steps == 0 {
+            return bad("train.steps", "must be 1 or more");
+        }
+        self.eval.check(self.data.dev.is_some())
+    }
+}

@@ -1,0 +1,96 @@
+#!/usr/bin/env -S .venv/bin/python
+"""One table of retrieval systems on a BEIR directory: words, an encoder as it is and fine-tuned, ColBERT, a cross-encoder
+over what others find, a bi-encoder distilled from it, hybrids. What is trained already is not trained again.
+
+    scripts/retrieval_table.py DATA --encoder FOLDER [--work runs/retrieval-table] [--seed 1] [--out table.md]
+
+Everything is chosen on dev (early evaluation, weights of fusions) and measured on test.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BINARY = ROOT / "target/release/ragduet"
+MEASURES = ["ndcg@10", "recall@100", "mrr"]
+
+
+def run(*args):
+    done = subprocess.run([BINARY, *map(str, args)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(map(str, args))}")
+    return done.stdout
+
+
+def train(a, kind, config, name, *settings):
+    out = a.work / name
+    if not (out / "best").exists():
+        started = time.time()
+        sets = [f"seed={a.seed}", f"model.base={a.encoder}", f"data.train={a.data}", f"data.dev={a.data}", *settings]
+        run("train", kind, "-c", config, "--out", out, *[x for s in sets for x in ("--set", s)],
+            *(["--resume"] if (out / "checkpoints").exists() else []))
+        print(f"{name}: {time.time() - started:.0f} s", flush=True)
+    return out / "best"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=pathlib.Path, help="a BEIR directory with train, dev and test")
+    parser.add_argument("--encoder", type=pathlib.Path, required=True, help="folder of the encoder all start from")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/retrieval-table")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--depth", type=int, default=100, help="passages that are re-ranked")
+    parser.add_argument("--rerank", nargs="*", default=["bm25", "hybrid bm25 + distilled"], help="systems re-ranked")
+    parser.add_argument("--out", type=pathlib.Path)
+    a = parser.parse_args()
+    a.data, a.encoder = a.data.resolve(), a.encoder.resolve()
+    a.work.mkdir(parents=True, exist_ok=True)
+
+    words = ["mining.with={lexical={}}"]
+    cross = train(a, "cross-encoder", "configs/reranker/covid-qa.toml", "cross", f"first_stage.model={a.encoder}",
+                  "first_stage.mining.with={lexical={}}", "train.negatives_per_query=5")
+    dense = train(a, "retriever", "configs/retriever/covid-qa.toml", "dense", *words, 'mining.when="start"',
+                  "mining.select.rank_min=1", "mining.select.rank_max=40", "train.epochs=3", "eval.max_passages=1000")
+    colbert = train(a, "retriever", "configs/retriever/colbert.toml", "colbert")
+    distilled = train(a, "retriever", "configs/retriever/distil.toml", "distilled", f"teacher.cross_encoder.path={cross}")
+
+    common = ["--data", a.data, "--split", "test", "--measures", ",".join(MEASURES), "--json"]
+    runs = a.work / "runs"
+    models = [x for m in (a.encoder, dense, distilled, colbert) for x in ("-m", m)]
+    rows = json.loads(run("eval", "retriever", *models, "--index", "bm25,model,hybrid", "--fusion", "z_score",
+                          "--learn-weights", "dev", "--save-run", runs, *common))
+    packed = json.loads(run("eval", "retriever", "-m", colbert, "--bits", 4, "--index", "model,bm25",
+                            "--save-run", a.work / "runs-4bit", *common))
+    rows += [dict(r, system=f"{r['system']}, 4 bits") for r in packed if r["system"] != "bm25"]
+    for name in a.rerank:
+        file = "".join(c if c.isalnum() or c == "." else "-" for c in name) + ".trec"
+        again = a.work / f"reranked-{file}"
+        started = time.time()
+        run("rerank", "--rerank", cross, "--rerank-depth", a.depth, "--run", runs / file, "--data", a.data, "-o", again)
+        seconds = time.time() - started
+        found = json.loads(run("eval", "run", again, "--qrels", a.data / "qrels/test.tsv", "--measures",
+                               ",".join(MEASURES), "--compare", runs / "bm25.trec", "--json"))
+        base = next(r for r in rows if r["system"] == name)
+        rows.append({
+            "system": f"{name}, re-ranked", "mean": [[m, found["mean"][m]] for m in MEASURES],
+            "latency_ms": base["latency_ms"] + 1000 * seconds / found["queries"],
+            "bytes_per_passage": base["bytes_per_passage"],
+            "p_value": found["compared"][MEASURES[0]]["test"]["p_value"],
+        })
+    number = lambda v, digits: "" if v is None else f"{v:.{digits}f}"
+    text = "| system | " + " | ".join(MEASURES) + " | ms/query | bytes/passage | p |\n|---|" + "---|" * 6 + "\n"
+    for r in rows:
+        values = " | ".join(f"{v:.4f}" for _, v in r["mean"])
+        text += (f"| {r['system']} | {values} | {number(r['latency_ms'], 1)} | {number(r['bytes_per_passage'], 0)} "
+                 f"| {number(r['p_value'], 4)} |\n")
+    text += f"\np: {MEASURES[0]} against {rows[0]['system']}'s, paired randomisation. Seed {a.seed}.\n"
+    print(text)
+    if a.out:
+        a.out.write_text(text)
+
+
+main()
