@@ -57,12 +57,9 @@ impl Case {
         let (mut q, mut p) = (soft(&z), soft(&said));
         if let Some(k) = k {
             let (best, at) = p.topk(k, 1, true, true);
-            let with_rest = |x: &Tensor| {
-                let rest = x.sum_dim_intlist(1, true, Kind::Double)
-                    - x.gather(1, &at, false).sum_dim_intlist(1, true, Kind::Double);
-                Tensor::cat(&[x.gather(1, &at, false), rest], 1)
-            };
-            q = with_rest(&q);
+            let seen = q.gather(1, &at, false);
+            let rest = q.sum_dim_intlist(1, true, Kind::Double) - seen.sum_dim_intlist(1, true, Kind::Double);
+            q = Tensor::cat(&[seen, rest], 1);
             p = Tensor::cat(
                 &[best.shallow_clone(), best.sum_dim_intlist(1, true, Kind::Double).neg() + 1.0],
                 1,

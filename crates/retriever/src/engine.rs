@@ -24,7 +24,7 @@ pub enum Backend {
     /// One vector a token.
     Late(Box<BiEncoder>, Box<dyn MultiVectorIndex>),
     /// Words.
-    Lexical(LexicalIndex),
+    Lexical(Box<LexicalIndex>),
 }
 
 /// One system: what finds, and the names of its rows.
@@ -95,7 +95,7 @@ impl System {
         let mut index = LexicalIndex::new(config)?;
         let texts: Vec<&str> = set.passages.iter().map(|(_, t)| t.as_str()).collect();
         index.add(&texts)?;
-        Self::new(Backend::Lexical(index), ids)
+        Self::new(Backend::Lexical(Box::new(index)), ids)
     }
 
     /// What finds.

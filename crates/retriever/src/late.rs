@@ -225,7 +225,7 @@ mod tests {
     fn late(config: LateConfig) -> (Late, Tokenizer) {
         let options = WordPieceOptions { vocab_size: 60, ..WordPieceOptions::default() };
         let texts = ["a text, with words.", "more words!"];
-        let tokenizer = train_wordpiece(texts.into_iter(), &options).unwrap();
+        let tokenizer = train_wordpiece(texts, &options).unwrap();
         let tokenizer = tokenizer.with_tokens(config.markers()).unwrap();
         (Late::new(config, &tokenizer).unwrap(), tokenizer)
     }

@@ -130,7 +130,7 @@ impl IndexArgs {
             IndexKind::Lexical => {
                 let index = LexicalIndex::open(dir)?;
                 let rows = index.len();
-                (Backend::Lexical(index), rows)
+                (Backend::Lexical(Box::new(index)), rows)
             }
             IndexKind::MultiVector => {
                 let index = open_multi_vector(dir, &OpenOptions::default())?;

@@ -84,7 +84,7 @@ pub fn train(config: &DistilConfig, options: &RunOptions) -> Result<Outcome> {
         (&Objective::Logits(loss), None) => {
             let teacher = teacher.load()?;
             check_fit(&generator, &teacher, longest)?;
-            (Box::new(Logits { loss, source: Source::Asked(teacher) }), false)
+            (Box::new(Logits { loss, source: Source::Asked(Box::new(teacher)) }), false)
         }
     };
     let student = learn(&Job {
@@ -110,7 +110,7 @@ struct Logits {
 /// Where the distribution comes from.
 enum Source {
     /// The teacher, in every step.
-    Asked(Generator),
+    Asked(Box<Generator>),
     /// What was kept of it.
     Kept(Kept),
 }

@@ -113,7 +113,7 @@ pub enum Objective {
     Logits(DistilLoss),
     /// Its answers, in place of those of the data (Kim and Rush, 2016, arXiv 1606.07947). Vocabularies may differ, and each
     /// reads prompts in its own form.
-    Sequence(SequenceConfig),
+    Sequence(Box<SequenceConfig>),
 }
 
 impl Default for Objective {

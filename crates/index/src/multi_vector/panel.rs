@@ -109,15 +109,11 @@ impl Best<'_> {
         for (at, (lines, best)) in panel.lines.chunks_exact(panel.dim).zip(best).enumerate() {
             let best = S::as_mut_simd_f32s(best).0;
             let mut top = [simd.splat_f32s(0.0); P];
-            for p in 0..P {
-                top[p] = best[p];
-            }
+            top.copy_from_slice(&best[..P]);
             if let Some(arg) = arg.get_mut(at) {
                 let arg = S::as_mut_simd_u32s(arg).0;
                 let mut which = [simd.splat_u32s(0); P];
-                for p in 0..P {
-                    which[p] = arg[p];
-                }
+                which.copy_from_slice(&arg[..P]);
                 each_row::<S, P, R>(simd, lines, rows, |row, sums| {
                     let row = simd.splat_u32s(first + row as u32);
                     for p in 0..P {
@@ -185,8 +181,8 @@ fn each_row<S: Simd, const P: usize, const R: usize>(
     let mut row = 0;
     while row + R <= n {
         let sums = tile::<S, P, R>(simd, lines, &rows[row * dim..(row + R) * dim]);
-        for r in 0..R {
-            take(row + r, &sums[r]);
+        for (r, sums) in sums.iter().enumerate() {
+            take(row + r, sums);
         }
         row += R;
     }
@@ -249,9 +245,7 @@ impl Table<'_> {
         for (at, best) in best.iter_mut().enumerate() {
             let best = S::as_mut_simd_f32s(best).0;
             let mut top = [simd.splat_f32s(0.0); P];
-            for p in 0..P {
-                top[p] = best[p];
-            }
+            top.copy_from_slice(&best[..P]);
             for &row in rows {
                 let line = S::as_simd_f32s(&table[row as usize * panels + at]).0;
                 for p in 0..P {

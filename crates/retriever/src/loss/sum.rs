@@ -56,11 +56,8 @@ pub(super) struct Built {
 
 impl RetrievalLoss for Built {
     fn loss(&self, b: &LossBatch<'_>) -> Tensor {
-        let mut total = Tensor::zeros([], (Kind::Float, b.device()));
-        for (weight, loss) in &self.terms {
-            total = total + loss.loss(b) * *weight;
-        }
-        total
+        let parts = self.terms.iter().map(|(weight, loss)| loss.loss(b) * *weight);
+        parts.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([], (Kind::Float, b.device())))
     }
 
     fn takes_similarities(&self) -> bool {
