@@ -158,6 +158,11 @@ impl Lines {
         })
     }
 
+    /// The number of the line that was read last, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The next line that `parse` accepts. `parse` may also pass a line over (`Ok(None)`), a header for example.
     pub(crate) fn next_row<T>(
         &mut self,

@@ -240,7 +240,12 @@ fn what_the_teacher_said_is_asked_once() {
         let before = kept(&store);
         // Eight answers a file; forward passes of 400 tokens.
         assert!(before.len() >= 2, "{name}: {before:?}");
-        let text = |p: &Path| std::fs::read(p).unwrap();
+        // Without the header of a safetensors file, whose metadata are in no order.
+        let text = |p: &Path| {
+            let bytes = std::fs::read(p).unwrap();
+            let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            bytes.get(8 + header..).map_or_else(|| bytes.clone(), <[u8]>::to_vec)
+        };
         let (lost, _) = before.last_key_value().unwrap();
         let said = text(lost);
         // As if killed before the last file was there.
@@ -296,9 +301,10 @@ fn what_cannot_be_learned_from_is_said() {
             "{e}"
         );
     }
-    // Its answers can be learned.
+    // Its answers could be learned, had it any: it has hardly begun.
     let sequence = "objective.sequence.decode = { max_new_tokens = 3 }";
-    assert!(run(&config(dir, sequence, Some(&other), 2), &dir.join("s"), false, None).student.finished);
+    let e = fails(&config(dir, sequence, Some(&other), 2), &dir.join("s"));
+    assert!(e.contains("nothing to train on") && e.contains("no answer to learn"), "{e}");
     for (i, (more, words)) in [
         ("teacher.cache.top_k = { k = 300 }", "teacher.cache.top_k.k"),
         ("teacher.cache.top_k = { k = 0 }", "teacher.cache.top_k.k"),

@@ -104,7 +104,10 @@ fn paragraphs(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     Box::new(Fallible::new(move || {
         loop {
             let row = match &mut open {
-                Some(lines) => lines.next_row(|number, line| Ok(Some((number, line.trim().to_owned()))))?,
+                Some(lines) => {
+                    let line = lines.next_row(|_, line| Ok(Some(line.trim().to_owned())))?;
+                    line.map(|line| (lines.number(), line))
+                }
                 None => None,
             };
             if row.is_none() {
