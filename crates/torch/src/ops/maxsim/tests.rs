@@ -30,16 +30,18 @@ fn plain(q: &Tensor, qs: &[usize], d: &Tensor, ds: &[usize], wanted: Option<&[bo
     Tensor::stack(&scores, 0).view([qs.len() as i64, ds.len() as i64])
 }
 
+/// Relative to the largest number: a score of 600 rows is in the thousands.
 fn near(a: &Tensor, b: &Tensor, tolerance: f64) {
-    let off = f64::try_from((a - b).abs().max()).unwrap();
-    assert!(off <= tolerance, "off by {off:.2e}");
+    let most = |t: &Tensor| f64::try_from(t.abs().max()).unwrap();
+    let (off, scale) = (most(&(a - b)), most(b));
+    assert!(off <= tolerance * (1.0 + scale), "off by {off:.2e} of {scale:.2e}");
 }
 
 #[test]
 fn scores_and_gradients_equal_the_materialised_form() {
     rng::seed(3);
     let wanted: Vec<bool> = (0..4 * 5).map(|i| i % 3 != 1).collect();
-    for (kind, tolerance) in [(Kind::Double, 1e-10), (Kind::Float, 1e-4)] {
+    for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         // An empty text on either side, and queries that do not fit one block of 512 rows.
         for (qs, ds) in [([3, 1, 0, 7], [5, 1, 9, 0, 2]), ([300, 250, 600, 1], [40, 3, 1, 17, 180])] {
             for mask in [None, Some(wanted.as_slice())] {
