@@ -268,16 +268,18 @@ fn what_the_teacher_said_is_asked_once() {
     }
     // The student learns what stands there: a file that says something else teaches that.
     let out = dir.join("told");
-    let c = config(dir, "objective.sequence = { batch = 1, decode = { max_new_tokens = 8 } }", None, 150);
-    let _ = run(&c, &out, false, Some(1));
-    for path in kept(&out.join("teacher")).into_keys() {
+    let sequence = "objective.sequence = { batch = 1, decode = { max_new_tokens = 8 } }";
+    let _ = run(&config(dir, sequence, None, 150), &out, false, Some(1));
+    let store = out.join("teacher");
+    for path in kept(&store).into_keys() {
         let mut text = std::fs::read_to_string(&path).unwrap();
         for colour in COLOURS {
             text = text.replace(&format!("[\"{colour}\"]"), "[\"grey\"]");
         }
         std::fs::write(&path, text).unwrap();
     }
-    assert_eq!(run(&c, &out, true, None).student.best.unwrap().exact_match, 0.0);
+    let c = config(dir, &format!("{sequence}\nteacher.store = \"{}\"", store.display()), None, 150);
+    assert_eq!(run(&c, &dir.join("told-again"), false, None).student.best.unwrap().exact_match, 0.0);
 }
 
 #[test]
