@@ -12,9 +12,12 @@ use crate::rows::{Rows, SlabIds};
 use crate::topk::TopK;
 use crate::{Hit, IdFilter, Result, kernel};
 
-/// Queries per tile of scores: whole numbers of the kernel's three or four, and few enough for the second-level cache.
-const QUERY_BLOCK: usize = 48;
-const ROW_BLOCK_BYTES: usize = 256 << 10;
+/// Queries that a block of rows is compared with: whole numbers of the kernel's three or four, and as many as fit the
+/// second-level cache, so that rows come from memory as seldom as can be.
+const QUERY_BLOCK: usize = 192;
+
+/// Bytes of a block of rows.
+const ROW_BLOCK_BYTES: usize = 96 << 10;
 
 /// Scores that are compared with the worst hit at a time: most groups hold none that is better.
 const GROUP: usize = 32;

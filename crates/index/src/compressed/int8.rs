@@ -12,7 +12,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::bits::{Floats, floats};
-use crate::kernel::int::dot_i8;
+use crate::kernel::int::{PAD, block_i8, dot_i8};
 use crate::scan::Scored;
 
 /// The codes of rows.
@@ -63,14 +63,20 @@ impl Int8 {
         &self.codes[id * self.dim..(id + 1) * self.dim]
     }
 
+    /// How far apart the kernel wants queries.
+    fn stride(&self) -> usize {
+        self.dim.next_multiple_of(PAD)
+    }
+
     /// Queries, made ready to be compared with the rows.
     pub(crate) fn queries(&self, queries: &[f32]) -> Int8Queries<'_> {
         // A sum of `dim` products with codes up to 127 fits an i32.
         let most = (i32::MAX as usize / (127 * self.dim)).clamp(1, i16::MAX as usize) as f32;
         let scales: Vec<f32> =
             queries.par_chunks_exact(self.dim).map(|query| greatest(query) / most).collect();
-        let mut codes = vec![0; queries.len()];
-        codes.par_chunks_exact_mut(self.dim).zip(queries.par_chunks_exact(self.dim)).zip(&scales).for_each(
+        let stride = self.stride();
+        let mut codes = vec![0; scales.len() * stride];
+        codes.par_chunks_exact_mut(stride).zip(queries.par_chunks_exact(self.dim)).zip(&scales).for_each(
             |((codes, query), &scale)| {
                 for (code, &number) in codes.iter_mut().zip(query) {
                     *code = rounded(number, scale, most) as i16;
@@ -103,8 +109,8 @@ impl Int8 {
 impl Int8Queries<'_> {
     /// The score of one query and one row.
     pub(crate) fn one(&self, query: usize, row: usize) -> f32 {
-        let dim = self.rows.dim;
-        let sum = dot_i8(&self.codes[query * dim..(query + 1) * dim], self.rows.row(row));
+        let stride = self.rows.stride();
+        let sum = dot_i8(&self.codes[query * stride..(query + 1) * stride], self.rows.row(row));
         sum as f32 * (self.scales[query] * self.rows.scales[row])
     }
 }
@@ -123,12 +129,11 @@ impl Scored for Int8Queries<'_> {
     }
 
     fn score(&self, queries: Range<usize>, rows: Range<usize>, out: &mut [f32]) {
-        let dim = self.rows.dim;
-        let numbers = |range: &Range<usize>| range.start * dim..range.end * dim;
+        let (dim, stride) = (self.rows.dim, self.rows.stride());
         let mut sums = vec![0; out.len()];
-        crate::kernel::int::block_i8(
-            &self.codes[numbers(&queries)],
-            &self.rows.codes[numbers(&rows)],
+        block_i8(
+            &self.codes[queries.start * stride..queries.end * stride],
+            &self.rows.codes[rows.start * dim..rows.end * dim],
             dim,
             &mut sums,
         );

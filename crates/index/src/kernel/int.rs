@@ -1,21 +1,33 @@
-//! Inner products of integers and of bits: plain loops, which the compiler turns into wide multiplications and
-//! population counts once they are compiled for the machine at hand (hence the structs: what is dispatched has to be
-//! a [`WithSimd`], and what it calls has to be inlined into it).
+//! Inner products of integers and of bits: plain loops, which the compiler turns into wide instructions once they are
+//! compiled for the machine at hand (hence the structs: what is dispatched has to be a [`WithSimd`], and what it calls
+//! has to be inlined into it). For products of bytes it misses the one instruction that matters, the sum of two
+//! products of 16 bits, so that there is said by name.
 
 use pulp::{Simd, WithSimd};
 
 use super::ARCH;
 
-/// The inner product of a query of up to 16 bits and a row of bytes.
+/// Queries lie this many numbers apart, or a multiple of it.
+pub(crate) const PAD: usize = 16;
+
+/// The inner product of a query of up to 16 bits, padded with zeros, and a row of bytes.
 pub(crate) fn dot_i8(query: &[i16], row: &[i8]) -> i32 {
     let mut out = [0];
     block_i8(query, row, row.len(), &mut out);
     out[0]
 }
 
-/// `out[q * n_rows + r]` becomes the inner product of query `q` and row `r`. The sums have to fit.
+/// `out[q * n_rows + r]` becomes the inner product of query `q` and row `r`. Queries are padded with zeros to whole
+/// multiples of [`PAD`]; rows are not. The sums have to fit.
 pub(crate) fn block_i8(queries: &[i16], rows: &[i8], dim: usize, out: &mut [i32]) {
-    ARCH.dispatch(BlockI8 { queries, rows, dim, out });
+    let block = BlockI8 { queries, rows, dim, out };
+    #[cfg(target_arch = "x86_64")]
+    match *ARCH {
+        pulp::Arch::V3(simd) => return simd.vectorize(avx2::Pairs { simd, block }),
+        pulp::Arch::V4(simd) => return (*simd).vectorize(avx2::Pairs { simd: *simd, block }),
+        _ => {}
+    }
+    ARCH.dispatch(block);
 }
 
 /// `out[r]` becomes the number of bits in which a query and row `r` differ.
@@ -42,17 +54,86 @@ impl WithSimd for BlockI8<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { queries, rows, dim, out } = self;
-        let n = rows.len() / dim;
+        let (n, stride) = (rows.len() / dim, dim.next_multiple_of(PAD));
         for (r, row) in rows.chunks_exact(dim).enumerate() {
-            for (q, query) in queries.chunks_exact(dim).enumerate() {
+            for (q, query) in queries.chunks_exact(stride).enumerate() {
                 let mut sum = 0;
                 for (&a, &b) in query.iter().zip(row) {
-                    // As products of 16 bits, which come in pairs.
-                    sum += i32::from(a) * i32::from(i16::from(b));
+                    sum += i32::from(a) * i32::from(b);
                 }
                 out[q * n + r] = sum;
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use pulp::bytemuck::{cast_slice, cast_slice_mut};
+    use pulp::x86::V3;
+    use pulp::{NullaryFnOnce, i16x16};
+
+    use super::{BlockI8, PAD};
+
+    /// A block whose products are summed in pairs.
+    pub(super) struct Pairs<'a> {
+        pub(super) simd: V3,
+        pub(super) block: BlockI8<'a>,
+    }
+
+    impl NullaryFnOnce for Pairs<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, block: BlockI8 { queries, rows, dim, out } } = self;
+            let (n, stride) = (rows.len() / dim, dim.next_multiple_of(PAD));
+            let n_queries = queries.len() / stride;
+            // Each row is widened once for all queries.
+            let mut wide = vec![simd.splat_i16x16(0); stride / PAD];
+            let queries: &[i16x16] = cast_slice(queries);
+            let query = |q: usize| &queries[q * stride / PAD..(q + 1) * stride / PAD];
+            for (r, row) in rows.chunks_exact(dim).enumerate() {
+                let numbers: &mut [i16] = cast_slice_mut(&mut wide);
+                for (number, &code) in numbers.iter_mut().zip(row) {
+                    *number = i16::from(code);
+                }
+                let mut q = 0;
+                while q + 4 <= n_queries {
+                    let sums = tile(simd, [query(q), query(q + 1), query(q + 2), query(q + 3)], &wide);
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        out[(q + i) * n + r] = sum;
+                    }
+                    q += 4;
+                }
+                while q < n_queries {
+                    out[q * n + r] = tile(simd, [query(q)], &wide)[0];
+                    q += 1;
+                }
+            }
+        }
+    }
+
+    /// Plain loops over indexes, as in the kernel of floats.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    fn tile<const Q: usize>(simd: V3, mut queries: [&[i16x16]; Q], row: &[i16x16]) -> [i32; Q] {
+        let mut sums = [simd.splat_i32x8(0); Q];
+        for i in 0..Q {
+            queries[i] = &queries[i][..row.len()];
+        }
+        for at in 0..row.len() {
+            for i in 0..Q {
+                let pairs = simd.multiply_wrapping_add_adjacent_i16x16(queries[i][at], row[at]);
+                sums[i] = simd.wrapping_add_i32x8(sums[i], pairs);
+            }
+        }
+        let mut out = [0; Q];
+        for i in 0..Q {
+            let lanes: [i32; 8] = pulp::cast(sums[i]);
+            out[i] = lanes.iter().sum();
+        }
+        out
     }
 }
 
@@ -116,12 +197,16 @@ mod tests {
     #[test]
     fn integers_are_summed_exactly() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for dim in [1, 7, 16, 33, 384] {
-            let queries: Vec<i16> = (0..5 * dim).map(|_| rng.random_range(-32767..=32767)).collect();
+        for dim in [1usize, 7, 16, 33, 384] {
+            let stride = dim.next_multiple_of(PAD);
+            let number = |at: usize| if at % stride < dim { rng.random_range(-32767..=32767) } else { 0 };
+            let queries: Vec<i16> = (0..5 * stride).map(number).collect();
             let rows: Vec<i8> = (0..9 * dim).map(|_| rng.random_range(-127..=127)).collect();
-            let mut out = vec![0; 45];
+            let (mut out, mut plain) = (vec![0; 45], vec![0; 45]);
             block_i8(&queries, &rows, dim, &mut out);
-            for (q, query) in queries.chunks(dim).enumerate() {
+            ARCH.dispatch(BlockI8 { queries: &queries, rows: &rows, dim, out: &mut plain });
+            assert_eq!(out, plain);
+            for (q, query) in queries.chunks(stride).enumerate() {
                 for (r, row) in rows.chunks(dim).enumerate() {
                     let sum: i64 = query.iter().zip(row).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum();
                     assert_eq!(i64::from(out[q * 9 + r]), sum);
