@@ -10,8 +10,8 @@ use super::config::LexicalConfig;
 use super::documents::Documents;
 use super::scoring::Scorer;
 
-/// Ids per window: the scores of one, as `f64`, take half of a first-level cache.
-pub(super) const WINDOW: usize = 2048;
+/// Ids per window: the scores of one, as `f32`, take half of a first-level cache.
+pub(super) const WINDOW: usize = 4096;
 
 /// A term with fewer texts per window than this has no windows of its own: it is short enough to be walked.
 const TEXTS_PER_WINDOW: usize = 4;

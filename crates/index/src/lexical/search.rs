@@ -5,26 +5,46 @@
 //! for texts that can still become hits the idle ones are looked up. Which terms are idle is decided anew for each
 //! window, by their greatest impacts in it.
 //!
-//! Impacts are `f32` and sums `f64`, where sums of so few of them are exact: a text's score does not depend on the
-//! order of addition, hence neither on `k` nor on the other texts.
+//! Terms stand in one order for the whole search and every score adds them up in that order, all of them: it depends
+//! neither on `k`, nor on which terms are idle, nor on what else is asked. What may be left out is decided by bounds that
+//! are a little too high ([`Slack`]), so that rounding leaves out no hit.
 
 use super::postings::{Posting, Postings, WINDOW};
 use crate::topk::TopK;
 use crate::{Hit, SearchParams};
 
+/// Texts whose sums are compared with the floor at once.
+const LANE: usize = 32;
+
 /// What one thread needs for its searches.
 pub(super) struct Scratch {
-    /// A window's scores. All 0 between windows.
-    sums: Box<[f64; WINDOW]>,
-    /// The cursors in ascending order of their bounds in a window.
-    order: Vec<(f64, usize)>,
-    /// What the cursors before each in that order can add to a text, together.
-    below: Vec<f64>,
+    /// A window's sums. All 0 between windows.
+    sums: Box<[f32; WINDOW]>,
+    /// What the cursors from each one on can add to a text of a window, together; 0 behind the last.
+    beyond: Vec<f64>,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { sums: Box::new([0.0; WINDOW]), order: Vec::new(), below: Vec::new() }
+        Self { sums: Box::new([0.0; WINDOW]), beyond: Vec::new() }
+    }
+}
+
+/// How much rounding can lift a sum of non-negative `f32`: each addition and product by at most half a unit in the last
+/// place.
+#[derive(Clone, Copy)]
+struct Slack(f64);
+
+impl Slack {
+    fn new(terms: usize) -> Self {
+        Self(1.0 + (2 * terms + 2) as f64 * f64::from(f32::EPSILON))
+    }
+
+    /// What a sum in `f32` must exceed, when at most `more` comes to it, to get over the floor.
+    fn needed(self, floor: f32, more: f64) -> f32 {
+        // Rounded down, as a conversion might round up.
+        let needed = (f64::from(floor) / self.0 - more) as f32;
+        if needed > 0.0 { needed.next_down() } else { 0.0 }
     }
 }
 
@@ -32,14 +52,14 @@ impl Default for Scratch {
 struct Cursor<'a> {
     posting: Posting<'a>,
     /// How often the query has the term.
-    weight: f64,
+    weight: f32,
     /// The text at which it stands. Never moves back.
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
     fn bound(&self) -> f64 {
-        self.weight * f64::from(self.posting.bound)
+        f64::from(self.weight * self.posting.bound)
     }
 
     /// The most that the term adds to a text of this window.
@@ -49,7 +69,7 @@ impl<'a> Cursor<'a> {
             None if self.text().is_none_or(|text| text as usize / WINDOW > window) => 0.0,
             None => self.posting.bound,
         };
-        self.weight * f64::from(bound)
+        f64::from(self.weight * bound)
     }
 
     /// The text at which it stands.
@@ -69,21 +89,21 @@ impl<'a> Cursor<'a> {
     }
 
     /// Adds the impacts in a window to its texts' sums, and moves behind it.
-    fn add_window(&mut self, window: usize, sums: &mut [f64; WINDOW]) {
+    fn add_window(&mut self, window: usize, sums: &mut [f32; WINDOW]) {
         self.advance_to_window(window);
         let start = self.at;
         self.advance_to_window(window + 1);
         let Posting { texts, impacts, .. } = self.posting;
         for (text, impact) in texts[start..self.at].iter().zip(&impacts[start..self.at]) {
-            sums[*text as usize % WINDOW] += self.weight * f64::from(*impact);
+            sums[*text as usize % WINDOW] += self.weight * impact;
         }
     }
 
     /// What the term adds to a text.
-    fn look_up(&mut self, text: u32) -> f64 {
+    fn look_up(&mut self, text: u32) -> f32 {
         self.advance(text);
         match self.posting.impacts.get(self.at) {
-            Some(&impact) if self.text() == Some(text) => self.weight * f64::from(impact),
+            Some(&impact) if self.text() == Some(text) => self.weight * impact,
             _ => 0.0,
         }
     }
@@ -107,27 +127,28 @@ pub(super) fn search(
 ) -> Vec<Hit> {
     let mut cursors: Vec<Cursor<'_>> = terms
         .iter()
-        .map(|&(term, count)| Cursor { posting: postings.of_term(term), weight: f64::from(count), at: 0 })
+        .map(|&(term, count)| Cursor { posting: postings.of_term(term), weight: count as f32, at: 0 })
         .filter(|cursor| !cursor.posting.texts.is_empty())
         .collect();
     let mut best = TopK::new(params.k.min(postings.live));
     if best.is_full() {
         return Vec::new();
     }
-    let absent: f64 = cursors.iter().map(|cursor| cursor.weight * cursor.posting.absent).sum();
-    cursors.sort_by(|a, b| a.bound().total_cmp(&b.bound()));
-    // By their greatest impacts anywhere, the first `idle` terms are idle in every window to come.
-    let (mut idle, mut idle_bound) = (0, absent);
+    let absent: f64 = cursors.iter().map(|cursor| f64::from(cursor.weight) * cursor.posting.absent).sum();
+    cursors.sort_by(|a, b| b.bound().total_cmp(&a.bound()));
+    let slack = Slack::new(cursors.len());
+    // By their greatest impacts anywhere, the terms from `busy` on are idle in every window to come.
+    let (mut busy, mut idle_bound) = (cursors.len(), absent);
     loop {
         let floor = f64::from(best.floor());
-        while idle < cursors.len() && idle_bound + cursors[idle].bound() <= floor {
-            idle_bound += cursors[idle].bound();
-            idle += 1;
+        while busy > 0 && (idle_bound + cursors[busy - 1].bound()) * slack.0 <= floor {
+            idle_bound += cursors[busy - 1].bound();
+            busy -= 1;
         }
-        let Some(text) = cursors[idle..].iter().filter_map(Cursor::text).min() else { break };
+        let Some(text) = cursors[..busy].iter().filter_map(Cursor::text).min() else { break };
         let window = text as usize / WINDOW;
-        search_window(&mut cursors, window, absent, params, scratch, &mut best);
-        cursors[idle..].iter_mut().for_each(|cursor| cursor.advance_to_window(window + 1));
+        search_window(&mut cursors, window, absent, slack, params, scratch, &mut best);
+        cursors[..busy].iter_mut().for_each(|cursor| cursor.advance_to_window(window + 1));
     }
     best.into_sorted()
 }
@@ -136,48 +157,60 @@ fn search_window(
     cursors: &mut [Cursor<'_>],
     window: usize,
     absent: f64,
+    slack: Slack,
     params: &SearchParams<'_>,
     scratch: &mut Scratch,
     best: &mut TopK,
 ) {
-    let Scratch { sums, order, below } = scratch;
-    order.clear();
-    order.extend(cursors.iter().enumerate().map(|(at, cursor)| (cursor.bound_in(window), at)));
-    order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    below.clear();
-    let mut bound = absent;
-    for (of_cursor, _) in &*order {
-        below.push(bound);
-        bound += of_cursor;
+    let Scratch { sums, beyond } = scratch;
+    beyond.clear();
+    beyond.resize(cursors.len() + 1, 0.0);
+    for (at, cursor) in cursors.iter().enumerate().rev() {
+        beyond[at] = beyond[at + 1] + cursor.bound_in(window);
     }
-    let mut floor = f64::from(best.floor());
-    if bound <= floor {
-        return;
-    }
-    // Not the last: with it the bound lies above the floor.
-    let idle = (1..order.len()).take_while(|&at| below[at] <= floor).last().unwrap_or(0);
-    for &(_, at) in &order[idle..] {
-        cursors[at].add_window(window, sums);
-    }
+    let floor = f64::from(best.floor());
+    let Some(busy) = beyond.iter().rposition(|bound| (absent + bound) * slack.0 > floor) else { return };
+    // The cursor at `busy` is the last without which a text can get over the floor; at the least one is asked.
+    let busy = (busy + 1).min(cursors.len());
+    let (busy, idle) = cursors.split_at_mut(busy);
+    busy.iter_mut().for_each(|cursor| cursor.add_window(window, sums));
+    let (more, beyond) = (absent + beyond[busy.len()], &beyond[busy.len() + 1..]);
+    let mut needed = slack.needed(best.floor(), more);
     let first = window * WINDOW;
-    for (at, sum) in sums.iter_mut().enumerate() {
-        if *sum == 0.0 {
+    for (lane, sums) in sums.chunks_exact_mut(LANE).enumerate() {
+        if !sums.iter().fold(false, |any, &sum| any | (sum > needed)) {
             continue;
         }
-        let mut score = std::mem::take(sum);
-        let text = (first + at) as u32;
-        if score + below[idle] <= floor || params.filter.is_some_and(|filter| !filter.allows(text)) {
-            continue;
-        }
-        for (place, &(bound, at)) in order[..idle].iter().enumerate().rev() {
-            if bound > 0.0 {
-                if score + below[place + 1] <= floor {
-                    break;
-                }
-                score += cursors[at].look_up(text);
+        for (at, &sum) in sums.iter().enumerate() {
+            let text = (first + lane * LANE + at) as u32;
+            if sum <= needed || params.filter.is_some_and(|filter| !filter.allows(text)) {
+                continue;
+            }
+            if let Some(sum) = with_idle(sum, text, idle, beyond, best.floor(), absent, slack) {
+                best.push(Hit { id: text, score: (absent + f64::from(sum)) as f32 });
+                needed = slack.needed(best.floor(), more);
             }
         }
-        best.push(Hit { id: text, score: (absent + score) as f32 });
-        floor = f64::from(best.floor());
     }
+    sums.fill(0.0);
+}
+
+/// The text's whole sum, unless it turns out on the way that the text is no hit. `beyond` says what those behind each of
+/// the idle ones can add together.
+fn with_idle(
+    mut sum: f32,
+    text: u32,
+    idle: &mut [Cursor<'_>],
+    beyond: &[f64],
+    floor: f32,
+    absent: f64,
+    slack: Slack,
+) -> Option<f32> {
+    for (cursor, beyond) in idle.iter_mut().zip(beyond) {
+        sum += cursor.look_up(text);
+        if (f64::from(sum) + absent + beyond) * slack.0 <= f64::from(floor) {
+            return None;
+        }
+    }
+    Some(sum)
 }
