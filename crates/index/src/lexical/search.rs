@@ -2,7 +2,8 @@
 //!
 //! Once `k` hits are known, terms whose greatest impacts together cannot lift a text over the worst of them are *idle*:
 //! no text is a hit by them alone. The others are added up in an array with a place for each text of a window, and only
-//! for texts that can still become hits the idle ones are looked up. Which terms are idle is decided anew for each
+//! for texts that can still become hits the idle ones are looked up, or added as well where so many can
+//! that this is cheaper. Which terms are idle is decided anew for each
 //! window, by their greatest impacts in it.
 //!
 //! Terms stand in one order for the whole search and every score adds them up in that order, all of them: it depends
@@ -15,6 +16,9 @@ use crate::{Hit, SearchParams};
 
 /// Texts whose sums are compared with the floor at once.
 const LANE: usize = 32;
+
+/// A text that is looked up costs about as much as so many that are added one after the other.
+const LOOK_UP: usize = 16;
 
 /// What one thread needs for its searches.
 pub(super) struct Scratch {
@@ -99,6 +103,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// How many texts of a window have the term: at most, where the term has no windows.
+    fn texts_in(&self, window: usize) -> usize {
+        match self.posting.stretches {
+            Some(stretches) => (stretches[window + 1].start - stretches[window].start) as usize,
+            None => self.posting.texts.len() - self.at,
+        }
+    }
+
     /// What the term adds to a text.
     fn look_up(&mut self, text: u32) -> f32 {
         self.advance(text);
@@ -172,8 +184,16 @@ fn search_window(
     let Some(busy) = beyond.iter().rposition(|bound| (absent + bound) * slack.0 > floor) else { return };
     // The cursor at `busy` is the last without which a text can get over the floor; at the least one is asked.
     let busy = (busy + 1).min(cursors.len());
-    let (busy, idle) = cursors.split_at_mut(busy);
-    busy.iter_mut().for_each(|cursor| cursor.add_window(window, sums));
+    cursors[..busy].iter_mut().for_each(|cursor| cursor.add_window(window, sums));
+    let added = if busy == cursors.len() {
+        0
+    } else {
+        let needed = slack.needed(best.floor(), absent + beyond[busy]);
+        let candidates: u32 = sums.iter().map(|&sum| u32::from(sum > needed)).sum();
+        let cheaper = |cursor: &&mut Cursor<'_>| cursor.texts_in(window) <= candidates as usize * LOOK_UP;
+        cursors[busy..].iter_mut().take_while(cheaper).map(|cursor| cursor.add_window(window, sums)).count()
+    };
+    let (busy, idle) = cursors.split_at_mut(busy + added);
     let (more, beyond) = (absent + beyond[busy.len()], &beyond[busy.len() + 1..]);
     let mut needed = slack.needed(best.floor(), more);
     let first = window * WINDOW;
