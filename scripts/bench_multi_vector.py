@@ -19,6 +19,8 @@ from fast_plaid import search
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIM, QUERIES, QUERY_TOKENS, WORDS, K = 128, 400, 32, 4000, 10
+# fast-plaid takes seconds for each.
+PEER_QUERIES = 40
 THREADS = len(os.sched_getaffinity(0))
 
 
@@ -49,13 +51,45 @@ def read(directory, name):
     return list(torch.split(torch.from_numpy(np.load(directory / f"{name}.npy")), counts))
 
 
+def encoded(source, directory, qrels, limit):
+    """What `ragduet encode` wrote to source/{passages,queries}: all passages, the first judged queries. Returns what is
+    relevant to each query, by row."""
+    lines = lambda path: [json.loads(line) for line in path.read_text().splitlines()]
+    ids = {name: lines(source / name / "ids.jsonl") for name in ("passages", "queries")}
+    counts = {name: lines(source / name / "counts.jsonl") for name in ids}
+    row = {name: at for at, name in enumerate(ids["passages"])}
+    judged = {}
+    for line in pathlib.Path(qrels).read_text().splitlines()[1:]:
+        query, passage, grade = line.split("\t")
+        if int(grade) > 0:
+            judged.setdefault(query, set()).add(row[passage])
+    kept = [at for at, name in enumerate(ids["queries"]) if name in judged][:limit]
+    ends = np.cumsum(counts["queries"])
+    vectors = np.load(source / "queries/embeddings.npy")
+    np.save(directory / "queries.npy", np.concatenate([vectors[ends[q] - counts["queries"][q]:ends[q]] for q in kept]))
+    os.symlink((source / "passages/embeddings.npy").resolve(), directory / "passages.npy")
+    for name, numbers in [("passages", counts["passages"]), ("queries", [counts["queries"][q] for q in kept])]:
+        (directory / f"{name}.txt").write_text("".join(f"{n}\n" for n in numbers))
+    return [judged[ids["queries"][q]] for q in kept]
+
+
+def ndcg(relevant, ids):
+    gain = sum(1 / np.log2(place + 2) for place, hit in enumerate(ids[:10]) if hit in relevant)
+    return gain / sum(1 / np.log2(place + 2) for place in range(min(10, len(relevant))))
+
+
 def main():
     rounds, what = int(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(THREADS)
+    relevant = None
     with tempfile.TemporaryDirectory() as tmp:
         if what.isdigit():
             directory = pathlib.Path(tmp)
             synthetic(directory, int(what))
+        elif len(sys.argv) > 3:
+            directory = pathlib.Path(tmp)
+            limit = int(sys.argv[4]) if len(sys.argv) > 4 else None
+            relevant = encoded(pathlib.Path(what), directory, sys.argv[3], limit)
         else:
             directory = pathlib.Path(what)
         passages, queries = read(directory, "passages"), read(directory, "queries")
@@ -79,11 +113,12 @@ def main():
             return answer["seconds"], answer["ids"]
 
         def plaid(alone):
+            asked = queries[:PEER_QUERIES]
             started = time.perf_counter()
             if alone:
-                found = [theirs.search(query[None], top_k=K, show_progress=False)[0] for query in queries]
+                found = [theirs.search(query[None], top_k=K, show_progress=False)[0] for query in asked]
             else:
-                found = theirs.search(queries, top_k=K, show_progress=False)
+                found = theirs.search(asked, top_k=K, show_progress=False)
             seconds = time.perf_counter() - started
             return seconds, [[hit[0] for hit in hits] for hits in found]
 
@@ -95,18 +130,20 @@ def main():
             "ragduet, one by one": lambda: ask("alone"),
             "fast-plaid, one by one": lambda: plaid(True),
         }
+        print(f"{len(passages)} passages, {len(queries)} queries, top {K}, {THREADS} threads, {rounds} rounds", flush=True)
         seconds, found = {name: [] for name in turns}, {}
         for _ in range(rounds):
             for name, turn in turns.items():
                 took, found[name] = turn()
-                seconds[name].append(took)
+                seconds[name].append(took / len(found[name]))
+                print(f"{name}: {took:.1f} s for {len(found[name])} queries", file=sys.stderr, flush=True)
         truth = [set(ids) for ids in found["ragduet exact"]]
-        print(f"{len(passages)} passages, {len(queries)} queries, top {K}, {THREADS} threads, {rounds} rounds")
         for name in turns:
             recall = statistics.mean(len(t & set(ids)) / len(t) for t, ids in zip(truth, found[name]))
             first = statistics.mean(ids[:1] == t[:1] for t, ids in zip(found["ragduet exact"], found[name]))
-            per_query = statistics.median(seconds[name]) / len(queries) * 1e3
-            print(f"{name:<28}{per_query:>9.2f} ms/query  recall@{K} {recall:.4f}  same first {first:.4f}")
+            per_query = statistics.median(seconds[name]) * 1e3
+            quality = "" if relevant is None else f"  nDCG@10 {statistics.mean(map(ndcg, relevant, found[name])):.4f}"
+            print(f"{name:<28}{per_query:>9.2f} ms/query  recall@{K} {recall:.4f}  same first {first:.4f}{quality}")
         ours.stdin.close()
         ours.wait()
 

@@ -3,9 +3,11 @@
 mod fusion;
 pub mod npy;
 pub mod rerank;
+mod vectors;
 
 pub use fusion::FusionArgs;
 pub use rerank::{RerankArgs, Reranker};
+pub use vectors::VectorArgs;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

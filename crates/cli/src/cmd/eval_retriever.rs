@@ -1,7 +1,9 @@
 //! `ragduet eval retriever`: one system or several over the same questions, in one table.
 
 use super::eval::{or_default, other, report};
-use crate::common::{self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, counter, rerank};
+use crate::common::{
+    self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, counter, rerank,
+};
 use anyhow::{Context, Result};
 use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
 use ragduet_metrics::significance::{Resampling, randomisation};
@@ -33,6 +35,8 @@ pub struct Args {
     /// BM25: how much long passages are marked down.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
+    #[command(flatten)]
+    vectors: VectorArgs,
     #[command(flatten)]
     fusion: FusionArgs,
     /// Learn the weights of the fusion on this split of the data.
@@ -117,7 +121,11 @@ impl Args {
         let started = Instant::now();
         let encode = self.on.encode_settings();
         let progress = &mut |n, _| bar.set_position(n);
-        let (mut result, mut run) = if model.late().is_some() && self.bits > 0 {
+        let compressed = match model.late() {
+            Some(_) => self.bits > 0,
+            None => self.vectors.config(model.dim() as usize)? != IndexConfig::default(),
+        };
+        let (mut result, mut run) = if compressed {
             let system = self.system(&self.models[0], &set, quiet)?;
             let run = Engine::new(vec![system], self.fusion.config()?)?.rank(&set, self.depth, &encode)?;
             (evaluate(&set.qrels, &run, &measures), run)
@@ -153,7 +161,7 @@ impl Args {
         };
         let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
         let progress = &mut |n, _| bar.set_position(n);
-        let single = IndexConfig::default();
+        let single = self.vectors.config(model.dim() as usize)?;
         let system = System::of_model(model, set, &single, &many, &self.on.encode_settings(), progress)?;
         bar.finish_and_clear();
         Ok(Rc::new(system))

@@ -1,7 +1,7 @@
 //! `ragduet index build|check`.
 
 use crate::common::npy::NpyReader;
-use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
+use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
@@ -50,9 +50,8 @@ struct Build {
     /// given: multi_vector for a late-interaction model, else hnsw, or lexical where there is no model.
     #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "lexical"])]
     kind: Option<String>,
-    /// Stored vectors of an exact index: f32 or f16.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
-    vectors: String,
+    #[command(flatten)]
+    vectors: VectorArgs,
     /// Late interaction: bits per number (1, 2, 4, 8); 0 keeps all vectors (f16) and compares with all of them.
     #[arg(long, default_value_t = ResidualConfig::default().bits)]
     bits: u8,
@@ -149,11 +148,12 @@ impl Build {
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
         let started = std::time::Instant::now();
         let progress = |done: usize, _| bar.set_position(done as u64);
+        let mut bytes = String::new();
         if kind == "exact" {
-            let precision = if self.vectors == "f16" { Precision::F16 } else { Precision::F32 };
-            let mut index = ExactIndex::new(&ExactConfig { precision }, e.similarity, e.dim)?;
+            let mut index = ragduet_index::build(&self.vectors.config(e.dim)?, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
             index.save_with_ids(&self.out, Some(&ids))?;
+            bytes = format!(", {:.0} bytes a passage", index.bytes() as f64 / vectors.len().max(1) as f64);
         } else {
             let config = HnswConfig {
                 m: self.m,
@@ -170,7 +170,7 @@ impl Build {
         bar.finish_and_clear();
         self.note(e.source.as_ref())?;
         println!(
-            "{}: {kind} index of {} vectors, {} dimensions, {:?}, in {:.1} s",
+            "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
             self.out.display(),
             vectors.len(),
             e.dim,
