@@ -1,6 +1,6 @@
 //! Data to model to index to answer.
 
-use crate::util::{config, ok, s, slice};
+use crate::util::{config, fails, ok, s, slice};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -124,6 +124,16 @@ fn from_data_to_search() {
     };
     assert_eq!(ids(&exact), ids(&graph));
     assert!(graph[0]["hits"][0]["text"].is_string());
+    // Fewer bytes; what is found is scored again by bytes, so the best stays the best.
+    for vectors in ["int8", "binary", "pq"] {
+        let smaller = dir.join(vectors);
+        let said = ok(&["index", "build", "--embeddings", s(&embeddings), "-o", s(&smaller), "--vectors", vectors]);
+        assert!(said.contains("exact index"), "{said}");
+        assert_eq!(ids(&hits(s(&smaller)))[0], ids(&exact)[0], "{vectors}");
+    }
+    let graph_of_bytes =
+        ["index", "build", "--embeddings", s(&embeddings), "-o", s(&built), "--kind", "hnsw", "--vectors", "int8"];
+    assert!(fails(2, &graph_of_bytes).contains("--kind exact"));
 
     for (path, kind) in [(&best, "model"), (&built, "index, hnsw"), (&run, "run")] {
         assert_eq!(json(&ok(&["info", s(path), "--json"]))["kind"], kind);

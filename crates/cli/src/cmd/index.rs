@@ -47,7 +47,8 @@ struct Build {
     #[arg(short, long)]
     out: PathBuf,
     /// exact or hnsw (over one vector a text), multi_vector (late interaction), lexical (words: BM25, no model). If not
-    /// given: multi_vector for a late-interaction model, else hnsw, or lexical where there is no model.
+    /// given: multi_vector for a late-interaction model, exact where it is said what is kept of vectors, else hnsw, or
+    /// lexical where there is no model.
     #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "lexical"])]
     kind: Option<String>,
     #[command(flatten)]
@@ -123,9 +124,15 @@ fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
 
 impl Build {
     fn run(&self, quiet: bool) -> Result<()> {
+        if self.vectors.given() && self.kind.as_deref().is_some_and(|kind| kind != "exact") {
+            return Err(Usage(
+                "--vectors, --dimensions, --rescore and --pq-parts go with --kind exact".into(),
+            )
+            .into());
+        }
         let corpus_alone = self.model.is_none() && self.embeddings.is_none();
         if self.kind.as_deref() == Some("lexical")
-            || (self.kind.is_none() && corpus_alone && self.corpus.is_some())
+            || (self.kind.is_none() && corpus_alone && self.corpus.is_some() && !self.vectors.given())
         {
             return self.words(quiet);
         }
@@ -138,7 +145,7 @@ impl Build {
         if let Some(counts) = &e.counts {
             return self.tokens(&e, counts, &ids, quiet);
         }
-        let kind = self.kind.as_deref().unwrap_or("hnsw");
+        let kind = self.kind.as_deref().unwrap_or(if self.vectors.given() { "exact" } else { "hnsw" });
         if kind == "multi_vector" {
             return Err(
                 Usage("multi_vector goes with a late-interaction model, which this is not".into()).into()
@@ -191,7 +198,7 @@ impl Build {
 
     /// An index over token vectors, and how many of the true neighbours it finds.
     fn tokens(&self, e: &Embedded, counts: &[usize], ids: &IdMap, quiet: bool) -> Result<()> {
-        if self.kind.as_deref().is_some_and(|k| k != "multi_vector") {
+        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "multi_vector") {
             return Err(Usage("a late-interaction model goes with --kind multi_vector".into()).into());
         }
         let started = std::time::Instant::now();

@@ -48,6 +48,14 @@ enum Rescore {
 }
 
 impl VectorArgs {
+    /// Whether anything else than all numbers as they are is asked for.
+    pub fn given(&self) -> bool {
+        self.vectors != Kept::F32
+            || self.dimensions.is_some()
+            || self.rescore.is_some()
+            || self.pq_parts.is_some()
+    }
+
     /// Settings of an index that compares with every row, over vectors of `dim` numbers.
     pub fn config(&self, dim: usize) -> Result<IndexConfig> {
         let rows = match (self.rescore, self.vectors) {
