@@ -117,22 +117,45 @@ fn from_data_to_search() {
     let corpus = std::fs::read_to_string(data.join("corpus.jsonl")).unwrap();
     let passage = json(corpus.lines().next().unwrap());
     let question = passage["text"].as_str().unwrap();
-    let hits = |index| json(&ok(&["search", "--index", index, question, "-k", "5", "--json"]));
+    let hits = |index: &str| json(&ok(&["search", "--index", index, question, "-k", "5", "--json"]));
     let (exact, graph) = (hits(s(&from_folder)), hits(s(&built)));
     let ids = |v: &Value| -> Vec<String> {
         v[0]["hits"].as_array().unwrap().iter().map(|h| h["id"].as_str().unwrap().to_string()).collect()
     };
     assert_eq!(ids(&exact), ids(&graph));
     assert!(graph[0]["hits"][0]["text"].is_string());
-    // Fewer bytes; what is found is scored again by bytes, so the best stays the best.
+    // Fewer bytes; all of this small corpus is scored again by bytes, so the best stays the best.
     for vectors in ["int8", "binary", "pq"] {
         let smaller = dir.join(vectors);
-        let said = ok(&["index", "build", "--embeddings", s(&embeddings), "-o", s(&smaller), "--vectors", vectors]);
+        let said = ok(&[
+            "index",
+            "build",
+            "--embeddings",
+            s(&embeddings),
+            "-o",
+            s(&smaller),
+            "--vectors",
+            vectors,
+            "--rescore",
+            "int8",
+            "--rescore-factor",
+            "1000",
+        ]);
         assert!(said.contains("exact index"), "{said}");
         assert_eq!(ids(&hits(s(&smaller)))[0], ids(&exact)[0], "{vectors}");
     }
-    let graph_of_bytes =
-        ["index", "build", "--embeddings", s(&embeddings), "-o", s(&built), "--kind", "hnsw", "--vectors", "int8"];
+    let graph_of_bytes = [
+        "index",
+        "build",
+        "--embeddings",
+        s(&embeddings),
+        "-o",
+        s(&built),
+        "--kind",
+        "hnsw",
+        "--vectors",
+        "int8",
+    ];
     assert!(fails(2, &graph_of_bytes).contains("--kind exact"));
 
     for (path, kind) in [(&best, "model"), (&built, "index, hnsw"), (&run, "run")] {
