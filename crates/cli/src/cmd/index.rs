@@ -5,7 +5,7 @@ use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswConfig, HnswIndex, IdMap,
+    AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
     LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
     Precision, ResidualConfig, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors,
     build_multi_vector, recall_against_exact, recall_of_multi_vectors,
@@ -65,6 +65,10 @@ struct Build {
     /// BM25: how endings are taken off words: porter (as Lucene's English analyser), none, or a language of Snowball's.
     #[arg(long, value_parser = parse_stemmer, default_value = "porter")]
     stemmer: Stemmer,
+    /// HNSW: which code makes the graph: hnsw_rs, hnsw_rs_serial (one core, the same graph every time) or native (several
+    /// times faster, all cores, the same graph every time).
+    #[arg(long, value_parser = parse_builder, default_value = "hnsw_rs")]
+    builder: HnswBuilder,
     /// HNSW: links per row.
     #[arg(long, default_value_t = HnswConfig::default().m)]
     m: usize,
@@ -122,6 +126,10 @@ fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
     serde_json::from_value(name.into()).map_err(|e| e.to_string())
 }
 
+fn parse_builder(name: &str) -> Result<HnswBuilder, String> {
+    serde_json::from_value(name.into()).map_err(|e| e.to_string())
+}
+
 impl Build {
     fn run(&self, quiet: bool) -> Result<()> {
         if self.vectors.given() && self.kind.as_deref().is_some_and(|kind| kind != "exact") {
@@ -166,6 +174,7 @@ impl Build {
                 m: self.m,
                 ef_construction: self.ef_construction,
                 ef_search: self.ef_search,
+                builder: self.builder,
                 ..HnswConfig::default()
             };
             let mut index = HnswIndex::new(&config, e.similarity, e.dim)?;
