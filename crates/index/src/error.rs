@@ -66,6 +66,19 @@ pub enum Error {
         /// The number of greatest magnitude.
         value: f32,
     },
+    /// A weight of a word that no sparse text can have.
+    #[error(
+        "text {row} has weight {weight} for word {word}; words are ascending and weights finite and at least 0: were they \
+         made by a sparse model?"
+    )]
+    BadWeight {
+        /// The text among those given.
+        row: usize,
+        /// The word's number.
+        word: u32,
+        /// Its weight.
+        weight: f32,
+    },
     /// Offsets that do not cut a slice of token vectors into passages.
     #[error("the offsets of the token vectors do not fit them: {problem}")]
     Offsets {

@@ -21,6 +21,8 @@ pub enum IndexKind {
     Lexical,
     /// Several vectors a passage, compared by MaxSim.
     MultiVector,
+    /// Weights of words, as a model gives them.
+    Sparse,
 }
 
 impl std::fmt::Display for IndexKind {
@@ -31,6 +33,7 @@ impl std::fmt::Display for IndexKind {
             Self::Compressed => "compressed",
             Self::Lexical => "lexical",
             Self::MultiVector => "multi-vector",
+            Self::Sparse => "sparse",
         })
     }
 }

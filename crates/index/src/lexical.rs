@@ -1,7 +1,7 @@
 //! Lexical search: BM25 over an inverted index of terms.
 //!
-//! Whatever does not depend on the query is computed before it comes (`postings.rs`), so that a search only adds
-//! numbers, and only those that can matter (`search.rs`). Texts are kept as terms and counts (`documents.rs`); when
+//! Whatever does not depend on the query is computed before it comes (`impacts/postings.rs`), so that a search only adds
+//! numbers, and only those that can matter (`impacts/search.rs`). Texts are kept as terms and counts (`documents.rs`); when
 //! some are added or removed, the frequencies of terms and the mean length change, and with them every number: they
 //! are computed anew at the next search.
 
@@ -9,9 +9,7 @@ mod analysis;
 mod config;
 mod documents;
 mod file;
-mod postings;
 mod scoring;
-mod search;
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,10 +23,10 @@ pub use config::{Bm25Variant, LexicalConfig, Stopwords, Words};
 use analysis::Analyzer;
 use documents::Documents;
 use file::Header;
-use postings::Postings;
-use search::Scratch;
 
 use crate::ids::IDS;
+use crate::impacts::postings::Postings;
+use crate::impacts::search::{self, Scratch};
 use crate::store::{Manifest, Reader, Writer};
 use crate::{Error, Hit, IdMap, IndexKind, Result, SearchParams};
 
@@ -126,7 +124,9 @@ impl LexicalIndex {
     ) -> Result<Vec<Vec<Hit>>> {
         let (analyzer, postings) = (Analyzer::new(&self.config), self.postings());
         let search = |scratch: &mut Scratch, query: &S| {
-            let terms = self.terms(&analyzer, query.as_ref());
+            let terms: Vec<(u32, f32)> = (self.terms(&analyzer, query.as_ref()).into_iter())
+                .map(|(term, count)| (term, count as f32))
+                .collect();
             search::search(postings, &terms, params, scratch)
         };
         Ok(queries.par_iter().map_init(Scratch::default, search).collect())
@@ -167,7 +167,7 @@ impl LexicalIndex {
     }
 
     fn postings(&self) -> &Postings {
-        self.postings.get_or_init(|| Postings::new(&self.config, &self.documents))
+        self.postings.get_or_init(|| scoring::postings(&self.config, &self.documents))
     }
 
     /// The distinct terms of a query that the index knows, and how often the query has them.

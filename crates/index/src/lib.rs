@@ -6,6 +6,7 @@
 //! - [`ExactIndex`] is a blocked matrix product and never wrong; [`HnswIndex`] walks a graph;
 //!   [`CompressedIndex`] scans rows of a fraction of the bytes.
 //! - [`LexicalIndex`] is BM25 over texts; [`fusion`] makes one ranking of those of several indexes.
+//! - [`SparseIndex`] is the same search over weights that a model gives words (SPLADE).
 //! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
 //!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
 //! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
@@ -33,6 +34,7 @@ mod filter;
 pub mod fusion;
 mod hnsw;
 mod ids;
+mod impacts;
 mod index;
 mod kernel;
 mod lexical;
@@ -40,6 +42,7 @@ mod multi_vector;
 pub mod negatives;
 mod rows;
 mod scan;
+mod sparse;
 mod store;
 mod topk;
 mod types;
@@ -63,5 +66,6 @@ pub use multi_vector::{
     MultiVectorIndex, MultiVectors, ResidualConfig, build_multi_vector, open_multi_vector,
 };
 pub use rows::Precision;
+pub use sparse::{SparseIndex, SparseVectors};
 pub use store::OpenOptions;
 pub use types::{Hit, SearchParams, Similarity, Vectors};

@@ -7,6 +7,7 @@
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
 //! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
 //! | `documents.bin`, `terms.txt` | lexical only: see `lexical/file.rs` |
+//! | `weights.bin` | sparse only: see `sparse/file.rs` |
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written

@@ -18,6 +18,7 @@ mod linear;
 mod lm;
 mod lm_dir;
 mod lm_kind;
+mod mlm_head;
 mod model_dir;
 pub mod peft;
 mod rope;
@@ -37,7 +38,9 @@ pub use lm_dir::{
     save_language_model,
 };
 pub use lm_kind::LmKind;
+pub use mlm_head::{MlmHead, MlmHeadOption};
 pub use model_dir::{
-    EncoderModel, EncoderOptions, fresh_encoder, load_encoder, load_encoder_with, save_encoder,
+    EncoderModel, EncoderOptions, fresh_encoder, fresh_masked_lm, load_encoder, load_encoder_with,
+    save_encoder,
 };
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

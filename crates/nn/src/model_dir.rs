@@ -1,6 +1,7 @@
 //! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
 
 use crate::arch::{Architecture, ConfigSource};
+use crate::mlm_head::{self, MlmHead, MlmHeadOption};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{Encoder, Error, Result};
 use fs_err as fs;
@@ -25,6 +26,8 @@ pub struct EncoderModel {
     pub report: LoadReport,
     /// Where adapters go.
     pub sites: Sites,
+    /// Logits of words, where the encoder was read with them.
+    pub mlm_head: Option<MlmHead>,
 }
 
 impl EncoderModel {
@@ -62,6 +65,8 @@ pub struct EncoderOptions {
     pub bits: Option<Bits>,
     /// Gives the token embedding at least so many rows, for tokens that were added.
     pub tokens: Option<usize>,
+    /// Whether it is read with the head of a masked language model.
+    pub mlm_head: MlmHeadOption,
 }
 
 /// [`load_encoder`] with options.
@@ -80,23 +85,50 @@ pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -
     let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &json };
     let encoder = arch.build(&source, &builder)?;
+    let mlm_head = match options.mlm_head {
+        MlmHeadOption::No => None,
+        _ => Some(head_of(arch, &source, &*encoder, &builder)?),
+    };
     let sites = Sites::of(&builder);
-    let (params, report) = builder.finish(|_| false, is_unused)?;
-    Ok(EncoderModel { encoder, params, config: json, report, sites })
+    let fresh = |name: &str| options.mlm_head == MlmHeadOption::SavedOrFresh && mlm_head::is_mlm_head(name);
+    let (params, report) = builder.finish(fresh, is_unused)?;
+    Ok(EncoderModel { encoder, params, config: json, report, sites, mlm_head })
+}
+
+fn head_of(
+    arch: Architecture,
+    source: &ConfigSource<'_>,
+    encoder: &dyn Encoder,
+    b: &ParamBuilder,
+) -> Result<MlmHead> {
+    let size = (encoder.vocab_size() as i64, encoder.hidden_size());
+    MlmHead::build(arch, source, words_of(arch), size, b)
 }
 
 /// An encoder of this config with random weights (seed the generators first).
 pub fn fresh_encoder(config: Value, device: Device) -> Result<EncoderModel> {
+    fresh(config, false, device)
+}
+
+/// [`fresh_encoder`] with the head of a masked language model.
+pub fn fresh_masked_lm(config: Value, device: Device) -> Result<EncoderModel> {
+    fresh(config, true, device)
+}
+
+fn fresh(config: Value, mlm_head: bool, device: Device) -> Result<EncoderModel> {
     let path = Path::new("config.json");
     let arch = architecture(path, &config)?;
     let builder = ParamBuilder::fresh(device);
-    let encoder = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let source = ConfigSource { path, json: &config };
+    let encoder = arch.build(&source, &builder)?;
+    let mlm_head = if mlm_head { Some(head_of(arch, &source, &*encoder, &builder)?) } else { None };
     let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
-    Ok(EncoderModel { encoder, params, config, report, sites })
+    Ok(EncoderModel { encoder, params, config, report, sites, mlm_head })
 }
 
-/// Writes `config.json` and the weights (f32, names without a head's prefix) that transformers' AutoModel loads.
+/// Writes `config.json` and the weights (f32) that transformers' AutoModel loads, names without a head's prefix; of an
+/// encoder with its head what AutoModelForMaskedLM loads.
 pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     let mut config = model.config.clone();
@@ -104,12 +136,22 @@ pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
         // The weights are written in f32 and without the heads that the original config may name.
         map.shift_remove("torch_dtype");
         map.insert("dtype".into(), "float32".into());
-        if let Some(name) = base_class(map.get("model_type").and_then(Value::as_str).unwrap_or_default()) {
+        let kind = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let class = if model.mlm_head.is_some() { mlm_head::class_name(kind) } else { base_class(kind) };
+        if let Some(name) = class {
             map.insert("architectures".into(), serde_json::json!([name]));
         }
     }
-    write_json(&dir.join("config.json"), &config)?;
-    Ok(save_model(dir, &model.params.whole()?, MAX_SHARD_BYTES)?)
+    let path = dir.join("config.json");
+    write_json(&path, &config)?;
+    let mut weights = model.params.whole()?;
+    if model.mlm_head.is_some() {
+        let prefix = architecture(&path, &config)?.head_prefix();
+        for (name, _) in weights.iter_mut().filter(|(name, _)| !mlm_head::is_mlm_head(name)) {
+            name.insert_str(0, prefix);
+        }
+    }
+    Ok(save_model(dir, &weights, MAX_SHARD_BYTES)?)
 }
 
 /// `config.json` of a folder and its path.

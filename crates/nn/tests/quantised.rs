@@ -38,7 +38,8 @@ impl Model {
             Model::Lm(Box::new(lm))
         } else {
             Model::Encoder(Box::new(
-                load_encoder_with(&dir, Device::Cpu, &EncoderOptions { bits, tokens: None }).unwrap(),
+                load_encoder_with(&dir, Device::Cpu, &EncoderOptions { bits, ..EncoderOptions::default() })
+                    .unwrap(),
             ))
         };
         model.params().set_trainable(|_| false);

@@ -92,6 +92,7 @@ fn settings() -> Settings {
         max_query_tokens: 16,
         max_passage_tokens: 24,
         late: None,
+        sparse: None,
     }
 }
 

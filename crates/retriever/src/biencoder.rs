@@ -4,6 +4,7 @@
 use crate::error::catch;
 use crate::late::Late;
 use crate::loss::normalize;
+use crate::sparse::SparseConfig;
 use crate::{Error, Pooling, Result};
 use ragduet_nn::peft::{Adapter, PeftConfig};
 use ragduet_nn::{EncoderModel, Mode, PackedTokens};
@@ -60,6 +61,9 @@ pub struct Settings {
     pub max_passage_tokens: usize,
     /// A vector for each token instead of one for the text. Pooling then has nothing to do, and vectors have unit length.
     pub late: Option<Late>,
+    /// A weight for every word of the vocabulary instead, from the masked language model's head that all towers then have.
+    /// Pooling and unit length then have nothing to do.
+    pub sparse: Option<SparseConfig>,
 }
 
 /// Activations of a projection, as sentence-transformers names them.
@@ -136,7 +140,11 @@ pub struct Tower {
 
 impl Tower {
     fn dim(&self) -> i64 {
-        self.dense.as_ref().map_or_else(|| self.model.encoder.hidden_size(), Dense::outputs)
+        match (&self.model.mlm_head, &self.dense) {
+            (Some(head), _) => head.words(),
+            (None, Some(dense)) => dense.outputs(),
+            (None, None) => self.model.encoder.hidden_size(),
+        }
     }
 
     /// Puts a new adapter over the transformer, which no longer trains itself. Draws from the global generators.
@@ -146,6 +154,8 @@ impl Tower {
     pub fn adapt(&mut self, config: &PeftConfig, device: Device) -> Result<()> {
         let why = if self.adapter.is_some() {
             "the base has an adapter: go on with it without [peft], or work it into its base (`ragduet merge`)"
+        } else if self.model.mlm_head.is_some() {
+            "a sparse model learns whole: leave [peft] out"
         } else if self.base.is_empty() {
             "an adapter goes over a trained model: give model.base"
         } else {
@@ -374,6 +384,9 @@ impl BiEncoder {
                 let tower = self.tower(side);
                 let mode = mode.with(tower.adapter.as_ref().map(|a| a.id));
                 let states = tower.model.encoder.forward(&batch, mode);
+                if let (Some(sparse), Some(head)) = (self.settings.sparse, &tower.model.mlm_head) {
+                    return Ok(sparse.apply(head, &states, &batch.segments, mode));
+                }
                 let pooled = self.settings.pooling.apply(&states, &batch.segments, skip);
                 let projected = match &tower.dense {
                     Some(dense) => dense.forward(&pooled),

@@ -30,6 +30,11 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
         String::new()
     };
     let (library, tags, what) = match model.late() {
+        None if model.sparse().is_some() => (
+            "sentence-transformers",
+            "sentence-transformers\n- sparse-encoder\n- splade",
+            "sparse retriever (SPLADE)",
+        ),
         None => (
             "sentence-transformers",
             "sentence-transformers\n- sentence-similarity\n- dense",
@@ -50,6 +55,9 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     row("embedding size", model.dim().to_string());
     if model.late().is_some() {
         row("similarity", "MaxSim".into());
+    } else if let Some(sparse) = model.sparse() {
+        row("similarity", similarity.into());
+        row("weights", format!("{:?} over tokens, {:?}", sparse.pooling, sparse.activation).to_lowercase());
     } else {
         row("similarity", similarity.into());
         row("pooling", format!("{:?}", s.pooling).to_lowercase());
@@ -70,6 +78,12 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
         }
     }
     let code = match model.late() {
+        None if model.sparse().is_some() => {
+            "from sentence_transformers import SparseEncoder\n\n\
+             model = SparseEncoder(\"path/to/this/folder\")\n\
+             queries = model.encode_query([\"...\"])\npassages = model.encode_document([\"title text\"])\n\
+             print(model.similarity(queries, passages))"
+        }
         None => {
             "from sentence_transformers import SentenceTransformer\n\n\
              model = SentenceTransformer(\"path/to/this/folder\")\n\

@@ -68,8 +68,10 @@ pub fn encode_rows(
     progress: EncodeProgress<'_>,
     mut sink: impl FnMut(&[f32], &[usize]) -> Result<()>,
 ) -> Result<u64> {
-    let (window, budget) = (settings.window.max(1), settings.batch_tokens.max(1));
     let dim = model.dim() as usize;
+    // A sparse model's vectors are as long as the vocabulary.
+    const HELD: usize = 1 << 25;
+    let (window, budget) = (settings.window.min(HELD / dim).max(1), settings.batch_tokens.max(1));
     let (mut done, mut tokens) = (0u64, 0u64);
     // The model holds tensors, which no other thread may touch: the reader gets the tokenizer's part alone.
     let tokenize = model.tokenize_fn(side);

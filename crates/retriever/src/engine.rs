@@ -5,11 +5,13 @@ use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
 use crate::evaluate::EvalSet;
 use crate::late_search::TokenVectors;
+use crate::sparse::encode_sparse;
 use crate::{Error, Result};
 use ragduet_index::fusion::{Learned, learn_weights};
 use ragduet_index::{
     FusionConfig, IdMap, IndexConfig, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig,
-    MultiVectorIndex, MultiVectors, SearchParams, VectorIndex, Vectors, build, build_multi_vector, fuse,
+    MultiVectorIndex, MultiVectors, SearchParams, SparseIndex, VectorIndex, Vectors, build,
+    build_multi_vector, fuse,
 };
 use ragduet_metrics::{Measure, Run, evaluate};
 use std::rc::Rc;
@@ -23,6 +25,8 @@ pub enum Backend {
     Dense(Box<BiEncoder>, Box<dyn VectorIndex>),
     /// One vector a token.
     Late(Box<BiEncoder>, Box<dyn MultiVectorIndex>),
+    /// Weights of words, by a model.
+    Sparse(Box<BiEncoder>, Box<SparseIndex>),
     /// Words.
     Lexical(Box<LexicalIndex>),
 }
@@ -39,11 +43,15 @@ impl System {
     pub fn new(backend: Backend, ids: IdMap) -> Result<Self> {
         let rows = match &backend {
             Backend::Dense(model, index) => {
-                fits(model.late().is_none(), model.dim(), index.dim())?;
+                fits(model.late().is_none() && model.sparse().is_none(), model.dim(), index.dim())?;
                 index.len()
             }
             Backend::Late(model, index) => {
                 fits(model.late().is_some(), model.dim(), index.dim())?;
+                index.len()
+            }
+            Backend::Sparse(model, index) => {
+                fits(model.sparse().is_some(), model.dim(), index.dim())?;
                 index.len()
             }
             Backend::Lexical(index) => index.len(),
@@ -74,6 +82,12 @@ impl System {
             let offsets = vectors.offsets();
             let index = build_multi_vector(many, MultiVectors::new(&vectors.rows, &offsets, dim)?)?;
             return Self::new(Backend::Late(Box::new(model), index), ids);
+        }
+        if model.sparse().is_some() {
+            let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
+            let mut index = SparseIndex::new(dim);
+            index.add(&encode_sparse(&model, Side::Passage, texts, encode, progress)?)?;
+            return Self::new(Backend::Sparse(Box::new(model), Box::new(index)), ids);
         }
         let mut index = build(single, model.settings.similarity.into(), dim)?;
         let mut all = Vec::new();
@@ -108,6 +122,7 @@ impl System {
         match &self.backend {
             Backend::Dense(_, index) => index.bytes() as f64 / index.len().max(1) as f64,
             Backend::Late(_, index) => index.bytes_per_passage(),
+            Backend::Sparse(_, index) => index.bytes() as f64 / index.live().max(1) as f64,
             Backend::Lexical(index) => index.bytes() as f64 / index.live().max(1) as f64,
         }
     }
@@ -135,6 +150,10 @@ impl System {
                 let queries = MultiVectors::new(&queries.rows, &offsets, index.dim())?;
                 index.search(queries, &MultiSearchParams::top(k))?
             }
+            Backend::Sparse(model, index) => {
+                let texts = questions.iter().map(|t| Ok(t.clone()));
+                index.search(&encode_sparse(model, Side::Query, texts, encode, &mut |_, _| ())?, &params)?
+            }
             Backend::Lexical(index) => index.search(questions, &params)?,
         };
         let name = |id: u32| {
@@ -150,7 +169,9 @@ impl System {
 fn fits(right_kind: bool, model: i64, index: usize) -> Result<()> {
     if !right_kind {
         return Err(Error::Unusable(
-            "late interaction goes with a multi-vector index, one vector a text with any other".into(),
+            "late interaction goes with a multi-vector index, a sparse model with a sparse one, one vector a text with \
+             the others"
+                .into(),
         ));
     }
     if model as usize != index {

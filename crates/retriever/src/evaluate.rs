@@ -3,9 +3,10 @@
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
 use crate::late_search::search_exact;
+use crate::sparse::encode_sparse;
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Beir, Format, ReadOptions, TrainingSet, read_examples};
-use ragduet_index::{IdMap, IndexConfig, SearchParams, VectorIndex, Vectors, build};
+use ragduet_index::{Hit, IdMap, IndexConfig, SearchParams, SparseIndex, VectorIndex, Vectors, build};
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
 use rand::seq::index::sample;
@@ -124,6 +125,9 @@ pub fn evaluate_model(
     if model.late().is_some() {
         return evaluate_late(model, set, measures, depth, encode, progress);
     }
+    if model.sparse().is_some() {
+        return evaluate_sparse(model, set, measures, depth, encode, progress);
+    }
     let similarity = model.settings.similarity.into();
     let mut index = build(&IndexConfig::default(), similarity, model.dim() as usize)?;
     let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
@@ -152,8 +156,29 @@ fn evaluate_late(
     let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
     let queries: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
     let found = search_exact(model, passages, &queries, depth, &[], encode, progress)?;
+    scored(set, found.hits, measures)
+}
+
+fn evaluate_sparse(
+    model: &BiEncoder,
+    set: &EvalSet,
+    measures: &[Measure],
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<(Evaluation, Run)> {
+    let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
+    let mut index = SparseIndex::new(model.dim() as usize);
+    index.add(&encode_sparse(model, Side::Passage, passages, encode, progress)?)?;
+    let queries = set.queries.iter().map(|(_, t)| Ok(t.clone()));
+    let queries = encode_sparse(model, Side::Query, queries, encode, &mut |_, _| ())?;
+    scored(set, index.search(&queries, &SearchParams::top(depth))?, measures)
+}
+
+/// The hits of a set's queries, by the numbers of its passages.
+fn scored(set: &EvalSet, found: Vec<Vec<Hit>>, measures: &[Measure]) -> Result<(Evaluation, Run)> {
     let mut run = Run::new();
-    for ((name, _), hits) in set.queries.iter().zip(found.hits) {
+    for ((name, _), hits) in set.queries.iter().zip(found) {
         let docs = hits.into_iter().map(|h| (set.passages[h.id as usize].0.clone(), h.score)).collect();
         run.insert(name.clone(), docs)?;
     }

@@ -1,5 +1,5 @@
-//! Retrievers: encoders made into bi-encoders with one vector a text or one a token (late interaction), contrastive losses, gradient caching, mining of hard negatives,
-//! evaluation, and the recipe that trains them.
+//! Retrievers: encoders made into bi-encoders with one vector a text, one a token (late interaction) or weights of words
+//! (SPLADE), contrastive losses, gradient caching, mining of hard negatives, evaluation, and the recipe that trains them.
 
 mod biencoder;
 mod card;
@@ -15,6 +15,7 @@ pub mod mining;
 mod pooling;
 pub mod recipe;
 mod scratch;
+mod sparse;
 pub mod st_dir;
 mod teacher;
 
@@ -25,4 +26,5 @@ pub use late::{Late, LateConfig};
 pub use late_search::{Ranked, TokenVectors, search_exact};
 pub use pooling::Pooling;
 pub use scratch::ScratchModel;
+pub use sparse::{SparseActivation, SparseConfig, SparsePooling, encode_sparse};
 pub use teacher::{Named, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};

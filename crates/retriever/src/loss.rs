@@ -5,6 +5,7 @@
 
 mod batch_kl;
 mod embedding_mse;
+mod flops;
 mod info_nce;
 mod kl;
 mod margin_mse;
@@ -14,6 +15,7 @@ mod triplet;
 
 pub use batch_kl::BatchKl;
 pub use embedding_mse::EmbeddingMse;
+pub use flops::Flops;
 pub use info_nce::InfoNce;
 pub use kl::KlDistillation;
 pub use margin_mse::MarginMse;
@@ -64,12 +66,14 @@ pub struct LossBatch<'a> {
     pub relations: &'a Relations,
     /// Multiplies similarities (1 / temperature), a scalar; learnable where the recipe says so.
     pub scale: &'a Tensor,
+    /// How much of training is behind, 0 to 1, for what grows with it.
+    pub progress: f64,
 }
 
 impl<'a> LossBatch<'a> {
-    /// Without a teacher's vectors.
+    /// Without a teacher's vectors, and nothing that still grows.
     pub fn new(compared: Compared<'a>, relations: &'a Relations, scale: &'a Tensor) -> Self {
-        Self { compared, teacher: None, relations, scale }
+        Self { compared, teacher: None, relations, scale, progress: 1.0 }
     }
 
     /// [queries, passages].
@@ -133,6 +137,8 @@ pub enum LossConfig {
     EmbeddingMse(EmbeddingMse),
     /// A larger bi-encoder's distribution over the passages of the batch.
     BatchKl(BatchKl),
+    /// What keeps sparse vectors sparse, beside another loss.
+    Flops(Flops),
     /// The weighted sum of several losses.
     Sum(Sum),
 }
@@ -154,6 +160,7 @@ impl LossConfig {
             Self::Matryoshka(c) => Box::new(c.build()?),
             Self::EmbeddingMse(c) => Box::new(c.clone()),
             Self::BatchKl(c) => Box::new(c.check()?),
+            Self::Flops(c) => Box::new(c.check()?),
             Self::Sum(c) => Box::new(c.build()?),
         })
     }
@@ -171,6 +178,16 @@ impl LossConfig {
             Self::Matryoshka(c) => c.inner.check_teacher_dim(ours, theirs),
             Self::Sum(c) => c.terms.iter().try_for_each(|t| t.loss.check_teacher_dim(ours, theirs)),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether it keeps sparse vectors sparse.
+    pub fn is_sparsifying(&self) -> bool {
+        match self {
+            Self::Flops(_) => true,
+            Self::Matryoshka(c) => c.inner.is_sparsifying(),
+            Self::Sum(c) => c.terms.iter().any(|t| t.loss.is_sparsifying()),
+            _ => false,
         }
     }
 

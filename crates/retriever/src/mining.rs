@@ -8,6 +8,7 @@
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
 use crate::late_search::search_exact;
+use crate::sparse::encode_sparse;
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::TrainingSet;
@@ -15,7 +16,7 @@ use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
     ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex,
-    RecallReport, SearchParams, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
+    RecallReport, SearchParams, SparseIndex, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use ragduet_nn::hub;
 use rayon::prelude::*;
@@ -282,9 +283,37 @@ fn by_model(
     progress: EncodeProgress<'_>,
 ) -> Result<Found> {
     match model.late() {
+        None if model.sparse().is_some() => by_weights(model, set, texts, depth, encode, progress),
         None => by_vectors(model, set, config, texts, depth, encode, progress),
         Some(_) => by_tokens(model, set, texts, depth, encode, progress),
     }
+}
+
+/// By weights of words, exactly.
+fn by_weights(
+    model: &BiEncoder,
+    set: &TrainingSet,
+    (passages, queries): (&[String], &[String]),
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Found> {
+    let started = Instant::now();
+    let stream = |texts: &[String]| texts.iter().map(|t| Ok(t.clone())).collect::<Vec<_>>().into_iter();
+    let passages = encode_sparse(model, Side::Passage, stream(passages), encode, progress)?;
+    let queries = encode_sparse(model, Side::Query, stream(queries), encode, &mut |_, _| ())?;
+    let encode_seconds = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let of = |q: usize| {
+        let own = set.positives_of_query(q as u32);
+        own.iter().map(|&p| queries.dot(q, &passages, p as usize)).collect()
+    };
+    let positives = (0..queries.len()).map(of).collect();
+    let mut index = SparseIndex::new(model.dim() as usize);
+    index.add(&passages)?;
+    let hits = index.search(&queries, &SearchParams::top(depth))?;
+    let search_seconds = started.elapsed().as_secs_f64();
+    Ok(Found { hits, positives, index: IndexKind::Sparse, recall: None, encode_seconds, search_seconds })
 }
 
 /// By MaxSim, exactly: each passage is compared as soon as it is encoded.

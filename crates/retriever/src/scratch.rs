@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::biencoder::{BiEncoder, Dense, Settings, Tower};
 use crate::late::{Late, LateConfig};
-use ragduet_nn::fresh_encoder;
+use ragduet_nn::{fresh_encoder, fresh_masked_lm};
 use ragduet_text::{WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device};
 use schemars::JsonSchema;
@@ -82,7 +82,10 @@ impl ScratchModel {
             tokenizer = tokenizer.with_tokens(late.markers())?;
         }
         let config = self.config(tokenizer.vocab_size(), tokenizer.pad_id().unwrap_or(0));
-        let model = fresh_encoder(config, device)?;
+        let model = match settings.sparse {
+            Some(_) => fresh_masked_lm(config, device)?,
+            None => fresh_encoder(config, device)?,
+        };
         let dense = match late {
             Some(late) => Some(Dense::fresh(model.encoder.hidden_size(), late.dim, device)?),
             None => None,

@@ -1,5 +1,5 @@
 //! Bi-encoders as sentence-transformers directories, in the layout that versions 5.3 to 6.x all read; models with late
-//! interaction as PyLate's, which sentence-transformers 6 reads as well.
+//! interaction as PyLate's, which sentence-transformers 6 reads as well; sparse models as its `SparseEncoder`'s.
 //!
 //! Reading refuses what it does not know: an unknown module, pooling or activation would silently give other
 //! embeddings than the model's authors meant.
@@ -31,6 +31,16 @@ pub(crate) fn module_kind(type_name: &str) -> Option<ModuleKind> {
         "sentence_transformers.models.Router"
         | "sentence_transformers.models.Router.Router"
         | "sentence_transformers.base.modules.router.Router" => ModuleKind::Router,
+        "sentence_transformers.sparse_encoder.models.MLMTransformer"
+        | "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer"
+        | "sentence_transformers.sparse_encoder.modules.mlm_transformer.MLMTransformer" => {
+            ModuleKind::MlmTransformer
+        }
+        "sentence_transformers.sparse_encoder.models.SpladePooling"
+        | "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling"
+        | "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling" => {
+            ModuleKind::SpladePooling
+        }
         "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask" => {
             ModuleKind::TokenMask
         }
@@ -43,6 +53,10 @@ pub(crate) fn module_kind(type_name: &str) -> Option<ModuleKind> {
 pub(crate) enum ModuleKind {
     /// Tokenizer and encoder.
     Transformer,
+    /// Tokenizer and encoder with the head of a masked language model.
+    MlmTransformer,
+    /// Logits of words to weights.
+    SpladePooling,
     /// Token states to vector.
     Pooling,
     /// Unit length.

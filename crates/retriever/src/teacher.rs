@@ -4,6 +4,7 @@
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeSettings, encode_texts};
 use crate::late_search::search_exact;
+use crate::sparse::encode_sparse;
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::{TrainingSet, text_key};
@@ -79,14 +80,21 @@ impl Teacher for BiEncoder {
                 })
                 .collect());
         }
+        if self.sparse().is_some() {
+            let stream =
+                |pool: &Pool| pool.texts.iter().map(|t| Ok(t.clone())).collect::<Vec<_>>().into_iter();
+            let q = encode_sparse(self, Side::Query, stream(&queries), &encode, &mut |_, _| ())?;
+            let p = encode_sparse(self, Side::Passage, stream(&passages), &encode, &mut |_, _| ())?;
+            return Ok(places.into_iter().map(|(a, b)| q.dot(a, &p, b)).collect());
+        }
         let dim = self.dim() as usize;
         let q = encode_texts(self, Side::Query, &queries.texts, &encode, &mut |_, _| ())?;
         let p = encode_texts(self, Side::Passage, &passages.texts, &encode, &mut |_, _| ())?;
-        let row = |all: &[f32], at: usize| all[at * dim..(at + 1) * dim].to_vec();
-        Ok(places
-            .into_iter()
-            .map(|(a, b)| row(&q, a).iter().zip(row(&p, b)).map(|(x, y)| x * y).sum())
-            .collect())
+        let product = |(a, b): (usize, usize)| {
+            let (q, p) = (&q[a * dim..][..dim], &p[b * dim..][..dim]);
+            q.iter().zip(p).map(|(x, y)| x * y).sum()
+        };
+        Ok(places.into_iter().map(product).collect())
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
-use ragduet_data::read_corpus;
-use ragduet_retriever::{Side, encode_rows};
+use ragduet_data::{Passage, read_corpus};
+use ragduet_retriever::{BiEncoder, Side, encode_rows, encode_stream};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -13,7 +13,8 @@ use std::sync::mpsc::channel;
 ///
 /// Writes a folder: `embeddings.npy` ([texts, dim], numpy reads it), `ids.jsonl` (one JSON string a line, in the
 /// same order) and `meta.json`. A late-interaction model has a vector for each token: `embeddings.npy` then holds them
-/// text after text, and `counts.jsonl` how many each text has. The input is streamed, so it may be larger than memory.
+/// text after text, and `counts.jsonl` how many each text has. Of a sparse model `vectors.jsonl` is written instead: a line
+/// a text, {"id": ..., "vector": {word: weight}}, as Pyserini and Anserini read it. The input is streamed, so it may be larger than memory.
 ///
 /// Example: ragduet encode -m runs/x/best -i corpus.jsonl.gz -o embeddings
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,12 @@ impl Args {
         let bad = self.read.bad_rows();
         let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
         fs_err::create_dir_all(&self.out)?;
+        if model.sparse().is_some() {
+            let done = self.weights(&model, side, corpus, quiet)?;
+            common::report_bad_rows(&bad);
+            println!("{}: {done} texts as weights of words", self.out.display());
+            return Ok(());
+        }
         let mut npy = NpyWriter::create(&self.out.join("embeddings.npy"), model.dim() as usize)?;
         let mut ids = BufWriter::new(fs_err::File::create(self.out.join("ids.jsonl"))?);
         // The reader runs on another thread; ids come back over a channel, in order.
@@ -104,5 +111,53 @@ impl Args {
             model.compute
         );
         Ok(())
+    }
+
+    /// `vectors.jsonl` and `meta.json` of a sparse model's texts.
+    fn weights(
+        &self,
+        model: &BiEncoder,
+        side: Side,
+        corpus: impl Iterator<Item = ragduet_data::Result<Passage>> + Send,
+        quiet: bool,
+    ) -> Result<u64> {
+        let path = self.out.join("vectors.jsonl");
+        let mut out = BufWriter::new(fs_err::File::create(&path)?);
+        let (send, receive) = channel();
+        let texts = corpus.map(move |p| {
+            let p = p?;
+            let _ = send.send(p.id.clone());
+            Ok(p.full_text())
+        });
+        let bar = counter("encoding", None, quiet);
+        let dim = model.dim() as usize;
+        let word = |at: usize| {
+            let token = model.tokenizer.id_to_token(at as u32);
+            token.unwrap_or_else(|| format!("[{at}]"))
+        };
+        let progress = &mut |n, _| bar.set_position(n);
+        let settings = self.model.encode_settings();
+        let done = encode_stream(model, side, texts, &settings, progress, |rows| {
+            for (row, id) in rows.chunks_exact(dim).zip(receive.try_iter()) {
+                let weights = row.iter().enumerate().filter(|(_, w)| **w > 0.0);
+                let vector: serde_json::Map<String, serde_json::Value> =
+                    weights.map(|(at, &w)| (word(at), w.into())).collect();
+                serde_json::to_writer(&mut out, &serde_json::json!({"id": id, "vector": vector}))
+                    .map_err(std::io::Error::from)?;
+                out.write_all(b"\n")?;
+            }
+            Ok(())
+        })?;
+        out.flush().with_context(|| format!("cannot write {}", path.display()))?;
+        bar.finish_and_clear();
+        let meta = serde_json::json!({
+            "model": self.model.model, "side": self.side, "texts": done, "dim": dim,
+            "similarity": model.settings.similarity, "sparse": model.sparse(),
+            "max_query_tokens": model.settings.max_query_tokens,
+            "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
+        });
+        let text = serde_json::to_vec_pretty(&meta)?;
+        ragduet_torch::weights::write_atomic(&self.out.join("meta.json"), &text)?;
+        Ok(done)
     }
 }

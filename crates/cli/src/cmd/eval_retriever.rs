@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Run, evaluate};
+use ragduet_retriever::BiEncoder;
 use ragduet_retriever::engine::{Engine, Hits, System};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use serde::Serialize;
@@ -121,12 +122,15 @@ impl Args {
         let started = Instant::now();
         let encode = self.on.encode_settings();
         let progress = &mut |n, _| bar.set_position(n);
+        self.fits(&model)?;
         let compressed = match model.late() {
             Some(_) => self.bits > 0,
+            None if model.sparse().is_some() => false,
             None => self.vectors.config(model.dim() as usize)? != IndexConfig::default(),
         };
+        let (compute, device) = (model.compute, model.device);
         let (mut result, mut run) = if compressed {
-            let system = self.system(&self.models[0], &set, quiet)?;
+            let system = self.system(model, &set, quiet)?;
             let run = Engine::new(vec![system], self.fusion.config()?)?.rank(&set, self.depth, &encode)?;
             (evaluate(&set.qrels, &run, &measures), run)
         } else {
@@ -146,15 +150,28 @@ impl Args {
             "{} queries over {} passages in {seconds:.1} s, {} on {:?}",
             set.queries.len(),
             set.passages.len(),
-            model.compute,
-            model.device
+            compute,
+            device
         );
         report(&result, &set.qrels, &measures, compared.as_ref(), Some(seconds), self.json)
     }
 
+    /// Refuses what has no meaning for a model.
+    fn fits(&self, model: &BiEncoder) -> Result<()> {
+        if self.vectors.given() && (model.late().is_some() || model.sparse().is_some()) {
+            return Err(Usage(
+                "--vectors, --dimensions, --rescore and --pq-parts go with models of one dense vector a text; vectors of \
+                 tokens have --bits"
+                    .into(),
+            )
+            .into());
+        }
+        Ok(())
+    }
+
     /// A model with an index of the set's passages.
-    fn system(&self, name: &str, set: &EvalSet, quiet: bool) -> Result<Rc<System>> {
-        let model = self.on.load(name)?;
+    fn system(&self, model: BiEncoder, set: &EvalSet, quiet: bool) -> Result<Rc<System>> {
+        self.fits(&model)?;
         let many = match self.bits {
             0 => MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
             bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
@@ -171,7 +188,7 @@ impl Args {
         let measures = or_default(&self.measures);
         let mut models = Vec::new();
         for name in &self.models {
-            models.push((short(name), self.system(name, set, quiet)?));
+            models.push((short(name), self.system(self.on.load(name)?, set, quiet)?));
         }
         let words = match self.wants(&["bm25", "hybrid"]) {
             true => {

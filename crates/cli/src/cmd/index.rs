@@ -7,10 +7,11 @@ use ragduet_data::read_corpus;
 use ragduet_index::{
     AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
     LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, ResidualConfig, SearchParams, Similarity, Stemmer, VectorIndex, VectorIndexMut, Vectors,
-    build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, Stemmer, VectorIndex, VectorIndexMut,
+    Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
-use ragduet_retriever::{Side, TokenVectors, encode_rows};
+use ragduet_retriever::{BiEncoder, Side, TokenVectors, encode_rows, encode_sparse};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -46,10 +47,10 @@ struct Build {
     /// Folder to write.
     #[arg(short, long)]
     out: PathBuf,
-    /// exact or hnsw (over one vector a text), multi_vector (late interaction), lexical (words: BM25, no model). If not
-    /// given: multi_vector for a late-interaction model, exact where it is said what is kept of vectors, else hnsw, or
-    /// lexical where there is no model.
-    #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "lexical"])]
+    /// exact or hnsw (over one vector a text), multi_vector (late interaction), sparse (weights of words, by a sparse
+    /// model), lexical (words: BM25, no model). If not given: what the model is made for, exact where it is said what is
+    /// kept of vectors, else hnsw, or lexical where there is no model.
+    #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "sparse", "lexical"])]
     kind: Option<String>,
     #[command(flatten)]
     vectors: VectorArgs,
@@ -63,11 +64,11 @@ struct Build {
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
     /// BM25: how endings are taken off words: porter (as Lucene's English analyser), none, or a language of Snowball's.
-    #[arg(long, value_parser = parse_stemmer, default_value = "porter")]
+    #[arg(long, value_parser = parse_choice::<Stemmer>, default_value = "porter")]
     stemmer: Stemmer,
     /// HNSW: which code makes the graph: hnsw_rs, hnsw_rs_serial (one core, the same graph every time) or native (several
     /// times faster, all cores, the same graph every time).
-    #[arg(long, value_parser = parse_builder, default_value = "hnsw_rs")]
+    #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
     builder: HnswBuilder,
     /// HNSW: links per row.
     #[arg(long, default_value_t = HnswConfig::default().m)]
@@ -122,11 +123,8 @@ struct Embedded {
     source: Option<Source>,
 }
 
-fn parse_stemmer(name: &str) -> Result<Stemmer, String> {
-    serde_json::from_value(name.into()).map_err(|e| e.to_string())
-}
-
-fn parse_builder(name: &str) -> Result<HnswBuilder, String> {
+/// A choice by the name that it has in configs.
+fn parse_choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|e| e.to_string())
 }
 
@@ -146,7 +144,14 @@ impl Build {
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
             (Some(dir), _, _) => from_folder(dir)?,
-            (None, Some(corpus), Some(model)) => self.encode(corpus, model, quiet)?,
+            (None, Some(corpus), Some(name)) => {
+                let on = ModelArgs::new(name.clone(), &self.device, self.precision);
+                let model = on.load()?;
+                if model.sparse().is_some() {
+                    return self.weights(corpus, &on, &model, quiet);
+                }
+                self.encode(corpus, &on, &model, quiet)?
+            }
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
         let ids = IdMap::from_ids(&e.ids)?;
@@ -154,10 +159,13 @@ impl Build {
             return self.tokens(&e, counts, &ids, quiet);
         }
         let kind = self.kind.as_deref().unwrap_or(if self.vectors.given() { "exact" } else { "hnsw" });
-        if kind == "multi_vector" {
-            return Err(
-                Usage("multi_vector goes with a late-interaction model, which this is not".into()).into()
-            );
+        let other = match kind {
+            "multi_vector" => Some("late-interaction"),
+            "sparse" => Some("sparse"),
+            _ => None,
+        };
+        if let Some(other) = other {
+            return Err(Usage(format!("{kind} goes with a {other} model, which this is not")).into());
         }
         let vectors = Vectors::new(&e.rows, e.dim)?;
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
@@ -252,6 +260,41 @@ impl Build {
         Ok(())
     }
 
+    /// An index over a model's weights of words.
+    fn weights(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<()> {
+        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "sparse") {
+            return Err(Usage("a sparse model goes with --kind sparse".into()).into());
+        }
+        let started = std::time::Instant::now();
+        let bad = self.read.bad_rows();
+        let (send, receive) = channel();
+        let texts = read_corpus(corpus, &self.read.options(), &bad)?.map(move |p| {
+            let p = p?;
+            let _ = send.send(p.id.clone());
+            Ok(p.full_text())
+        });
+        let bar = counter("encoding", None, quiet);
+        let progress = &mut |n, _| bar.set_position(n);
+        let texts = encode_sparse(model, Side::Passage, texts, &on.encode_settings(), progress)?;
+        bar.finish_and_clear();
+        common::report_bad_rows(&bad);
+        let ids = IdMap::from_ids(receive.try_iter())?;
+        let mut index = SparseIndex::new(texts.dim());
+        index.add(&texts)?;
+        index.save_with_ids(&self.out, Some(&ids))?;
+        self.note(Some(&Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }))?;
+        let count = index.len().max(1) as f64;
+        println!(
+            "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
+            self.out.display(),
+            index.len(),
+            texts.active() as f64 / count,
+            index.bytes() as f64 / count,
+            started.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
     /// An index over words.
     fn words(&self, quiet: bool) -> Result<()> {
         let Some(corpus) = &self.corpus else {
@@ -309,9 +352,7 @@ impl Build {
         Ok(())
     }
 
-    fn encode(&self, corpus: &Path, model_name: &str, quiet: bool) -> Result<Embedded> {
-        let args = ModelArgs::new(model_name.into(), &self.device, self.precision);
-        let model = args.load()?;
+    fn encode(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<Embedded> {
         let bad = self.read.bad_rows();
         let (send, receive) = channel();
         let texts = read_corpus(corpus, &self.read.options(), &bad)?.map(move |p| {
@@ -322,25 +363,28 @@ impl Build {
         let bar = counter("encoding", None, quiet);
         let (mut rows, mut counts) = (Vec::new(), Vec::new());
         let progress = &mut |n, _| bar.set_position(n);
-        encode_rows(&model, Side::Passage, texts, &args.encode_settings(), progress, |r, n| {
+        encode_rows(model, Side::Passage, texts, &on.encode_settings(), progress, |r, n| {
             rows.extend_from_slice(r);
             counts.extend_from_slice(n);
             Ok(())
         })?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
-        let model_path = Path::new(model_name);
-        let model_name =
-            if model_path.is_dir() { absolute(model_path).display().to_string() } else { model_name.into() };
         Ok(Embedded {
             rows,
             counts: model.late().map(|_| counts),
             dim: model.dim() as usize,
             ids: receive.try_iter().collect(),
             similarity: model.settings.similarity.into(),
-            source: Some(Source { model: Some(model_name), corpus: Some(absolute(corpus)) }),
+            source: Some(Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }),
         })
     }
+}
+
+/// A model's name that holds from any folder.
+fn lasting(model: &str) -> String {
+    let path = Path::new(model);
+    if path.is_dir() { absolute(path).display().to_string() } else { model.into() }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -4,7 +4,9 @@ use crate::cmd::index::{SOURCE_FILE, Source};
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
-use ragduet_index::{IdMap, IndexKind, LexicalIndex, OpenOptions, kind, open, open_multi_vector};
+use ragduet_index::{
+    IdMap, IndexKind, LexicalIndex, OpenOptions, SparseIndex, kind, open, open_multi_vector,
+};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
 use serde::Serialize;
@@ -15,7 +17,7 @@ use std::rc::Rc;
 /// Which index is searched, and with what.
 #[derive(Debug, Clone, clap::Args)]
 pub struct IndexArgs {
-    /// Index folder: over single vectors, token vectors (late interaction) or words. Given more than once, all are searched
+    /// Index folder: over single vectors, token vectors (late interaction), words or a model's weights of words. Given more than once, all are searched
     /// and what they find is fused.
     #[arg(long)]
     index: Vec<PathBuf>,
@@ -131,6 +133,11 @@ impl IndexArgs {
                 let index = LexicalIndex::open(dir)?;
                 let rows = index.len();
                 (Backend::Lexical(Box::new(index)), rows)
+            }
+            IndexKind::Sparse => {
+                let index = SparseIndex::open(dir)?;
+                let rows = index.len();
+                (Backend::Sparse(model()?, Box::new(index)), rows)
             }
             IndexKind::MultiVector => {
                 let index = open_multi_vector(dir, &OpenOptions::default())?;

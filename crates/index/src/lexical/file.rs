@@ -125,7 +125,7 @@ mod tests {
             bytes[at] = value;
             bytes.truncate(cut.max(8));
             if let Ok(documents) = parse(&bytes, documents.vocabulary, 3) {
-                super::super::postings::Postings::new(&LexicalConfig::default(), &documents);
+                super::super::scoring::postings(&LexicalConfig::default(), &documents);
             }
         }
     }

@@ -14,7 +14,40 @@
 //! impact is what a text with the term has beyond it, and a search adds it once. (Kamphuis et al., ECIR 2020; Lù,
 //! "BM25S", 2024.) Lucene itself rounds lengths to one byte; these are exact.
 
+use rayon::prelude::*;
+
 use super::config::{Bm25Variant, LexicalConfig};
+use super::documents::Documents;
+use crate::impacts::postings::{Postings, Sorting};
+
+/// The impacts of all terms.
+pub(super) fn postings(config: &LexicalConfig, documents: &Documents) -> Postings {
+    let live_ids = || (0..documents.len()).filter(|&id| !documents.removed[id]);
+    let live = live_ids().count();
+    let lengths: Vec<f64> = (0..documents.len()).into_par_iter().map(|id| documents.length_of(id)).collect();
+    let total: f64 = live_ids().map(|id| lengths[id]).sum();
+    let scorer = Scorer::new(config, live, total / live.max(1) as f64);
+
+    let mut df = vec![0usize; documents.vocabulary.len()];
+    for id in live_ids() {
+        documents.terms_of(id).for_each(|(term, _)| df[term as usize] += 1);
+    }
+    // A term that tells nothing has no impacts.
+    let idf: Vec<f64> = df.iter().map(|&df| if df == 0 { 0.0 } else { scorer.idf(df) }).collect();
+    df.iter_mut().zip(&idf).filter(|(_, idf)| **idf <= 0.0).for_each(|(df, _)| *df = 0);
+
+    let mut sorting = Sorting::new(df);
+    for id in live_ids() {
+        let norm = scorer.norm(lengths[id]);
+        for (term, count) in documents.terms_of(id) {
+            let idf = idf[term as usize];
+            if idf > 0.0 {
+                sorting.push(term as usize, id, (idf * scorer.gain(f64::from(count), norm)) as f32);
+            }
+        }
+    }
+    sorting.finish(documents.len(), live, |term| idf[term].max(0.0) * scorer.absent())
+}
 
 /// The formulas of one variant over one corpus.
 #[derive(Debug, Clone, Copy)]

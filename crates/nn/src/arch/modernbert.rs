@@ -10,7 +10,7 @@ use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
-use std::collections::HashMap;
+use serde_json::Value;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -35,15 +35,9 @@ struct Config {
     global_rope_theta: f64,
     local_rope_theta: Option<f64>,
     layer_types: Option<Vec<String>>,
-    rope_parameters: Option<HashMap<String, Rope>>,
-}
-
-/// transformers 5 writes the rotary bases per kind of layer.
-#[derive(Debug, serde::Deserialize)]
-struct Rope {
-    rope_theta: f64,
-    #[serde(default)]
-    rope_type: Option<String>,
+    /// transformers 5 writes the rotary bases per kind of layer: `{"full_attention": {"rope_theta": ...}, ...}`, sometimes
+    /// beside settings of no kind.
+    rope_parameters: Option<Value>,
 }
 
 impl Default for Config {
@@ -85,8 +79,9 @@ impl Config {
 
     fn theta(&self, local: bool) -> f64 {
         let kind = if local { "sliding_attention" } else { "full_attention" };
-        if let Some(rope) = self.rope_parameters.as_ref().and_then(|p| p.get(kind)) {
-            return rope.rope_theta;
+        let own = self.rope_parameters.as_ref().and_then(|p| p.get(kind)?.get("rope_theta")?.as_f64());
+        if let Some(theta) = own {
+            return theta;
         }
         match self.local_rope_theta {
             Some(theta) if local => theta,
@@ -125,8 +120,12 @@ impl ModernBert {
     pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Self> {
         let c: Config = source.parse()?;
         source.heads_divide(c.hidden_size, c.num_attention_heads, "num_attention_heads")?;
-        let scaled = |r: &Rope| r.rope_type.as_deref().is_some_and(|t| t != "default");
-        if c.rope_parameters.iter().flat_map(HashMap::values).any(scaled) {
+        let scaled = |r: &Value| r.get("rope_type").and_then(Value::as_str).is_some_and(|t| t != "default");
+        let ropes = c.rope_parameters.iter();
+        if ropes
+            .flat_map(|p| std::iter::once(p).chain(p.as_object().into_iter().flat_map(|o| o.values())))
+            .any(scaled)
+        {
             return source.unsupported("rope_parameters", "rope_type default");
         }
         let (h, std) = (c.hidden_size, c.initializer_range);

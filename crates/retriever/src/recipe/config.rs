@@ -5,6 +5,7 @@ use crate::evaluate::default_measures;
 use crate::late::LateConfig;
 use crate::loss::LossConfig;
 use crate::mining::MiningConfig;
+use crate::sparse::SparseConfig;
 use crate::teacher::TeacherConfig;
 use crate::{Error, Pooling, Result, ScratchModel};
 use ragduet_data::{BatchConfig, Format};
@@ -95,6 +96,9 @@ pub struct ModelConfig {
     pub prompts: Option<Prompts>,
     /// A vector for each token, compared by MaxSim (ColBERT); as the base says.
     pub late_interaction: Option<LateConfig>,
+    /// A weight for every word of the vocabulary, compared by inner product (SPLADE); as the base says. A base without a
+    /// masked language model's head gets a new one.
+    pub sparse: Option<SparseConfig>,
     /// Longest query in tokens; absent: 64, or what a late-interaction base says, or 32 for a new one (the length to which
     /// its queries are filled up).
     pub max_query_tokens: Option<usize>,
@@ -120,6 +124,7 @@ impl Default for ModelConfig {
             projection: None,
             prompts: None,
             late_interaction: None,
+            sparse: None,
             max_query_tokens: None,
             max_passage_tokens: None,
             dropout: None,
@@ -139,19 +144,24 @@ impl ModelConfig {
         if self.base.is_some() == self.scratch.is_some() {
             return bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`");
         }
-        if self.late_interaction.is_some() {
-            for (key, given) in [
-                ("model.pooling", self.pooling.is_some()),
-                ("model.normalize", self.normalize.is_some()),
-                ("model.similarity", self.similarity.is_some()),
-                ("model.projection", self.projection.is_some()),
-            ] {
-                if given {
-                    return bad(
-                        key,
-                        "late interaction has a vector for each token, projected to model.late_interaction.dim",
-                    );
-                }
+        if self.late_interaction.is_some() && self.sparse.is_some() {
+            return bad("model", "give one of [model.late_interaction] and [model.sparse]");
+        }
+        let why = match (&self.late_interaction, &self.sparse) {
+            (Some(_), _) => {
+                "late interaction has a vector for each token, projected to model.late_interaction.dim"
+            }
+            (_, Some(_)) => "a sparse model has a weight for each word, compared by inner product",
+            (None, None) => "",
+        };
+        for (key, given) in [
+            ("model.pooling", self.pooling.is_some()),
+            ("model.normalize", self.normalize.is_some()),
+            ("model.similarity", self.similarity.is_some()),
+            ("model.projection", self.projection.is_some()),
+        ] {
+            if given && !why.is_empty() {
+                return bad(key, why);
             }
         }
         for (key, p) in [("model.dropout", self.dropout), ("model.attention_dropout", self.attention_dropout)]

@@ -43,6 +43,8 @@ struct Run<'a> {
     /// The current round's negatives, where mining replaced those of the data.
     mined: Option<Vec<Vec<u32>>>,
     teaching: Option<Teaching>,
+    /// Steps of the whole run.
+    total: u64,
 }
 
 /// What the teacher gives.
@@ -116,6 +118,18 @@ pub fn train_with(
                    sum of them";
         return Err(Error::Config { key: "loss".into(), why: why.into() });
     }
+    match (model.sparse().is_some(), config.loss.is_sparsifying()) {
+        (false, true) => {
+            let why = "it keeps weights of words sparse: set [model.sparse]".to_string();
+            return Err(Error::Config { key: "loss.flops".into(), why });
+        }
+        (true, false) => {
+            tracing::warn!(
+                "nothing keeps the weights of words sparse: add a term {{ flops = {{}} }} to loss.sum"
+            );
+        }
+        _ => {}
+    }
     let teaching = Teaching::new(config, teacher, &set, &model, &options.out)?;
     let optimizer = model::optimizer(&config.optim, &model, state::parameters(&model, &scale))?;
     let lengths = Lengths::of(&model, &set)?;
@@ -140,7 +154,7 @@ pub fn train_with(
     let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
     let at = Position::default();
     let mut run =
-        Run { config, set, model, scale, loss, optimizer, sink, selection, at, mined: None, teaching };
+        Run { config, set, model, scale, loss, optimizer, sink, selection, at, mined: None, teaching, total };
     let mut resumed = false;
     if let Some((step, path)) = &found {
         let (at, mined) = state::restore(path, &run.model, &run.scale, &mut run.optimizer)?;
@@ -306,7 +320,10 @@ impl Run<'_> {
                 _ => None,
             };
             let teacher = taught.as_ref().map(|(q, p)| (q, p));
-            let on = |compared| self.loss.loss(&LossBatch { compared, teacher, relations, scale: &scale });
+            let progress = self.at.step as f64 / self.total.max(1) as f64;
+            let on = |compared| {
+                self.loss.loss(&LossBatch { compared, teacher, relations, scale: &scale, progress })
+            };
             if self.model.late().is_none() {
                 let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
                 return on(Compared::Vectors { queries: &queries, passages: &passages });

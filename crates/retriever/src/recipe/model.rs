@@ -61,7 +61,7 @@ pub fn build(
         (Some(base), _) => {
             let dir = hub::resolve(base)?;
             let late = c.late_interaction.is_some() || st_dir::is_late(&dir)?;
-            let plain = !dir.join("modules.json").is_file() && !late;
+            let plain = !dir.join("modules.json").is_file() && !late && c.sparse.is_none();
             let pooling = c.pooling.or_else(|| plain.then_some(Pooling::Mean));
             let similarity = c.similarity.or_else(|| plain.then_some(Similarity::Cosine));
             if plain && c.pooling.is_none() {
@@ -76,6 +76,7 @@ pub fn build(
                 max_passage_tokens: c.max_passage_tokens.or((!late).then_some(PASSAGE_TOKENS)),
                 quantise: c.quantise,
                 late: c.late_interaction.clone(),
+                sparse: c.sparse,
             };
             let mut model = st_dir::load(&dir, device, compute, &overrides)?;
             if c.separate_towers && model.is_shared() {
@@ -90,9 +91,9 @@ pub fn build(
         }
         (None, Some(scratch)) => {
             let late = c.late_interaction.as_ref();
-            let similarity = match late {
-                Some(_) => Similarity::Dot,
-                None => c.similarity.unwrap_or_default(),
+            let similarity = match (late, c.sparse) {
+                (None, None) => c.similarity.unwrap_or_default(),
+                _ => Similarity::Dot,
             };
             let settings = Settings {
                 pooling: c.pooling.unwrap_or(Pooling::Mean),
@@ -111,6 +112,7 @@ pub fn build(
                     PASSAGE_TOKENS
                 }),
                 late: None,
+                sparse: c.sparse,
             };
             scratch.build(texts().iter().map(String::as_str), settings, late, device, compute)?
         }
@@ -123,8 +125,8 @@ pub fn build(
     }
     if let Some(outputs) = c.projection {
         for tower in model.towers_mut() {
-            if tower.dense.is_some() {
-                let why = "the base has a projection already".to_string();
+            if tower.dense.is_some() || tower.model.mlm_head.is_some() {
+                let why = "the base has a projection already, or weighs words".to_string();
                 return Err(Error::Config { key: "model.projection".into(), why });
             }
             tower.dense = Some(Dense::fresh(tower.model.encoder.hidden_size(), outputs, device)?);

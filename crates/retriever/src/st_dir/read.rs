@@ -3,10 +3,11 @@
 use super::{ModuleKind, late, module_kind};
 use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, Tower};
 use crate::late::{Late, LateConfig};
+use crate::sparse::{SparseActivation, SparseConfig, SparsePooling};
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter};
-use ragduet_nn::{EncoderOptions, hub, load_encoder_with};
+use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
 use ragduet_text::{Prompts, Tokenizer};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantise};
@@ -34,6 +35,8 @@ pub struct Overrides {
     pub quantise: Quantise,
     /// Makes a late-interaction model of what is none yet, its projection drawn from the global generators.
     pub late: Option<LateConfig>,
+    /// Makes a sparse model of what is none yet; a head that the directory lacks is drawn from the global generators.
+    pub sparse: Option<SparseConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +57,7 @@ struct RouterConfig {
 struct TransformerConfig {
     max_seq_length: Option<usize>,
     do_lower_case: bool,
+    transformer_task: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -68,6 +72,7 @@ struct ModelConfig {
 struct Chain {
     tower: Tower,
     pooling: Option<(Pooling, bool)>,
+    sparse: Option<SparseConfig>,
     normalize: bool,
     max_seq_length: Option<usize>,
     tokenizer: Tokenizer,
@@ -80,6 +85,8 @@ struct Reading<'a> {
     bits: Option<Bits>,
     /// Markers of late interaction, which have to be tokens.
     late: Option<&'a LateConfig>,
+    /// Whether a sparse model is to be made of what is none.
+    mlm_head: MlmHeadOption,
 }
 
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
@@ -89,7 +96,11 @@ pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides)
         (Some(found), _) => Some(found.config.clone()),
         (None, wanted) => wanted.clone(),
     };
-    let how = Reading { device, bits: overrides.quantise.bits(), late: wanted.as_ref() };
+    let mlm_head = match overrides.sparse {
+        Some(_) => MlmHeadOption::SavedOrFresh,
+        None => MlmHeadOption::No,
+    };
+    let how = Reading { device, bits: overrides.quantise.bits(), late: wanted.as_ref(), mlm_head };
     let modules_path = dir.join("modules.json");
     let chains = if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;
@@ -155,6 +166,7 @@ fn assemble_late(
         max_query_tokens: o.max_query_tokens.unwrap_or(query).min(positions),
         max_passage_tokens: o.max_passage_tokens.unwrap_or(passage).min(positions),
         late: Some(Late::new(config, &tokenizer)?),
+        sparse: None,
     };
     BiEncoder { query_tower, passage_tower: towers.next(), tokenizer, settings, device, compute }.check()
 }
@@ -167,10 +179,22 @@ fn assemble(
     o: &Overrides,
 ) -> Result<BiEncoder> {
     let mut chains = chains.into_iter();
-    let Some(query) = chains.next() else {
+    let Some(mut query) = chains.next() else {
         return unsupported(&dir.join("modules.json"), "no modules are listed");
     };
-    let passage = chains.next();
+    let mut passage = chains.next();
+    let sparse = o.sparse.or(query.sparse);
+    if sparse.is_some() {
+        // What follows token states is none of the head's logits.
+        for chain in std::iter::once(&mut query).chain(&mut passage) {
+            if chain.tower.model.mlm_head.is_none() {
+                return unsupported(dir, "one tower weighs words and the other does not");
+            }
+            chain.tower.dense = None;
+            chain.pooling = Some((Pooling::Mean, true));
+            chain.normalize = false;
+        }
+    }
     let (said, include_prompt) = match query.pooling {
         Some((pooling, include)) => (Some(pooling), include),
         None => (None, true),
@@ -185,6 +209,7 @@ fn assemble(
     let path = dir.join("config_sentence_transformers.json");
     let config: ModelConfig = if path.is_file() { json(&path)? } else { ModelConfig::default() };
     let similarity = match config.similarity_fn_name.as_deref() {
+        _ if sparse.is_some() => Similarity::Dot,
         None | Some("cosine") => Similarity::Cosine,
         Some("dot" | "dot_product") => Similarity::Dot,
         Some(other) => {
@@ -215,6 +240,7 @@ fn assemble(
             .max_passage_tokens
             .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
         late: None,
+        sparse,
     };
     let model = BiEncoder {
         tokenizer: query.tokenizer,
@@ -264,6 +290,18 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> R
         let kind = kind(listed_in, type_name)?;
         match (kind, &mut out) {
             (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, how)?),
+            (ModuleKind::MlmTransformer, none @ None) => {
+                let mlm_head = match how.mlm_head {
+                    MlmHeadOption::No => MlmHeadOption::Saved,
+                    wanted => wanted,
+                };
+                *none = Some(transformer(path, Reading { mlm_head, ..how })?);
+            }
+            (ModuleKind::SpladePooling, Some(c))
+                if c.tower.model.mlm_head.is_some() && c.sparse.is_none() =>
+            {
+                c.sparse = Some(splade_pooling(path)?);
+            }
             (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
             (ModuleKind::Dense, Some(c))
                 if (c.pooling.is_some() || how.late.is_some()) && c.tower.dense.is_none() && !c.normalize =>
@@ -279,7 +317,8 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> R
                 return unsupported(
                     listed_in,
                     &format!(
-                        "module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize]"
+                        "module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize], or \
+                         MLMTransformer, SpladePooling"
                     ),
                 );
             }
@@ -300,7 +339,11 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
     if config.do_lower_case {
         tokenizer = tokenizer.with_lower_case(true);
     }
-    let mut options = EncoderOptions { bits: how.bits, tokens: None };
+    let mlm_head = match config.transformer_task.as_deref() {
+        Some("fill-mask") if how.mlm_head == MlmHeadOption::No => MlmHeadOption::Saved,
+        _ => how.mlm_head,
+    };
+    let mut options = EncoderOptions { bits: how.bits, tokens: None, mlm_head };
     if let Some(late) = how.late {
         tokenizer = tokenizer.with_tokens(late.markers())?;
         options.tokens = Some(tokenizer.vocab_size());
@@ -315,7 +358,40 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
         let base = std::path::absolute(path)?.display().to_string();
         Tower { model: load_encoder_with(path, device, &options)?, dense: None, adapter: None, base }
     };
-    Ok(Chain { tower, pooling: None, normalize: false, max_seq_length: config.max_seq_length, tokenizer })
+    Ok(Chain {
+        tower,
+        pooling: None,
+        sparse: None,
+        normalize: false,
+        max_seq_length: config.max_seq_length,
+        tokenizer,
+    })
+}
+
+fn splade_pooling(path: &Path) -> Result<SparseConfig> {
+    #[derive(Deserialize)]
+    struct Config {
+        pooling_strategy: String,
+        activation_function: String,
+    }
+    let path = path.join("config.json");
+    let c: Config = json(&path)?;
+    let pooling = match c.pooling_strategy.as_str() {
+        "max" => SparsePooling::Max,
+        "sum" => SparsePooling::Sum,
+        other => return unsupported(&path, &format!("pooling_strategy `{other}`; supported: max, sum")),
+    };
+    let activation = match c.activation_function.as_str() {
+        "relu" => SparseActivation::Relu,
+        "log1p_relu" => SparseActivation::Log1pRelu,
+        other => {
+            return unsupported(
+                &path,
+                &format!("activation_function `{other}`; supported: relu, log1p_relu"),
+            );
+        }
+    };
+    Ok(SparseConfig { pooling, activation })
 }
 
 fn pooling(path: &Path) -> Result<(Pooling, bool)> {
@@ -393,7 +469,8 @@ fn kind(listed_in: &Path, type_name: &str) -> Result<ModuleKind> {
     module_kind(type_name).ok_or_else(|| Error::UnsupportedModel {
         path: listed_in.into(),
         what: format!(
-            "module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize and Router are)"
+            "module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize, Router, MLMTransformer and SpladePooling \
+             are)"
         ),
     })
 }

@@ -3,6 +3,7 @@
 use super::late;
 use super::read::{Overrides, load};
 use crate::biencoder::{BiEncoder, DenseActivation, Side, Similarity, Tower};
+use crate::sparse::{SparseActivation, SparseConfig, SparsePooling};
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
 use ragduet_nn::peft::TaskType;
@@ -61,7 +62,7 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
         VERSIONS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
     let mut config = json!({
         "__version__": versions,
-        "model_type": "SentenceTransformer",
+        "model_type": if s.sparse.is_some() { "SparseEncoder" } else { "SentenceTransformer" },
         "prompts": s.prompts,
         "default_prompt_name": null,
         "similarity_fn_name": match s.similarity { Similarity::Cosine => "cosine", Similarity::Dot => "dot" },
@@ -81,6 +82,9 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
 }
 
 fn module_names(model: &BiEncoder, tower: &Tower) -> Vec<&'static str> {
+    if model.sparse().is_some() {
+        return vec![MLM, SPLADE];
+    }
     let late = model.late().is_some();
     let mut names = vec!["Transformer"];
     if !late {
@@ -96,8 +100,14 @@ fn module_names(model: &BiEncoder, tower: &Tower) -> Vec<&'static str> {
     names
 }
 
+const MLM: &str = "MLMTransformer";
+const SPLADE: &str = "SpladePooling";
+
 fn type_name(module: &str) -> String {
-    format!("sentence_transformers.models.{module}")
+    match module {
+        MLM | SPLADE => format!("sentence_transformers.sparse_encoder.models.{module}"),
+        _ => format!("sentence_transformers.models.{module}"),
+    }
 }
 
 fn write_tower(
@@ -112,7 +122,7 @@ fn write_tower(
         let dir = place(i);
         fs::create_dir_all(&dir)?;
         match *name {
-            "Transformer" => {
+            "Transformer" | MLM => {
                 match &tower.adapter {
                     Some(a) => a.save(&dir, TaskType::FeatureExtraction, &tower.base)?,
                     None => save_encoder(&tower.model, &dir)?,
@@ -126,6 +136,11 @@ fn write_tower(
                 let config =
                     json!({"max_seq_length": longest, "do_lower_case": model.tokenizer.lower_case()});
                 write_json(&dir.join("sentence_bert_config.json"), &config)?;
+            }
+            SPLADE => {
+                if let Some(sparse) = s.sparse {
+                    write_json(&dir.join("config.json"), &splade_config(sparse, model.dim()))?;
+                }
             }
             "Pooling" => write_json(&dir.join("config.json"), &pooling_config(model, tower))?,
             "Dense" => {
@@ -144,6 +159,18 @@ fn write_tower(
         }
     }
     Ok(())
+}
+
+fn splade_config(sparse: SparseConfig, words: i64) -> Value {
+    let pooling = match sparse.pooling {
+        SparsePooling::Max => "max",
+        SparsePooling::Sum => "sum",
+    };
+    let activation = match sparse.activation {
+        SparseActivation::Relu => "relu",
+        SparseActivation::Log1pRelu => "log1p_relu",
+    };
+    json!({"pooling_strategy": pooling, "activation_function": activation, "word_embedding_dimension": words})
 }
 
 fn pooling_config(model: &BiEncoder, tower: &Tower) -> Value {

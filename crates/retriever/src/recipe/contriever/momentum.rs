@@ -59,8 +59,8 @@ pub(super) fn check(model: &BiEncoder) -> Result<()> {
         "queries and keys are crops alike: one encoder is trained, and this has two towers"
     } else if model.query_tower.adapter.is_some() {
         "the encoder trains whole: work its adapter into its base first (`ragduet merge`)"
-    } else if model.late().is_some() {
-        "one vector a text is trained, and this has late interaction"
+    } else if model.late().is_some() || model.sparse().is_some() {
+        "one dense vector a text is trained, and this has late interaction or weighs words"
     } else {
         return Ok(());
     };

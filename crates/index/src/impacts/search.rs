@@ -21,7 +21,7 @@ const LANE: usize = 32;
 const LOOK_UP: usize = 16;
 
 /// What one thread needs for its searches.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// A window's sums. All 0 between windows.
     sums: Box<[f32; WINDOW]>,
     /// What the cursors from each one on can add to a text of a window, together; 0 behind the last.
@@ -55,7 +55,7 @@ impl Slack {
 /// One term of a query on its way through its texts.
 struct Cursor<'a> {
     posting: Posting<'a>,
-    /// How often the query has the term.
+    /// How often the query has the term, or how much it counts.
     weight: f32,
     /// The text at which it stands. Never moves back.
     at: usize,
@@ -130,16 +130,16 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The best texts for a query of these terms and how often it has each.
-pub(super) fn search(
+/// The best texts for a query of these terms and how much each counts (how often the query has it), at least 0.
+pub(crate) fn search(
     postings: &Postings,
-    terms: &[(u32, u32)],
+    terms: &[(u32, f32)],
     params: &SearchParams<'_>,
     scratch: &mut Scratch,
 ) -> Vec<Hit> {
     let mut cursors: Vec<Cursor<'_>> = terms
         .iter()
-        .map(|&(term, count)| Cursor { posting: postings.of_term(term), weight: count as f32, at: 0 })
+        .map(|&(term, weight)| Cursor { posting: postings.of_term(term), weight, at: 0 })
         .filter(|cursor| !cursor.posting.texts.is_empty())
         .collect();
     let mut best = TopK::new(params.k.min(postings.live));
