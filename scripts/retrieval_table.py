@@ -1,6 +1,7 @@
 #!/usr/bin/env -S .venv/bin/python
-"""One table of retrieval systems on a BEIR directory: words, an encoder as it is and fine-tuned, ColBERT, a cross-encoder
-over what others find, a bi-encoder distilled from it, hybrids. What is trained already is not trained again.
+"""One table of retrieval systems on a BEIR directory: words, an encoder as it is and fine-tuned, ColBERT, bi-encoders
+distilled from it and from a cross-encoder, SPLADE, hybrids, the cross-encoder over what words and a hybrid find. What is
+trained already is not trained again.
 
     scripts/retrieval_table.py DATA --encoder FOLDER [--work runs/retrieval-table] [--seed 1] [--out table.md]
 
@@ -43,8 +44,8 @@ def main():
     parser.add_argument("--encoder", type=pathlib.Path, required=True, help="folder of the encoder all start from")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/retrieval-table")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--depth", type=int, default=100, help="passages that are re-ranked")
-    parser.add_argument("--rerank", nargs="*", default=["bm25", "hybrid bm25 + distilled"], help="systems re-ranked")
+    parser.add_argument("--rerank", nargs="*", default=["bm25=100", "hybrid bm25 + distilled-colbert=30"],
+                        help="systems that are re-ranked, and how many passages of a question")
     parser.add_argument("--out", type=pathlib.Path)
     a = parser.parse_args()
     a.data, a.encoder = a.data.resolve(), a.encoder.resolve()
@@ -52,31 +53,38 @@ def main():
 
     words = ["mining.with={lexical={}}"]
     cross = train(a, "cross-encoder", "configs/reranker/covid-qa.toml", "cross", f"first_stage.model={a.encoder}",
-                  "first_stage.mining.with={lexical={}}", "train.negatives_per_query=5")
+                  "first_stage.mining.with={lexical={}}", "train.negatives_per_query=3", "model.max_tokens=192",
+                  "eval.depth=20", "eval.questions=60")
     dense = train(a, "retriever", "configs/retriever/covid-qa.toml", "dense", *words, 'mining.when="start"',
                   "mining.select.rank_min=1", "mining.select.rank_max=40", "train.epochs=3", "eval.max_passages=1000")
-    colbert = train(a, "retriever", "configs/retriever/colbert.toml", "colbert")
-    distilled = train(a, "retriever", "configs/retriever/distil.toml", "distilled", f"teacher.cross_encoder.path={cross}")
+    colbert = train(a, "retriever", "configs/retriever/colbert.toml", "colbert", "train.epochs=2",
+                    "train.negatives_per_query=1", "model.max_passage_tokens=180")
+    distilled = train(a, "retriever", "configs/retriever/distil.toml", "distilled", f"teacher.cross_encoder.path={cross}",
+                      "train.negatives_per_query=2", "mining.select.count=8")
+    from_colbert = train(a, "retriever", "configs/retriever/distil-colbert.toml", "distilled-colbert",
+                         f"teacher.retriever.path={colbert}")
+    splade = train(a, "retriever", "configs/retriever/splade.toml", "splade")
 
     common = ["--data", a.data, "--split", "test", "--measures", ",".join(MEASURES), "--json"]
     runs = a.work / "runs"
-    models = [x for m in (a.encoder, dense, distilled, colbert) for x in ("-m", m)]
+    models = [x for m in (a.encoder, dense, colbert, distilled, from_colbert, splade) for x in ("-m", m)]
     rows = json.loads(run("eval", "retriever", *models, "--index", "bm25,model,hybrid", "--fusion", "z_score",
                           "--learn-weights", "dev", "--save-run", runs, *common))
     packed = json.loads(run("eval", "retriever", "-m", colbert, "--bits", 4, "--index", "model,bm25",
                             "--save-run", a.work / "runs-4bit", *common))
     rows += [dict(r, system=f"{r['system']}, 4 bits") for r in packed if r["system"] != "bm25"]
-    for name in a.rerank:
+    for wanted in a.rerank:
+        name, _, depth = wanted.rpartition("=")
         file = "".join(c if c.isalnum() or c == "." else "-" for c in name) + ".trec"
         again = a.work / f"reranked-{file}"
         started = time.time()
-        run("rerank", "--rerank", cross, "--rerank-depth", a.depth, "--run", runs / file, "--data", a.data, "-o", again)
+        run("rerank", "--rerank", cross, "--rerank-depth", depth, "--run", runs / file, "--data", a.data, "-o", again)
         seconds = time.time() - started
         found = json.loads(run("eval", "run", again, "--qrels", a.data / "qrels/test.tsv", "--measures",
                                ",".join(MEASURES), "--compare", runs / "bm25.trec", "--json"))
         base = next(r for r in rows if r["system"] == name)
         rows.append({
-            "system": f"{name}, re-ranked", "mean": [[m, found["mean"][m]] for m in MEASURES],
+            "system": f"{name}, first {depth} re-ranked", "mean": [[m, found["mean"][m]] for m in MEASURES],
             "latency_ms": base["latency_ms"] + 1000 * seconds / found["queries"],
             "bytes_per_passage": base["bytes_per_passage"],
             "p_value": found["compared"][MEASURES[0]]["test"]["p_value"],

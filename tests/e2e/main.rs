@@ -9,4 +9,5 @@ mod joint;
 mod killed;
 mod report;
 mod reranker;
+mod sparse;
 mod util;

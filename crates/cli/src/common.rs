@@ -11,7 +11,7 @@ pub use vectors::VectorArgs;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Format, ReadOptions};
+use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -19,6 +19,7 @@ use ragduet_torch::{Precision, device};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
 use tracing_subscriber::EnvFilter;
 
 /// A wrong setting or argument: exit code 2 instead of 1.
@@ -233,6 +234,20 @@ pub fn bad_rows(sidecar: Option<&PathBuf>) -> BadRows {
         Some(path) => BadRowPolicy::Skip { sidecar: path.clone() },
         None => BadRowPolicy::Fail,
     })
+}
+
+/// A corpus as texts for an encoder, which takes them on another thread, and their ids as they are taken, in order.
+pub fn texts_and_ids(
+    corpus: Passages,
+) -> (impl Iterator<Item = ragduet_retriever::Result<String>> + Send, Receiver<String>) {
+    let (send, receive) = channel();
+    let texts = corpus.map(move |p| {
+        let p = p?;
+        // Sending fails only where nobody waits for ids any more.
+        let _ = send.send(p.id.clone());
+        Ok(p.full_text())
+    });
+    (texts, receive)
 }
 
 /// Says what was skipped.

@@ -3,11 +3,10 @@
 use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
-use ragduet_data::{Passage, read_corpus};
+use ragduet_data::{Passages, read_corpus};
 use ragduet_retriever::{BiEncoder, Side, encode_rows, encode_stream};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
 
 /// Arguments of `encode`.
 ///
@@ -51,14 +50,7 @@ impl Args {
         }
         let mut npy = NpyWriter::create(&self.out.join("embeddings.npy"), model.dim() as usize)?;
         let mut ids = BufWriter::new(fs_err::File::create(self.out.join("ids.jsonl"))?);
-        // The reader runs on another thread; ids come back over a channel, in order.
-        let (send, receive) = channel();
-        let texts = corpus.map(move |p| {
-            let p = p?;
-            // The receiver lives as long as this function: sending fails only when encoding has stopped already.
-            let _ = send.send(p.id.clone());
-            Ok(p.full_text())
-        });
+        let (texts, names) = common::texts_and_ids(corpus);
         let bar = counter("encoding", None, quiet);
         let started = std::time::Instant::now();
         let mut tokens = 0;
@@ -78,7 +70,7 @@ impl Args {
             },
             |rows, vectors| {
                 npy.write(rows)?;
-                for id in receive.try_iter().take(vectors.len()) {
+                for id in names.try_iter().take(vectors.len()) {
                     serde_json::to_writer(&mut ids, &id).map_err(std::io::Error::from)?;
                     ids.write_all(b"\n")?;
                 }
@@ -114,21 +106,10 @@ impl Args {
     }
 
     /// `vectors.jsonl` and `meta.json` of a sparse model's texts.
-    fn weights(
-        &self,
-        model: &BiEncoder,
-        side: Side,
-        corpus: impl Iterator<Item = ragduet_data::Result<Passage>> + Send,
-        quiet: bool,
-    ) -> Result<u64> {
+    fn weights(&self, model: &BiEncoder, side: Side, corpus: Passages, quiet: bool) -> Result<u64> {
         let path = self.out.join("vectors.jsonl");
         let mut out = BufWriter::new(fs_err::File::create(&path)?);
-        let (send, receive) = channel();
-        let texts = corpus.map(move |p| {
-            let p = p?;
-            let _ = send.send(p.id.clone());
-            Ok(p.full_text())
-        });
+        let (texts, names) = common::texts_and_ids(corpus);
         let bar = counter("encoding", None, quiet);
         let dim = model.dim() as usize;
         let word = |at: usize| {
@@ -138,7 +119,7 @@ impl Args {
         let progress = &mut |n, _| bar.set_position(n);
         let settings = self.model.encode_settings();
         let done = encode_stream(model, side, texts, &settings, progress, |rows| {
-            for (row, id) in rows.chunks_exact(dim).zip(receive.try_iter()) {
+            for (row, id) in rows.chunks_exact(dim).zip(names.try_iter()) {
                 let weights = row.iter().enumerate().filter(|(_, w)| **w > 0.0);
                 let vector: serde_json::Map<String, serde_json::Value> =
                     weights.map(|(at, &w)| (word(at), w.into())).collect();

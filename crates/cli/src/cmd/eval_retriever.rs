@@ -19,13 +19,13 @@ use std::time::Instant;
 /// Arguments of `eval retriever`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model folder, or id on the Hugging Face hub: one vector a text, or late interaction. Several are compared.
+    /// Model folder, or id on the Hugging Face hub: one vector a text, late interaction, or weights of words. Several are compared.
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<String>,
     #[command(flatten)]
     on: ModelOptions,
     /// What searches: model (each model given), bm25 (words), hybrid (words and each model, fused).
-    #[arg(long, value_delimiter = ',', value_parser = ["model", "dense", "colbert", "bm25", "hybrid"])]
+    #[arg(long, value_delimiter = ',', value_parser = ["model", "dense", "colbert", "sparse", "bm25", "hybrid"])]
     index: Vec<String>,
     /// Late interaction: bits per number of a compressed index (1, 2, 4, 8); 0 compares with every passage exactly.
     #[arg(long, default_value_t = 0)]
@@ -202,7 +202,7 @@ impl Args {
         if let Some(words) = words.as_ref().filter(|_| self.wants(&["bm25"])) {
             engines.push(("bm25".into(), Engine::new(vec![words.clone()], fusion.clone())?));
         }
-        if self.index.is_empty() || self.wants(&["model", "dense", "colbert"]) {
+        if self.index.is_empty() || self.wants(&["model", "dense", "colbert", "sparse"]) {
             for (name, system) in &models {
                 engines.push((name.clone(), Engine::new(vec![system.clone()], fusion.clone())?));
             }

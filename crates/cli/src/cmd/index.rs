@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 
 /// Arguments of `index`.
 #[derive(Debug, clap::Args)]
@@ -267,18 +266,13 @@ impl Build {
         }
         let started = std::time::Instant::now();
         let bad = self.read.bad_rows();
-        let (send, receive) = channel();
-        let texts = read_corpus(corpus, &self.read.options(), &bad)?.map(move |p| {
-            let p = p?;
-            let _ = send.send(p.id.clone());
-            Ok(p.full_text())
-        });
+        let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
         let bar = counter("encoding", None, quiet);
         let progress = &mut |n, _| bar.set_position(n);
         let texts = encode_sparse(model, Side::Passage, texts, &on.encode_settings(), progress)?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
-        let ids = IdMap::from_ids(receive.try_iter())?;
+        let ids = IdMap::from_ids(ids.try_iter())?;
         let mut index = SparseIndex::new(texts.dim());
         index.add(&texts)?;
         index.save_with_ids(&self.out, Some(&ids))?;
@@ -354,12 +348,7 @@ impl Build {
 
     fn encode(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<Embedded> {
         let bad = self.read.bad_rows();
-        let (send, receive) = channel();
-        let texts = read_corpus(corpus, &self.read.options(), &bad)?.map(move |p| {
-            let p = p?;
-            let _ = send.send(p.id.clone());
-            Ok(p.full_text())
-        });
+        let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
         let bar = counter("encoding", None, quiet);
         let (mut rows, mut counts) = (Vec::new(), Vec::new());
         let progress = &mut |n, _| bar.set_position(n);
@@ -374,7 +363,7 @@ impl Build {
             rows,
             counts: model.late().map(|_| counts),
             dim: model.dim() as usize,
-            ids: receive.try_iter().collect(),
+            ids: ids.try_iter().collect(),
             similarity: model.settings.similarity.into(),
             source: Some(Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }),
         })

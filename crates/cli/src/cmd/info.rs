@@ -2,7 +2,9 @@
 
 use crate::common;
 use anyhow::Result;
-use ragduet_index::{IdMap, open};
+use ragduet_index::{
+    IdMap, IndexKind, LexicalIndex, OpenOptions, SparseIndex, kind, open, open_multi_vector,
+};
 use ragduet_torch::weights::Weights;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -146,13 +148,33 @@ fn adapter(dir: &Path) -> Result<Value> {
 }
 
 fn index(dir: &Path) -> Result<Value> {
-    let index = open(dir)?;
+    let kind = kind(dir)?;
+    let own = match kind {
+        IndexKind::Lexical => {
+            let index = LexicalIndex::open(dir)?;
+            json!({"passages": index.live(), "settings": index.config()})
+        }
+        IndexKind::Sparse => {
+            let index = SparseIndex::open(dir)?;
+            json!({"passages": index.live(), "words": index.dim(), "weights": index.texts().active()})
+        }
+        IndexKind::MultiVector => {
+            let index = open_multi_vector(dir, &OpenOptions::default())?;
+            json!({"passages": index.live(), "vectors": index.tokens(), "dimensions": index.dim()})
+        }
+        IndexKind::Exact | IndexKind::Hnsw | IndexKind::Compressed => {
+            let index = open(dir)?;
+            json!({"vectors": index.len(), "dimensions": index.dim(), "similarity": index.similarity()})
+        }
+    };
+    let name = serde_json::to_value(kind)?;
+    let mut facts = json!({"kind": format!("index, {}", name.as_str().unwrap_or_default())});
     let ids = IdMap::open(dir)?.map(|m| m.len());
-    Ok(json!({
-        "kind": format!("index, {:?}", index.kind()).to_lowercase(), "vectors": index.len(), "dimensions": index.dim(),
-        "similarity": index.similarity(), "ids": ids, "source": read_json(&dir.join("source.json")),
-        "checksums": "good",
-    }))
+    let common = json!({"ids": ids, "source": read_json(&dir.join("source.json")), "checksums": "good"});
+    if let (Some(facts), Value::Object(own), Value::Object(common)) = (facts.as_object_mut(), own, common) {
+        facts.extend(own.into_iter().chain(common));
+    }
+    Ok(facts)
 }
 
 fn run(dir: &Path) -> Result<Value> {
