@@ -3,7 +3,7 @@
 Through PeftModel: AutoModel of transformers 5.3.0 leaves the adapters of bare encoders at random values, peft's own
 folders included.
 
-Run by scripts/test after `cargo build --release -p ragduet-nn --example adapt`.
+Run by scripts/test after `cargo build --release --workspace --example adapt`.
 """
 
 import json

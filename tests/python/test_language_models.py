@@ -1,7 +1,7 @@
 """Folders of language models that Ragduet wrote, in the real transformers: loaded without a warning, with the same
 logits and the same greedy continuation.
 
-Run by scripts/test after `cargo build --release -p ragduet-nn --example resave`.
+Run by scripts/test after `cargo build --release --workspace --example resave`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Bottleneck adapters' folders that Ragduet wrote, in AdapterHub's `adapters` 1.3.0 (environment as in make_bottleneck.py):
 loaded with every tensor, with the outputs of the originals.
 
-    cargo build --release -p ragduet-nn --example adapt
+    cargo build --release --workspace --example adapt
     /tmp/hub/bin/python crates/nn/tests/golden/peft/check_bottleneck.py
 """
 
