@@ -19,7 +19,8 @@ pub fn binary() -> &'static Path {
         // What cargo tells a test of its package makes some build scripts (ring's) run again, and everything above them is
         // then compiled anew, here and at the next build outside.
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+            if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_"))
+            {
                 cargo.env_remove(name);
             }
         }

@@ -1,13 +1,15 @@
 //! Late interaction and distillation: losses against their formulas in f64 and finite differences, gradient caching,
 //! resuming bit for bit, batches against single texts, exact search.
 
+mod common;
+
+use common::{THINGS, alone, assert_same, config, options};
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{
     BatchKl, Compared, EmbeddingMse, InfoNce, KlDistillation, LossBatch, LossConfig, Relations, Sum, Term,
     fixed_scale, normalize,
 };
-use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train, train_with};
+use ragduet_retriever::recipe::dense::{initial_model, train, train_with};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{
     BiEncoder, EncodeSettings, Pair, Result, Side, Teacher, TokenVectors, encode_texts, grad_cache,
@@ -15,85 +17,10 @@ use ragduet_retriever::{
 };
 use ragduet_testkit::{check_gradient, max_diff};
 use ragduet_torch::ops::{Segments, maxsim};
-use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, grad, no_grad, rng};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-const THINGS: [&str; 10] =
-    ["anchor", "beacon", "copper", "delta", "ember", "falcon", "granite", "harbour", "island", "juniper"];
-
-fn write_pairs(dir: &Path) -> PathBuf {
-    let row = |(i, t): (usize, &&str)| {
-        let passage = format!("The {t}, of the north, stands {i} miles behind the road.");
-        serde_json::json!({"query": format!("where is the {t}?"), "positive": passage}).to_string() + "\n"
-    };
-    let path = dir.join("pairs.jsonl");
-    std::fs::write(&path, THINGS.iter().enumerate().map(row).collect::<String>()).unwrap();
-    path
-}
-
-fn config(dir: &Path, late: &str, more: &str) -> RetrieverConfig {
-    let text = format!(
-        r#"
-        seed = 3
-        precision = "fp32"
-        [model]
-        max_query_tokens = 12
-        max_passage_tokens = 24
-        {late}
-        [model.scratch]
-        vocab_size = 150
-        hidden_size = 32
-        layers = 2
-        heads = 2
-        intermediate_size = 64
-        max_positions = 40
-        dropout = 0.1
-        [data]
-        train = "{0}"
-        dev = "{0}"
-        [batch]
-        size = {{ examples = 5 }}
-        [optim]
-        lr = 2e-3
-        [eval]
-        measures = ["ndcg@10"]
-        {more}
-        "#,
-        write_pairs(dir).display()
-    );
-    toml::from_str(&text).unwrap()
-}
+use std::path::Path;
 
 const LATE: &str = "late_interaction = { dim = 16 }";
-
-fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
-}
-
-fn last_weights(run: &Path) -> Vec<(String, Tensor)> {
-    let mut all: Vec<_> =
-        std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    all.sort();
-    let w = Weights::open_file(&all.last().unwrap().join("parameters.safetensors")).unwrap();
-    w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
-}
-
-#[track_caller]
-fn assert_same(a: &Path, b: &Path) {
-    for ((n, x), (m, y)) in last_weights(a).iter().zip(&last_weights(b)) {
-        assert_eq!(n, m);
-        assert!(x.equal(y), "{n} differs by {:.2e}", max_diff(x, y));
-    }
-}
 
 /// Three queries; ragged negatives; passage 1 is also relevant to query 0.
 fn relations() -> Relations {

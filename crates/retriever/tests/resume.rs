@@ -1,27 +1,19 @@
 //! A run that is stopped and resumed ends with the weights of one that was not, bit for bit; a batch that goes
 //! through gradient caching gives the gradients of a plain one; exports read back as they were.
 
+mod common;
+
+use common::{alone, assert_same, options};
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
+use ragduet_retriever::recipe::dense::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Side, grad_cache};
 use ragduet_testkit::{max_diff, relative_diff};
-use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, grad, no_grad, rng};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const THINGS: [&str; 12] = [
     "anchor", "beacon", "copper", "delta", "ember", "falcon", "granite", "harbour", "island", "juniper",
@@ -76,26 +68,6 @@ fn config(dir: &Path, more: &str) -> RetrieverConfig {
     toml::from_str(&text).unwrap()
 }
 
-fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
-}
-
-fn last_weights(run: &Path) -> Vec<(String, Tensor)> {
-    let mut all: Vec<_> =
-        std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    all.sort();
-    let w = Weights::open_file(&all.last().unwrap().join("parameters.safetensors")).unwrap();
-    w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
-}
-
-fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
-    assert_eq!(a.len(), b.len());
-    for ((n, x), (m, y)) in a.iter().zip(b) {
-        assert_eq!(n, m);
-        assert!(x.equal(y), "{n} differs by {:.2e}", max_diff(x, y));
-    }
-}
-
 const BUSY: &str = r#"
         every_steps = 4
         [train]
@@ -130,7 +102,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
             rng::seed(99);
             let second = train(&c, &options(&run, true, None)).unwrap();
             assert!(second.finished && second.step == 12);
-            assert_same(&last_weights(&whole), &last_weights(&run));
+            assert_same(&whole, &run);
             let best = |d: &Path| std::fs::read(d.join("best/model.safetensors")).unwrap();
             assert_eq!(best(&whole), best(&run), "the best model, stopped at {stop}");
         }
@@ -140,7 +112,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         let newest = run.join("checkpoints/step-000000006/parameters.safetensors");
         std::fs::write(newest, "torn").unwrap();
         train(&c, &options(&run, true, None)).unwrap();
-        assert_same(&last_weights(&whole), &last_weights(&run));
+        assert_same(&whole, &run);
     }
 }
 

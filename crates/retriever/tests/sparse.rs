@@ -1,6 +1,9 @@
 //! Sparse models: vectors, loss and gradients of sentence-transformers' SparseEncoder in every family, training, resuming,
 //! gradient caching, mining, search.
 
+mod common;
+
+use common::{THINGS, alone, assert_same, config, options};
 use ragduet_index::IndexConfig;
 use ragduet_metrics::Measure;
 use ragduet_nn::Mode;
@@ -9,8 +12,7 @@ use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::loss::{
     Compared, Flops, InfoNce, LossBatch, LossConfig, Relations, Sum, Term, fixed_scale,
 };
-use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
+use ragduet_retriever::recipe::dense::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_sparse, encode_texts, grad_cache};
 use ragduet_testkit::max_diff;
@@ -19,14 +21,6 @@ use ragduet_torch::{Compute, Device, Kind, Tensor, rng};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn golden() -> (PathBuf, Value) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -132,67 +126,7 @@ fn a_saved_model_is_the_same_model() {
     }
 }
 
-const THINGS: [&str; 10] =
-    ["anchor", "beacon", "copper", "delta", "ember", "falcon", "granite", "harbour", "island", "juniper"];
-
-fn write_pairs(dir: &Path) -> PathBuf {
-    let row = |(i, t): (usize, &&str)| {
-        let passage = format!("The {t}, of the north, stands {i} miles behind the road.");
-        serde_json::json!({"query": format!("where is the {t}?"), "positive": passage}).to_string() + "\n"
-    };
-    let path = dir.join("pairs.jsonl");
-    std::fs::write(&path, THINGS.iter().enumerate().map(row).collect::<String>()).unwrap();
-    path
-}
-
-const FLOPS: &str = "[loss.sum]\nterms = [{ loss = { info_nce = {} } }, { loss = { flops = { queries = 1e-2, passages = 1e-2 } } }]";
-
-fn config(dir: &Path, model: &str, more: &str) -> RetrieverConfig {
-    let text = format!(
-        r#"
-        seed = 3
-        precision = "fp32"
-        [model]
-        max_query_tokens = 12
-        max_passage_tokens = 24
-        {model}
-        [model.scratch]
-        vocab_size = 150
-        hidden_size = 32
-        layers = 2
-        heads = 2
-        intermediate_size = 64
-        max_positions = 40
-        dropout = 0.1
-        [scale]
-        value = 1.0
-        [data]
-        train = "{0}"
-        dev = "{0}"
-        [batch]
-        size = {{ examples = 5 }}
-        [optim]
-        lr = 3e-3
-        [eval]
-        measures = ["ndcg@10"]
-        {more}
-        "#,
-        write_pairs(dir).display()
-    );
-    toml::from_str(&text).unwrap()
-}
-
-fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
-}
-
-fn last_weights(run: &Path) -> Vec<(String, Tensor)> {
-    let mut all: Vec<_> =
-        std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    all.sort();
-    let w = Weights::open_file(&all.last().unwrap().join("parameters.safetensors")).unwrap();
-    w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
-}
+const FLOPS: &str = "[scale]\nvalue = 1.0\n[loss.sum]\nterms = [{ loss = { info_nce = {} } }, { loss = { flops = { queries = 1e-2, passages = 1e-2 } } }]";
 
 #[test]
 fn training_finds_what_belongs_together_with_few_words_and_resumes_bit_for_bit() {
@@ -207,10 +141,7 @@ fn training_finds_what_belongs_together_with_few_words_and_resumes_bit_for_bit()
     assert!(outcome.finished);
     train(&c, &options(&cut, false, Some(37))).unwrap();
     train(&c, &options(&cut, true, None)).unwrap();
-    for ((n, a), (m, b)) in last_weights(&whole).iter().zip(&last_weights(&cut)) {
-        assert_eq!(n, m);
-        assert!(a.equal(b), "{n} differs by {:.2e}", max_diff(a, b));
-    }
+    assert_same(&whole, &cut);
 
     let model = open(&whole.join("best"));
     let set = EvalSet::read(&c.data.train, &Default::default(), None, 0, &bad()).unwrap();
