@@ -133,9 +133,10 @@ fn training_finds_what_belongs_together_with_few_words_and_resumes_bit_for_bit()
     let _alone = alone();
     let tmp = tempfile::tempdir().unwrap();
     let more = format!(
-        "{FLOPS}\n[mining]\nwhen = {{ every_steps = 20 }}\n[mining.select]\ncount = 2\n[train]\nepochs = 40.0"
+        "{FLOPS}\n[mining]\nwhen = {{ every_steps = 20 }}\n[mining.select]\ncount = 2\n[train]\nepochs = 60.0"
     );
-    let c = config(tmp.path(), "sparse = {}", &more);
+    let mut c = config(tmp.path(), "sparse = {}", &more);
+    c.optim.lr = 3e-3;
     let (whole, cut) = (tmp.path().join("whole"), tmp.path().join("cut"));
     let outcome = train(&c, &options(&whole, false, None)).unwrap();
     assert!(outcome.finished);
