@@ -78,7 +78,8 @@ def main():
         file = "".join(c if c.isalnum() or c == "." else "-" for c in name) + ".trec"
         again = a.work / f"reranked-{file}"
         started = time.time()
-        run("rerank", "--rerank", cross, "--rerank-depth", depth, "--run", runs / file, "--data", a.data, "-o", again)
+        run("rerank", "--rerank", cross, "--rerank-depth", depth, "--run", runs / file, "--data", a.data,
+            "--split", "test", "-o", again)
         seconds = time.time() - started
         found = json.loads(run("eval", "run", again, "--qrels", a.data / "qrels/test.tsv", "--measures",
                                ",".join(MEASURES), "--compare", runs / "bm25.trec", "--json"))
