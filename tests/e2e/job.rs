@@ -1,12 +1,8 @@
 //! Data to model to index to answer.
 
-use crate::util::{config, fails, ok, s, slice};
+use crate::util::{config, fails, json, ok, s, slice};
 use serde_json::Value;
 use std::collections::HashSet;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
 
 #[test]
 fn from_data_to_search() {

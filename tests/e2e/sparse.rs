@@ -1,11 +1,6 @@
 //! A sparse model: trained, indexed, searched, measured; what it does not go with.
 
-use crate::util::{config, fails, ok, s, slice};
-use serde_json::Value;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
+use crate::util::{config, fails, json, ok, s, slice};
 
 #[test]
 fn from_pairs_to_an_index_of_weights() {

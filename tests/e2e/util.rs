@@ -46,6 +46,11 @@ pub fn ok(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// What a command printed as JSON.
+pub fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
 /// Standard error of a command that must fail with this code, without a panic.
 pub fn fails(code: i32, args: &[&str]) -> String {
     failed(code, ragduet(args).output().unwrap())

@@ -5,7 +5,7 @@ use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
 use crate::evaluate::EvalSet;
 use crate::late_search::TokenVectors;
-use crate::sparse::encode_sparse;
+use crate::sparse::{encode_sparse, encode_sparse_texts};
 use crate::{Error, Result};
 use ragduet_index::fusion::{Learned, learn_weights};
 use ragduet_index::{
@@ -151,8 +151,8 @@ impl System {
                 index.search(queries, &MultiSearchParams::top(k))?
             }
             Backend::Sparse(model, index) => {
-                let texts = questions.iter().map(|t| Ok(t.clone()));
-                index.search(&encode_sparse(model, Side::Query, texts, encode, &mut |_, _| ())?, &params)?
+                let queries = encode_sparse_texts(model, Side::Query, questions, encode, &mut |_, _| ())?;
+                index.search(&queries, &params)?
             }
             Backend::Lexical(index) => index.search(questions, &params)?,
         };

@@ -26,5 +26,5 @@ pub use late::{Late, LateConfig};
 pub use late_search::{Ranked, TokenVectors, search_exact};
 pub use pooling::Pooling;
 pub use scratch::ScratchModel;
-pub use sparse::{SparseActivation, SparseConfig, SparsePooling, encode_sparse};
+pub use sparse::{SparseActivation, SparseConfig, SparsePooling, encode_sparse, encode_sparse_texts};
 pub use teacher::{Named, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};

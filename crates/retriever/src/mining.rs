@@ -8,7 +8,7 @@
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
 use crate::late_search::search_exact;
-use crate::sparse::encode_sparse;
+use crate::sparse::encode_sparse_texts;
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::TrainingSet;
@@ -299,9 +299,8 @@ fn by_weights(
     progress: EncodeProgress<'_>,
 ) -> Result<Found> {
     let started = Instant::now();
-    let stream = |texts: &[String]| texts.iter().map(|t| Ok(t.clone())).collect::<Vec<_>>().into_iter();
-    let passages = encode_sparse(model, Side::Passage, stream(passages), encode, progress)?;
-    let queries = encode_sparse(model, Side::Query, stream(queries), encode, &mut |_, _| ())?;
+    let passages = encode_sparse_texts(model, Side::Passage, passages, encode, progress)?;
+    let queries = encode_sparse_texts(model, Side::Query, queries, encode, &mut |_, _| ())?;
     let encode_seconds = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let of = |q: usize| {

@@ -127,6 +127,20 @@ impl BiEncoder {
     }
 }
 
+/// [`encode_sparse`] of texts that are in memory.
+///
+/// # Errors
+/// As there.
+pub fn encode_sparse_texts(
+    model: &BiEncoder,
+    side: Side,
+    texts: &[String],
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<SparseVectors> {
+    encode_sparse(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress)
+}
+
 /// Encodes a stream of texts, keeping of each the weights above 0.
 ///
 /// # Errors

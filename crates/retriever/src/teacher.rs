@@ -4,7 +4,7 @@
 use crate::biencoder::{BiEncoder, Side};
 use crate::encode::{EncodeSettings, encode_texts};
 use crate::late_search::search_exact;
-use crate::sparse::encode_sparse;
+use crate::sparse::encode_sparse_texts;
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::{TrainingSet, text_key};
@@ -81,10 +81,8 @@ impl Teacher for BiEncoder {
                 .collect());
         }
         if self.sparse().is_some() {
-            let stream =
-                |pool: &Pool| pool.texts.iter().map(|t| Ok(t.clone())).collect::<Vec<_>>().into_iter();
-            let q = encode_sparse(self, Side::Query, stream(&queries), &encode, &mut |_, _| ())?;
-            let p = encode_sparse(self, Side::Passage, stream(&passages), &encode, &mut |_, _| ())?;
+            let q = encode_sparse_texts(self, Side::Query, &queries.texts, &encode, &mut |_, _| ())?;
+            let p = encode_sparse_texts(self, Side::Passage, &passages.texts, &encode, &mut |_, _| ())?;
             return Ok(places.into_iter().map(|(a, b)| q.dot(a, &p, b)).collect());
         }
         let dim = self.dim() as usize;

@@ -116,13 +116,12 @@ impl Args {
         if self.several() {
             return self.compare_systems(&set, reranker.as_ref(), quiet);
         }
-        let model = self.on.load(&self.models[0])?;
+        let model = self.load(&self.models[0])?;
         let measures = or_default(&self.measures);
         let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
         let started = Instant::now();
         let encode = self.on.encode_settings();
         let progress = &mut |n, _| bar.set_position(n);
-        self.fits(&model)?;
         let compressed = match model.late() {
             Some(_) => self.bits > 0,
             None if model.sparse().is_some() => false,
@@ -156,8 +155,9 @@ impl Args {
         report(&result, &set.qrels, &measures, compared.as_ref(), Some(seconds), self.json)
     }
 
-    /// Refuses what has no meaning for a model.
-    fn fits(&self, model: &BiEncoder) -> Result<()> {
+    /// A model, unless something is asked for that has no meaning for it.
+    fn load(&self, name: &str) -> Result<BiEncoder> {
+        let model = self.on.load(name)?;
         if self.vectors.given() && (model.late().is_some() || model.sparse().is_some()) {
             return Err(Usage(
                 "--vectors, --dimensions, --rescore and --pq-parts go with models of one dense vector a text; vectors of \
@@ -166,12 +166,11 @@ impl Args {
             )
             .into());
         }
-        Ok(())
+        Ok(model)
     }
 
     /// A model with an index of the set's passages.
     fn system(&self, model: BiEncoder, set: &EvalSet, quiet: bool) -> Result<Rc<System>> {
-        self.fits(&model)?;
         let many = match self.bits {
             0 => MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
             bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
@@ -188,7 +187,7 @@ impl Args {
         let measures = or_default(&self.measures);
         let mut models = Vec::new();
         for name in &self.models {
-            models.push((short(name), self.system(self.on.load(name)?, set, quiet)?));
+            models.push((short(name), self.system(self.load(name)?, set, quiet)?));
         }
         let words = match self.wants(&["bm25", "hybrid"]) {
             true => {

@@ -89,6 +89,16 @@ struct Reading<'a> {
     mlm_head: MlmHeadOption,
 }
 
+impl Reading<'_> {
+    /// With the head that the directory says it has.
+    fn with_head(self) -> Self {
+        match self.mlm_head {
+            MlmHeadOption::No => Self { mlm_head: MlmHeadOption::Saved, ..self },
+            _ => self,
+        }
+    }
+}
+
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
 pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides) -> Result<BiEncoder> {
     let found = late::find(dir)?;
@@ -291,11 +301,7 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> R
         match (kind, &mut out) {
             (ModuleKind::Transformer, none @ None) => *none = Some(transformer(path, how)?),
             (ModuleKind::MlmTransformer, none @ None) => {
-                let mlm_head = match how.mlm_head {
-                    MlmHeadOption::No => MlmHeadOption::Saved,
-                    wanted => wanted,
-                };
-                *none = Some(transformer(path, Reading { mlm_head, ..how })?);
+                *none = Some(transformer(path, how.with_head())?);
             }
             (ModuleKind::SpladePooling, Some(c))
                 if c.tower.model.mlm_head.is_some() && c.sparse.is_none() =>
@@ -339,11 +345,8 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
     if config.do_lower_case {
         tokenizer = tokenizer.with_lower_case(true);
     }
-    let mlm_head = match config.transformer_task.as_deref() {
-        Some("fill-mask") if how.mlm_head == MlmHeadOption::No => MlmHeadOption::Saved,
-        _ => how.mlm_head,
-    };
-    let mut options = EncoderOptions { bits: how.bits, tokens: None, mlm_head };
+    let how = if config.transformer_task.as_deref() == Some("fill-mask") { how.with_head() } else { how };
+    let mut options = EncoderOptions { bits: how.bits, tokens: None, mlm_head: how.mlm_head };
     if let Some(late) = how.late {
         tokenizer = tokenizer.with_tokens(late.markers())?;
         options.tokens = Some(tokenizer.vocab_size());
@@ -371,27 +374,11 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
 fn splade_pooling(path: &Path) -> Result<SparseConfig> {
     #[derive(Deserialize)]
     struct Config {
-        pooling_strategy: String,
-        activation_function: String,
+        pooling_strategy: SparsePooling,
+        activation_function: SparseActivation,
     }
-    let path = path.join("config.json");
-    let c: Config = json(&path)?;
-    let pooling = match c.pooling_strategy.as_str() {
-        "max" => SparsePooling::Max,
-        "sum" => SparsePooling::Sum,
-        other => return unsupported(&path, &format!("pooling_strategy `{other}`; supported: max, sum")),
-    };
-    let activation = match c.activation_function.as_str() {
-        "relu" => SparseActivation::Relu,
-        "log1p_relu" => SparseActivation::Log1pRelu,
-        other => {
-            return unsupported(
-                &path,
-                &format!("activation_function `{other}`; supported: relu, log1p_relu"),
-            );
-        }
-    };
-    Ok(SparseConfig { pooling, activation })
+    let c: Config = json(&path.join("config.json"))?;
+    Ok(SparseConfig { pooling: c.pooling_strategy, activation: c.activation_function })
 }
 
 fn pooling(path: &Path) -> Result<(Pooling, bool)> {

@@ -3,7 +3,7 @@
 use super::late;
 use super::read::{Overrides, load};
 use crate::biencoder::{BiEncoder, DenseActivation, Side, Similarity, Tower};
-use crate::sparse::{SparseActivation, SparseConfig, SparsePooling};
+use crate::sparse::SparseConfig;
 use crate::{Error, Pooling, Result};
 use fs_err as fs;
 use ragduet_nn::peft::TaskType;
@@ -162,15 +162,7 @@ fn write_tower(
 }
 
 fn splade_config(sparse: SparseConfig, words: i64) -> Value {
-    let pooling = match sparse.pooling {
-        SparsePooling::Max => "max",
-        SparsePooling::Sum => "sum",
-    };
-    let activation = match sparse.activation {
-        SparseActivation::Relu => "relu",
-        SparseActivation::Log1pRelu => "log1p_relu",
-    };
-    json!({"pooling_strategy": pooling, "activation_function": activation, "word_embedding_dimension": words})
+    json!({"pooling_strategy": sparse.pooling, "activation_function": sparse.activation, "word_embedding_dimension": words})
 }
 
 fn pooling_config(model: &BiEncoder, tower: &Tower) -> Value {
