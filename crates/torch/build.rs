@@ -5,14 +5,33 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=RUSTC_WORKSPACE_WRAPPER");
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         println!("cargo:warning=torch-sys did not report its libtorch; run scripts/setup");
         return;
     };
-    let root = lib.parent().map(PathBuf::from).unwrap_or_default();
-    let include = root.join("include");
-    let mut build = cc::Build::new();
-    build
+    if !linting() {
+        compile(&lib);
+    }
+    for lib in ["torch", "torch_cpu", "c10"] {
+        println!("cargo:rustc-link-lib={lib}");
+    }
+    println!("cargo:rustc-link-lib={}", openmp(&lib));
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:lib_dir={}", lib.display());
+    link(&lib);
+}
+
+/// Whether clippy alone looks at the workspace: it links nothing, and cargo runs this script for it and for the build,
+/// each of which would compile for minutes.
+fn linting() -> bool {
+    let wrapper = std::env::var_os("RUSTC_WORKSPACE_WRAPPER").map(PathBuf::from);
+    wrapper.is_some_and(|w| w.file_stem().is_some_and(|n| n == "clippy-driver"))
+}
+
+fn compile(lib: &Path) {
+    let include = lib.parent().map(PathBuf::from).unwrap_or_default().join("include");
+    cc::Build::new()
         .cpp(true)
         .std("c++20")
         .opt_level(3)
@@ -23,60 +42,13 @@ fn main() {
         .warnings(false)
         .flag_if_supported("-Wno-unknown-pragmas")
         .flag_if_supported("-Wno-psabi")
-        // The loops of kernels.cpp are written for the vectoriser; they do not rely on signed zeros or traps.
         // at::parallel_for is a header template: without OpenMP it silently runs on one thread.
         .flag("-fopenmp")
+        // The loops are written for the vectoriser; they do not rely on signed zeros or traps.
         .flag_if_supported("-fno-math-errno")
-        .flag_if_supported("-fno-trapping-math");
-    precompile(&mut build);
-    for file in [
-        "common",
-        "allocator",
-        "optim",
-        "runtime",
-        "attention",
-        "cached_attention",
-        "norm",
-        "rms_norm",
-        "rope",
-        "activation",
-        "swiglu",
-        "skinny",
-        "tiles",
-        "loss",
-        "checkpoint",
-        "quant",
-        "maxsim",
-    ] {
-        build.file(format!("csrc/{file}.cpp"));
-    }
-    build.compile("ragduet_shim");
-    for lib in ["torch", "torch_cpu", "c10"] {
-        println!("cargo:rustc-link-lib={lib}");
-    }
-    println!("cargo:rustc-link-lib={}", openmp(&lib));
-    println!("cargo:rustc-link-search=native={}", lib.display());
-    println!("cargo:lib_dir={}", lib.display());
-    link(&lib);
-}
-
-/// Compiles libtorch's headers once instead of once a file. Where the compiler cannot, each file reads them itself.
-fn precompile(build: &mut cc::Build) {
-    let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else { return };
-    let (header, compiled) = (out.join("precompiled.h"), out.join("precompiled.h.gch"));
-    if std::fs::copy("csrc/precompiled.h", &header).is_err() {
-        return;
-    }
-    let mut command = build.get_compiler().to_command();
-    command.args(["-x", "c++-header"]).arg(&header).arg("-o").arg(&compiled);
-    match command.status() {
-        Ok(status) if status.success() => {
-            build.flag("-include").flag(&header);
-        }
-        _ => {
-            let _ = std::fs::remove_file(&compiled);
-        }
-    }
+        .flag_if_supported("-fno-trapping-math")
+        .file("csrc/shim.cpp")
+        .compile("ragduet_shim");
 }
 
 /// The link arguments that every package with a binary or a test needs; kept equal to link_dependent.rs.

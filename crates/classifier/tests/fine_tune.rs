@@ -6,6 +6,7 @@ use ragduet_nn::{EncoderModel, fresh_encoder, save_encoder};
 use ragduet_text::{WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device, Quantise, device, rng};
 use ragduet_train::RunOptions;
+use ragduet_train::config::Config as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -57,7 +58,7 @@ fn config(dir: &Path, more: &str) -> ClassifierConfig {
         dir.join("train.jsonl"),
         dir.join("dev.jsonl")
     );
-    toml::from_str(&text).unwrap()
+    ClassifierConfig::from_toml(&text).unwrap()
 }
 
 fn options(dir: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {

@@ -37,6 +37,8 @@ pub struct PromptConfig {
     pub fusion: bool,
 }
 
+ragduet_train::config!(PromptConfig);
+
 impl Default for PromptConfig {
     fn default() -> Self {
         Self {

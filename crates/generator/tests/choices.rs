@@ -12,6 +12,7 @@ use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::choices::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -85,7 +86,7 @@ fn config(dir: &Path, more: &str) -> ChoiceConfig {
     // Keys of `more` replace those above.
     let mut table: toml::Table = toml::from_str(&text).unwrap();
     table.extend(toml::from_str::<toml::Table>(more).unwrap());
-    table.try_into().unwrap()
+    ChoiceConfig::from_toml(&table.to_string()).unwrap()
 }
 
 fn run(config: &ChoiceConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {

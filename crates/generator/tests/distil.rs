@@ -8,6 +8,7 @@ use ragduet_generator::recipe::distil_config::DistilConfig;
 use ragduet_generator::recipe::{RunOptions, sft};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
+use ragduet_train::config::Config as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ fn set_up(dir: &Path, architecture: &str, vocab: usize, steps: u64) {
         let _ = writeln!(text, "{row}");
     }
     std::fs::write(dir.join("records.jsonl"), text).unwrap();
-    let c: SftConfig = toml::from_str(&format!(
+    let c = SftConfig::from_toml(&format!(
         "{}\n[model.scratch]\narchitecture = \"{architecture}\"\nvocab_size = {vocab}\nhidden_size = 48\nlayers = 2\n\
          heads = 4\nkv_heads = 2\nintermediate_size = 96\nmax_positions = 256\n[train]\nepochs = 200\nmax_steps = {steps}",
         common(dir)
@@ -74,7 +75,7 @@ fn config(dir: &Path, more: &str, model: Option<&str>, steps: u64) -> DistilConf
         dir.display(),
         model.unwrap_or(&scratch)
     );
-    toml::from_str(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
+    DistilConfig::from_toml(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
 }
 
 fn run(c: &DistilConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
@@ -289,7 +290,7 @@ fn what_cannot_be_learned_from_is_said() {
     let dir = tmp.path();
     set_up(dir, "llama", 300, 2);
     // A student with a vocabulary of its own.
-    let c: SftConfig = toml::from_str(&format!(
+    let c = SftConfig::from_toml(&format!(
         "{}\n[model.scratch]\nvocab_size = 280\n{STUDENT}\n[train]\nmax_steps = 1",
         common(dir)
     ))

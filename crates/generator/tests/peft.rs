@@ -8,6 +8,7 @@ use ragduet_nn::{PackedTokens, fresh_language_model, save_language_model};
 use ragduet_text::{ByteBpeOptions, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +56,7 @@ fn config(dir: &Path, peft: &str, steps: u64) -> SftConfig {
         // With dropout, what is made again must be what it was.
         peft.contains("dropout"),
     );
-    toml::from_str(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
+    SftConfig::from_toml(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
 }
 
 fn run(c: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {

@@ -7,6 +7,7 @@ use ragduet_generator::recipe::config::PreferenceRecipe;
 use ragduet_generator::recipe::preference::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,7 +54,7 @@ fn set_up(dir: &Path) {
 }
 
 fn config(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
-    toml::from_str(&format!(
+    PreferenceRecipe::from_toml(&format!(
         r#"
         seed = 3
         precision = "fp32"

@@ -8,6 +8,7 @@ use ragduet_nn::{fresh_language_model, save_language_model};
 use ragduet_text::{ByteBpeOptions, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Bits, Compute, Device, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,7 @@ fn records(path: &Path, answers: [&str; 3]) -> String {
 }
 
 fn run(dir: &Path, name: &str, config: &str, stop_after: Option<u64>, resume: bool) -> Vec<f64> {
-    let c: SftConfig = toml::from_str(config).unwrap_or_else(|e| panic!("{config}\n{e}"));
+    let c = SftConfig::from_toml(config).unwrap_or_else(|e| panic!("{config}\n{e}"));
     let out = dir.join(name);
     let options = RunOptions { out: out.clone(), resume, quiet: true, stop_after };
     let _ = train(&c, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -112,7 +113,7 @@ fn losses_are_within_two_percent_of_lora_over_bf16() {
     whole.save(&dir.join("merged")).unwrap();
 
     // Without an adapter there is nothing to learn.
-    let c: SftConfig = toml::from_str(&config(dir, &base, "second.jsonl", "nf4", "", 4, 1e-3)).unwrap();
+    let c = SftConfig::from_toml(&config(dir, &base, "second.jsonl", "nf4", "", 4, 1e-3)).unwrap();
     let out = dir.join("none");
     let e = train(&c, &RunOptions { out, resume: false, quiet: true, stop_after: None }).unwrap_err();
     assert!(e.to_string().contains("give [peft]"), "{e}");

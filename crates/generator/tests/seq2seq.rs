@@ -14,6 +14,7 @@ use ragduet_nn::{Mode, PackedTokens, load_language_model};
 use ragduet_text::{ByteBpeOptions, ExampleOptions, TrainExample, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
+use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -320,7 +321,7 @@ fn write_records(dir: &Path) -> PathBuf {
 }
 
 fn config(records: &Path, model: &str, train: &str) -> SftConfig {
-    toml::from_str(&format!(
+    SftConfig::from_toml(&format!(
         r#"
         seed = 5
         precision = "fp32"
@@ -512,7 +513,7 @@ fn preferences_are_learned() {
     }
     std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
     for (loss, at_first) in [("dpo", Some(2f64.ln())), ("orpo", None)] {
-        let config: PreferenceRecipe = toml::from_str(&format!(
+        let config = PreferenceRecipe::from_toml(&format!(
             r#"
             seed = 3
             precision = "fp32"

@@ -7,6 +7,7 @@ use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::sft::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,7 +45,7 @@ fn write_records(dir: &Path, more: &str) -> PathBuf {
 
 fn config(dir: &Path, records: &Path, more: &str) -> SftConfig {
     let _ = dir;
-    toml::from_str(&format!(
+    SftConfig::from_toml(&format!(
         r#"
         seed = 5
         precision = "fp32"
@@ -124,7 +125,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         }
     }
     table.get_mut("batch").unwrap().as_table_mut().unwrap().insert("accumulate".into(), 2.into());
-    let c: SftConfig = toml::from_str(&toml::to_string(&table).unwrap()).unwrap();
+    let c = SftConfig::from_toml(&table.to_string()).unwrap();
     let whole = dir.path().join("whole");
     let o = run(&c, &whole, false, None);
     assert!(o.finished && o.step >= 4, "{}", o.step);

@@ -8,6 +8,7 @@ use ragduet_joint::recipe::{Outcome, RunOptions, train};
 use ragduet_reranker::CrossEncoder;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, device};
+use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -105,7 +106,7 @@ decode = {{ max_new_tokens = 8, do_sample = false }}
 {more}
 "#
     );
-    toml::from_str(&text).unwrap()
+    JointConfig::from_toml(&text).unwrap()
 }
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {

@@ -10,6 +10,7 @@ use ragduet_retriever::{Pooling, ScratchModel, Settings, Similarity, st_dir};
 use ragduet_text::Prompts;
 use ragduet_torch::{Compute, Device, device, rng};
 use ragduet_train::RunOptions;
+use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -140,7 +141,7 @@ fn world(dir: &Path) {
 
 fn config(dir: &Path, more: &str) -> CrossEncoderConfig {
     let (d, g) = (dir.display(), golden());
-    toml::from_str(&format!(
+    CrossEncoderConfig::from_toml(&format!(
         r#"
 seed = 4
 device = "cpu"

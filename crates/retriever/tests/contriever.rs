@@ -2,12 +2,14 @@
 //! learns to find texts without having seen a question.
 
 use ragduet_nn::Mode;
+use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contriever::{Contrast, ContrieverConfig, KeyEncoder, train};
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train as train_dense};
 use ragduet_retriever::{BiEncoder, Side, st_dir};
 use ragduet_testkit::{check_gradient, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -151,7 +153,7 @@ fn config(dir: &Path, more: &str) -> ContrieverConfig {
         corpus.display(),
         dev.display()
     );
-    toml::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    ContrieverConfig::from_toml(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
@@ -253,7 +255,7 @@ fn small_model(dir: &Path) -> BiEncoder {
     dense.insert("model".into(), toml::Value::try_from(&c.model).unwrap());
     let pairs = dir.join("pairs.jsonl").display().to_string();
     dense.insert("data".into(), toml::Table::from_iter([("train".to_string(), pairs.into())]).into());
-    initial_model(&dense.try_into().unwrap()).unwrap()
+    initial_model(&RetrieverConfig::from_toml(&dense.to_string()).unwrap()).unwrap()
 }
 
 #[test]
@@ -342,8 +344,10 @@ fn supervised_training_goes_on_from_the_export() {
         best.display(),
         dir.path().join("pairs.jsonl").display()
     );
-    let outcome =
-        train_dense(&toml::from_str(&text).unwrap(), &options(&dir.path().join("dense"), false, None));
+    let outcome = train_dense(
+        &RetrieverConfig::from_toml(&text).unwrap(),
+        &options(&dir.path().join("dense"), false, None),
+    );
     let model = outcome.unwrap().model_dir;
     st_dir::load(&model, Device::Cpu, Compute::F32, &st_dir::Overrides::default()).unwrap();
 }
@@ -383,7 +387,7 @@ fn what_cannot_work_is_refused_by_name() {
     });
     has(&long, &["chunks.tokens", "takes 24"]);
     has(&error("", &|c| c.data.train = vec!["nowhere.txt".into()]), &["nowhere.txt"]);
-    let unknown = toml::from_str::<ContrieverConfig>("[model]\n[data]\ntrain = ['x']\n[form.queue]\n");
+    let unknown = ContrieverConfig::from_toml("[model]\n[data]\ntrain = ['x']\n[form.queue]\n");
     has(&unknown.unwrap_err().to_string(), &["queue", "moco", "in_batch"]);
     // A loss that explodes stops with a reason.
     let e = error("", &|c| {

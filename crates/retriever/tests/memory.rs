@@ -8,6 +8,7 @@ use ragduet_retriever::recipe::dense::initial_model;
 use ragduet_retriever::{BiEncoder, grad_cache};
 use ragduet_text::Encoding;
 use ragduet_torch::{Compute, Device, Tensor, device, grad};
+use ragduet_train::config::Config as _;
 
 const TOKENS: usize = 100;
 
@@ -33,7 +34,7 @@ fn model(dir: &std::path::Path) -> BiEncoder {
         "#,
         pairs.display()
     );
-    let config: RetrieverConfig = toml::from_str(&text).unwrap();
+    let config = RetrieverConfig::from_toml(&text).unwrap();
     initial_model(&config).unwrap()
 }
 

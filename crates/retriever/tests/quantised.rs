@@ -5,6 +5,7 @@ use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Quantise};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ fn config(dir: &Path, model: &str) -> RetrieverConfig {
          [optim]\nlr = 5e-3\n[save]\nevery_steps = 5\n[eval]\nmeasures = [\"ndcg@10\"]\n",
         dir.join("pairs.jsonl").display()
     );
-    toml::from_str(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
+    RetrieverConfig::from_toml(&text).unwrap_or_else(|e| panic!("{text}\n{e}"))
 }
 
 fn run(c: &RetrieverConfig, out: &Path, resume: bool, stop_after: Option<u64>) {

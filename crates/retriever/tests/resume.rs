@@ -12,6 +12,7 @@ use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Side, grad_cache};
 use ragduet_testkit::{max_diff, relative_diff};
 use ragduet_torch::{Compute, Device, Tensor, grad, no_grad, rng};
+use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,7 @@ fn config(dir: &Path, more: &str) -> RetrieverConfig {
         "#,
         pairs.display()
     );
-    toml::from_str(&text).unwrap()
+    RetrieverConfig::from_toml(&text).unwrap()
 }
 
 const BUSY: &str = r#"

@@ -52,14 +52,14 @@ RD_CLONES void gelu_backward_bf16(const uint16_t* x, const uint16_t* dy, uint16_
   gelu_backward_range<uint16_t>(x, dy, dx, n);
 }
 
-constexpr int64_t kGrain = 1 << 14;
+constexpr int64_t kGeluGrain = 1 << 14;
 
 struct Gelu : torch::autograd::Function<Gelu> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x_in) {
     auto x = x_in.contiguous();
     auto y = at::empty_like(x);
     const bool bf16 = x.scalar_type() == at::kBFloat16;
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t from, int64_t to) {
+    at::parallel_for(0, x.numel(), kGeluGrain, [&](int64_t from, int64_t to) {
       if (bf16)
         gelu_bf16(static_cast<const uint16_t*>(x.const_data_ptr()) + from,
                   static_cast<uint16_t*>(y.mutable_data_ptr()) + from, to - from);
@@ -75,7 +75,7 @@ struct Gelu : torch::autograd::Function<Gelu> {
     auto dy = grads[0].contiguous();
     auto dx = at::empty_like(x);
     const bool bf16 = x.scalar_type() == at::kBFloat16;
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t from, int64_t to) {
+    at::parallel_for(0, x.numel(), kGeluGrain, [&](int64_t from, int64_t to) {
       if (bf16)
         gelu_backward_bf16(static_cast<const uint16_t*>(x.const_data_ptr()) + from,
                            static_cast<const uint16_t*>(dy.const_data_ptr()) + from,

@@ -88,18 +88,6 @@ struct Dropout {
 RD_SOFTMAX_ROW(f32, float)
 RD_SOFTMAX_ROW(bf16, uint16_t)
 
-// In place exp(buf - top); returns the sum.
-RD_CLONES float exponentials(float* buf, int64_t n, float top) {
-  float total = 0.0f;
-  RD_REDUCE(+ : total)
-  for (int64_t j = 0; j < n; ++j) {
-    float e = fast_exp(buf[j] - top);
-    buf[j] = e;
-    total += e;
-  }
-  return total;
-}
-
 #define RD_SOFTMAX(SUFFIX, T)                                                                              \
   /* In place: scores -> dropped probabilities; lse[i] = log of the row's sum of exponentials. */          \
   void softmax_##SUFFIX(T* s, float* lse, float* buf, int64_t rows, int64_t n, float scale, Reach reach,   \

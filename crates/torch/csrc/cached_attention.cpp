@@ -45,17 +45,6 @@ namespace {
 RD_CACHED(f32, float)
 RD_CACHED(bf16, uint16_t)
 
-RD_CLONES float exponentials(float* x, int64_t n, float top) {
-  float total = 0.0f;
-  RD_REDUCE(+ : total)
-  for (int64_t j = 0; j < n; ++j) {
-    float e = fast_exp(x[j] - top);
-    x[j] = e;
-    total += e;
-  }
-  return total;
-}
-
 struct Shape {
   int64_t rows, heads, kv_heads, d, step, sequence;
 };

@@ -87,4 +87,7 @@ RD_INLINE float keep_factor(RowSeed s, uint32_t column, uint32_t threshold, floa
   return element_hash(s, column) >= threshold ? inv_keep : 0.0f;
 }
 
+// In place exp(x - top); returns the sum.
+float exponentials(float* x, int64_t n, float top);
+
 }  // namespace ragduet

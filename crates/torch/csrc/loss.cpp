@@ -92,7 +92,7 @@ RD_LOSS_ROWS(f32, float)
 RD_LOSS_ROWS(bf16, uint16_t)
 
 // Rows that are computed together where logits are not kept: enough for the products to be efficient.
-constexpr int64_t kRows = 4096;
+constexpr int64_t kLossRows = 4096;
 
 // What a call is about. bias may be undefined. chunk: the most logits at a time. plain: in ATen operators, as all
 // devices but the CPU do it.
@@ -210,8 +210,8 @@ Rows forward_pass(const Job& job, Tensor* kept, Tensor* kept_weight) {
     if (n && job.vocab()) add_part(job, *kept, job.targets, 0, sums);
     return finished(job, sums);
   }
-  for (int64_t row = 0; row < n; row += kRows) {
-    const int64_t rows = std::min(kRows, n - row), part = job.part(rows);
+  for (int64_t row = 0; row < n; row += kLossRows) {
+    const int64_t rows = std::min(kLossRows, n - row), part = job.part(rows);
     auto h = job.hidden.narrow(0, row, rows).to(job.type());
     for (int64_t first = 0; first < job.vocab(); first += part) {
       auto w = job.weight.narrow(0, first, std::min(part, job.vocab() - first)).to(job.type());
@@ -236,10 +236,10 @@ Grads of_kept(const Job& job, const Tensor& logits, const Tensor& w, const Tenso
 Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
   const int64_t n = job.hidden.size(0);
   auto zeros = [](const Tensor& like) { return at::zeros(like.sizes(), like.options()); };
-  Grads out{zeros(job.hidden), n > 0 && n <= kRows ? at::empty_like(job.weight) : zeros(job.weight),
+  Grads out{zeros(job.hidden), n > 0 && n <= kLossRows ? at::empty_like(job.weight) : zeros(job.weight),
             job.bias.defined() ? zeros(job.bias) : Tensor()};
-  for (int64_t row = 0; row < n; row += kRows) {
-    const int64_t rows = std::min(kRows, n - row), part = job.part(rows);
+  for (int64_t row = 0; row < n; row += kLossRows) {
+    const int64_t rows = std::min(kLossRows, n - row), part = job.part(rows);
     auto cut = [&](const Tensor& t) { return t.narrow(0, row, rows); };
     auto h = cut(job.hidden).to(job.type());
     for (int64_t first = 0; first < job.vocab(); first += part) {
@@ -251,7 +251,7 @@ Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
       else
         cut(out.hidden).addmm_(g, w);
       auto d = at::mm(g.t(), h);
-      if (n <= kRows)
+      if (n <= kLossRows)
         out.weight.narrow(0, first, width).copy_(d);
       else
         out.weight.narrow(0, first, width).add_(d);

@@ -116,7 +116,7 @@ RD_NORM_BACKWARD(norm_backward_f32, float)
 RD_NORM_BACKWARD(norm_backward_bf16, uint16_t)
 
 // Rows per parallel task. Fixed, so that the sums over rows (dw, db) do not depend on the number of threads.
-constexpr int64_t kRows = 256;
+constexpr int64_t kNormRows = 256;
 
 struct DropoutAddNorm : torch::autograd::Function<DropoutAddNorm> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x_in, const Tensor& residual_in,
@@ -170,7 +170,7 @@ struct DropoutAddNorm : torch::autograd::Function<DropoutAddNorm> {
     const bool bf16 = ctx->saved_data["bf16"].toBool();
     auto dx = at::empty(sum.sizes(), sum.options().dtype(bf16 ? at::kBFloat16 : at::kFloat));
     auto d_residual = at::empty_like(sum);
-    const int64_t tasks = (rows + kRows - 1) / kRows;
+    const int64_t tasks = (rows + kNormRows - 1) / kNormRows;
     auto dw = at::zeros({tasks, n}, sum.options()), db = at::zeros({tasks, n}, sum.options());
     at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
       std::vector<float> scratch(n);
@@ -180,7 +180,7 @@ struct DropoutAddNorm : torch::autograd::Function<DropoutAddNorm> {
                  sum.const_data_ptr<float>(), w.const_data_ptr<float>(), mean.const_data_ptr<float>(),
                  rstd.const_data_ptr<float>(), dxp, d_residual.mutable_data_ptr<float>(),
                  dw.mutable_data_ptr<float>() + t * n, db.mutable_data_ptr<float>() + t * n, scratch.data(),
-                 t * kRows, std::min(rows, (t + 1) * kRows), n, seed, threshold, inv_keep, pre_norm);
+                 t * kNormRows, std::min(rows, (t + 1) * kNormRows), n, seed, threshold, inv_keep, pre_norm);
         };
         if (bf16)
           run(norm_backward_bf16,

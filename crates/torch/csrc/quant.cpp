@@ -170,7 +170,7 @@ RD_CLONES void nf4_blocks(const uint8_t* codes, const float* scales, uint16_t* o
   nf4_values<uint16_t>(codes, scales, out, blocks);
 }
 
-constexpr int64_t kGrain = 1 << 14;
+constexpr int64_t kBlockGrain = 1 << 14;
 
 // A weight [rows, columns]. NF4: codes [blocks * 32] of u8, scales [blocks] of u8, nested [blocks / 256] of f32.
 // Int8: codes [rows * columns] of i8, scales [rows] of f32 (absmax / 127), no nested.
@@ -185,7 +185,7 @@ void dequantise_cpu(const Part& p, int64_t columns, T* out) {
   if (!p.nested.defined()) {
     const auto* codes = p.codes.const_data_ptr<int8_t>();
     const auto* scales = p.scales.const_data_ptr<float>();
-    at::parallel_for(0, p.rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(columns, 1)),
+    at::parallel_for(0, p.rows, std::max<int64_t>(1, kBlockGrain / std::max<int64_t>(columns, 1)),
                      [&](int64_t from, int64_t to) {
                        for (int64_t r = from; r < to; ++r)
                          int8_row(codes + r * columns, out + r * columns, columns, scales[r]);
@@ -199,7 +199,7 @@ void dequantise_cpu(const Part& p, int64_t columns, T* out) {
   const auto offset = static_cast<float>(p.offset);
   const auto& map = dynamic_map();
   auto scale = [&](int64_t b) { return map[scale_codes[b]] * nested[b / kNested] + offset; };
-  at::parallel_for(0, whole, kGrain / kBlock, [&](int64_t from, int64_t to) {
+  at::parallel_for(0, whole, kBlockGrain / kBlock, [&](int64_t from, int64_t to) {
     float scales[kNested];
     for (int64_t b = from; b < to; b += kNested) {
       const int64_t some = std::min(kNested, to - b);
@@ -349,7 +349,7 @@ extern "C" int rd_quantise(Tensor* w, int nf4, Tensor** codes, Tensor** scales, 
     auto s = at::empty({blocks}, at::kFloat);
     auto* to = c.mutable_data_ptr<uint8_t>();
     auto* most = s.mutable_data_ptr<float>();
-    at::parallel_for(0, blocks, kGrain / kBlock, [&](int64_t first, int64_t last) {
+    at::parallel_for(0, blocks, kBlockGrain / kBlock, [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) {
         const int64_t size = std::min(kBlock, n - b * kBlock);
         uint8_t block[kBlock] = {};

@@ -87,7 +87,7 @@ RD_RMS(f32, float)
 RD_RMS(bf16, uint16_t)
 
 // Rows per parallel task of the backward pass. Fixed, so that dw does not depend on the number of threads.
-constexpr int64_t kRows = 256;
+constexpr int64_t kRmsRows = 256;
 
 struct Made {
   Tensor sum, normed, rstd;
@@ -119,7 +119,7 @@ Made forward_pass(const Tensor& x, const Tensor& residual, const Tensor& w, doub
 // d_sum may be undefined. Returns dx, d_residual (where `added`), dw.
 variable_list backward_pass(const Tensor& d_sum, const Tensor& d_normed, const Tensor& sum, const Tensor& w,
                             const Tensor& rstd, double p, uint64_t seed, bool added) {
-  const int64_t n = sum.size(-1), rows = n ? sum.numel() / n : 0, tasks = (rows + kRows - 1) / kRows;
+  const int64_t n = sum.size(-1), rows = n ? sum.numel() / n : 0, tasks = (rows + kRmsRows - 1) / kRmsRows;
   auto dx = at::empty(sum.sizes(), d_normed.options());
   auto d_residual = added ? at::empty_like(sum) : Tensor();
   auto dw = at::zeros({tasks, n}, sum.options());
@@ -130,7 +130,7 @@ variable_list backward_pass(const Tensor& d_sum, const Tensor& d_normed, const T
         kernel(d_sum.defined() ? d_sum.const_data_ptr<float>() : nullptr, dn, sum.const_data_ptr<float>(),
                w.const_data_ptr<float>(), rstd.const_data_ptr<float>(), dxp,
                added ? d_residual.mutable_data_ptr<float>() : nullptr, dw.mutable_data_ptr<float>() + t * n,
-               t * kRows, std::min(rows, (t + 1) * kRows), n, seed, drop_threshold(p), inv_keep);
+               t * kRmsRows, std::min(rows, (t + 1) * kRmsRows), n, seed, drop_threshold(p), inv_keep);
       };
       if (d_normed.scalar_type() == at::kBFloat16)
         run(rms_backward_bf16, static_cast<const uint16_t*>(d_normed.const_data_ptr()),

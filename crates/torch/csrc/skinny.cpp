@@ -113,7 +113,7 @@ RD_CLONES void add(float* y, const float* b, int64_t n) {
 // More rows are as fast or faster in ATen: benches/products.rs on Sapphire Rapids. The tiles take up to 64.
 constexpr int64_t kMostRows = 16, kMostRowsOfTiles = 32;
 // Outputs of a task, and below how many weights a second thread costs more than it brings.
-constexpr int64_t kOutputs = 64, kGrain = 1 << 15;
+constexpr int64_t kOutputs = 64, kOutputGrain = 1 << 15;
 
 }  // namespace
 
@@ -142,7 +142,7 @@ Tensor skinny_linear(const Tensor& x, const Tensor& w, const Tensor& b, bool wid
   auto low = bf16 && !wide ? at::empty({rows, n}, x.options()) : Tensor();
   auto* low_out = low.defined() ? static_cast<uint16_t*>(low.mutable_data_ptr()) : nullptr;
   const int64_t tasks = (n + kOutputs - 1) / kOutputs;
-  at::parallel_for(0, tasks, std::max<int64_t>(1, kGrain / (kOutputs * k)), [&](int64_t first, int64_t last) {
+  at::parallel_for(0, tasks, std::max<int64_t>(1, kOutputGrain / (kOutputs * k)), [&](int64_t first, int64_t last) {
     int64_t from = first * kOutputs, to = std::min(n, last * kOutputs);
     if (tiled) {
       const int64_t whole = from + (to - from) / 16 * 16;

@@ -8,9 +8,43 @@ use crate::{Error, Result};
 use fs_err as fs;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
+
+/// A config that TOML is read as. [`crate::config!`] implements it in the crate that defines the type: what serde derives
+/// is generic, and would otherwise be compiled again in every crate and test that reads one.
+pub trait Config: JsonSchema + Serialize + Sized {
+    /// Reads a TOML document.
+    ///
+    /// # Errors
+    /// toml's, with the place.
+    fn from_document(document: toml::de::Deserializer<'_>) -> Result<Self, toml::de::Error>;
+
+    /// Reads TOML text.
+    ///
+    /// # Errors
+    /// As [`Config::from_document`].
+    fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        Self::from_document(toml::de::Deserializer::parse(text)?)
+    }
+}
+
+/// Implements [`config::Config`](crate::config::Config) for a type that serde can read.
+#[macro_export]
+macro_rules! config {
+    ($kind:ty) => {
+        impl $crate::config::Config for $kind {
+            fn from_document(
+                document: $crate::toml::de::Deserializer<'_>,
+            ) -> ::std::result::Result<Self, $crate::toml::de::Error> {
+                <Self as ::serde::Deserialize>::deserialize(document)
+            }
+        }
+    };
+}
+
+// To look at a file before it is known which config it is.
+crate::config!(serde_json::Value);
 
 /// Reads a config file and applies overrides.
 ///
@@ -20,7 +54,7 @@ use toml::{Table, Value};
 ///
 /// # Errors
 /// [`Error::Config`], which names the file, line and column, or the override.
-pub fn load<T: DeserializeOwned + JsonSchema>(path: &Path, overrides: &[String]) -> Result<T> {
+pub fn load<T: Config>(path: &Path, overrides: &[String]) -> Result<T> {
     let files = chain(path)?;
     let mut sources = Sources::default();
     for (path, text) in &files {
@@ -30,16 +64,6 @@ pub fn load<T: DeserializeOwned + JsonSchema>(path: &Path, overrides: &[String])
         sources.add_override(text)?;
     }
     sources.read(schemars::schema_for!(T).as_value())
-}
-
-/// [`load`], and the resolved config as TOML: what [`crate::RunDir`] keeps.
-pub fn load_resolved<T>(path: &Path, overrides: &[String]) -> Result<(T, String)>
-where
-    T: DeserializeOwned + JsonSchema + Serialize,
-{
-    let config = load(path, overrides)?;
-    let resolved = to_toml(&config)?;
-    Ok((config, resolved))
 }
 
 /// A file and those it extends, itself first.
@@ -156,6 +180,8 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct InfoNce {}
 
+    crate::config!(C);
+
     const BASE: &str = "seed = 1\n[inner]\nlr = 0.5\n";
 
     struct Files(tempfile::TempDir);
@@ -198,7 +224,8 @@ mod tests {
         // Dotted keys and headers, and a later override over an earlier.
         assert_eq!(f.load("top.toml", &["seed=2", "seed=3"]).unwrap().seed, 3);
         let path = f.0.path().join("top.toml");
-        let (c, resolved) = load_resolved::<C>(&path, &[]).unwrap();
+        let c: C = load(&path, &[]).unwrap();
+        let resolved = to_toml(&c).unwrap();
         assert_eq!(toml::from_str::<C>(&resolved).unwrap(), c);
         assert!(resolved.contains("schedule = \"linear\""), "{resolved}");
     }

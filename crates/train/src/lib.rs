@@ -31,3 +31,6 @@ pub use progress::Progress;
 pub use rundir::{RETRIEVED, RunDir};
 pub use schedule::{CosineConfig, Schedule, ScheduleConfig, Warmup, lr_factor};
 pub use step::{RunOptions, update};
+/// For [`config!`].
+#[doc(hidden)]
+pub use toml;

@@ -3,8 +3,8 @@
 //! Each source is parsed behind as many spaces as there are bytes in those before it. The spans of toml's parser are
 //! then places in one long text, they survive the merging, and an error leads back to its source.
 
+use crate::config::Config;
 use crate::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::ops::Range;
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Sources {
     }
 
     /// Lays the sources over one another and reads the result. `schema` tells tables from choices.
-    pub(crate) fn read<T: DeserializeOwned>(&self, schema: &Json) -> Result<T> {
+    pub(crate) fn read<T: Config>(&self, schema: &Json) -> Result<T> {
         let node = Node { root: schema, at: Some(schema) };
         let mut merged = DeTable::new();
         let (overrides, files): (Vec<_>, Vec<_>) = self.all.iter().partition(|s| s.depth.is_some());
@@ -75,7 +75,7 @@ impl Sources {
         }
         // What the whole lacks is told of the first source, the file that was asked for.
         let whole = Spanned::new(0..0, merged);
-        T::deserialize(toml::de::Deserializer::from(whole)).map_err(|e| {
+        T::from_document(toml::de::Deserializer::from(whole)).map_err(|e| {
             let place = e.span();
             let of = |r: &Range<usize>| self.all.iter().rev().find(|s| s.start <= r.start);
             located(place.as_ref().and_then(of).or(self.all.first()), &e)

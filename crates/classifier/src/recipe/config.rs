@@ -61,6 +61,8 @@ pub struct ClassifierConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(ClassifierConfig);
+
 fn auto() -> String {
     "auto".into()
 }

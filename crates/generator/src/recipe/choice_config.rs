@@ -64,6 +64,8 @@ pub struct ChoiceConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(ChoiceConfig);
+
 /// The name of the recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -60,6 +60,8 @@ pub struct SftConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(SftConfig);
+
 pub(super) fn auto() -> String {
     "auto".into()
 }
@@ -244,6 +246,8 @@ pub struct PreferenceRecipe {
     #[serde(default)]
     pub save: SaveConfig,
 }
+
+ragduet_train::config!(PreferenceRecipe);
 
 /// Preference losses want small steps.
 fn gentle() -> OptimizerConfig {

@@ -61,6 +61,8 @@ pub struct DistilConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(DistilConfig);
+
 /// Who teaches. The teacher does not learn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -64,6 +64,8 @@ pub struct JointConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(JointConfig);
+
 fn auto() -> String {
     "auto".into()
 }

@@ -55,6 +55,8 @@ pub struct CrossEncoderConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(CrossEncoderConfig);
+
 fn auto() -> String {
     "auto".into()
 }

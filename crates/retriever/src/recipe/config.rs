@@ -70,6 +70,8 @@ pub struct RetrieverConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(RetrieverConfig);
+
 pub(super) fn auto() -> String {
     "auto".into()
 }

@@ -6,6 +6,7 @@ use ragduet_retriever::recipe::dense::RunOptions;
 use ragduet_testkit::max_diff;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Device, Tensor};
+use ragduet_train::config::Config as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -87,5 +88,5 @@ pub fn config(dir: &Path, model: &str, more: &str) -> RetrieverConfig {
         "#,
         write_pairs(dir).display()
     );
-    toml::from_str(&text).unwrap()
+    RetrieverConfig::from_toml(&text).unwrap()
 }

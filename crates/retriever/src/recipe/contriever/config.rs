@@ -55,6 +55,8 @@ pub struct ContrieverConfig {
     pub save: SaveConfig,
 }
 
+ragduet_train::config!(ContrieverConfig);
+
 /// The corpus. Nothing but texts is read of it: no queries, no judgements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
