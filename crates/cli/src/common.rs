@@ -18,7 +18,6 @@ use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
 use ragduet_torch::{Precision, device};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
 use tracing_subscriber::EnvFilter;
 
@@ -73,24 +72,30 @@ pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config.
-pub fn finish(result: Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
+pub fn finish(result: Result<()>) -> i32 {
+    let Err(error) = result else { return 0 };
     if is_broken_pipe(&error) {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     eprintln!("error: {error:#}");
-    let usage = error.chain().any(|e| {
-        e.is::<Usage>()
-            || matches!(
-                e.downcast_ref::<ragduet_retriever::Error>(),
-                Some(ragduet_retriever::Error::Config { .. })
-            )
-            || matches!(
-                e.downcast_ref::<ragduet_generator::Error>(),
-                Some(ragduet_generator::Error::Config { .. })
-            )
-    });
-    ExitCode::from(if usage { 2 } else { 1 })
+    if error.chain().any(is_usage) { 2 } else { 1 }
+}
+
+fn is_usage(e: &(dyn std::error::Error + 'static)) -> bool {
+    macro_rules! is_config {
+        ($($of:ident),*) => {
+            $(matches!(e.downcast_ref::<$of::Error>(), Some($of::Error::Config { .. })))||*
+        };
+    }
+    e.is::<Usage>()
+        || is_config!(
+            ragduet_train,
+            ragduet_retriever,
+            ragduet_reranker,
+            ragduet_classifier,
+            ragduet_generator,
+            ragduet_joint
+        )
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -4,7 +4,7 @@ mod cmd;
 mod common;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::io::Write;
 
 /// Trains both halves of a retrieval-augmented generation system.
 #[derive(Debug, Parser)]
@@ -60,7 +60,7 @@ enum Command {
     Doctor(cmd::doctor::Args),
 }
 
-fn main() -> ExitCode {
+fn main() {
     let cli = Cli::parse();
     common::start(cli.verbose, cli.quiet);
     ragduet_torch::device::use_caching_allocator();
@@ -84,5 +84,8 @@ fn main() -> ExitCode {
         Command::Report(a) => a.run(),
         Command::Doctor(a) => a.run(),
     });
-    common::finish(result)
+    let code = common::finish(result);
+    // A run that was stopped may leave a refresh of the index behind, which still computes.
+    let _ = std::io::stdout().flush();
+    ragduet_torch::device::exit_now(code)
 }

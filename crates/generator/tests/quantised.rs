@@ -74,7 +74,9 @@ fn losses_are_within_two_percent_of_lora_over_bf16() {
     tokenizer.save(dir.join("new")).unwrap();
     // A base that knows something, whose weights are not those of an initialisation.
     let new = dir.join("new").display().to_string();
-    let first = run(dir, "base", &config(dir, &new, "first.jsonl", "none", "", 60, 2e-3), None, false);
+    // In fp32, which is several times as fast where the processor has no bf16.
+    let first = config(dir, &new, "first.jsonl", "none", "", 60, 2e-3).replace("bf16", "fp32");
+    let first = run(dir, "base", &first, None, false);
     assert!(first[first.len() - 1] < 0.5 * first[0], "{first:?}");
 
     let base = dir.join("base/best").display().to_string();

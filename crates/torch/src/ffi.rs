@@ -17,6 +17,8 @@ pub type CheckpointRun = unsafe extern "C" fn(
 pub type CheckpointDrop = unsafe extern "C" fn(closure: *mut c_void);
 
 unsafe extern "C" {
+    /// The C library's: ends the process without running destructors.
+    pub fn _exit(code: c_int) -> !;
     pub fn rd_last_error() -> *const c_char;
     pub fn rd_fused_adamw(
         params: *const *mut C_tensor,

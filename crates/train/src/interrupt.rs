@@ -11,7 +11,7 @@ pub fn install() {
     SET.get_or_init(|| {
         let handler = || {
             if ASKED.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
+                ragduet_torch::device::exit_now(130);
             }
             eprintln!("stopping after this step; a checkpoint is being saved (again to stop at once)");
         };

@@ -54,7 +54,6 @@ impl Args {
         let bar = counter("encoding", None, quiet);
         let started = std::time::Instant::now();
         let mut tokens = 0;
-        let dim = model.dim() as usize;
         let mut counts = match model.late() {
             Some(_) => Some(BufWriter::new(fs_err::File::create(self.out.join("counts.jsonl"))?)),
             None => None,
@@ -87,13 +86,7 @@ impl Args {
         npy.finish()?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        let meta = serde_json::json!({
-            "model": self.model.model, "side": self.side, "texts": done, "dim": dim,
-            "similarity": model.settings.similarity, "late_interaction": model.late().is_some(), "max_query_tokens": model.settings.max_query_tokens,
-            "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
-        });
-        let text = serde_json::to_vec_pretty(&meta)?;
-        ragduet_torch::weights::write_atomic(&self.out.join("meta.json"), &text)?;
+        self.meta(&model, done)?;
         common::report_bad_rows(&bad);
         println!(
             "{}: {done} texts, {tokens} tokens in {seconds:.1} s ({:.1} texts/s, {:.0} tokens/s, {})",
@@ -131,14 +124,20 @@ impl Args {
         })?;
         out.flush().with_context(|| format!("cannot write {}", path.display()))?;
         bar.finish_and_clear();
+        self.meta(model, done)?;
+        Ok(done)
+    }
+
+    /// `meta.json`: how the texts were encoded.
+    fn meta(&self, model: &BiEncoder, texts: u64) -> Result<()> {
         let meta = serde_json::json!({
-            "model": self.model.model, "side": self.side, "texts": done, "dim": dim,
-            "similarity": model.settings.similarity, "sparse": model.sparse(),
-            "max_query_tokens": model.settings.max_query_tokens,
+            "model": self.model.model, "side": self.side, "texts": texts, "dim": model.dim(),
+            "similarity": model.settings.similarity, "late_interaction": model.late().is_some(),
+            "sparse": model.sparse(), "max_query_tokens": model.settings.max_query_tokens,
             "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
         });
         let text = serde_json::to_vec_pretty(&meta)?;
         ragduet_torch::weights::write_atomic(&self.out.join("meta.json"), &text)?;
-        Ok(done)
+        Ok(())
     }
 }
