@@ -1,4 +1,4 @@
-//! QLoRA in the recipes: over 4 bits an adapter learns as over bf16, resumes bit for bit, and is saved as any other.
+//! QLoRA in the recipes: over 4 bits an adapter learns as over the base, resumes bit for bit, and is saved as any other.
 
 use ragduet_generator::Generator;
 use ragduet_generator::recipe::RunOptions;
@@ -7,6 +7,7 @@ use ragduet_generator::recipe::sft::train;
 use ragduet_nn::{fresh_language_model, save_language_model};
 use ragduet_text::{ByteBpeOptions, train_byte_bpe};
 use ragduet_torch::weights::Weights;
+use ragduet_torch::device::fast_bf16;
 use ragduet_torch::{Bits, Compute, Device, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
@@ -47,8 +48,10 @@ fn run(dir: &Path, name: &str, config: &str, stop_after: Option<u64>, resume: bo
 }
 
 fn config(dir: &Path, base: &str, data: &str, quantise: &str, peft: &str, steps: u64, lr: f64) -> String {
+    // Where the processor has no bf16, that is several times as slow as fp32 and no closer to what is asked here.
+    let precision = if fast_bf16(Device::Cpu) { "bf16" } else { "fp32" };
     format!(
-        "seed = 5\nprecision = \"bf16\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantise}\"\n{peft}\n[data]\n\
+        "seed = 5\nprecision = \"{precision}\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantise}\"\n{peft}\n[data]\n\
          train = \"{}\"\n[contexts]\ncount = 1\n[batch]\ntokens = 400\n[train]\nepochs = 1000\nmax_steps = {steps}\n\
          log_every = 1\n[optim]\nlr = {lr}\n[save]\nevery_steps = 20\n",
         dir.join(data).display(),
@@ -56,7 +59,7 @@ fn config(dir: &Path, base: &str, data: &str, quantise: &str, peft: &str, steps:
 }
 
 #[test]
-fn losses_are_within_two_percent_of_lora_over_bf16() {
+fn losses_are_within_two_percent_of_lora_over_the_whole_base() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -74,9 +77,7 @@ fn losses_are_within_two_percent_of_lora_over_bf16() {
     tokenizer.save(dir.join("new")).unwrap();
     // A base that knows something, whose weights are not those of an initialisation.
     let new = dir.join("new").display().to_string();
-    // In fp32, which is several times as fast where the processor has no bf16.
-    let first = config(dir, &new, "first.jsonl", "none", "", 60, 2e-3).replace("bf16", "fp32");
-    let first = run(dir, "base", &first, None, false);
+    let first = run(dir, "base", &config(dir, &new, "first.jsonl", "none", "", 60, 2e-3), None, false);
     assert!(first[first.len() - 1] < 0.5 * first[0], "{first:?}");
 
     let base = dir.join("base/best").display().to_string();
@@ -91,16 +92,18 @@ fn losses_are_within_two_percent_of_lora_over_bf16() {
         // Over the curve, and where it falls: single steps of both rise and fall with their batch.
         for (a, b) in [(0, ours.len()), (0, 20), (0, 10)] {
             let (x, y) = (mean(&ours[a..b]), mean(&plain[a..b]));
-            println!("{quantise} steps {a}..{b}: {x:.4}, bf16 {y:.4}, {:+.2} %", 100.0 * (x / y - 1.0));
+            println!("{quantise} steps {a}..{b}: {x:.4}, whole {y:.4}, {:+.2} %", 100.0 * (x / y - 1.0));
             assert!((x / y - 1.0).abs() < 0.02, "{quantise} {a}..{b}: {x} beside {y}");
         }
     }
 
-    // Stopped and resumed: the same adapter.
-    let _ = run(dir, "again", &of("nf4"), Some(13), false);
-    let _ = run(dir, "again", &of("nf4"), None, true);
+    // Stopped and resumed: the same adapter, in bf16 everywhere.
+    let few = config(dir, &base, "second.jsonl", "nf4", lora, 8, 3e-3).replace("fp32", "bf16");
+    let _ = run(dir, "at-once", &few, None, false);
+    let _ = run(dir, "again", &few, Some(3), false);
+    let _ = run(dir, "again", &few, None, true);
     let file = |n: &str| Weights::open_file(&dir.join(n).join("best/adapter_model.safetensors")).unwrap();
-    let (a, b) = (file("nf4"), file("again"));
+    let (a, b) = (file("at-once"), file("again"));
     for name in a.names() {
         assert!(a.load(name, Device::Cpu).unwrap().equal(&b.load(name, Device::Cpu).unwrap()), "{name}");
     }
