@@ -45,3 +45,10 @@ pub(crate) fn optional_decay<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f
     struct Decay(#[serde(deserialize_with = "decay")] f64);
     Ok(Option::<Decay>::deserialize(d)?.map(|x| x.0))
 }
+
+/// Above 0, or absent.
+pub(crate) fn optional_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Positive(#[serde(deserialize_with = "positive")] f64);
+    Ok(Option::<Positive>::deserialize(d)?.map(|x| x.0))
+}

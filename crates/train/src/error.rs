@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// A loss that was NaN or infinite when it was read from the device.
     #[error(
-        "the loss is {value} at step {step} (learning rate {lr:.3e}; the batch begins with {batch}); lower the \
+        "the loss is {value} at step {step} (learning rate {lr:.3e}{batch}); lower the \
          learning rate, train with precision fp32, or clip gradients harder. The last complete checkpoint is kept"
     )]
     Diverged {
@@ -67,12 +67,12 @@ pub enum Error {
         /// The learning rate then.
         lr: f64,
         /// Ids of the batch's first examples.
-        batch: String,
+        batch: Batch,
     },
     /// NaN or infinity where a number is needed.
     #[error(
-        "{what} is {value} at step {step} (learning rate {lr:.3e}); lower the learning rate, train with precision \
-         fp32, or clip gradients harder. The last complete checkpoint is kept"
+        "{what} is {value} at step {step} (learning rate {lr:.3e}{batch}); lower the learning rate, train with \
+         precision fp32, or clip gradients harder. The last complete checkpoint is kept"
     )]
     NotFinite {
         /// The loss or the gradient norm.
@@ -83,7 +83,26 @@ pub enum Error {
         step: u64,
         /// The learning rate then.
         lr: f64,
+        /// Ids of the batch's first examples.
+        batch: Batch,
     },
+}
+
+/// The ids of a batch's first examples, as a part of a sentence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch(String);
+
+impl Batch {
+    /// `ids`: a list with commas; empty where none are known.
+    pub fn of(ids: &str) -> Self {
+        Self(ids.into())
+    }
+}
+
+impl std::fmt::Display for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; the batch begins with {}", self.0) }
+    }
 }
 
 /// This crate's result.

@@ -1,36 +1,50 @@
-//! The parts of a training loop, and no loop: a recipe calls these and stays readable from top to bottom.
+//! Training: the loop ([`run()`]), what a method is to it ([`Recipe`]), and the parts that both are made of.
 
+mod artifact;
 mod checked;
 pub mod checkpoint;
 pub mod config;
+mod context;
 mod early_stop;
 mod environment;
 mod error;
 mod events;
+mod fingerprint;
 mod groups;
 pub mod interrupt;
+mod learner;
 mod lock;
 mod loss_meter;
 mod metrics;
+mod options;
 mod progress;
+mod recipe;
+mod resume;
+mod run;
 mod rundir;
 mod schedule;
+mod settings;
 mod sources;
 pub mod state;
-mod step;
+mod world;
 
 pub use checkpoint::SaveConfig;
+pub use context::RunContext;
 pub use early_stop::{EarlyStopping, Goal, StopConfig};
-pub use error::{Error, Result};
-pub use groups::{
-    AdafactorConfig, OptimizerConfig, OptimizerName, check_patterns, is_frozen, matches_pattern,
-};
-pub use loss_meter::{DeviceLossMeter, LossMeter};
+pub use error::{Batch, Error, Result};
+pub use fingerprint::Fingerprint;
+pub use groups::{AdafactorConfig, OptimizerConfig, OptimizerName, matches_pattern};
+pub use learner::{Learner, Place, Update, of_base};
+pub use loss_meter::DeviceLossMeter;
 pub use metrics::MetricSink;
+pub use options::RunOptions;
 pub use progress::Progress;
+pub use recipe::{At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState};
+pub use run::{Finished, Outcome, run};
 pub use rundir::{RETRIEVED, RunDir};
 pub use schedule::{CosineConfig, Schedule, ScheduleConfig, Warmup, lr_factor};
-pub use step::{RunOptions, update};
-/// For [`config!`].
+pub use settings::{EvalSchedule, RecipeConfig, RunConfig};
+/// For [`config!`] and [`recipe_config!`].
 #[doc(hidden)]
 pub use toml;
+pub use world::World;

@@ -17,7 +17,13 @@ impl LossMeter {
     /// [`Error::NotFinite`] on NaN or infinity.
     pub fn add(&mut self, loss: f64, step: u64, lr: f64) -> Result<()> {
         if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "the loss", value: loss, step, lr });
+            return Err(Error::NotFinite {
+                what: "the loss",
+                value: loss,
+                step,
+                lr,
+                batch: Default::default(),
+            });
         }
         self.sum += loss;
         self.count += 1;
@@ -79,6 +85,11 @@ impl DeviceLossMeter {
         if self.pending.len() >= MOST_PENDING { self.check() } else { Ok(()) }
     }
 
+    /// The mean of the losses that were looked at since the last [`DeviceLossMeter::take`].
+    pub fn mean(&self) -> f64 {
+        self.host.mean()
+    }
+
     /// Reads what is on the device, in one transfer.
     ///
     /// # Errors
@@ -93,7 +104,12 @@ impl DeviceLossMeter {
         let values = Vec::<f64>::try_from(&all).map_err(ragduet_torch::Error::from)?;
         for (p, value) in pending.into_iter().zip(values) {
             if !value.is_finite() {
-                return Err(Error::Diverged { value, step: p.step, lr: p.lr, batch: p.batch.join(", ") });
+                return Err(Error::Diverged {
+                    value,
+                    step: p.step,
+                    lr: p.lr,
+                    batch: crate::error::Batch::of(&p.batch.join(", ")),
+                });
             }
             self.host.add(value, p.step, p.lr)?;
         }

@@ -2,9 +2,9 @@
 
 use crate::config::differences;
 use crate::environment;
-use crate::groups::matches_pattern;
 use crate::lock::{LOCK, Lock};
-use crate::{Error, Result};
+use crate::resume::check_changes;
+use crate::{Error, Result, RunOptions};
 use fs_err as fs;
 use ragduet_torch::Device;
 use ragduet_torch::weights::write_atomic;
@@ -20,33 +20,22 @@ pub struct RunDir {
 }
 
 const CONFIG: &str = "config.toml";
+/// Before the time of a resume that changed the config.
+const RESUMED: &str = "config.resumed-";
 /// Records that were given passages for a run before it began; part of the run, made before its config.
 pub const RETRIEVED: &str = "retrieved";
 /// As `sha256sum` writes it: `sha256sum -c config.hash` checks it.
 const HASH: &str = "config.hash";
 
 impl RunDir {
-    /// Creates the folder, or opens it again to resume with the very config of the run.
+    /// Creates the folder of a run, or opens it again to resume. `config`: the resolved one, as TOML; on a resume it may
+    /// differ from the run's as [`crate::resume`] says and is then kept beside it.
     ///
     /// # Errors
-    /// As [`RunDir::open_with`].
-    pub fn open(path: &Path, config: &str, resume: bool, device: Device) -> Result<Self> {
-        Self::open_with(path, config, resume, device, &[])
-    }
-
-    /// Creates the folder, or opens it again to resume. `config` is the resolved one, as TOML; on a resume it may
-    /// differ from the run's at the keys in `may_differ` (patterns as in `optim.freeze`) and is then kept beside it.
-    ///
-    /// # Errors
-    /// A folder that holds a run already (without `resume`), none to resume, another config than the run's, or
-    /// another process in it.
-    pub fn open_with(
-        path: &Path,
-        config: &str,
-        resume: bool,
-        device: Device,
-        may_differ: &[&str],
-    ) -> Result<Self> {
+    /// A folder that holds a run already (without `resume`), none to resume, a config that differs in what cannot
+    /// change, or another process in it.
+    pub fn open(config: &str, options: &RunOptions, device: Device) -> Result<Self> {
+        let (path, resume) = (options.out.as_path(), options.resume);
         // Looked at before anything is made, and once more when nobody else can be at it.
         may_be_opened(path, resume)?;
         fs::create_dir_all(path)?;
@@ -54,7 +43,9 @@ impl RunDir {
         may_be_opened(path, resume)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         if resume {
-            same_config(path, config, now, may_differ)?;
+            same_config(path, config, now, &options.allow)?;
+        } else if let Some(key) = options.allow.first() {
+            return fail(path, format!("--allow {key} goes with --resume"));
         } else {
             // The config last: a folder with a config is one that can be resumed.
             write_atomic(&path.join(HASH), hash_line(config).as_bytes())?;
@@ -74,9 +65,22 @@ impl RunDir {
         &self.path
     }
 
-    /// The config a run was started with.
-    pub fn config_of(path: &Path) -> Result<String> {
-        Ok(fs::read_to_string(path.join(CONFIG))?)
+    /// The file of the config that a run has: that of its start, or of the last resume that changed it.
+    ///
+    /// # Errors
+    /// No run.
+    pub fn config_of(path: &Path) -> Result<PathBuf> {
+        let mut all = vec![path.join(CONFIG)];
+        fs::metadata(&all[0])?;
+        for entry in fs::read_dir(path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(RESUMED) && name.ends_with(".toml") {
+                all.push(path.join(name));
+            }
+        }
+        // The numbers in the names are times of as many digits.
+        all[1..].sort_unstable();
+        Ok(all.pop().unwrap_or_default())
     }
 }
 
@@ -105,7 +109,7 @@ fn may_be_opened(path: &Path, resume: bool) -> Result<()> {
     Ok(())
 }
 
-fn same_config(path: &Path, config: &str, now: u64, may_differ: &[&str]) -> Result<()> {
+fn same_config(path: &Path, config: &str, now: u64, allow: &[String]) -> Result<()> {
     let before = fs::read_to_string(path.join(CONFIG))?;
     // Earlier versions wrote a shorter hash, of another kind.
     let hash = fs::read_to_string(path.join(HASH)).unwrap_or_default();
@@ -117,25 +121,11 @@ fn same_config(path: &Path, config: &str, now: u64, may_differ: &[&str]) -> Resu
                 .into(),
         );
     }
-    let all = differences(&before, config);
-    let changed: Vec<&str> = all
-        .iter()
-        .map(String::as_str)
-        .filter(|key| !may_differ.iter().any(|p| matches_pattern(p, key)))
-        .collect();
+    let changed = differences(&fs::read_to_string(RunDir::config_of(path)?)?, config);
+    check_changes(path, &changed, allow)?;
     if !changed.is_empty() {
-        return fail(
-            path,
-            format!(
-                "the run was started with another config; differing: {}. Resume with the same settings, or start a \
-                 new run with --out",
-                changed.join(", ")
-            ),
-        );
-    }
-    if !all.is_empty() {
-        tracing::info!("resuming with other values of {}", all.join(", "));
-        write_atomic(&path.join(format!("config.resumed-{now}.toml")), config.as_bytes())?;
+        tracing::info!("resuming with other values of {}", changed.join(", "));
+        write_atomic(&path.join(format!("{RESUMED}{now}.toml")), config.as_bytes())?;
     }
     Ok(())
 }
@@ -150,7 +140,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, config: &str, resume: bool) -> Result<RunDir> {
-        RunDir::open(path, config, resume, Device::Cpu)
+        RunDir::open(config, &RunOptions { resume, ..RunOptions::new(path) }, Device::Cpu)
     }
 
     fn fails(path: &Path, config: &str, resume: bool) -> String {
@@ -180,18 +170,33 @@ mod tests {
     }
 
     #[test]
-    fn harmless_keys_may_differ_and_are_kept() {
+    fn changed_settings_are_kept_and_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r");
-        let (old, new) = ("lr = 1.0\n[log]\nevery = 1\n", "lr = 1.0\n[log]\nevery = 5\n");
-        drop(open(&path, old, false).unwrap());
-        let again = |config, keys: &[&str]| RunDir::open_with(&path, config, true, Device::Cpu, keys);
-        assert!(again(new, &["log.file"]).unwrap_err().to_string().contains("log.every"));
-        drop(again(new, &["log"]).unwrap());
-        assert_eq!(RunDir::config_of(&path).unwrap(), old);
-        let kept = std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path());
-        let kept: Vec<_> = kept.filter(|p| p.to_string_lossy().contains("config.resumed")).collect();
-        assert_eq!(std::fs::read_to_string(&kept[0]).unwrap(), new);
+        let text = |lr, epochs, every| {
+            format!("[run]\nlog_every = {every}\nepochs = {epochs}\n[optim]\nlr = {lr}\neps = {lr}\n")
+        };
+        drop(open(&path, &text(0.1, 1, 5), false).unwrap());
+        assert_eq!(RunDir::config_of(&path).unwrap(), path.join(CONFIG));
+        drop(open(&path, &text(0.1, 1, 7), true).unwrap());
+        let kept = RunDir::config_of(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), text(0.1, 1, 7));
+        let allowing = |config: &str, allow: &[&str]| {
+            let allow = allow.iter().map(|a| (*a).to_string()).collect();
+            RunDir::open(config, &RunOptions { resume: true, allow, ..RunOptions::new(&path) }, Device::Cpu)
+        };
+        let e = allowing(&text(0.1, 2, 7), &[]).unwrap_err().to_string();
+        assert!(e.contains("--allow run.epochs"), "{e}");
+        let e = allowing(&text(0.2, 2, 7), &["run.epochs", "optim.lr"]).unwrap_err().to_string();
+        assert!(e.contains("differing: optim.eps."), "{e}");
+        std::fs::write(path.join("config.resumed-9999999999.toml"), text(0.1, 1, 7)).unwrap();
+        drop(allowing(&text(0.1, 1, 7), &[]).unwrap());
+        let e = RunDir::open(
+            &text(0.1, 1, 7),
+            &RunOptions { allow: vec!["batch".into()], ..RunOptions::new(dir.path().join("new")) },
+            Device::Cpu,
+        );
+        assert!(e.unwrap_err().to_string().contains("goes with --resume"));
     }
 
     #[test]

@@ -12,41 +12,55 @@ use serde::de::DeserializeOwned;
 use std::path::Path;
 
 const PARAMETERS: &str = "parameters.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
 const RNG: &str = "rng.safetensors";
 const POSITION: &str = "position.json";
+
+/// The file of an optimiser's state; the name of the only one of a run is `""`.
+fn optimizer_file(name: &str) -> String {
+    match name {
+        "" => "optimizer.safetensors".into(),
+        _ => format!("optimizer-{name}.safetensors"),
+    }
+}
 
 /// Fills a checkpoint folder (see [`crate::checkpoint::Checkpoints::save`]). `parameters`: all of them, the frozen
 /// ones too (`ParamStore::named`).
 pub fn save<T: Serialize>(
     dir: &Path,
     parameters: &[(String, Tensor)],
-    optimizer: &Optimizer,
+    optimizers: Vec<(&str, &Optimizer)>,
     device: Device,
     position: &T,
 ) -> Result<()> {
     save_tensors(&dir.join(PARAMETERS), parameters, &[])?;
-    save_tensors(&dir.join(OPTIMIZER), &optimizer.state(), &[])?;
+    for (name, optimizer) in optimizers {
+        save_tensors(&dir.join(optimizer_file(name)), &optimizer.state(), &[])?;
+    }
     save_tensors(&dir.join(RNG), &RngState::get(device)?.to_named(), &[])?;
     let path = dir.join(POSITION);
     let text = serde_json::to_vec(position).map_err(|source| Error::Json { path: path.clone(), source })?;
     Ok(write_atomic(&path, &text)?)
 }
 
-/// Puts everything back and returns the position. Call it last, when nothing draws from the generators any more
-/// before the loop does.
+/// Where the run of a checkpoint was.
+///
+/// # Errors
+/// A file that is missing or not of this type.
+pub fn read_position<T: DeserializeOwned>(dir: &Path) -> Result<T> {
+    let path = dir.join(POSITION);
+    serde_json::from_slice(&fs::read(&path)?).map_err(|source| Error::Json { path, source })
+}
+
+/// Puts everything back. Call it last, when nothing draws from the generators any more before the loop does.
 ///
 /// # Errors
 /// [`Error::State`] where a parameter is missing, unknown or of another shape; then nothing was changed.
-pub fn restore<T: DeserializeOwned>(
+pub fn restore(
     dir: &Path,
     parameters: &[(String, Tensor)],
-    optimizer: &mut Optimizer,
+    optimizers: Vec<(&str, &mut Optimizer)>,
     device: Device,
-) -> Result<T> {
-    let path = dir.join(POSITION);
-    let position =
-        serde_json::from_slice(&fs::read(&path)?).map_err(|source| Error::Json { path, source })?;
+) -> Result<()> {
     let path = dir.join(PARAMETERS);
     let values = Weights::open_file(&path)?;
     if let Some(why) = misfit(&values, parameters) {
@@ -58,7 +72,9 @@ pub fn restore<T: DeserializeOwned>(
             p.shallow_clone().copy_(&values.load(name, Device::Cpu)?);
         }
     }
-    optimizer.restore(&Weights::open_file(&dir.join(OPTIMIZER))?)?;
+    for (name, optimizer) in optimizers {
+        optimizer.restore(&Weights::open_file(&dir.join(optimizer_file(name)))?)?;
+    }
     let path = dir.join(RNG);
     let rng = Weights::open_file(&path)?;
     if matches!(device, Device::Cuda(_)) && !rng.names().any(|n| n == "rng.cuda") {
@@ -70,7 +86,7 @@ pub fn restore<T: DeserializeOwned>(
         Some(state) => state.set()?,
         None => return Err(Error::State { path, why: "it holds no generator state".into() }),
     }
-    Ok(position)
+    Ok(())
 }
 
 fn misfit(values: &Weights, parameters: &[(String, Tensor)]) -> Option<String> {
@@ -139,11 +155,14 @@ mod tests {
         train(&mut first, 0, 7);
         let best = EarlyStopping { best: Some(0.1 + 0.2), best_step: 5, waited: 1 };
         let at = Position { step: 7, best };
-        checkpoints.save(7, |d| save(d, &first.parameters, &first.optimizer, Device::Cpu, &at)).unwrap();
+        checkpoints
+            .save(7, |d| save(d, &first.parameters, vec![("", &first.optimizer)], Device::Cpu, &at))
+            .unwrap();
         // Another process: other weights, other draws.
         let mut second = job(99, 8);
         let (step, path) = checkpoints.latest().unwrap().unwrap();
-        let back: Position = restore(&path, &second.parameters, &mut second.optimizer, Device::Cpu).unwrap();
+        let back: Position = read_position(&path).unwrap();
+        restore(&path, &second.parameters, vec![("", &mut second.optimizer)], Device::Cpu).unwrap();
         assert_eq!((step, &back), (7, &at));
         train(&mut second, back.step, 12);
         for ((name, a), (_, b)) in whole.parameters.iter().zip(&second.parameters) {
@@ -155,11 +174,11 @@ mod tests {
     fn another_model_is_told_apart_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let j = job(1, 8);
-        save(dir.path(), &j.parameters, &j.optimizer, Device::Cpu, &Position::default()).unwrap();
+        save(dir.path(), &j.parameters, vec![("", &j.optimizer)], Device::Cpu, &Position::default()).unwrap();
         let fails = |j: &mut Job| {
             let before: Vec<Tensor> = j.parameters.iter().map(|(_, p)| p.copy()).collect();
             let e =
-                restore::<Position>(dir.path(), &j.parameters, &mut j.optimizer, Device::Cpu).unwrap_err();
+                restore(dir.path(), &j.parameters, vec![("", &mut j.optimizer)], Device::Cpu).unwrap_err();
             assert!(j.parameters.iter().zip(before).all(|((_, p), b)| p.equal(&b)));
             e.to_string()
         };
