@@ -213,15 +213,15 @@ fn adapters(
 
     // QLoRA through the binary: trains over 4 bits, answers over them and over the base as it is.
     let small = dir.join("qlora");
-    let c = ["train", "generator", "-c", s(&config), "--set", "optim.lr=1e-2", "--set", "model.quantise=nf4"];
+    let c = ["train", "generator", "-c", s(&config), "--set", "optim.lr=1e-2", "--set", "model.quantize=nf4"];
     ok(&[&c[..], &["--out", s(&small), "--quiet"]].concat());
     let best = small.join("best");
     assert!(!best.join("model.safetensors").exists());
     let out = dir.join("by-qlora.jsonl");
     let args = ["generate", "-g", s(&best), "-i", s(records), "-o", s(&out), "--max-new-tokens", "6"];
-    ok(&[&args[..], &["--contexts", "2", "--quantise", "nf4"]].concat());
+    ok(&[&args[..], &["--contexts", "2", "--quantize", "nf4"]].concat());
     ok(&["merge", s(&best), "-o", s(&dir.join("qlora-merged"))]);
-    let e = fails(2, &["generate", "-g", s(&best), "-i", s(records), "-o", s(&out), "--quantise", "int3"]);
+    let e = fails(2, &["generate", "-g", s(&best), "-i", s(records), "-o", s(&out), "--quantize", "int3"]);
     assert!(e.contains("none, int8 or nf4"), "{e}");
     let e = fails(1, &["merge", s(model), "-o", s(&dir.join("none"))]);
     assert!(e.contains("no adapter"), "{e}");

@@ -4,7 +4,7 @@ use ragduet_classifier::recipe::{ClassifierConfig, train};
 use ragduet_classifier::{Answer, Classifier, Scores, Task};
 use ragduet_nn::{EncoderModel, fresh_encoder, save_encoder};
 use ragduet_text::{WordPieceOptions, train_wordpiece};
-use ragduet_torch::{Compute, Device, Quantise, device, rng};
+use ragduet_torch::{Compute, Device, Quantize, device, rng};
 use ragduet_train::RunOptions;
 use ragduet_train::config::Config as _;
 use std::path::Path;
@@ -163,15 +163,15 @@ fn adapters_learn_over_codes() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), majority);
-    for (quantise, method, settings) in [
-        (Quantise::Nf4, "lora", "rank = 4"),
-        (Quantise::Int8, "lora", "rank = 4"),
-        (Quantise::Nf4, "prefix", "tokens = 4"),
+    for (quantize, method, settings) in [
+        (Quantize::Nf4, "lora", "rank = 4"),
+        (Quantize::Int8, "lora", "rank = 4"),
+        (Quantize::Nf4, "prefix", "tokens = 4"),
     ] {
-        let what = format!("{method} over {quantise:?}");
+        let what = format!("{method} over {quantize:?}");
         let mut config = config(dir.path(), &format!("[peft.{method}]\n{settings}"));
         (config.train.epochs, config.optim.lr) = (25, 1e-2);
-        config.model.quantise = quantise;
+        config.model.quantize = quantize;
         let out = dir.path().join(&what);
         let o = train(&config, &options(&out, false, None)).unwrap();
         assert!(accuracy(o.best.as_ref().unwrap()) > 0.7, "{what}: {:?}", o.best);
@@ -192,7 +192,7 @@ fn adapters_learn_over_codes() {
         assert_eq!(said.iter().map(label).collect::<Vec<_>>(), ["red", "blue"], "{what}");
     }
     let mut whole = config(dir.path(), "");
-    whole.model.quantise = Quantise::Nf4;
+    whole.model.quantize = Quantize::Nf4;
     let e = train(&whole, &options(&dir.path().join("whole"), false, None)).unwrap_err().to_string();
     assert!(e.contains("give [peft]"), "{e}");
 }

@@ -174,7 +174,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let cases = [
         ("asked", "batch.accumulate = 2\ncontexts.golden_drop_rate = 0.3", None),
         ("kept", "teacher.cache.top_k = { k = 5 }\ncontexts.substitute_rate = 1.0", None),
-        ("lora", "teacher.quantise = \"int8\"", Some(own.as_str())),
+        ("lora", "teacher.quantize = \"int8\"", Some(own.as_str())),
         (
             "answers",
             "objective.sequence = { batch = 1, decode = { max_new_tokens = 8, num_beams = 2 } }",

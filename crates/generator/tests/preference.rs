@@ -109,10 +109,10 @@ fn adapters_learn_to_prefer_over_codes() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     set_up(dir.path());
-    for (loss, quantise) in [("dpo = {}", "nf4"), ("dpo = {}", "int8"), ("simpo = {}", "nf4")] {
-        let name = format!("{} {quantise}", loss.split(' ').next().unwrap());
+    for (loss, quantize) in [("dpo = {}", "nf4"), ("dpo = {}", "int8"), ("simpo = {}", "nf4")] {
+        let name = format!("{} {quantize}", loss.split(' ').next().unwrap());
         let more = format!(
-            "model.quantise = '{quantise}'\npeft.lora = {{ rank = 4 }}\ntrain = {{ epochs = 20, log_every = 1 }}"
+            "model.quantize = '{quantize}'\npeft.lora = {{ rank = 4 }}\ntrain = {{ epochs = 20, log_every = 1 }}"
         );
         let mut c = config(dir.path(), loss, &more);
         c.optim.lr = 1e-2;
@@ -133,7 +133,7 @@ fn adapters_learn_to_prefer_over_codes() {
         let file = |run: &Path| std::fs::read(run.join("best/adapter_model.safetensors")).unwrap();
         assert!(file(&out) == file(&parts), "{name}: stopped and resumed");
     }
-    let whole = config(dir.path(), "dpo = {}", "model.quantise = 'nf4'");
+    let whole = config(dir.path(), "dpo = {}", "model.quantize = 'nf4'");
     let options = RunOptions { out: dir.path().join("whole"), resume: false, quiet: true, stop_after: None };
     assert!(train(&whole, &options).unwrap_err().to_string().contains("give [peft]"));
 }

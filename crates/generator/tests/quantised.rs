@@ -47,11 +47,11 @@ fn run(dir: &Path, name: &str, config: &str, stop_after: Option<u64>, resume: bo
     rows.filter_map(|r| r["loss"].as_f64()).collect()
 }
 
-fn config(dir: &Path, base: &str, data: &str, quantise: &str, peft: &str, steps: u64, lr: f64) -> String {
+fn config(dir: &Path, base: &str, data: &str, quantize: &str, peft: &str, steps: u64, lr: f64) -> String {
     // Where the processor has no bf16, that is several times as slow as fp32 and no closer to what is asked here.
     let precision = if fast_bf16(Device::Cpu) { "bf16" } else { "fp32" };
     format!(
-        "seed = 5\nprecision = \"{precision}\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantise}\"\n{peft}\n[data]\n\
+        "seed = 5\nprecision = \"{precision}\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantize}\"\n{peft}\n[data]\n\
          train = \"{}\"\n[contexts]\ncount = 1\n[batch]\ntokens = 400\n[train]\nepochs = 1000\nmax_steps = {steps}\n\
          log_every = 1\n[optim]\nlr = {lr}\n[save]\nevery_steps = 20\n",
         dir.join(data).display(),
@@ -82,18 +82,18 @@ fn losses_are_within_two_percent_of_lora_over_the_whole_base() {
 
     let base = dir.join("base/best").display().to_string();
     let lora = "[peft.lora]\nrank = 8\nalpha = 16.0";
-    let of = |quantise: &str| config(dir, &base, "second.jsonl", quantise, lora, 60, 3e-3);
+    let of = |quantize: &str| config(dir, &base, "second.jsonl", quantize, lora, 60, 3e-3);
     let plain = run(dir, "lora", &of("none"), None, false);
-    for quantise in ["int8", "nf4"] {
-        let ours = run(dir, quantise, &of(quantise), None, false);
+    for quantize in ["int8", "nf4"] {
+        let ours = run(dir, quantize, &of(quantize), None, false);
         assert_eq!(ours.len(), plain.len());
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
         assert!(plain[plain.len() - 1] < 0.2 * plain[0], "there is something to learn: {plain:?}");
         // Over the curve, and where it falls: single steps of both rise and fall with their batch.
         for (a, b) in [(0, ours.len()), (0, 20), (0, 10)] {
             let (x, y) = (mean(&ours[a..b]), mean(&plain[a..b]));
-            println!("{quantise} steps {a}..{b}: {x:.4}, whole {y:.4}, {:+.2} %", 100.0 * (x / y - 1.0));
-            assert!((x / y - 1.0).abs() < 0.02, "{quantise} {a}..{b}: {x} beside {y}");
+            println!("{quantize} steps {a}..{b}: {x:.4}, whole {y:.4}, {:+.2} %", 100.0 * (x / y - 1.0));
+            assert!((x / y - 1.0).abs() < 0.02, "{quantize} {a}..{b}: {x} beside {y}");
         }
     }
 

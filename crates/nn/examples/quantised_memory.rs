@@ -9,7 +9,7 @@ use ragduet_nn::peft::{Adapter, LoraConfig, PeftConfig};
 use ragduet_nn::{
     Mode, PackedTokens, fresh_language_model, load_quantised_language_model, save_language_model,
 };
-use ragduet_torch::{Compute, Device, Kind, Quantise, device, grad};
+use ragduet_torch::{Compute, Device, Kind, Quantize, device, grad};
 use std::path::Path;
 use std::time::Instant;
 
@@ -34,15 +34,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             });
             Ok(save_language_model(&fresh_language_model(config, Device::Cpu)?, Path::new(dir))?)
         }
-        [dir, quantise, ..] => {
-            let bits = quantise.parse::<Quantise>()?.bits();
+        [dir, quantize, ..] => {
+            let bits = quantize.parse::<Quantize>()?.bits();
             let start = Instant::now();
             let model = load_quantised_language_model(Path::new(dir), Device::Cpu, bits)?;
             let loaded = start.elapsed().as_secs_f64();
             let tensors = device::cpu_tensor_memory().ok_or("no counters")?;
             let parameters = model.params.count().0;
             println!(
-                "{quantise}: {}M parameters, {} MB counted, {} MB of tensors (peak {}), RssAnon {} MB; loaded in {loaded:.2} s",
+                "{quantize}: {}M parameters, {} MB counted, {} MB of tensors (peak {}), RssAnon {} MB; loaded in {loaded:.2} s",
                 parameters / 1_000_000,
                 model.params.bytes() >> 20,
                 tensors.in_use >> 20,

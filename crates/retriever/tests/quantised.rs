@@ -4,7 +4,7 @@ use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::Weights;
-use ragduet_torch::{Compute, Device, Quantise};
+use ragduet_torch::{Compute, Device, Quantize};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -45,8 +45,8 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     let base = dir.join("base");
     st_dir::save(&initial_model(&config(dir, scratch)).unwrap(), &base, None).unwrap();
 
-    let of = |quantise: &str, peft: &str| {
-        config(dir, &format!("base = {:?}\nquantise = \"{quantise}\"\n{peft}", base.display().to_string()))
+    let of = |quantize: &str, peft: &str| {
+        config(dir, &format!("base = {:?}\nquantise = \"{quantize}\"\n{peft}", base.display().to_string()))
     };
     let lora = "[peft.lora]\nrank = 4";
     let c = of("nf4", lora);
@@ -60,7 +60,7 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     }
 
     // Read over codes it cannot be merged, read over the base as it is it can.
-    let overrides = Overrides { quantise: Quantise::Nf4, ..Overrides::default() };
+    let overrides = Overrides { quantize: Quantize::Nf4, ..Overrides::default() };
     let best = dir.join("run/best");
     let mut small = st_dir::load(&best, Device::Cpu, Compute::Bf16, &overrides).unwrap();
     assert!(small.query_tower.merge().unwrap_err().to_string().contains("quantised"));
@@ -69,5 +69,5 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     st_dir::save(&whole, &dir.join("merged"), None).unwrap();
 
     let e = initial_model(&of("int8", "")).unwrap_err().to_string();
-    assert!(e.contains("model.quantise") && e.contains("[peft]"), "{e}");
+    assert!(e.contains("model.quantize") && e.contains("[peft]"), "{e}");
 }

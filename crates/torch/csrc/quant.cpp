@@ -325,11 +325,11 @@ extern "C" int rd_quantise(Tensor* w, int nf4, Tensor** codes, Tensor** scales, 
   return guarded([&] {
     auto x = w->detach().contiguous();
     TORCH_CHECK(x.device().is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 2 && x.numel() > 0,
-                "quantise: a matrix of f32 on the CPU is wanted, not ", x.toString(), " ", x.sizes());
+                "quantize: a matrix of f32 on the CPU is wanted, not ", x.toString(), " ", x.sizes());
     const auto* from = x.const_data_ptr<float>();
     const int64_t n = x.numel(), rows = x.size(0), columns = x.size(1);
     auto finite = [](const Tensor& t) {
-      TORCH_CHECK(at::isfinite(t).all().item<bool>(), "quantise: the weight has numbers that are not finite");
+      TORCH_CHECK(at::isfinite(t).all().item<bool>(), "quantize: the weight has numbers that are not finite");
     };
     if (!nf4) {
       auto c = at::empty({n}, at::kChar);

@@ -198,7 +198,7 @@ type Rule = (Bits, fn(&str) -> bool);
 struct Shared {
     device: Device,
     source: Option<Weights>,
-    quantise: Cell<Option<Rule>>,
+    quantize: Cell<Option<Rule>>,
     params: RefCell<IndexMap<String, Param>>,
     wrong_shape: RefCell<Vec<Misfit>>,
     attached: RefCell<Vec<(String, Rc<dyn Any>)>>,
@@ -226,7 +226,7 @@ impl ParamBuilder {
         let shared = Shared {
             device,
             source,
-            quantise: Cell::new(None),
+            quantize: Cell::new(None),
             params: RefCell::default(),
             wrong_shape: RefCell::default(),
             attached: RefCell::default(),
@@ -237,7 +237,7 @@ impl ParamBuilder {
     /// From here on the matrices of the modules that `which` picks by path are kept as codes, each as soon as it is read.
     #[must_use]
     pub fn quantising(self, bits: Option<Bits>, which: fn(&str) -> bool) -> Self {
-        self.shared.quantise.set(bits.map(|b| (b, which)));
+        self.shared.quantize.set(bits.map(|b| (b, which)));
         self
     }
 
@@ -251,7 +251,7 @@ impl ParamBuilder {
         if let Some(q) = self.shared.params.borrow().get(&full).and_then(|p| p.quantised.clone()) {
             return Ok(Matrix::Quantised(q));
         }
-        let (bits, known) = match (self.shared.quantise.get(), &self.shared.source) {
+        let (bits, known) = match (self.shared.quantize.get(), &self.shared.source) {
             (Some((bits, which)), Some(s)) if which(&self.path) => {
                 (bits, s.shape(&full).as_deref() == Some(shape))
             }

@@ -22,7 +22,7 @@ pub enum Bits {
 /// The setting: what frozen weights are kept as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Quantise {
+pub enum Quantize {
     /// f32.
     #[default]
     None,
@@ -32,36 +32,36 @@ pub enum Quantise {
     Nf4,
 }
 
-impl Quantise {
+impl Quantize {
     /// None: not at all.
     pub fn bits(self) -> Option<Bits> {
         match self {
-            Quantise::None => None,
-            Quantise::Int8 => Some(Bits::Int8),
-            Quantise::Nf4 => Some(Bits::Nf4),
+            Quantize::None => None,
+            Quantize::Int8 => Some(Bits::Int8),
+            Quantize::Nf4 => Some(Bits::Nf4),
         }
     }
 }
 
-impl std::str::FromStr for Quantise {
+impl std::str::FromStr for Quantize {
     type Err = String;
 
     fn from_str(s: &str) -> std::result::Result<Self, String> {
         match s {
-            "none" => Ok(Quantise::None),
-            "int8" => Ok(Quantise::Int8),
-            "nf4" => Ok(Quantise::Nf4),
+            "none" => Ok(Quantize::None),
+            "int8" => Ok(Quantize::Int8),
+            "nf4" => Ok(Quantize::Nf4),
             _ => Err(format!("`{s}`: none, int8 or nf4")),
         }
     }
 }
 
-impl From<Option<Bits>> for Quantise {
+impl From<Option<Bits>> for Quantize {
     fn from(bits: Option<Bits>) -> Self {
         match bits {
-            None => Quantise::None,
-            Some(Bits::Int8) => Quantise::Int8,
-            Some(Bits::Nf4) => Quantise::Nf4,
+            None => Quantize::None,
+            Some(Bits::Int8) => Quantize::Int8,
+            Some(Bits::Nf4) => Quantize::Nf4,
         }
     }
 }

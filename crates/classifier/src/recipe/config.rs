@@ -5,7 +5,7 @@ use crate::labels::Task;
 use crate::loss::ClassifierLoss;
 use crate::scores::Measure;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_torch::{Precision, Quantise};
+use ragduet_torch::{Precision, Quantize};
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ pub struct ModelConfig {
     pub recompute: bool,
     /// Keeps the weights of the base's layers in 8 or 4 bits (QLoRA); they are computed with in `precision`. With [peft].
     #[serde(default)]
-    pub quantise: Quantise,
+    pub quantize: Quantize,
 }
 
 /// Files of labelled texts (see `ragduet_data::read_labelled`).

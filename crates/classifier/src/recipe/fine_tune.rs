@@ -230,9 +230,9 @@ fn build(config: &ClassifierConfig, labels: LabelSet) -> Result<Classifier> {
     let device = device::parse(&config.device)?;
     let compute = config.precision.resolve(device);
     let dir = hub::resolve(&config.model.base)?;
-    let bits = config.model.quantise.bits();
+    let bits = config.model.quantize.bits();
     if bits.is_some() && config.peft.is_none() {
-        return Err(bad("model.quantise", "a quantised model does not learn itself: give [peft]"));
+        return Err(bad("model.quantize", "a quantised model does not learn itself: give [peft]"));
     }
     let mut c = Classifier::with_labels_quantised(&dir, device, compute, Some(labels), bits)?;
     if let Some(most) = config.model.max_tokens {

@@ -11,7 +11,7 @@ use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_joint::pipeline::Pipeline;
-use ragduet_torch::{Precision, Quantise, device};
+use ragduet_torch::{Precision, Quantize, device};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct GeneratorArgs {
     pub precision: Precision,
     /// Keeps the layers' weights in 8 or 4 bits: none, int8 or nf4. Less memory, and slower.
     #[arg(long, default_value = "none")]
-    pub quantise: Quantise,
+    pub quantize: Quantize,
     /// Prompt settings (TOML, the keys of `[prompt]`); those of the run that trained the generator if not given.
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
@@ -82,7 +82,7 @@ impl GeneratorArgs {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
         let generator = self.given()?;
         let dir = ragduet_nn::hub::resolve(generator)?;
-        Generator::load_quantised(&dir, device, self.precision.resolve(device), self.quantise.bits())
+        Generator::load_quantised(&dir, device, self.precision.resolve(device), self.quantize.bits())
             .with_context(|| format!("cannot load the generator `{generator}`"))
     }
 

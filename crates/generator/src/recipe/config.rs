@@ -8,7 +8,7 @@ use crate::model::ScratchGenerator;
 use crate::prepare::PromptConfig;
 use ragduet_data::RecordFormat;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_torch::{Precision, Quantise};
+use ragduet_torch::{Precision, Quantize};
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub struct ModelConfig {
     /// Layers' inner values are made again in the backward pass: less memory, a third more time. Decoder-only models.
     pub recompute: bool,
     /// Keeps the weights of the base's layers in 8 or 4 bits (QLoRA); they are computed with in `precision`. With [peft].
-    pub quantise: Quantise,
+    pub quantize: Quantize,
 }
 
 impl ModelConfig {

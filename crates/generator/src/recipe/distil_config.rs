@@ -7,7 +7,7 @@ use crate::error::{Result, bad};
 use crate::loss::{DistilLoss, SftLoss};
 use crate::prepare::PromptConfig;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_torch::{Precision, Quantise};
+use ragduet_torch::{Precision, Quantize};
 use ragduet_train::{OptimizerConfig, SaveConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub struct TeacherConfig {
     pub precision: Option<Precision>,
     /// Keeps the weights of its layers in 8 or 4 bits.
     #[serde(default)]
-    pub quantise: Quantise,
+    pub quantize: Quantize,
     /// What is kept on disk of its distribution, so that it is asked once, before training, and is not in memory with the
     /// student. All epochs then show the examples of the first, in another order. Absent: it is asked in every step.
     #[serde(default)]

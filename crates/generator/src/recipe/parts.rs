@@ -49,11 +49,11 @@ pub fn build_over(
     device: Device,
     tokenizer: impl FnOnce(&ScratchGenerator) -> Result<Tokenizer>,
 ) -> Result<Generator> {
-    let bits = c.quantise.bits();
+    let bits = c.quantize.bits();
     let mut generator = match (&c.base, &c.scratch) {
         (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
         (None, Some(_)) if bits.is_some() => {
-            return Err(bad("model.quantise", "a new model learns whole: give model.base"));
+            return Err(bad("model.quantize", "a new model learns whole: give model.base"));
         }
         (None, Some(scratch)) => scratch.over(tokenizer(scratch)?, device, compute)?,
         (None, None) => return Err(bad("model", "give `base` or `[model.scratch]`")),
@@ -68,7 +68,7 @@ pub fn build_over(
         generator.adapt(config)?;
     }
     if bits.is_some() && generator.adapter.is_none() {
-        return Err(bad("model.quantise", "a quantised model does not learn itself: give [peft]"));
+        return Err(bad("model.quantize", "a quantised model does not learn itself: give [peft]"));
     }
     Ok(generator)
 }

@@ -12,7 +12,7 @@ use ragduet_data::{BatchConfig, Format};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
-use ragduet_torch::{Precision, Quantise};
+use ragduet_torch::{Precision, Quantize};
 use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ pub struct ModelConfig {
     /// Dropout on attention probabilities while training, instead of the base's.
     pub attention_dropout: Option<f64>,
     /// Keeps the weights of the base's layers in 8 or 4 bits (QLoRA); they are computed with in `precision`. With [peft].
-    pub quantise: Quantise,
+    pub quantize: Quantize,
 }
 
 impl Default for ModelConfig {
@@ -131,7 +131,7 @@ impl Default for ModelConfig {
             max_passage_tokens: None,
             dropout: None,
             attention_dropout: None,
-            quantise: Quantise::None,
+            quantize: Quantize::None,
         }
     }
 }

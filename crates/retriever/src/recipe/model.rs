@@ -74,7 +74,7 @@ pub fn build(
                 prompts: c.prompts.clone(),
                 max_query_tokens: c.max_query_tokens.or((!late).then_some(QUERY_TOKENS)),
                 max_passage_tokens: c.max_passage_tokens.or((!late).then_some(PASSAGE_TOKENS)),
-                quantise: c.quantise,
+                quantize: c.quantize,
                 late: c.late_interaction.clone(),
                 sparse: c.sparse,
             };
@@ -85,9 +85,9 @@ pub fn build(
             }
             model
         }
-        (None, Some(_)) if c.quantise.bits().is_some() => {
+        (None, Some(_)) if c.quantize.bits().is_some() => {
             let why = "a new model learns whole: give model.base".to_string();
-            return Err(Error::Config { key: "model.quantise".into(), why });
+            return Err(Error::Config { key: "model.quantize".into(), why });
         }
         (None, Some(scratch)) => {
             let late = c.late_interaction.as_ref();
@@ -137,9 +137,9 @@ pub fn build(
             tower.adapt(peft, device)?;
         }
     }
-    if c.quantise.bits().is_some() && model.towers().any(|t| t.adapter.is_none()) {
+    if c.quantize.bits().is_some() && model.towers().any(|t| t.adapter.is_none()) {
         let why = "a quantised encoder does not learn itself: give [peft]".to_string();
-        return Err(Error::Config { key: "model.quantise".into(), why });
+        return Err(Error::Config { key: "model.quantize".into(), why });
     }
     model.check()
 }

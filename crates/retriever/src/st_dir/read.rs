@@ -10,7 +10,7 @@ use ragduet_nn::peft::{self, Adapter};
 use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
 use ragduet_text::{Prompts, Tokenizer};
 use ragduet_torch::weights::Weights;
-use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantise};
+use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantize};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub struct Overrides {
     /// Longest passage in tokens.
     pub max_passage_tokens: Option<usize>,
     /// Keeps the weights of the encoder's layers in 8 or 4 bits.
-    pub quantise: Quantise,
+    pub quantize: Quantize,
     /// Makes a late-interaction model of what is none yet, its projection drawn from the global generators.
     pub late: Option<LateConfig>,
     /// Makes a sparse model of what is none yet; a head that the directory lacks is drawn from the global generators.
@@ -110,7 +110,7 @@ pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides)
         Some(_) => MlmHeadOption::SavedOrFresh,
         None => MlmHeadOption::No,
     };
-    let how = Reading { device, bits: overrides.quantise.bits(), late: wanted.as_ref(), mlm_head };
+    let how = Reading { device, bits: overrides.quantize.bits(), late: wanted.as_ref(), mlm_head };
     let modules_path = dir.join("modules.json");
     let chains = if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;

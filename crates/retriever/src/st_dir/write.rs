@@ -188,7 +188,7 @@ pub fn verify(model: &BiEncoder, dir: &Path, texts: &[String]) -> Result<()> {
         max_query_tokens: Some(model.settings.max_query_tokens),
         max_passage_tokens: Some(model.settings.max_passage_tokens),
         // What was trained over codes is compared over codes.
-        quantise: model.query_tower.model.params.quantised().next().map(|(_, q)| q.bits()).into(),
+        quantize: model.query_tower.model.params.quantised().next().map(|(_, q)| q.bits()).into(),
         ..Overrides::default()
     };
     let again = load(dir, model.device, model.compute, &overrides)?;

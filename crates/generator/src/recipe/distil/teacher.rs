@@ -38,7 +38,7 @@ impl<'a> Teacher<'a> {
     /// The model, which does not train.
     pub fn load(&self) -> Result<Generator> {
         let teacher =
-            Generator::load_quantised(&self.dir, self.device, self.compute, self.config.quantise.bits())?;
+            Generator::load_quantised(&self.dir, self.device, self.compute, self.config.quantize.bits())?;
         teacher.trained().set_trainable(|_| false);
         Ok(teacher)
     }
@@ -62,7 +62,7 @@ impl<'a> Teacher<'a> {
     /// what it is asked.
     pub fn fingerprint(&self) -> Result<Xxh3> {
         let mut hash = Xxh3::new();
-        hash.update(format!("{} {:?}", self.compute, self.config.quantise).as_bytes());
+        hash.update(format!("{} {:?}", self.compute, self.config.quantize).as_bytes());
         let mut buffer = vec![0; 1 << 20];
         for folder in self.folders()? {
             let mut files = Vec::new();

@@ -218,8 +218,8 @@ impl ContrieverConfig {
         if self.model.separate_towers {
             return bad("model.separate_towers", "queries and keys are crops alike: one encoder is trained");
         }
-        if self.model.quantise.bits().is_some() {
-            return bad("model.quantise", "the encoder trains whole: quantised weights do not learn");
+        if self.model.quantize.bits().is_some() {
+            return bad("model.quantize", "the encoder trains whole: quantised weights do not learn");
         }
         if self.data.train.is_empty() {
             return bad("data.train", "name at least one file or folder");
