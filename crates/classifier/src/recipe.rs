@@ -1,9 +1,9 @@
-//! How classifiers are trained: a config and a loop that reads from top to bottom.
+//! How classifiers are trained: their config, and the recipe that [`ragduet_train::run()`] carries out.
 
+mod classifier;
 mod config;
-mod fine_tune;
+mod model_config;
 
-pub use config::{
-    BatchConfig, ClassifierConfig, DataConfig, EvalConfig, ModelConfig, SamplingConfig, TrainConfig,
-};
-pub use fine_tune::{Outcome, train};
+pub use classifier::{Outcome, train};
+pub use config::{BatchConfig, ClassifierConfig, DataConfig, EvalConfig, SamplingConfig};
+pub use model_config::ModelConfig;

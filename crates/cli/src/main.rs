@@ -25,6 +25,7 @@ enum Command {
     /// The whole story on the shipped dataset, in minutes, on a CPU.
     Quickstart(cmd::quickstart::Args),
     /// Train a model.
+    #[command(subcommand)]
     Train(cmd::train::Args),
     /// Mine hard negatives with a model, into a file of training examples.
     Mine(cmd::mine::Args),

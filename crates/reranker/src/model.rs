@@ -91,6 +91,11 @@ impl CrossEncoder {
             Some(peft) => classifier.adapt(peft)?,
             None => classifier.model.params.set_trainable(|_| true),
         }
+        Ok(Self::over(classifier, activation))
+    }
+
+    /// Over a classifier with one label.
+    pub fn over(mut classifier: Classifier, activation: Activation) -> Self {
         if let Some(map) = classifier.model.config.as_object_mut() {
             let name = match activation {
                 Activation::Identity => Activation::IDENTITY,
@@ -99,7 +104,7 @@ impl CrossEncoder {
             map.insert("sentence_transformers".into(), json!({"activation_fn": name, "version": "5.3.0"}));
             map.shift_remove("sbert_ce_default_activation_function");
         }
-        Ok(Self { classifier, activation })
+        Self { classifier, activation }
     }
 
     /// The logit of each pair, in batches of about `tokens` tokens. `done` is told how many pairs a batch had.

@@ -1,7 +1,8 @@
 //! Training of cross-encoders.
 
 pub mod config;
+mod cross_encoder;
+mod first_stage;
 mod lists;
-mod train;
 
-pub use train::{Outcome, train};
+pub use cross_encoder::{Outcome, train};

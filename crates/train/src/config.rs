@@ -209,6 +209,33 @@ mod tests {
         }
     }
 
+    #[derive(Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Run {
+        seed: u64,
+        epochs: f64,
+    }
+
+    #[derive(Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Renamed {
+        run: Run,
+    }
+    crate::config!(Renamed);
+
+    #[test]
+    fn an_old_key_is_an_error_that_names_the_new_one_and_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "[run]\nseed = 1\n\n[train]\nepochs = 2.0\n").unwrap();
+        let e = load::<Renamed>(&path, &[]).unwrap_err().to_string();
+        assert!(e.contains("c.toml:5:1") && e.contains("`train.epochs` is now `run.epochs`"), "{e}");
+        std::fs::write(&path, "[run]\nseed = 1\n").unwrap();
+        let e = load::<Renamed>(&path, &["seed=3".into()]).unwrap_err().to_string();
+        assert!(e.contains("--set seed=3") && e.contains("`seed` is now `run.seed`"), "{e}");
+        assert_eq!(load::<Renamed>(&path, &["run.epochs=1.5".into()]).unwrap().run.epochs, 1.5);
+    }
+
     #[test]
     fn overrides_and_extends() {
         let top = "extends = \"base.toml\"\nname = \"x\"\n";

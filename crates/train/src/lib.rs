@@ -16,6 +16,7 @@ mod learner;
 mod lock;
 mod loss_meter;
 mod metrics;
+mod moved;
 mod options;
 mod progress;
 mod recipe;
@@ -39,11 +40,13 @@ pub use loss_meter::DeviceLossMeter;
 pub use metrics::MetricSink;
 pub use options::RunOptions;
 pub use progress::Progress;
-pub use recipe::{At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState};
+pub use recipe::{
+    At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState, epoch_rng,
+};
 pub use run::{Finished, Outcome, run};
 pub use rundir::{RETRIEVED, RunDir};
 pub use schedule::{CosineConfig, Schedule, ScheduleConfig, Warmup, lr_factor};
-pub use settings::{EvalSchedule, RecipeConfig, RunConfig};
+pub use settings::{EvalSchedule, RecipeConfig, RunConfig, check_dropout};
 /// For [`config!`] and [`recipe_config!`].
 #[doc(hidden)]
 pub use toml;

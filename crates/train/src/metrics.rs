@@ -3,7 +3,6 @@
 use crate::Result;
 use crate::events::EventWriter;
 use fs_err as fs;
-use ragduet_torch::weights::write_atomic;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -15,26 +14,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct MetricSink {
     jsonl: fs::File,
     events: EventWriter,
-    epoch: Option<f64>,
 }
 
 impl MetricSink {
-    /// Opens the sinks of a run. Lines after step `resume_from` belong to a future that was lost with the process
-    /// and are cut off.
-    pub fn open(dir: &Path, resume_from: Option<u64>) -> Result<Self> {
+    /// Opens the sinks of a run. `resumed`: the step of the checkpoint, and how long `metrics.jsonl` was then; what was
+    /// written behind belongs to a future that was lost with the process and is cut off.
+    pub fn open(dir: &Path, resumed: Option<(u64, u64)>) -> Result<Self> {
         let path = dir.join("metrics.jsonl");
-        if let (Some(step), true) = (resume_from, path.exists()) {
-            cut_after(&path, step)?;
+        if let (Some((_, bytes)), true) = (resumed, path.exists()) {
+            let file = fs::OpenOptions::new().write(true).open(&path)?;
+            if file.metadata()?.len() > bytes {
+                file.set_len(bytes)?;
+            }
         }
         let jsonl = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        let restart = resume_from.map(|step| signed(step).saturating_add(1));
+        let restart = resumed.map(|(step, _)| signed(step).saturating_add(1));
         let events = EventWriter::create(&dir.join("tensorboard"), restart, now())?;
-        Ok(Self { jsonl, events, epoch: None })
+        Ok(Self { jsonl, events })
     }
 
-    /// The place in the data, which every line from now on states as `epoch`.
-    pub fn set_epoch(&mut self, epoch: f64) {
-        self.epoch = Some(epoch);
+    /// How long `metrics.jsonl` is; for [`MetricSink::open`].
+    pub fn bytes(&self) -> Result<u64> {
+        Ok(self.jsonl.metadata()?.len())
     }
 
     /// Writes values of one kind (`train`, `dev`, `mining`) at a step. NaN and infinity become null in
@@ -64,9 +65,6 @@ impl MetricSink {
         line.insert("step".into(), step.into());
         line.insert("kind".into(), kind.into());
         line.insert("time".into(), json!(time));
-        if let Some(epoch) = self.epoch {
-            line.insert("epoch".into(), json!(epoch));
-        }
         line
     }
 
@@ -79,19 +77,6 @@ impl MetricSink {
 }
 
 /// Keeps the lines up to a step. A line that a crash tore (also in the midst of a character) goes, too.
-fn cut_after(path: &Path, step: u64) -> Result<()> {
-    let all = fs::read(path)?;
-    let mut kept = Vec::with_capacity(all.len());
-    for line in all.split(|&b| b == b'\n') {
-        let at = serde_json::from_slice::<Value>(line).ok().and_then(|v| v.get("step")?.as_u64());
-        if at.is_some_and(|s| s <= step) {
-            kept.extend_from_slice(line);
-            kept.push(b'\n');
-        }
-    }
-    Ok(write_atomic(path, &kept)?)
-}
-
 fn signed(step: u64) -> i64 {
     i64::try_from(step).unwrap_or(i64::MAX)
 }
@@ -114,22 +99,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut sink = MetricSink::open(dir.path(), None).unwrap();
         sink.write("train", 1, &[("loss", 0.5), ("lr", f64::NAN), ("x", f64::INFINITY)]).unwrap();
-        sink.set_epoch(0.25);
         sink.record("note", 2, &json!({"a": [1]})).unwrap();
         // Readable while the run goes on.
         let lines = lines(dir.path());
         assert_eq!((lines[0]["step"].as_u64(), lines[0]["kind"].as_str()), (Some(1), Some("train")));
         assert_eq!(lines[0]["loss"], 0.5);
-        assert!(lines[0]["lr"].is_null() && lines[0]["x"].is_null() && lines[0].get("epoch").is_none());
-        assert_eq!((&lines[1]["epoch"], &lines[1]["value"]["a"][0]), (&json!(0.25), &json!(1)));
+        assert!(lines[0]["lr"].is_null() && lines[0]["x"].is_null());
+        assert_eq!(lines[1]["value"]["a"][0], 1);
     }
 
     #[test]
     fn resuming_cuts_the_future_and_torn_lines() {
         let dir = tempfile::tempdir().unwrap();
         let mut sink = MetricSink::open(dir.path(), None).unwrap();
+        let mut marks = Vec::new();
         for step in 1..=4 {
             sink.write("train", step, &[("loss", 1.0 / step as f64)]).unwrap();
+            marks.push((step, sink.bytes().unwrap()));
+            // Of the same step, but behind its checkpoint.
+            sink.write("mining", step, &[("chosen", 1.0)]).unwrap();
         }
         drop(sink);
         let path = dir.path().join("metrics.jsonl");
@@ -137,10 +125,12 @@ mod tests {
         // Torn within a two-byte character: not even UTF-8.
         bytes.extend_from_slice(b"{\"step\":1,\"kind\":\"gr\xc3");
         std::fs::write(&path, &bytes).unwrap();
-        let mut sink = MetricSink::open(dir.path(), Some(2)).unwrap();
+        let mut sink = MetricSink::open(dir.path(), Some(marks[1])).unwrap();
         sink.write("train", 3, &[("loss", 9.0)]).unwrap();
         let read: Vec<_> = lines(dir.path()).iter().map(|l| (l["step"].clone(), l["loss"].clone())).collect();
-        assert_eq!(read, [(json!(1), json!(1.0)), (json!(2), json!(0.5)), (json!(3), json!(9.0))]);
+        let want =
+            [(json!(1), json!(1.0)), (json!(1), Value::Null), (json!(2), json!(0.5)), (json!(3), json!(9.0))];
+        assert_eq!(read, want);
         assert_eq!(std::fs::read_dir(dir.path().join("tensorboard")).unwrap().count(), 2);
     }
 }

@@ -5,8 +5,11 @@
 
 use crate::{Error, Goal, Learner, MetricSink, Progress, World};
 use ragduet_torch::{Kind, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A training method over its model and its data.
 pub trait Recipe {
@@ -227,6 +230,32 @@ pub struct Epoch<B, E> {
     pub windows: Option<usize>,
     /// Those from the wanted one on.
     pub rest: Box<dyn Iterator<Item = Result<Vec<B>, E>>>,
+}
+
+impl<T: Clone + 'static, E: 'static> Epoch<Vec<T>, E> {
+    /// The windows of an order: batches of `size`, `accumulate` of them to a step.
+    pub fn of(order: &[T], size: usize, accumulate: usize, from: usize) -> Self {
+        let batches: Vec<Vec<T>> = order.chunks(size).map(<[T]>::to_vec).collect();
+        Self::of_batches(batches, accumulate, from)
+    }
+}
+
+impl<B: 'static, E: 'static> Epoch<B, E> {
+    /// The windows of batches, `accumulate` of them to a step.
+    pub fn of_batches(batches: Vec<B>, accumulate: usize, from: usize) -> Self {
+        let windows = batches.len().div_ceil(accumulate);
+        let mut rest = batches.into_iter().skip(from * accumulate);
+        let next = move || {
+            let window: Vec<B> = rest.by_ref().take(accumulate).collect();
+            (!window.is_empty()).then_some(Ok(window))
+        };
+        Self { windows: Some(windows), rest: Box::new(std::iter::from_fn(next)) }
+    }
+}
+
+/// The generator by which an epoch is shuffled.
+pub fn epoch_rng(seed: u64, epoch: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(xxh3_64_with_seed(&epoch.to_le_bytes(), seed))
 }
 
 impl<B, E> std::fmt::Debug for Epoch<B, E> {

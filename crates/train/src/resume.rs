@@ -88,6 +88,8 @@ pub(crate) struct Position {
     pub data: u64,
     /// Steps of each optimiser.
     pub learners: BTreeMap<String, u64>,
+    /// How long `metrics.jsonl` was.
+    pub log_bytes: u64,
 }
 
 impl Position {

@@ -33,6 +33,8 @@ pub struct Outcome<S> {
     pub best: Option<Evaluated<S>>,
     /// Units (pairs, tokens: the recipe's) per second of training steps.
     pub units_per_second: f64,
+    /// Rows of the data that were bad and moved aside.
+    pub bad_rows: u64,
 }
 
 /// A recipe after its run, and what the run came to.
@@ -103,7 +105,8 @@ struct Driver<'a, C, R: Recipe> {
     eval: EvalSchedule,
     position: Position,
     checkpoints: Checkpoints,
-    resumes: bool,
+    /// The checkpoint to go on from.
+    from: Option<PathBuf>,
     stop_at: u64,
     device: Device,
     resolved: String,
@@ -135,9 +138,11 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         if options.resume && found.is_none() {
             tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
         }
-        let done = found.as_ref().map_or(0, |f| f.0);
+        let saved = found.as_ref().map(|f| state::read_position::<Position>(&f.1)).transpose()?;
+        let saved = saved.unwrap_or_default();
+        let done = saved.step;
         let log = Log {
-            sink: MetricSink::open(&dir, options.resume.then_some(done))?,
+            sink: MetricSink::open(&dir, options.resume.then_some((done, saved.log_bytes)))?,
             progress: Progress::new(total, done, options.quiet),
         };
         let at = At { total, ..At::default() };
@@ -148,7 +153,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
             eval: config.eval(),
             position: Position::default(),
             checkpoints,
-            resumes: found.is_some(),
+            from: found.map(|f| f.1),
             stop_at: options.stop_after.map_or(u64::MAX, |n| done + n),
             device: context.device,
             resolved,
@@ -164,11 +169,10 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
     /// Restores the newest checkpoint; whether there was one.
     fn resume(&mut self) -> Result<bool, R::Error> {
         let data = self.recipe.fingerprint();
-        if !self.resumes {
+        let Some(path) = self.from.take() else {
             self.position.data = data;
             return Ok(false);
-        }
-        let Some((step, path)) = self.checkpoints.latest()? else { return Ok(false) };
+        };
         let saved = state::read_position::<Position>(&path)?;
         saved.check_data(data, self.context.dir.path())?;
         (self.run.at.step, self.run.at.epoch, self.run.at.window) = (saved.step, saved.epoch, saved.window);
@@ -184,6 +188,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         self.run.at.window = saved.place_in_epoch(self.recipe.steps_per_epoch());
         self.position = saved;
         self.check_best();
+        let step = self.run.at.step;
         match self.is_over() {
             true => tracing::info!("the run had come to its end at step {step}: nothing is left to do"),
             false => tracing::info!("resumed at step {step}"),
@@ -379,6 +384,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
             total: at.total,
             steps_per_epoch: self.recipe.steps_per_epoch(),
             learners,
+            log_bytes: self.run.log.sink.bytes()?,
             ..self.position.clone()
         };
         let parameters = self.recipe.parameters();
@@ -415,8 +421,12 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
             units_per_second: self.speed(),
             before: self.before,
             best: self.best,
+            bad_rows: self.context.bad_rows.report().bad_rows(),
         };
         drop(self.context);
         Finished { recipe: self.recipe, outcome }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,22 @@ impl EvalSchedule {
     }
 }
 
+/// Checks `model.dropout` and `model.attention_dropout`.
+///
+/// # Errors
+/// The key and the sentence about one that is out of range.
+pub fn check_dropout(
+    hidden: Option<f64>,
+    attention: Option<f64>,
+) -> Result<(), (&'static str, &'static str)> {
+    for (key, p) in [("model.dropout", hidden), ("model.attention_dropout", attention)] {
+        if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
+            return Err((key, "must be at least 0 and below 1"));
+        }
+    }
+    Ok(())
+}
+
 /// A config of a training method.
 pub trait RecipeConfig: Config {
     /// Passes over the training set where `[run]` says nothing.

@@ -4,6 +4,7 @@
 //! then places in one long text, they survive the merging, and an error leads back to its source.
 
 use crate::config::Config;
+use crate::moved::moved;
 use crate::{Error, Result};
 use serde_json::Value as Json;
 use std::ops::Range;
@@ -73,18 +74,52 @@ impl Sources {
         for source in overrides {
             overlay(&mut merged, self.parse(source)?, node, source.depth);
         }
+        if let Some((span, sentence)) = first_moved(&merged, node, "", &node) {
+            return Err(report(self.of(&span), Some(span), sentence));
+        }
         // What the whole lacks is told of the first source, the file that was asked for.
         let whole = Spanned::new(0..0, merged);
-        T::from_document(toml::de::Deserializer::from(whole)).map_err(|e| {
-            let place = e.span();
-            let of = |r: &Range<usize>| self.all.iter().rev().find(|s| s.start <= r.start);
-            located(place.as_ref().and_then(of).or(self.all.first()), &e)
-        })
+        T::from_document(toml::de::Deserializer::from(whole))
+            .map_err(|e| located(e.span().as_ref().and_then(|r| self.of(r)).or(self.all.first()), &e))
+    }
+
+    /// The source that a place is in.
+    fn of(&self, place: &Range<usize>) -> Option<&Source> {
+        self.all.iter().rev().find(|s| s.start <= place.start)
     }
 
     fn parse<'a>(&'a self, source: &'a Source) -> Result<DeTable<'a>> {
         DeTable::parse(&source.padded).map(Spanned::into_inner).map_err(|e| located(Some(source), &e))
     }
+}
+
+/// The first key that has another name now, with its place and what to say.
+fn first_moved(
+    table: &DeTable<'_>,
+    at: Node<'_>,
+    path: &str,
+    root: &Node<'_>,
+) -> Option<(Range<usize>, String)> {
+    let has = |key: &str| {
+        let mut node = *root;
+        key.split('.').all(|part| {
+            let child = node.own(part);
+            child.is_some_and(|c| {
+                node = c;
+                true
+            })
+        })
+    };
+    table.iter().find_map(|(key, value)| {
+        let full =
+            if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        // Inner keys first: they say more.
+        let inner = match value.get_ref() {
+            DeValue::Table(inner) => first_moved(inner, at.child(key.get_ref()), &full, root),
+            _ => None,
+        };
+        inner.or_else(|| Some((key.span(), moved(&full, has)?)))
+    })
 }
 
 /// How many keys a dotted key has; `None` where it is none.
@@ -131,6 +166,18 @@ impl<'s> Node<'s> {
         self.resolved().is_some_and(|s| s.get("oneOf").is_some())
     }
 
+    /// A key that is really there.
+    fn own(self, key: &str) -> Option<Self> {
+        let here = self.resolved()?;
+        let own =
+            here.get("properties").and_then(|p| p.get(key)).map(|at| Self { root: self.root, at: Some(at) });
+        let variants = || {
+            let all = here.get("oneOf")?.as_array()?.iter();
+            all.map(|v| Self { root: self.root, at: Some(v) }).find_map(|v| v.own(key))
+        };
+        own.or_else(variants)
+    }
+
     fn child(self, key: &str) -> Self {
         let Some(here) = self.resolved() else { return self };
         let own = here.get("properties").and_then(|p| p.get(key));
@@ -165,11 +212,15 @@ fn chooses_another(node: Node<'_>, a: &DeTable<'_>, b: &DeTable<'_>) -> bool {
     node.is_choice() && b.keys().any(|k| !a.contains_key(k.get_ref().as_ref()))
 }
 
-/// The error with its place: line, column and the line itself in a file, the text of an override.
+/// A parser's error with its place.
 fn located(source: Option<&Source>, e: &toml::de::Error) -> Error {
-    let message = e.message().to_string();
+    report(source, e.span(), e.message().to_string())
+}
+
+/// An error with its place: line, column and the line itself in a file, the text of an override.
+fn report(source: Option<&Source>, span: Option<Range<usize>>, message: String) -> Error {
     let Some(source) = source else { return Error::Config { origin: "config".into(), message } };
-    match e.span() {
+    match span {
         Some(span) if source.depth.is_none() && !(span.is_empty() && span.start == 0) => {
             let text = &source.padded[source.start..];
             let (line, column, lines) = excerpt(text, span.start.saturating_sub(source.start), span.len());

@@ -3,152 +3,110 @@
 use crate::Result;
 use crate::error::bad;
 use crate::loss::RankingLossConfig;
+use ragduet_classifier::recipe::ModelConfig;
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_retriever::mining::{MiningConfig, When};
 use ragduet_retriever::recipe::config::DataConfig;
-use ragduet_torch::Precision;
-use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
+use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Fine-tuning of an encoder, or a decoder-only model, to say how well a passage answers a question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CrossEncoderConfig {
-    /// Everything that is drawn comes from it.
-    #[serde(default)]
-    pub seed: u64,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// In what precision matrix products run.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Where the model comes from.
-    pub model: ModelConfig,
-    /// Trains an adapter and the head, not the model.
-    #[serde(default)]
-    pub peft: Option<PeftConfig>,
-    /// What it learns, as for a retriever: questions, positives, negatives where the data has them.
-    pub data: DataConfig,
-    /// Finds negatives for training, and what is re-ranked for dev; absent: negatives of the data, else drawn passages.
-    #[serde(default)]
-    pub first_stage: Option<FirstStage>,
-    /// What errors cost.
-    #[serde(default)]
-    pub loss: RankingLossConfig,
-    /// Sizes of batches.
-    #[serde(default)]
-    pub batch: BatchConfig,
-    /// Length and rhythm.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// The optimiser.
-    #[serde(default)]
-    pub optim: OptimizerConfig,
-    /// Re-ranking of dev while training.
-    #[serde(default)]
-    pub eval: EvalConfig,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
+ragduet_train::recipe_config! {
+    /// Training of a cross-encoder (re-ranker): an encoder or a decoder-only model that scores a query and a passage
+    /// together.
+    pub struct CrossEncoderConfig {
+        /// Base model; a bi-encoder will do.
+        pub model: ModelConfig,
+        /// Parameter-efficient fine-tuning: trains an adapter and the head over the frozen model.
+        #[serde(default)]
+        pub peft: Option<PeftConfig>,
+        /// Training set, as for a retriever (queries, positives, negatives where the data has them), and dev set.
+        pub data: DataConfig,
+        /// First-stage retriever: source of hard negatives, and of the candidates that are re-ranked on the dev set.
+        /// Absent: negatives of the data, else random passages.
+        #[serde(default)]
+        pub first_stage: Option<FirstStage>,
+        /// Ranking loss.
+        #[serde(default)]
+        pub loss: RankingLossConfig,
+        /// Batch size and composition.
+        #[serde(default)]
+        pub batch: BatchConfig,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default)]
+        pub optim: OptimizerConfig,
+        /// Evaluation on the dev set during training: nDCG and others of the re-ranked candidates.
+        #[serde(default)]
+        pub eval: EvalConfig,
+    }
+    epochs = 1.0
 }
 
-ragduet_train::config!(CrossEncoderConfig);
-
-fn auto() -> String {
-    "auto".into()
-}
-
-/// Where the model comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder or hub id: of a bare model (a bi-encoder will do), or of a cross-encoder, whose head goes on.
-    pub base: String,
-    /// Longer pairs are cut to so many tokens, the longer text of the two first; absent: what the model can take.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
-    /// Replaces the base's dropout in hidden layers and before the output.
-    #[serde(default)]
-    pub dropout: Option<f64>,
-    /// Replaces the base's dropout on attention.
-    #[serde(default)]
-    pub attention_dropout: Option<f64>,
-}
-
-/// A bi-encoder that comes before.
+/// First-stage retriever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirstStage {
-    /// Folder or hub id.
+    /// Bi-encoder: folder or Hugging Face id.
     pub model: String,
-    /// How training negatives are chosen of what it finds; always once, at the start.
+    /// Hard-negative mining among what it finds, once, at the start.
     #[serde(default)]
     pub mining: MiningConfig,
 }
 
-/// Sizes of batches. Pairs are laid one after another without padding.
+/// Batch size and composition. Pairs are packed without padding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
-    /// Questions of an optimiser step, each with its candidates.
-    pub questions: usize,
-    /// Tokens of a forward pass with gradients: the questions of a step are taken in as many as are needed. A loss is the
-    /// mean over each pass, and passes count by their questions.
+    /// Queries per optimizer step, each with its candidates.
+    pub size: usize,
+    /// Tokens per forward pass: the queries of a step are split into as many passes as needed.
     pub tokens: usize,
+    /// Hard negatives per query, sampled anew each epoch from those the query has.
+    pub negatives_per_query: usize,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { questions: 8, tokens: 16_384 }
+        Self { size: 8, tokens: 16_384, negatives_per_query: 7 }
     }
 }
 
-/// Length and rhythm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Passes over the training set.
-    pub epochs: f64,
-    /// Ends earlier, after this many optimiser steps.
-    pub max_steps: Option<u64>,
-    /// Negatives of a question, drawn anew each epoch from those it has.
-    pub negatives_per_query: usize,
-    /// Steps between lines of the log.
-    pub log_every: u64,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self { epochs: 1.0, max_steps: None, negatives_per_query: 7, log_every: 10 }
-    }
-}
-
-/// Re-ranking of dev while training.
+/// Evaluation on the dev set during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Optimiser steps between evaluations; 0: at the end only.
+    /// Optimizer steps between evaluations; 0: at the end only.
     pub every_steps: u64,
-    /// What is measured. The first decides which model is best.
+    /// Measures, such as `ndcg@10`; the first one chooses the best model.
     #[schemars(with = "Vec<String>")]
     pub measures: Vec<Measure>,
-    /// Passages of the first stage that are re-ranked for each question.
+    /// Candidates of the first stage that are re-ranked per query.
     pub depth: usize,
-    /// Questions, the first of the set; absent: all.
-    pub questions: Option<usize>,
-    /// Tokens per forward pass.
+    /// Number of dev queries, the first of the set; 0: all.
+    pub limit: usize,
+    /// Tokens per forward pass during evaluation.
     pub batch_tokens: usize,
-    /// When to give up.
+    /// Epochs between evaluations; 0: at the end only.
+    pub every_epochs: u64,
+    /// Early stopping; absent: never.
     pub stop: Option<StopConfig>,
+    /// Whether the model is also evaluated before the first step.
+    pub at_start: bool,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        let measures = ["ndcg@10", "mrr@10", "recall@10"].iter().filter_map(|m| m.parse().ok()).collect();
-        Self { every_steps: 0, measures, depth: 50, questions: None, batch_tokens: 16_384, stop: None }
+        Self {
+            every_steps: 0,
+            measures: ["ndcg@10", "mrr@10", "recall@10"].iter().filter_map(|m| m.parse().ok()).collect(),
+            depth: 50,
+            limit: 0,
+            batch_tokens: 16_384,
+            every_epochs: 0,
+            stop: None,
+            at_start: true,
+        }
     }
 }
 
@@ -158,23 +116,15 @@ impl CrossEncoderConfig {
     /// # Errors
     /// The setting and what to do.
     pub fn validate(&self) -> Result<()> {
-        for (key, p) in [("dropout", self.model.dropout), ("attention_dropout", self.model.attention_dropout)]
-        {
-            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
-                return Err(bad(&format!("model.{key}"), "must be at least 0 and below 1"));
-            }
-        }
-        if self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
-            return Err(bad("train.epochs", "must be above 0"));
-        }
-        if self.train.negatives_per_query == 0 {
+        self.model.check()?;
+        if self.batch.negatives_per_query == 0 {
             return Err(bad(
-                "train.negatives_per_query",
+                "batch.negatives_per_query",
                 "must be 1 or more: there is nothing to compare with",
             ));
         }
-        if self.batch.questions == 0 || self.batch.tokens == 0 || self.eval.batch_tokens == 0 {
-            return Err(bad("batch", "questions and tokens must be 1 or more"));
+        if self.batch.size == 0 || self.batch.tokens == 0 || self.eval.batch_tokens == 0 {
+            return Err(bad("batch", "size, tokens and eval.batch_tokens must be 1 or more"));
         }
         if self.eval.measures.is_empty() || self.eval.depth == 0 {
             return Err(bad("eval", "name at least one measure, and a depth of 1 or more"));
@@ -182,9 +132,7 @@ impl CrossEncoderConfig {
         if self.data.dev.is_some() && self.first_stage.is_none() {
             return Err(bad("data.dev", "something has to find what is re-ranked: give first_stage.model"));
         }
-        if self.eval.stop.is_some() && (self.data.dev.is_none() || self.eval.every_steps == 0) {
-            return Err(bad("eval.stop", "needs `data.dev` and `eval.every_steps`"));
-        }
+        self.eval().check(self.data.dev.is_some()).map_err(|(key, why)| bad(key, why))?;
         let loss = self.loss.build()?;
         if let Some(first) = &self.first_stage {
             if first.mining.when != When::Start {

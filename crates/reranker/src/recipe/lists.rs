@@ -3,6 +3,7 @@
 use super::config::CrossEncoderConfig;
 use crate::{Error, Result};
 use ragduet_data::TrainingSet;
+use ragduet_train::epoch_rng;
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
@@ -25,8 +26,7 @@ pub(super) fn order(config: &CrossEncoderConfig, items: usize, epoch: u64) -> Ve
 }
 
 fn rng(config: &CrossEncoderConfig, stream: u64, epoch: u64) -> ChaCha8Rng {
-    let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), config.seed);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = epoch_rng(config.run.seed, epoch);
     rng.set_stream(stream);
     rng
 }
@@ -44,7 +44,7 @@ pub(super) fn list(
     teacher: bool,
 ) -> Result<List> {
     let it = &set.items()[item];
-    let wanted = config.train.negatives_per_query;
+    let wanted = config.batch.negatives_per_query;
     let mut rng = rng(config, item as u64, epoch);
     let at = rng.random_range(0..it.positives.len().max(1));
     let (Some(&positive), query) = (it.positives.get(at), it.query) else {
@@ -54,7 +54,7 @@ pub(super) fn list(
         let Some(scores) = &it.scores else {
             let id = &set.queries()[query as usize].id;
             return Err(Error::Unusable(format!(
-                "question `{id}` has no teacher's scores, which this loss needs"
+                "query `{id}` has no teacher's scores, which this loss needs"
             )));
         };
         let mut drawn: Vec<usize> = (0..it.negatives.len()).collect();
