@@ -6,7 +6,7 @@ use ragduet_nn::hub;
 use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_reranker::recipe::train;
 use ragduet_reranker::{Activation, CrossEncoder};
-use ragduet_retriever::{Pooling, ScratchModel, Settings, Similarity, st_dir};
+use ragduet_retriever::{DenseSettings, RepresentationConfig, ScratchModel, st_dir};
 use ragduet_text::Prompts;
 use ragduet_torch::{Compute, Device, device, rng};
 use ragduet_train::RunOptions;
@@ -83,20 +83,6 @@ fn a_ranking_is_put_in_the_models_order_down_to_a_depth() {
 const THINGS: [&str; 4] = ["house", "river", "stone", "village"];
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
 
-fn settings() -> Settings {
-    Settings {
-        pooling: Pooling::Mean,
-        normalize: true,
-        similarity: Similarity::Cosine,
-        prompts: Prompts::default(),
-        include_prompt: true,
-        max_query_tokens: 16,
-        max_passage_tokens: 24,
-        late: None,
-        sparse: None,
-    }
-}
-
 /// Twelve passages, and questions that name the thing and the colour.
 fn world(dir: &Path) {
     let data = dir.join("data");
@@ -135,7 +121,10 @@ fn world(dir: &Path) {
         ..ScratchModel::default()
     };
     let texts = ["what house river stone village has is red green blue ? ."];
-    let m = size.build(texts.into_iter(), settings(), None, Device::Cpu, Compute::F32).unwrap();
+    let dense = RepresentationConfig::Dense(DenseSettings::default());
+    let m = size
+        .build(texts.into_iter(), dense, Prompts::default(), (16, 24), Device::Cpu, Compute::F32)
+        .unwrap();
     st_dir::save(&m, &dir.join("first"), None).unwrap();
 }
 

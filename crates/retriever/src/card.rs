@@ -1,6 +1,7 @@
 //! The model card: what was trained, on what, with what result.
 
-use crate::biencoder::{BiEncoder, Similarity};
+use crate::biencoder::BiEncoder;
+use crate::representation::{Representation, Similarity};
 use ragduet_metrics::{Evaluation, Measure};
 
 /// What the card states beside the model itself.
@@ -20,29 +21,11 @@ pub(crate) struct CardFacts<'a> {
 /// The card as Markdown with the hub's front matter.
 pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     let s = &model.settings;
-    let similarity = match s.similarity {
-        Similarity::Cosine => "cosine",
-        Similarity::Dot => "dot product",
-    };
+    let Kind { library, tags, what, rows, code } = Kind::of(model.representation());
     let base_line = if f.base.contains('/') && !f.base.starts_with(['.', '/']) {
         format!("base_model: {}\n", f.base)
     } else {
         String::new()
-    };
-    let (library, tags, what) = match model.late() {
-        None if model.sparse().is_some() => (
-            "sentence-transformers",
-            "sentence-transformers\n- sparse-encoder\n- splade",
-            "sparse retriever (SPLADE)",
-        ),
-        None => (
-            "sentence-transformers",
-            "sentence-transformers\n- sentence-similarity\n- dense",
-            "dense retriever",
-        ),
-        Some(_) => {
-            ("PyLate", "ColBERT\n- PyLate\n- late-interaction", "late-interaction retriever (ColBERT)")
-        }
     };
     let mut out = format!(
         "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:\n- {tags}\n- feature-extraction\n\
@@ -53,16 +36,7 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     );
     let mut row = |k: &str, v: String| out.push_str(&format!("| {k} | {v} |\n"));
     row("embedding size", model.dim().to_string());
-    if model.late().is_some() {
-        row("similarity", "MaxSim".into());
-    } else if let Some(sparse) = model.sparse() {
-        row("similarity", similarity.into());
-        row("weights", format!("{:?} over tokens, {:?}", sparse.pooling, sparse.activation).to_lowercase());
-    } else {
-        row("similarity", similarity.into());
-        row("pooling", format!("{:?}", s.pooling).to_lowercase());
-        row("normalised", s.normalize.to_string());
-    }
+    rows.into_iter().for_each(|(k, v)| row(k, v));
     row("towers", if model.is_shared() { "shared" } else { "query and passage" }.into());
     row("longest query / passage", format!("{} / {} tokens", s.max_query_tokens, s.max_passage_tokens));
     row("prompts", format!("query `{}`, passage `{}`", s.prompts.query, s.prompts.passage));
@@ -77,29 +51,71 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
             out.push_str(&format!("| {m} | {} | {} |\n", value(f.before, m), value(Some(after), m)));
         }
     }
-    let code = match model.late() {
-        None if model.sparse().is_some() => {
-            "from sentence_transformers import SparseEncoder\n\n\
-             model = SparseEncoder(\"path/to/this/folder\")\n\
-             queries = model.encode_query([\"...\"])\npassages = model.encode_document([\"title text\"])\n\
-             print(model.similarity(queries, passages))"
-        }
-        None => {
-            "from sentence_transformers import SentenceTransformer\n\n\
-             model = SentenceTransformer(\"path/to/this/folder\")\n\
-             queries = model.encode_query([\"...\"])\npassages = model.encode_document([\"title text\"])\n\
-             print(model.similarity(queries, passages))"
-        }
-        Some(_) => {
-            "from pylate import models, scores\n\nmodel = models.ColBERT(\"path/to/this/folder\")\n\
-             queries = model.encode([\"...\"], is_query=True)\n\
-             passages = model.encode([\"title text\"], is_query=False)\n\
-             print(scores.colbert_scores(queries, passages))"
-        }
-    };
     out.push_str(&format!(
         "\n## Use\n\n```python\n{code}\n```\n\nPassages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
         f.config.trim_end()
     ));
     out
+}
+
+/// What a card says of a kind of representation.
+struct Kind {
+    library: &'static str,
+    tags: &'static str,
+    what: &'static str,
+    rows: Vec<(&'static str, String)>,
+    code: &'static str,
+}
+
+impl Kind {
+    fn of(representation: &Representation) -> Self {
+        match representation {
+            Representation::Dense(settings) => Self {
+                library: "sentence-transformers",
+                tags: "sentence-transformers\n- sentence-similarity\n- dense",
+                what: "dense retriever",
+                rows: vec![
+                    ("similarity", similarity(settings.similarity).into()),
+                    ("pooling", format!("{:?}", settings.pooling).to_lowercase()),
+                    ("normalised", settings.normalize.to_string()),
+                ],
+                code: "from sentence_transformers import SentenceTransformer\n\n\
+                       model = SentenceTransformer(\"path/to/this/folder\")\n\
+                       queries = model.encode_query([\"...\"])\n\
+                       passages = model.encode_document([\"title text\"])\n\
+                       print(model.similarity(queries, passages))",
+            },
+            Representation::LateInteraction(_) => Self {
+                library: "PyLate",
+                tags: "ColBERT\n- PyLate\n- late-interaction",
+                what: "late-interaction retriever (ColBERT)",
+                rows: vec![("similarity", "MaxSim".into())],
+                code: "from pylate import models, scores\n\nmodel = models.ColBERT(\"path/to/this/folder\")\n\
+                       queries = model.encode([\"...\"], is_query=True)\n\
+                       passages = model.encode([\"title text\"], is_query=False)\n\
+                       print(scores.colbert_scores(queries, passages))",
+            },
+            Representation::Sparse(c) => Self {
+                library: "sentence-transformers",
+                tags: "sentence-transformers\n- sparse-encoder\n- splade",
+                what: "sparse retriever (SPLADE)",
+                rows: vec![
+                    ("similarity", similarity(representation.similarity()).into()),
+                    ("weights", format!("{:?} over tokens, {:?}", c.pooling, c.activation).to_lowercase()),
+                ],
+                code: "from sentence_transformers import SparseEncoder\n\n\
+                       model = SparseEncoder(\"path/to/this/folder\")\n\
+                       queries = model.encode_query([\"...\"])\n\
+                       passages = model.encode_document([\"title text\"])\n\
+                       print(model.similarity(queries, passages))",
+            },
+        }
+    }
+}
+
+fn similarity(of: Similarity) -> &'static str {
+    match of {
+        Similarity::Cosine => "cosine",
+        Similarity::Dot => "dot product",
+    }
 }

@@ -1,9 +1,11 @@
 //! Encoding texts in bulk: tokenised ahead on another thread, grouped by length, streamed, so that a corpus larger
 //! than memory passes through.
 
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
+use crate::representation::{Representation, Side};
 use crate::{Error, Result};
 use ragduet_data::{LengthBudget, length_sorted_batches};
+use ragduet_index::SparseVectors;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
 use ragduet_torch::{Kind, Tensor, no_grad};
@@ -44,15 +46,8 @@ pub fn encode_stream(
     progress: EncodeProgress<'_>,
     mut sink: impl FnMut(&[f32]) -> Result<()>,
 ) -> Result<u64> {
-    one_vector(model)?;
+    model.representation().one_vector()?;
     encode_rows(model, side, texts, settings, progress, |rows, _| sink(rows))
-}
-
-fn one_vector(model: &BiEncoder) -> Result<()> {
-    match model.late() {
-        None => Ok(()),
-        Some(_) => Err(Error::SeveralVectors),
-    }
 }
 
 /// [`encode_stream`] for models with any number of vectors a text: `sink` gets the rows of one window of texts after
@@ -96,10 +91,7 @@ pub fn encode_rows(
         for ready in receive {
             let w = ready?;
             let all: Vec<&Encoding> = w.encodings.iter().collect();
-            let counts = match model.late() {
-                None => vec![1; all.len()],
-                Some(late) => late.counts(side, &all),
-            };
+            let counts = model.representation().counts(side, &all);
             let starts: Vec<usize> = counts
                 .iter()
                 .scan(0, |at, &n| {
@@ -135,10 +127,151 @@ pub fn encode_texts(
     settings: &EncodeSettings,
     progress: EncodeProgress<'_>,
 ) -> Result<Vec<f32>> {
-    let mut out = Vec::with_capacity(texts.len() * model.dim() as usize);
-    encode_stream(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress, |rows| {
+    gather(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress)
+}
+
+fn gather(
+    model: &BiEncoder,
+    side: Side,
+    texts: impl Iterator<Item = Result<String>> + Send,
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Vec<f32>> {
+    let mut out = Vec::new();
+    encode_stream(model, side, texts, settings, progress, |rows| {
         out.extend_from_slice(rows);
         Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Texts as a model encodes them, in the form that indexes take.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Encoded {
+    /// One vector a text: [texts * dim] row-major.
+    Dense(Vec<f32>),
+    /// A vector for each token.
+    LateInteraction(TokenVectors),
+    /// The weights above 0.
+    Sparse(SparseVectors),
+}
+
+impl Encoded {
+    /// Encodes a stream of texts as the model represents them.
+    ///
+    /// # Errors
+    /// The stream's first error, or the encoder's.
+    pub fn stream(
+        model: &BiEncoder,
+        side: Side,
+        texts: impl Iterator<Item = Result<String>> + Send,
+        settings: &EncodeSettings,
+        progress: EncodeProgress<'_>,
+    ) -> Result<Self> {
+        Ok(match model.representation() {
+            Representation::Dense(_) => Self::Dense(gather(model, side, texts, settings, progress)?),
+            Representation::LateInteraction(_) => {
+                Self::LateInteraction(TokenVectors::stream(model, side, texts, settings, progress)?)
+            }
+            Representation::Sparse(_) => Self::Sparse(encode_sparse(model, side, texts, settings, progress)?),
+        })
+    }
+
+    /// [`Encoded::stream`] of texts that are in memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn texts(
+        model: &BiEncoder,
+        side: Side,
+        texts: &[String],
+        settings: &EncodeSettings,
+        progress: EncodeProgress<'_>,
+    ) -> Result<Self> {
+        Self::stream(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress)
+    }
+}
+
+/// Token vectors of texts, text after text.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct TokenVectors {
+    /// [vectors * dim] row-major.
+    pub rows: Vec<f32>,
+    /// Vectors of each text.
+    pub counts: Vec<usize>,
+}
+
+impl TokenVectors {
+    /// Of texts that are in memory.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub fn encode(
+        model: &BiEncoder,
+        side: Side,
+        texts: &[String],
+        encode: &EncodeSettings,
+        progress: EncodeProgress<'_>,
+    ) -> Result<Self> {
+        Self::stream(model, side, texts.iter().map(|t| Ok(t.clone())), encode, progress)
+    }
+
+    /// Of a stream of texts.
+    ///
+    /// # Errors
+    /// The stream's first error, or the encoder's.
+    pub fn stream(
+        model: &BiEncoder,
+        side: Side,
+        texts: impl Iterator<Item = Result<String>> + Send,
+        encode: &EncodeSettings,
+        progress: EncodeProgress<'_>,
+    ) -> Result<Self> {
+        let mut out = Self::default();
+        encode_rows(model, side, texts, encode, progress, |rows, counts| {
+            out.rows.extend_from_slice(rows);
+            out.counts.extend_from_slice(counts);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Where each text's vectors begin, and the end: `counts.len() + 1` row numbers.
+    pub fn offsets(&self) -> Vec<usize> {
+        let mut at = 0;
+        std::iter::once(0)
+            .chain(self.counts.iter().map(|n| {
+                at += n;
+                at
+            }))
+            .collect()
+    }
+}
+
+/// Encodes a stream of texts, keeping of each the weights above 0.
+///
+/// # Errors
+/// The stream's first error, or the encoder's; a model that is not sparse.
+pub fn encode_sparse(
+    model: &BiEncoder,
+    side: Side,
+    texts: impl Iterator<Item = Result<String>> + Send,
+    settings: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<SparseVectors> {
+    match model.representation() {
+        Representation::Sparse(_) => {}
+        other @ (Representation::Dense(_) | Representation::LateInteraction(_)) => {
+            return Err(Error::Unusable(format!(
+                "weights of words need a sparse model, and this one is {}",
+                other.name()
+            )));
+        }
+    }
+    let dim = model.dim() as usize;
+    let mut out = SparseVectors::new(dim);
+    encode_stream(model, side, texts, settings, progress, |rows| {
+        rows.chunks_exact(dim).try_for_each(|row| Ok(out.push_dense(row)?))
     })?;
     Ok(out)
 }

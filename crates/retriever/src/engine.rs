@@ -1,17 +1,14 @@
 //! One way to search, whatever finds the passages: a bi-encoder over single vectors, late interaction, words, or several
 //! of them fused.
 
-use crate::biencoder::{BiEncoder, Side};
-use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
+use crate::biencoder::BiEncoder;
+use crate::encode::{EncodeProgress, EncodeSettings};
 use crate::evaluate::EvalSet;
-use crate::late_search::TokenVectors;
-use crate::sparse::{encode_sparse, encode_sparse_texts};
+use crate::model_index::ModelIndex;
 use crate::{Error, Result};
 use ragduet_index::fusion::{Learned, learn_weights};
 use ragduet_index::{
-    FusionConfig, IdMap, IndexConfig, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig,
-    MultiVectorIndex, MultiVectors, SearchParams, SparseIndex, VectorIndex, Vectors, build,
-    build_multi_vector, fuse,
+    FusionConfig, IdMap, IndexConfig, LexicalConfig, LexicalIndex, MultiVectorConfig, SearchParams, fuse,
 };
 use ragduet_metrics::{Measure, Run, evaluate};
 use std::rc::Rc;
@@ -21,13 +18,9 @@ pub type Hits = Vec<(String, f32)>;
 
 /// What finds passages.
 pub enum Backend {
-    /// One vector a text. The index holds the vectors of that model.
-    Dense(Box<BiEncoder>, Box<dyn VectorIndex>),
-    /// One vector a token.
-    Late(Box<BiEncoder>, Box<dyn MultiVectorIndex>),
-    /// Weights of words, by a model.
-    Sparse(Box<BiEncoder>, Box<SparseIndex>),
-    /// Words.
+    /// A model and the index of what it made of the passages.
+    Model(Box<BiEncoder>, ModelIndex),
+    /// Words (BM25).
     Lexical(Box<LexicalIndex>),
 }
 
@@ -42,16 +35,8 @@ impl System {
     /// A model and an index that do not belong together; ids for other rows.
     pub fn new(backend: Backend, ids: IdMap) -> Result<Self> {
         let rows = match &backend {
-            Backend::Dense(model, index) => {
-                fits(model.late().is_none() && model.sparse().is_none(), model.dim(), index.dim())?;
-                index.len()
-            }
-            Backend::Late(model, index) => {
-                fits(model.late().is_some(), model.dim(), index.dim())?;
-                index.len()
-            }
-            Backend::Sparse(model, index) => {
-                fits(model.sparse().is_some(), model.dim(), index.dim())?;
+            Backend::Model(model, index) => {
+                index.check(model)?;
                 index.len()
             }
             Backend::Lexical(index) => index.len(),
@@ -62,7 +47,8 @@ impl System {
         Err(Error::Unusable(format!("the index has {rows} rows but {} ids", ids.len())))
     }
 
-    /// An index of the passages of a set in memory: exact for single vectors, as `many` says for token vectors.
+    /// An index of the passages of a set in memory: as `single` says where there is one vector a text, as `many` for token
+    /// vectors.
     ///
     /// # Errors
     /// The encoder's, the index's.
@@ -75,29 +61,9 @@ impl System {
         progress: EncodeProgress<'_>,
     ) -> Result<Self> {
         let ids = IdMap::from_ids(set.passages.iter().map(|(id, _)| id))?;
-        let dim = model.dim() as usize;
-        if model.late().is_some() {
-            let texts: Vec<String> = set.passages.iter().map(|(_, t)| t.clone()).collect();
-            let vectors = TokenVectors::encode(&model, Side::Passage, &texts, encode, progress)?;
-            let offsets = vectors.offsets();
-            let index = build_multi_vector(many, MultiVectors::new(&vectors.rows, &offsets, dim)?)?;
-            return Self::new(Backend::Late(Box::new(model), index), ids);
-        }
-        if model.sparse().is_some() {
-            let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
-            let mut index = SparseIndex::new(dim);
-            index.add(&encode_sparse(&model, Side::Passage, texts, encode, progress)?)?;
-            return Self::new(Backend::Sparse(Box::new(model), Box::new(index)), ids);
-        }
-        let mut index = build(single, model.settings.similarity.into(), dim)?;
-        let mut all = Vec::new();
-        let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
-        encode_stream(&model, Side::Passage, texts, encode, progress, |rows| {
-            all.extend_from_slice(rows);
-            Ok(())
-        })?;
-        index.add(Vectors::new(&all, dim)?)?;
-        Self::new(Backend::Dense(Box::new(model), index), ids)
+        let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
+        let index = ModelIndex::build(&model, passages, single, many, encode, progress)?;
+        Self::new(Backend::Model(Box::new(model), index), ids)
     }
 
     /// A lexical index of the passages of a set.
@@ -120,9 +86,7 @@ impl System {
     /// Bytes that the index keeps for a passage.
     pub fn bytes_per_passage(&self) -> f64 {
         match &self.backend {
-            Backend::Dense(_, index) => index.bytes() as f64 / index.len().max(1) as f64,
-            Backend::Late(_, index) => index.bytes_per_passage(),
-            Backend::Sparse(_, index) => index.bytes() as f64 / index.live().max(1) as f64,
+            Backend::Model(_, index) => index.bytes_per_passage(),
             Backend::Lexical(index) => index.bytes() as f64 / index.live().max(1) as f64,
         }
     }
@@ -140,20 +104,7 @@ impl System {
     ) -> Result<Vec<Hits>> {
         let params = SearchParams { ef, ..SearchParams::top(k) };
         let found = match &self.backend {
-            Backend::Dense(model, index) => {
-                let queries = encode_texts(model, Side::Query, questions, encode, &mut |_, _| ())?;
-                index.search(Vectors::new(&queries, index.dim())?, &params)?
-            }
-            Backend::Late(model, index) => {
-                let queries = TokenVectors::encode(model, Side::Query, questions, encode, &mut |_, _| ())?;
-                let offsets = queries.offsets();
-                let queries = MultiVectors::new(&queries.rows, &offsets, index.dim())?;
-                index.search(queries, &MultiSearchParams::top(k))?
-            }
-            Backend::Sparse(model, index) => {
-                let queries = encode_sparse_texts(model, Side::Query, questions, encode, &mut |_, _| ())?;
-                index.search(&queries, &params)?
-            }
+            Backend::Model(model, index) => index.search(model, questions, &params, encode)?,
             Backend::Lexical(index) => index.search(questions, &params)?,
         };
         let name = |id: u32| {
@@ -164,22 +115,6 @@ impl System {
         let named = |hits: Vec<ragduet_index::Hit>| hits.iter().map(|h| Ok((name(h.id)?, h.score))).collect();
         found.into_iter().map(named).collect()
     }
-}
-
-fn fits(right_kind: bool, model: i64, index: usize) -> Result<()> {
-    if !right_kind {
-        return Err(Error::Unusable(
-            "late interaction goes with a multi-vector index, a sparse model with a sparse one, one vector a text with \
-             the others"
-                .into(),
-        ));
-    }
-    if model as usize != index {
-        return Err(Error::Unusable(format!(
-            "the model gives {model} numbers per vector but the index holds {index}: it was built with another model"
-        )));
-    }
-    Ok(())
 }
 
 /// The least depth to which the parts of a fusion are searched: a passage that one ranks low another may rank high.

@@ -1,12 +1,11 @@
 //! How well does a retriever find what was judged relevant?
 
-use crate::biencoder::{BiEncoder, Side};
-use crate::encode::{EncodeProgress, EncodeSettings, encode_stream, encode_texts};
-use crate::late_search::search_exact;
-use crate::sparse::encode_sparse;
+use crate::biencoder::BiEncoder;
+use crate::encode::{EncodeProgress, EncodeSettings};
+use crate::search::search_exact;
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Beir, Format, ReadOptions, TrainingSet, read_examples};
-use ragduet_index::{Hit, IdMap, IndexConfig, SearchParams, SparseIndex, VectorIndex, Vectors, build};
+use ragduet_index::IdMap;
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
 use rand::seq::index::sample;
@@ -122,115 +121,15 @@ pub fn evaluate_model(
     encode: &EncodeSettings,
     progress: EncodeProgress<'_>,
 ) -> Result<(Evaluation, Run)> {
-    if model.late().is_some() {
-        return evaluate_late(model, set, measures, depth, encode, progress);
-    }
-    if model.sparse().is_some() {
-        return evaluate_sparse(model, set, measures, depth, encode, progress);
-    }
-    let similarity = model.settings.similarity.into();
-    let mut index = build(&IndexConfig::default(), similarity, model.dim() as usize)?;
-    let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));
-    encode_stream(model, Side::Passage, texts, encode, progress, |rows| {
-        if !rows.is_empty() {
-            index.add(Vectors::new(rows, model.dim() as usize)?)?;
-        }
-        Ok(())
-    })?;
-    let ids = IdMap::from_ids(set.passages.iter().map(|(id, _)| id))?;
-    let texts: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
-    let queries = encode_texts(model, Side::Query, &texts, encode, &mut |_, _| ())?;
-    let names: Vec<&str> = set.queries.iter().map(|(id, _)| id.as_str()).collect();
-    let run = rank(&*index, &ids, &names, &queries, depth)?;
-    Ok((evaluate(&set.qrels, &run, measures), run))
-}
-
-fn evaluate_late(
-    model: &BiEncoder,
-    set: &EvalSet,
-    measures: &[Measure],
-    depth: usize,
-    encode: &EncodeSettings,
-    progress: EncodeProgress<'_>,
-) -> Result<(Evaluation, Run)> {
+    // A name that two passages have would be two documents of one ranking.
+    IdMap::from_ids(set.passages.iter().map(|(id, _)| id))?;
     let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
     let queries: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
-    let found = search_exact(model, passages, &queries, depth, &[], encode, progress)?;
-    scored(set, found.hits, measures)
-}
-
-fn evaluate_sparse(
-    model: &BiEncoder,
-    set: &EvalSet,
-    measures: &[Measure],
-    depth: usize,
-    encode: &EncodeSettings,
-    progress: EncodeProgress<'_>,
-) -> Result<(Evaluation, Run)> {
-    let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
-    let mut index = SparseIndex::new(model.dim() as usize);
-    index.add(&encode_sparse(model, Side::Passage, passages, encode, progress)?)?;
-    let queries = set.queries.iter().map(|(_, t)| Ok(t.clone()));
-    let queries = encode_sparse(model, Side::Query, queries, encode, &mut |_, _| ())?;
-    scored(set, index.search(&queries, &SearchParams::top(depth))?, measures)
-}
-
-/// The hits of a set's queries, by the numbers of its passages.
-fn scored(set: &EvalSet, found: Vec<Vec<Hit>>, measures: &[Measure]) -> Result<(Evaluation, Run)> {
+    let found = search_exact(model, passages, &queries, depth.max(1), &[], encode, progress)?;
     let mut run = Run::new();
-    for ((name, _), hits) in set.queries.iter().zip(found) {
+    for ((name, _), hits) in set.queries.iter().zip(found.hits) {
         let docs = hits.into_iter().map(|h| (set.passages[h.id as usize].0.clone(), h.score)).collect();
         run.insert(name.clone(), docs)?;
     }
     Ok((evaluate(&set.qrels, &run, measures), run))
-}
-
-/// The best `depth` passages of each query as a run. `queries`: [names.len() * dim].
-pub fn rank(
-    index: &dyn VectorIndex,
-    ids: &IdMap,
-    names: &[&str],
-    queries: &[f32],
-    depth: usize,
-) -> Result<Run> {
-    let mut run = Run::new();
-    let mut names = names.iter();
-    let params = SearchParams::top(depth.min(index.len()).max(1));
-    for block in Vectors::new(queries, index.dim())?.blocks(1024) {
-        // The hits first: `zip` asks its left side once more at a block's end, and a name would be lost there.
-        for (hits, name) in index.search(block, &params)?.into_iter().zip(names.by_ref()) {
-            let docs = hits
-                .into_iter()
-                .map(|h| {
-                    let id = ids.id(h.id).ok_or_else(|| {
-                        Error::Unusable(format!("the index has row {} but only {} ids", h.id, ids.len()))
-                    })?;
-                    Ok((id.to_string(), h.score))
-                })
-                .collect::<Result<Vec<_>>>()?;
-            run.insert(*name, docs)?;
-        }
-    }
-    Ok(run)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Similarity;
-
-    #[test]
-    fn every_query_gets_its_own_ranking_also_beyond_one_block() {
-        let rows: Vec<f32> = (0..8).flat_map(|i| (0..8).map(move |j| f32::from(u8::from(i == j)))).collect();
-        let mut index = build(&IndexConfig::default(), Similarity::Dot.into(), 8).unwrap();
-        index.add(Vectors::new(&rows, 8).unwrap()).unwrap();
-        let ids = IdMap::from_ids((0..8).map(|i| format!("p{i}"))).unwrap();
-        let names: Vec<String> = (0..2500).map(|i| format!("q{i}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let queries: Vec<f32> = (0..2500).flat_map(|i| rows[(i % 8) * 8..][..8].to_vec()).collect();
-        let run = rank(&*index, &ids, &names, &queries, 3).unwrap();
-        for (i, name) in names.iter().enumerate() {
-            assert_eq!(run.get(name).unwrap()[0].0, format!("p{}", i % 8), "{name}");
-        }
-    }
 }

@@ -7,7 +7,8 @@
 //! The parameters' gradients are those of the plain batch; memory is that of one chunk.
 
 use crate::Result;
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
+use crate::representation::Side;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
 use ragduet_torch::Tensor;

@@ -1,5 +1,8 @@
 //! Retrievers: encoders made into bi-encoders with one vector a text, one a token (late interaction) or weights of words
 //! (SPLADE), contrastive losses, gradient caching, mining of hard negatives, evaluation, and the recipe that trains them.
+//!
+//! Modules use only those above them: [`Representation`] over a [`Tower`]; [`BiEncoder`]; encoding in bulk; exact search
+//! and indexes; evaluation, mining, teachers, [`engine`]; recipes.
 
 mod biencoder;
 mod card;
@@ -8,23 +11,29 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod grad_cache;
-mod late;
-mod late_search;
 pub mod loss;
 pub mod mining;
-mod pooling;
+mod model_index;
 pub mod recipe;
+mod representation;
 mod scratch;
-mod sparse;
+mod search;
 pub mod st_dir;
 mod teacher;
+mod tower;
 
-pub use biencoder::{BiEncoder, Dense, DenseActivation, Settings, Side, Similarity, Tower};
-pub use encode::{EncodeProgress, EncodeSettings, encode_rows, encode_stream, encode_texts};
+pub use biencoder::{BiEncoder, Settings};
+pub use encode::{
+    EncodeProgress, EncodeSettings, Encoded, TokenVectors, encode_rows, encode_sparse, encode_stream,
+    encode_texts,
+};
 pub use error::{Error, Result};
-pub use late::{Late, LateConfig};
-pub use late_search::{Ranked, TokenVectors, search_exact};
-pub use pooling::Pooling;
+pub use model_index::ModelIndex;
+pub use representation::{
+    DenseSettings, Late, LateConfig, Pooling, Representation, RepresentationConfig, Side, Similarity,
+    SparseActivation, SparseConfig, SparsePooling,
+};
 pub use scratch::ScratchModel;
-pub use sparse::{SparseActivation, SparseConfig, SparsePooling, encode_sparse, encode_sparse_texts};
-pub use teacher::{Named, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};
+pub use search::{Ranked, search_exact};
+pub use teacher::{ModelRef, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};
+pub use tower::{Dense, DenseActivation, Tower};

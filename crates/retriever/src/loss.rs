@@ -150,6 +150,38 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
+    /// One of each, but for those that are made of other losses.
+    fn examples() -> [Self; 7] {
+        [
+            Self::InfoNce(InfoNce::default()),
+            Self::Triplet(Triplet::default()),
+            Self::MarginMse(MarginMse::default()),
+            Self::Kl(KlDistillation::default()),
+            Self::EmbeddingMse(EmbeddingMse::default()),
+            Self::BatchKl(BatchKl::default()),
+            Self::Flops(Flops::default()),
+        ]
+    }
+
+    /// The names, for messages, of the losses that something is true of: "a, b and c".
+    pub fn names(which: impl Fn(&dyn RetrievalLoss) -> bool) -> String {
+        let all = Self::examples();
+        let fits = |c: &&Self| c.build().is_ok_and(|loss| which(&*loss));
+        let names: Vec<String> = all.iter().filter(fits).map(Self::name).collect();
+        match names.as_slice() {
+            [] => "none".into(),
+            [one] => one.clone(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        }
+    }
+
+    /// Its name in a config.
+    pub fn name(&self) -> String {
+        // An enum with settings is written as {name: settings}.
+        let written = serde_json::to_value(self).unwrap_or_default();
+        written.as_object().and_then(|o| o.keys().next().cloned()).unwrap_or_default()
+    }
+
     /// The loss of these settings.
     pub fn build(&self) -> Result<Box<dyn RetrievalLoss>> {
         Ok(match self {
@@ -285,4 +317,20 @@ pub fn fixed_scale(value: f64, like: &Tensor) -> Tensor {
         value,
         (if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }, like.device()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_messages_have_every_loss() {
+        let schema = serde_json::to_value(schemars::schema_for!(LossConfig)).unwrap();
+        let variants = schema["oneOf"].as_array().unwrap().iter();
+        let mut all: Vec<String> = variants.map(|v| v["required"][0].as_str().unwrap().to_string()).collect();
+        // Those are made of others.
+        all.retain(|name| name != "matryoshka" && name != "sum");
+        assert_eq!(LossConfig::examples().iter().map(LossConfig::name).collect::<Vec<_>>(), all);
+        assert_eq!(LossConfig::names(|l| l.needs_teacher_vectors()), "embedding_mse and batch_kl");
+    }
 }

@@ -5,10 +5,10 @@
 //! margin. A graph that was mined with is audited against the scan on a sample of queries: a graph that misses the
 //! hardest passages silently makes training easier than it was meant to be.
 
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
-use crate::late_search::search_exact;
-use crate::sparse::encode_sparse_texts;
+use crate::representation::{Representation, Side};
+use crate::search::{dot, search_exact};
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::TrainingSet;
@@ -16,7 +16,7 @@ use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
     ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex,
-    RecallReport, SearchParams, SparseIndex, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
+    RecallReport, SearchParams, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use ragduet_nn::hub;
 use rayon::prelude::*;
@@ -90,28 +90,28 @@ impl When {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Finder {
     /// The model that is trained, as it then is.
-    Own(Own),
-    /// Another retriever, with one vector a text or late interaction.
-    Model(Other),
+    Own(SelfMining),
+    /// Another retriever, of any kind.
+    Model(OtherModel),
     /// Words: BM25.
     Lexical(LexicalConfig),
 }
 
 impl Default for Finder {
     fn default() -> Self {
-        Self::Own(Own {})
+        Self::Own(SelfMining {})
     }
 }
 
-/// No settings.
+/// Mining with the model that is trained has no settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Own {}
+pub struct SelfMining {}
 
 /// Another retriever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Other {
+pub struct OtherModel {
     /// Folder or hub id.
     pub path: String,
 }
@@ -282,42 +282,19 @@ fn by_model(
     encode: &EncodeSettings,
     progress: EncodeProgress<'_>,
 ) -> Result<Found> {
-    match model.late() {
-        None if model.sparse().is_some() => by_weights(model, set, texts, depth, encode, progress),
-        None => by_vectors(model, set, config, texts, depth, encode, progress),
-        Some(_) => by_tokens(model, set, texts, depth, encode, progress),
+    match model.representation() {
+        Representation::Dense(_) => by_vectors(model, set, config, texts, depth, encode, progress),
+        Representation::LateInteraction(_) => {
+            exactly(model, IndexKind::MultiVector, set, texts, depth, encode, progress)
+        }
+        Representation::Sparse(_) => exactly(model, IndexKind::Sparse, set, texts, depth, encode, progress),
     }
 }
 
-/// By weights of words, exactly.
-fn by_weights(
+/// By exact search, as there is nothing else for the model's kind.
+fn exactly(
     model: &BiEncoder,
-    set: &TrainingSet,
-    (passages, queries): (&[String], &[String]),
-    depth: usize,
-    encode: &EncodeSettings,
-    progress: EncodeProgress<'_>,
-) -> Result<Found> {
-    let started = Instant::now();
-    let passages = encode_sparse_texts(model, Side::Passage, passages, encode, progress)?;
-    let queries = encode_sparse_texts(model, Side::Query, queries, encode, &mut |_, _| ())?;
-    let encode_seconds = started.elapsed().as_secs_f64();
-    let started = Instant::now();
-    let of = |q: usize| {
-        let own = set.positives_of_query(q as u32);
-        own.iter().map(|&p| queries.dot(q, &passages, p as usize)).collect()
-    };
-    let positives = (0..queries.len()).map(of).collect();
-    let mut index = SparseIndex::new(model.dim() as usize);
-    index.add(&passages)?;
-    let hits = index.search(&queries, &SearchParams::top(depth))?;
-    let search_seconds = started.elapsed().as_secs_f64();
-    Ok(Found { hits, positives, index: IndexKind::Sparse, recall: None, encode_seconds, search_seconds })
-}
-
-/// By MaxSim, exactly: each passage is compared as soon as it is encoded.
-fn by_tokens(
-    model: &BiEncoder,
+    index: IndexKind,
     set: &TrainingSet,
     (passages, queries): (&[String], &[String]),
     depth: usize,
@@ -332,10 +309,10 @@ fn by_tokens(
     Ok(Found {
         hits: found.hits,
         positives: found.asked,
-        index: IndexKind::MultiVector,
+        index,
         recall: None,
-        encode_seconds: started.elapsed().as_secs_f64(),
-        search_seconds: 0.0,
+        encode_seconds: started.elapsed().as_secs_f64() - found.search_seconds,
+        search_seconds: found.search_seconds,
     })
 }
 
@@ -384,7 +361,7 @@ fn by_vectors(
     let started = Instant::now();
     let dim = model.dim() as usize;
     let (passages, queries) = (Vectors::new(&passages, dim)?, Vectors::new(&queries, dim)?);
-    let similarity = model.settings.similarity.into();
+    let similarity = model.similarity().into();
     let mut exact = ExactIndex::new(&ExactConfig::default(), similarity, dim)?;
     let kind = match config.index {
         MiningIndex::Exact => IndexKind::Exact,
@@ -443,11 +420,6 @@ fn audit(
             report.recall, report.k, config.min_recall
         ),
     })
-}
-
-/// Embeddings are unit vectors under cosine, so this is the similarity in either case.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Training methods: one function each, read from top to bottom.
 
 pub mod config;
+pub mod contrastive;
 pub mod contriever;
-pub mod dense;
 mod loader;
 mod model;
 mod selection;

@@ -2,10 +2,11 @@
 //! pretrained model has seen, and for trying the whole path in minutes.
 
 use crate::Result;
-use crate::biencoder::{BiEncoder, Dense, Settings, Tower};
-use crate::late::{Late, LateConfig};
+use crate::biencoder::{BiEncoder, Settings};
+use crate::representation::RepresentationConfig;
+use crate::tower::{Dense, Tower};
 use ragduet_nn::{fresh_encoder, fresh_masked_lm};
-use ragduet_text::{WordPieceOptions, train_wordpiece};
+use ragduet_text::{Prompts, WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,12 +64,14 @@ impl Default for ScratchModel {
 }
 
 impl ScratchModel {
-    /// Trains the tokenizer on `texts` and draws the weights (seed the generators first).
+    /// Trains the tokenizer on `texts` and draws the weights (seed the generators first). `max_tokens`: of queries and of
+    /// passages.
     pub fn build<'a>(
         &self,
         texts: impl Iterator<Item = &'a str> + Send,
-        mut settings: Settings,
-        late: Option<&LateConfig>,
+        representation: RepresentationConfig,
+        prompts: Prompts,
+        (max_query_tokens, max_passage_tokens): (usize, usize),
         device: Device,
         compute: Compute,
     ) -> Result<BiEncoder> {
@@ -77,20 +80,19 @@ impl ScratchModel {
             max_len: self.max_positions as usize,
             ..WordPieceOptions::default()
         };
-        let mut tokenizer = train_wordpiece(texts, &options)?;
-        if let Some(late) = late {
-            tokenizer = tokenizer.with_tokens(late.markers())?;
-        }
+        let tokenizer = representation.add_tokens(train_wordpiece(texts, &options)?)?;
         let config = self.config(tokenizer.vocab_size(), tokenizer.pad_id().unwrap_or(0));
-        let model = match settings.sparse {
-            Some(_) => fresh_masked_lm(config, device)?,
-            None => fresh_encoder(config, device)?,
+        let (model, dense) = match &representation {
+            RepresentationConfig::Dense(_) => (fresh_encoder(config, device)?, None),
+            RepresentationConfig::LateInteraction(late) => {
+                let model = fresh_encoder(config, device)?;
+                let dense = Dense::fresh(model.encoder.hidden_size(), late.dim, device)?;
+                (model, Some(dense))
+            }
+            RepresentationConfig::Sparse(_) => (fresh_masked_lm(config, device)?, None),
         };
-        let dense = match late {
-            Some(late) => Some(Dense::fresh(model.encoder.hidden_size(), late.dim, device)?),
-            None => None,
-        };
-        settings.late = late.map(|l| Late::new(l.clone(), &tokenizer)).transpose()?;
+        let representation = representation.resolve(&tokenizer)?;
+        let settings = Settings { representation, prompts, max_query_tokens, max_passage_tokens };
         let tower = Tower { model, dense, adapter: None, base: String::new() };
         BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
     }

@@ -1,10 +1,10 @@
 //! Teachers: what a retriever is distilled from. Scores of pairs (a cross-encoder, another retriever) are computed once
 //! and kept on disk; so are the vectors of a larger bi-encoder.
 
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeSettings, encode_texts};
-use crate::late_search::search_exact;
-use crate::sparse::encode_sparse_texts;
+use crate::representation::Side;
+use crate::search::search_exact;
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
 use ragduet_data::{TrainingSet, text_key};
@@ -17,21 +17,20 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Who teaches.
+/// The teacher of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TeacherConfig {
     /// A cross-encoder: its logits.
-    CrossEncoder(Named),
-    /// Another retriever, with one vector a text or late interaction: its similarities, or its vectors where the loss is over
-    /// vectors.
-    Retriever(Named),
+    CrossEncoder(ModelRef),
+    /// Another retriever, of any kind: its similarities, or its vectors where the loss is over vectors.
+    Retriever(ModelRef),
 }
 
-/// A model.
+/// A model by its folder or hub id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Named {
+pub struct ModelRef {
     /// Folder or hub id.
     pub path: String,
 }
@@ -63,36 +62,19 @@ impl Teacher for BiEncoder {
         let (mut queries, mut passages) = (Pool::default(), Pool::default());
         let places: Vec<(usize, usize)> =
             pairs.iter().map(|(q, p)| (queries.add(q), passages.add(p))).collect();
+        let mut asked = vec![Vec::new(); queries.texts.len()];
+        for &(q, p) in &places {
+            asked[q].push(p as u32);
+        }
+        let stream = passages.texts.iter().map(|t| Ok(t.clone()));
         let encode = EncodeSettings::default();
-        if self.late().is_some() {
-            let mut asked = vec![Vec::new(); queries.texts.len()];
-            for &(q, p) in &places {
-                asked[q].push(p as u32);
-            }
-            let stream = passages.texts.iter().map(|t| Ok(t.clone()));
-            let found = search_exact(self, stream, &queries.texts, 0, &asked, &encode, &mut |_, _| ())?;
-            let mut next = vec![0; queries.texts.len()];
-            return Ok(places
-                .iter()
-                .map(|&(q, _)| {
-                    next[q] += 1;
-                    found.asked[q][next[q] - 1]
-                })
-                .collect());
-        }
-        if self.sparse().is_some() {
-            let q = encode_sparse_texts(self, Side::Query, &queries.texts, &encode, &mut |_, _| ())?;
-            let p = encode_sparse_texts(self, Side::Passage, &passages.texts, &encode, &mut |_, _| ())?;
-            return Ok(places.into_iter().map(|(a, b)| q.dot(a, &p, b)).collect());
-        }
-        let dim = self.dim() as usize;
-        let q = encode_texts(self, Side::Query, &queries.texts, &encode, &mut |_, _| ())?;
-        let p = encode_texts(self, Side::Passage, &passages.texts, &encode, &mut |_, _| ())?;
-        let product = |(a, b): (usize, usize)| {
-            let (q, p) = (&q[a * dim..][..dim], &p[b * dim..][..dim]);
-            q.iter().zip(p).map(|(x, y)| x * y).sum()
+        let found = search_exact(self, stream, &queries.texts, 0, &asked, &encode, &mut |_, _| ())?;
+        let mut next = vec![0; queries.texts.len()];
+        let score = |&(q, _): &(usize, usize)| {
+            next[q] += 1;
+            found.asked[q][next[q] - 1]
         };
-        Ok(places.into_iter().map(product).collect())
+        Ok(places.iter().map(score).collect())
     }
 }
 

@@ -3,8 +3,8 @@
 
 use ragduet_nn::Mode;
 use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train as train_dense};
 use ragduet_retriever::recipe::contriever::{Contrast, ContrieverConfig, KeyEncoder, train};
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train as train_dense};
 use ragduet_retriever::{BiEncoder, Side, st_dir};
 use ragduet_testkit::{check_gradient, max_diff};
 use ragduet_torch::weights::Weights;

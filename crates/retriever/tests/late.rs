@@ -9,11 +9,11 @@ use ragduet_retriever::loss::{
     BatchKl, Compared, EmbeddingMse, InfoNce, KlDistillation, LossBatch, LossConfig, Relations, Sum, Term,
     fixed_scale, normalize,
 };
-use ragduet_retriever::recipe::dense::{initial_model, train, train_with};
+use ragduet_retriever::recipe::contrastive::{initial_model, train, train_with};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{
-    BiEncoder, EncodeSettings, Pair, Result, Side, Teacher, TokenVectors, encode_texts, grad_cache,
-    search_exact,
+    BiEncoder, EncodeSettings, Pair, Representation, Result, Side, Teacher, TokenVectors, encode_texts,
+    grad_cache, search_exact,
 };
 use ragduet_testkit::{check_gradient, max_diff};
 use ragduet_torch::ops::{Segments, maxsim};
@@ -312,7 +312,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         // What was saved is late interaction again.
         let again =
             st_dir::load(&whole.join("best"), Device::Cpu, Compute::F32, &Overrides::default()).unwrap();
-        assert!(again.late().is_some() && again.dim() == 16);
+        assert!(matches!(again.representation(), Representation::LateInteraction(_)) && again.dim() == 16);
         assert_eq!((again.settings.max_query_tokens, again.settings.max_passage_tokens), (12, 24));
     }
 }

@@ -4,7 +4,7 @@
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::initial_model;
+use ragduet_retriever::recipe::contrastive::initial_model;
 use ragduet_retriever::{BiEncoder, grad_cache};
 use ragduet_text::Encoding;
 use ragduet_torch::{Compute, Device, Tensor, device, grad};

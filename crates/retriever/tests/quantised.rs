@@ -1,7 +1,7 @@
 //! A retriever over 4 bits: an adapter learns, resumes bit for bit and is exported as any other.
 
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
+use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Quantize};

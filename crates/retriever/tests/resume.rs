@@ -7,7 +7,7 @@ use common::{alone, assert_same, options};
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{initial_model, train};
+use ragduet_retriever::recipe::contrastive::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Side, grad_cache};
 use ragduet_testkit::{max_diff, relative_diff};

@@ -12,9 +12,11 @@ use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::loss::{
     Compared, Flops, InfoNce, LossBatch, LossConfig, Relations, Sum, Term, fixed_scale,
 };
-use ragduet_retriever::recipe::dense::{initial_model, train};
+use ragduet_retriever::recipe::contrastive::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
-use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_sparse, encode_texts, grad_cache};
+use ragduet_retriever::{
+    BiEncoder, EncodeSettings, Representation, Side, encode_sparse, encode_texts, grad_cache,
+};
 use ragduet_testkit::max_diff;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, rng};
@@ -114,7 +116,7 @@ fn a_saved_model_is_the_same_model() {
         st_dir::verify(&model, &to, &texts).unwrap();
         let again = open(&to);
         assert_eq!(again.settings, model.settings, "{family}");
-        assert!(again.sparse().is_some());
+        assert!(matches!(again.representation(), Representation::Sparse(_)));
         let names = |dir: &Path| -> Vec<String> {
             let w = Weights::open_dir(dir).unwrap();
             // transformers writes BERT's norms as TensorFlow named them.

@@ -29,10 +29,10 @@ const MOVED: [(&str, &str, &str); 31] = [
     ("contrastive.scale", "contrastive.temperature", " (a temperature is 1 / scale)"),
     ("turns", "alternation", ""),
     ("generator.learns", "generator.objective", ""),
-    ("model.quantise", "model.quantize", ""),
-    ("retriever.model.quantise", "retriever.model.quantize", ""),
-    ("generator.model.quantise", "generator.model.quantize", ""),
-    ("teacher.quantise", "teacher.quantize", ""),
+    ("model.quantize", "model.quantize", ""),
+    ("retriever.model.quantize", "retriever.model.quantize", ""),
+    ("generator.model.quantize", "generator.model.quantize", ""),
+    ("teacher.quantize", "teacher.quantize", ""),
 ];
 
 /// Where a key has moved to, for a config that `has` keys: the sentence. `has` knows the config's keys.

@@ -4,7 +4,7 @@ use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{Passages, read_corpus};
-use ragduet_retriever::{BiEncoder, Side, encode_rows, encode_stream};
+use ragduet_retriever::{BiEncoder, Representation, Side, encode_rows, encode_stream};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
@@ -42,22 +42,24 @@ impl Args {
         let bad = self.read.bad_rows();
         let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
         fs_err::create_dir_all(&self.out)?;
-        if model.sparse().is_some() {
-            let done = self.weights(&model, side, corpus, quiet)?;
-            common::report_bad_rows(&bad);
-            println!("{}: {done} texts as weights of words", self.out.display());
-            return Ok(());
-        }
+        let mut counts = match model.representation() {
+            Representation::Dense(_) => None,
+            Representation::LateInteraction(_) => {
+                Some(BufWriter::new(fs_err::File::create(self.out.join("counts.jsonl"))?))
+            }
+            Representation::Sparse(_) => {
+                let done = self.weights(&model, side, corpus, quiet)?;
+                common::report_bad_rows(&bad);
+                println!("{}: {done} texts as weights of words", self.out.display());
+                return Ok(());
+            }
+        };
         let mut npy = NpyWriter::create(&self.out.join("embeddings.npy"), model.dim() as usize)?;
         let mut ids = BufWriter::new(fs_err::File::create(self.out.join("ids.jsonl"))?);
         let (texts, names) = common::texts_and_ids(corpus);
         let bar = counter("encoding", None, quiet);
         let started = std::time::Instant::now();
         let mut tokens = 0;
-        let mut counts = match model.late() {
-            Some(_) => Some(BufWriter::new(fs_err::File::create(self.out.join("counts.jsonl"))?)),
-            None => None,
-        };
         let done = encode_rows(
             &model,
             side,
@@ -130,10 +132,15 @@ impl Args {
 
     /// `meta.json`: how the texts were encoded.
     fn meta(&self, model: &BiEncoder, texts: u64) -> Result<()> {
+        let (late_interaction, sparse) = match model.representation() {
+            Representation::Dense(_) => (false, None),
+            Representation::LateInteraction(_) => (true, None),
+            Representation::Sparse(config) => (false, Some(config)),
+        };
         let meta = serde_json::json!({
             "model": self.model.model, "side": self.side, "texts": texts, "dim": model.dim(),
-            "similarity": model.settings.similarity, "late_interaction": model.late().is_some(),
-            "sparse": model.sparse(), "max_query_tokens": model.settings.max_query_tokens,
+            "similarity": model.similarity(), "late_interaction": late_interaction,
+            "sparse": sparse, "max_query_tokens": model.settings.max_query_tokens,
             "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
         });
         let text = serde_json::to_vec_pretty(&meta)?;

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Run, evaluate};
-use ragduet_retriever::BiEncoder;
 use ragduet_retriever::engine::{Engine, Hits, System};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
+use ragduet_retriever::{BiEncoder, Representation};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -122,10 +122,10 @@ impl Args {
         let started = Instant::now();
         let encode = self.on.encode_settings();
         let progress = &mut |n, _| bar.set_position(n);
-        let compressed = match model.late() {
-            Some(_) => self.bits > 0,
-            None if model.sparse().is_some() => false,
-            None => self.vectors.config(model.dim() as usize)? != IndexConfig::default(),
+        let compressed = match model.representation() {
+            Representation::Dense(_) => self.vectors.config(model.dim() as usize)? != IndexConfig::default(),
+            Representation::LateInteraction(_) => self.bits > 0,
+            Representation::Sparse(_) => false,
         };
         let (compute, device) = (model.compute, model.device);
         let (mut result, mut run) = if compressed {
@@ -158,15 +158,17 @@ impl Args {
     /// A model, unless something is asked for that has no meaning for it.
     fn load(&self, name: &str) -> Result<BiEncoder> {
         let model = self.on.load(name)?;
-        if self.vectors.given() && (model.late().is_some() || model.sparse().is_some()) {
-            return Err(Usage(
-                "--vectors, --dimensions, --rescore and --pq-parts go with models of one dense vector a text; vectors of \
-                 tokens have --bits"
-                    .into(),
-            )
-            .into());
+        match model.representation() {
+            Representation::LateInteraction(_) | Representation::Sparse(_) if self.vectors.given() => {
+                Err(Usage(
+                    "--vectors, --dimensions, --rescore and --pq-parts go with models of one dense vector a text; \
+                     vectors of tokens have --bits"
+                        .into(),
+                )
+                .into())
+            }
+            Representation::Dense(_) | Representation::LateInteraction(_) | Representation::Sparse(_) => Ok(model),
         }
-        Ok(model)
     }
 
     /// A model with an index of the set's passages.

@@ -7,10 +7,10 @@ use ragduet_data::read_corpus;
 use ragduet_index::{
     AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
     LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, Stemmer, VectorIndex, VectorIndexMut,
-    Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
+    VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
-use ragduet_retriever::{BiEncoder, Side, TokenVectors, encode_rows, encode_sparse};
+use ragduet_retriever::{BiEncoder, Encoded, Representation, Side, TokenVectors};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
@@ -113,9 +113,7 @@ impl Args {
 }
 
 struct Embedded {
-    rows: Vec<f32>,
-    /// Vectors of each text, where it has several.
-    counts: Option<Vec<usize>>,
+    texts: Encoded,
     dim: usize,
     ids: Vec<String>,
     similarity: Similarity,
@@ -146,27 +144,52 @@ impl Build {
             (None, Some(corpus), Some(name)) => {
                 let on = ModelArgs::new(name.clone(), &self.device, self.precision);
                 let model = on.load()?;
-                if model.sparse().is_some() {
-                    return self.weights(corpus, &on, &model, quiet);
+                // Before the corpus is encoded, which takes long.
+                match model.representation() {
+                    Representation::Dense(_) => self.check_dense()?,
+                    Representation::LateInteraction(_) => self.check_late()?,
+                    Representation::Sparse(_) => self.check_sparse()?,
                 }
                 self.encode(corpus, &on, &model, quiet)?
             }
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
         let ids = IdMap::from_ids(&e.ids)?;
-        if let Some(counts) = &e.counts {
-            return self.tokens(&e, counts, &ids, quiet);
+        match &e.texts {
+            Encoded::Dense(rows) => self.vectors(&e, rows, &ids, quiet),
+            Encoded::LateInteraction(vectors) => self.tokens(&e, vectors, &ids, quiet),
+            Encoded::Sparse(weights) => self.weights(&e, weights, &ids),
         }
-        let kind = self.kind.as_deref().unwrap_or(if self.vectors.given() { "exact" } else { "hnsw" });
-        let other = match kind {
-            "multi_vector" => Some("late-interaction"),
-            "sparse" => Some("sparse"),
-            _ => None,
+    }
+
+    fn check_dense(&self) -> Result<()> {
+        let (kind, other) = match self.kind.as_deref() {
+            Some(kind @ "multi_vector") => (kind, "late-interaction"),
+            Some(kind @ "sparse") => (kind, "sparse"),
+            _ => return Ok(()),
         };
-        if let Some(other) = other {
-            return Err(Usage(format!("{kind} goes with a {other} model, which this is not")).into());
+        Err(Usage(format!("{kind} goes with a {other} model, which this is not")).into())
+    }
+
+    fn check_late(&self) -> Result<()> {
+        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "multi_vector") {
+            return Err(Usage("a late-interaction model goes with --kind multi_vector".into()).into());
         }
-        let vectors = Vectors::new(&e.rows, e.dim)?;
+        Ok(())
+    }
+
+    fn check_sparse(&self) -> Result<()> {
+        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "sparse") {
+            return Err(Usage("a sparse model goes with --kind sparse".into()).into());
+        }
+        Ok(())
+    }
+
+    /// An index over one vector a text.
+    fn vectors(&self, e: &Embedded, rows: &[f32], ids: &IdMap, quiet: bool) -> Result<()> {
+        self.check_dense()?;
+        let kind = self.kind.as_deref().unwrap_or(if self.vectors.given() { "exact" } else { "hnsw" });
+        let vectors = Vectors::new(rows, e.dim)?;
         let bar = counter("indexing", Some(vectors.len() as u64), quiet);
         let started = std::time::Instant::now();
         let progress = |done: usize, _| bar.set_position(done as u64);
@@ -174,7 +197,7 @@ impl Build {
         if kind == "exact" {
             let mut index = ragduet_index::build(&self.vectors.config(e.dim)?, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(&ids))?;
+            index.save_with_ids(&self.out, Some(ids))?;
             bytes = format!(", {:.0} bytes a passage", index.bytes() as f64 / vectors.len().max(1) as f64);
         } else {
             let config = HnswConfig {
@@ -186,9 +209,9 @@ impl Build {
             };
             let mut index = HnswIndex::new(&config, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(&ids))?;
+            index.save_with_ids(&self.out, Some(ids))?;
             bar.finish_and_clear();
-            self.audit(&index, &e, vectors)?;
+            self.audit(&index, e, vectors)?;
         }
         bar.finish_and_clear();
         self.note(e.source.as_ref())?;
@@ -213,12 +236,9 @@ impl Build {
     }
 
     /// An index over token vectors, and how many of the true neighbours it finds.
-    fn tokens(&self, e: &Embedded, counts: &[usize], ids: &IdMap, quiet: bool) -> Result<()> {
-        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "multi_vector") {
-            return Err(Usage("a late-interaction model goes with --kind multi_vector".into()).into());
-        }
+    fn tokens(&self, e: &Embedded, vectors: &TokenVectors, ids: &IdMap, quiet: bool) -> Result<()> {
+        self.check_late()?;
         let started = std::time::Instant::now();
-        let vectors = TokenVectors { rows: e.rows.clone(), counts: counts.to_vec() };
         let offsets = vectors.offsets();
         let passages = MultiVectors::new(&vectors.rows, &offsets, e.dim)?;
         let exact = ExactConfig { precision: Precision::F16 };
@@ -260,23 +280,13 @@ impl Build {
     }
 
     /// An index over a model's weights of words.
-    fn weights(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<()> {
-        if self.vectors.given() || self.kind.as_deref().is_some_and(|k| k != "sparse") {
-            return Err(Usage("a sparse model goes with --kind sparse".into()).into());
-        }
+    fn weights(&self, e: &Embedded, texts: &SparseVectors, ids: &IdMap) -> Result<()> {
+        self.check_sparse()?;
         let started = std::time::Instant::now();
-        let bad = self.read.bad_rows();
-        let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
-        let bar = counter("encoding", None, quiet);
-        let progress = &mut |n, _| bar.set_position(n);
-        let texts = encode_sparse(model, Side::Passage, texts, &on.encode_settings(), progress)?;
-        bar.finish_and_clear();
-        common::report_bad_rows(&bad);
-        let ids = IdMap::from_ids(ids.try_iter())?;
         let mut index = SparseIndex::new(texts.dim());
-        index.add(&texts)?;
-        index.save_with_ids(&self.out, Some(&ids))?;
-        self.note(Some(&Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }))?;
+        index.add(texts)?;
+        index.save_with_ids(&self.out, Some(ids))?;
+        self.note(e.source.as_ref())?;
         let count = index.len().max(1) as f64;
         println!(
             "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
@@ -350,21 +360,15 @@ impl Build {
         let bad = self.read.bad_rows();
         let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
         let bar = counter("encoding", None, quiet);
-        let (mut rows, mut counts) = (Vec::new(), Vec::new());
         let progress = &mut |n, _| bar.set_position(n);
-        encode_rows(model, Side::Passage, texts, &on.encode_settings(), progress, |r, n| {
-            rows.extend_from_slice(r);
-            counts.extend_from_slice(n);
-            Ok(())
-        })?;
+        let texts = Encoded::stream(model, Side::Passage, texts, &on.encode_settings(), progress)?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
         Ok(Embedded {
-            rows,
-            counts: model.late().map(|_| counts),
+            texts,
             dim: model.dim() as usize,
             ids: ids.try_iter().collect(),
-            similarity: model.settings.similarity.into(),
+            similarity: model.similarity().into(),
             source: Some(Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }),
         })
     }
@@ -422,5 +426,9 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
     let source = Some(Source { model: Some(meta.model), corpus: None });
-    Ok(Embedded { rows, counts, dim, ids, similarity: meta.similarity, source })
+    let texts = match counts {
+        None => Encoded::Dense(rows),
+        Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),
+    };
+    Ok(Embedded { texts, dim, ids, similarity: meta.similarity, source })
 }

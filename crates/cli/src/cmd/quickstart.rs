@@ -14,7 +14,7 @@ use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::{self as generating, sft};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
+use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
 use ragduet_torch::device;

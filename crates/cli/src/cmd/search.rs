@@ -8,6 +8,7 @@ use ragduet_index::{
     IdMap, IndexKind, LexicalIndex, OpenOptions, SparseIndex, kind, open, open_multi_vector,
 };
 use ragduet_joint::pipeline::{self, Pipeline};
+use ragduet_retriever::ModelIndex;
 use ragduet_retriever::engine::{Backend, Engine, System};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -137,17 +138,17 @@ impl IndexArgs {
             IndexKind::Sparse => {
                 let index = SparseIndex::open(dir)?;
                 let rows = index.len();
-                (Backend::Sparse(model()?, Box::new(index)), rows)
+                (Backend::Model(model()?, ModelIndex::Sparse(Box::new(index))), rows)
             }
             IndexKind::MultiVector => {
                 let index = open_multi_vector(dir, &OpenOptions::default())?;
                 let rows = index.len();
-                (Backend::Late(model()?, index), rows)
+                (Backend::Model(model()?, ModelIndex::LateInteraction(index)), rows)
             }
-            _ => {
+            IndexKind::Exact | IndexKind::Hnsw | IndexKind::Compressed => {
                 let index = open(dir)?;
                 let rows = index.len();
-                (Backend::Dense(model()?, index), rows)
+                (Backend::Model(model()?, ModelIndex::Dense(index)), rows)
             }
         };
         let ids = match IdMap::open(dir)? {

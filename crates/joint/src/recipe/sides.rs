@@ -7,7 +7,7 @@ use crate::error::bad;
 use ragduet_generator::Generator;
 use ragduet_generator::recipe::parts;
 use ragduet_retriever::recipe::{build_model, optimizer};
-use ragduet_retriever::{BiEncoder, Side};
+use ragduet_retriever::{BiEncoder, Representation, Side};
 use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::{Weights, save_tensors};
 use ragduet_torch::{Device, Tensor, no_grad};
@@ -92,6 +92,16 @@ impl RetrieverPart {
         let over_both = side.peft.as_ref().filter(|_| !alone);
         let compute = side.precision.resolve(device);
         let mut model = build_model(&settings, over_both, compute, device, texts)?;
+        match model.representation() {
+            Representation::Dense(_) | Representation::Sparse(_) => {}
+            Representation::LateInteraction(_) => {
+                return Err(bad(
+                    "retriever.model",
+                    "the objectives compare one vector a text, and a late-interaction model has one for each token: take a \
+                     dense model",
+                ));
+            }
+        }
         if let (true, Some(peft)) = (alone, &side.peft) {
             model.query_tower.adapt(peft, device)?;
         }

@@ -1,13 +1,11 @@
 //! The config of `train retriever`.
 
-use crate::biencoder::Similarity;
 use crate::evaluate::default_measures;
-use crate::late::LateConfig;
 use crate::loss::LossConfig;
 use crate::mining::MiningConfig;
-use crate::sparse::SparseConfig;
+use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
-use crate::{Error, Pooling, Result, ScratchModel};
+use crate::{Error, Result, ScratchModel};
 use ragduet_data::{BatchConfig, Format};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
@@ -364,10 +362,8 @@ impl RetrieverConfig {
                 return bad("teacher", "a cross-encoder has no vectors, which this loss compares with");
             }
             Some(_) if !(loss.needs_teacher() || loss.needs_teacher_vectors()) => {
-                return bad(
-                    "teacher",
-                    "this loss learns from no teacher; kl, margin_mse, embedding_mse and batch_kl do",
-                );
+                let learn = LossConfig::names(|l| l.needs_teacher() || l.needs_teacher_vectors());
+                return bad("teacher", &format!("this loss learns from no teacher; {learn} do"));
             }
             _ => {}
         }

@@ -27,8 +27,9 @@ pub use queue::KeyQueue;
 
 use super::model;
 use super::selection::{Facts, Outcome, Selection, bad_rows, parameters_line, read_dev};
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
 use crate::error::catch;
+use crate::representation::Side;
 use crate::{Error, Result, grad_cache};
 use loader::{Batch, Source};
 use ragduet_data::{BadRows, ReadOptions, read_corpus};
@@ -72,8 +73,8 @@ struct Run<'a> {
     at: Position,
 }
 
-/// What a step's batch came to, without a graph.
-struct Seen {
+/// Measures of a step's batch, without a graph.
+struct BatchStats {
     loss: f64,
     /// Share of the queries that are nearest to their key.
     accuracy: f64,
@@ -147,26 +148,26 @@ pub fn train(config: &ContrieverConfig, options: &RunOptions) -> Result<Outcome>
         for batch in source.start(scope, run.at.step..total) {
             let started = Instant::now();
             let lr = config.optim.lr * schedule.factor(run.at.step);
-            let (seen, norm) = run.step(&batch, lr)?;
+            let (stats, norm) = run.step(&batch, lr)?;
             busy += started.elapsed().as_secs_f64();
             pairs += batch.queries.len() as u64;
             run.at.step += 1;
             let step = run.at.step;
-            meter.add(seen.loss, step, lr)?;
+            meter.add(stats.loss, step, lr)?;
             let speed = pairs as f64 / busy;
             progress.step(step, || format!("loss {:.4} lr {lr:.2e} {speed:.1} pairs/s", meter.mean()));
             let last = step == total;
             if step.is_multiple_of(config.train.log_every.max(1)) || last {
                 let values = [
                     ("loss", meter.take()),
-                    ("accuracy", seen.accuracy),
+                    ("accuracy", stats.accuracy),
                     ("lr", lr),
                     ("grad_norm", norm),
                     ("epoch", step as f64 * config.batch.chunks as f64 / chunks.len() as f64),
                     ("pairs_per_second", speed),
                     ("tokens", batch.tokens() as f64),
-                    ("std_query", seen.spread[0]),
-                    ("std_key", seen.spread[1]),
+                    ("std_query", stats.spread[0]),
+                    ("std_key", stats.spread[1]),
                     ("queue", run.keys.as_ref().map_or(0, |k| k.queue.len()) as f64),
                 ];
                 run.sink.write("train", step, &values)?;
@@ -216,16 +217,16 @@ impl Keys {
 
 impl Run<'_> {
     /// One optimiser step, with the gradients' norm before clipping.
-    fn step(&mut self, batch: &Batch, lr: f64) -> Result<(Seen, f64)> {
+    fn step(&mut self, batch: &Batch, lr: f64) -> Result<(BatchStats, f64)> {
         self.optimizer.clear_grads()?;
         let remedy = "lower batch.chunks, or set batch.part_tokens";
         let own = Tensor::from_slice(&batch.owners).to_device(self.model.device);
-        let seen = catch("a training step", remedy, || match &mut self.keys {
+        let stats = catch("a training step", remedy, || match &mut self.keys {
             Some(keys) => against_queue(self.config, &self.model, keys, batch, &own),
             None => against_batch(self.config, &self.model, batch, &own),
         })?;
-        let norm = update(&self.config.optim, &mut self.optimizer, seen.loss, lr, self.at.step + 1)?;
-        Ok((seen, norm))
+        let norm = update(&self.config.optim, &mut self.optimizer, stats.loss, lr, self.at.step + 1)?;
+        Ok((stats, norm))
     }
 
     fn evaluate_and_keep_best(&mut self) -> Result<bool> {
@@ -261,7 +262,7 @@ fn against_queue(
     keys: &mut Keys,
     batch: &Batch,
     own: &Tensor,
-) -> Result<Seen> {
+) -> Result<BatchStats> {
     let c = config.loss;
     keys.encoder.follow();
     let (queue, owners) = (keys.queue.keys(), keys.queue.owners());
@@ -285,18 +286,23 @@ fn against_queue(
     }
     let embedded = embedded.map(|parts| Tensor::cat(&parts, 0));
     keys.queue.push(&embedded[1], own);
-    Ok(Seen { loss, accuracy: hits / n as f64, spread: spread(&embedded)? })
+    Ok(BatchStats { loss, accuracy: hits / n as f64, spread: spread(&embedded)? })
 }
 
 /// Gradients of the loss against the other keys of the batch, for both crops.
-fn against_batch(config: &ContrieverConfig, model: &BiEncoder, batch: &Batch, own: &Tensor) -> Result<Seen> {
+fn against_batch(
+    config: &ContrieverConfig,
+    model: &BiEncoder,
+    batch: &Batch,
+    own: &Tensor,
+) -> Result<BatchStats> {
     let c = config.loss;
     let mode = Mode::train(model.compute);
-    let mut seen = None;
+    let mut stats = None;
     let mut loss = |q: &Tensor, k: &Tensor| {
         let (q, k) = (model.comparable(q), model.comparable(k));
         let contrast = Contrast::in_batch(&q, &k, own, c.temperature);
-        seen = Some((contrast.hits(), [q.detach(), k.detach()]));
+        stats = Some((contrast.hits(), [q.detach(), k.detach()]));
         contrast.loss(c.label_smoothing)
     };
     let value = match config.batch.part_tokens {
@@ -310,8 +316,8 @@ fn against_batch(config: &ContrieverConfig, model: &BiEncoder, batch: &Batch, ow
         }
     };
     let n = batch.queries.len() as f64;
-    let (hits, embedded) = seen.ok_or_else(|| Error::Unusable("an empty batch".into()))?;
-    Ok(Seen { loss: number(&value)?, accuracy: number(&hits)? / n, spread: spread(&embedded)? })
+    let (hits, embedded) = stats.ok_or_else(|| Error::Unusable("an empty batch".into()))?;
+    Ok(BatchStats { loss: number(&value)?, accuracy: number(&hits)? / n, spread: spread(&embedded)? })
 }
 
 /// What is compared by dot product: [texts, dim].

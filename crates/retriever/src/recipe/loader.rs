@@ -2,8 +2,9 @@
 
 use super::config::{Positives, RetrieverConfig};
 use crate::Result;
-use crate::biencoder::{BiEncoder, Side, TokenizeFn};
+use crate::biencoder::{BiEncoder, TokenizeFn};
 use crate::loss::Relations;
+use crate::representation::Side;
 use ragduet_data::{BatchItem, EpochPlan, TrainingSet, plan_epoch, text_key};
 use ragduet_text::Encoding;
 use rand::SeedableRng;

@@ -1,9 +1,11 @@
 //! Building the model that a config asks for, and the optimiser over it.
 
 use super::config::{ModelConfig, RetrieverConfig};
-use crate::biencoder::{BiEncoder, Dense, Settings, Similarity};
+use crate::biencoder::BiEncoder;
+use crate::representation::{DenseSettings, Pooling, RepresentationConfig, Similarity};
 use crate::st_dir::{self, Overrides};
-use crate::{Error, Pooling, Result};
+use crate::tower::Dense;
+use crate::{Error, Result};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::optim::Optimizer;
@@ -90,31 +92,24 @@ pub fn build(
             return Err(Error::Config { key: "model.quantize".into(), why });
         }
         (None, Some(scratch)) => {
-            let late = c.late_interaction.as_ref();
-            let similarity = match (late, c.sparse) {
-                (None, None) => c.similarity.unwrap_or_default(),
-                _ => Similarity::Dot,
+            let representation = representation(c);
+            let lengths = match &representation {
+                RepresentationConfig::Dense(_) | RepresentationConfig::Sparse(_) => {
+                    (QUERY_TOKENS, PASSAGE_TOKENS)
+                }
+                RepresentationConfig::LateInteraction(_) => (32, 180),
             };
-            let settings = Settings {
-                pooling: c.pooling.unwrap_or(Pooling::Mean),
-                normalize: late.is_some() || c.normalize.unwrap_or(similarity == Similarity::Cosine),
-                similarity,
-                prompts: c.prompts.clone().unwrap_or_default(),
-                include_prompt: true,
-                max_query_tokens: c.max_query_tokens.unwrap_or(if late.is_some() {
-                    32
-                } else {
-                    QUERY_TOKENS
-                }),
-                max_passage_tokens: c.max_passage_tokens.unwrap_or(if late.is_some() {
-                    180
-                } else {
-                    PASSAGE_TOKENS
-                }),
-                late: None,
-                sparse: c.sparse,
-            };
-            scratch.build(texts().iter().map(String::as_str), settings, late, device, compute)?
+            let max_tokens =
+                (c.max_query_tokens.unwrap_or(lengths.0), c.max_passage_tokens.unwrap_or(lengths.1));
+            let (texts, prompts) = (texts(), c.prompts.clone().unwrap_or_default());
+            scratch.build(
+                texts.iter().map(String::as_str),
+                representation,
+                prompts,
+                max_tokens,
+                device,
+                compute,
+            )?
         }
         (None, None) => {
             return Err(Error::Config { key: "model".into(), why: "neither `base` nor `scratch`".into() });
@@ -142,6 +137,23 @@ pub fn build(
         return Err(Error::Config { key: "model.quantize".into(), why });
     }
     model.check()
+}
+
+/// How a new model is to represent texts.
+fn representation(c: &ModelConfig) -> RepresentationConfig {
+    match (&c.late_interaction, c.sparse) {
+        (Some(late), _) => RepresentationConfig::LateInteraction(late.clone()),
+        (None, Some(sparse)) => RepresentationConfig::Sparse(sparse),
+        (None, None) => {
+            let similarity = c.similarity.unwrap_or_default();
+            RepresentationConfig::Dense(DenseSettings {
+                pooling: c.pooling.unwrap_or(Pooling::Mean),
+                include_prompt: true,
+                normalize: c.normalize.unwrap_or(similarity == Similarity::Cosine),
+                similarity,
+            })
+        }
+    }
 }
 
 /// The optimiser over those of `parameters` that no pattern freezes: the model's, and whatever else is trained with it.

@@ -3,11 +3,12 @@
 use super::config::EvalConfig;
 use super::state::write_json;
 use crate::Result;
-use crate::biencoder::{BiEncoder, Tower};
+use crate::biencoder::BiEncoder;
 use crate::card::{CardFacts, model_card};
 use crate::encode::EncodeSettings;
 use crate::evaluate::{EvalSet, evaluate_model};
 use crate::st_dir;
+use crate::tower::Tower;
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions};
 use ragduet_metrics::Evaluation;
 use ragduet_train::checkpoint::replace_dir;

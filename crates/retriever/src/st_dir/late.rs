@@ -1,6 +1,6 @@
 //! What a directory says about late interaction: PyLate's keys, those of Stanford's ColBERT.
 
-use crate::late::LateConfig;
+use crate::representation::LateConfig;
 use crate::{Error, Result};
 use ragduet_torch::weights::Weights;
 use serde::Deserialize;

@@ -1,10 +1,13 @@
 //! Directory to bi-encoder.
 
 use super::{ModuleKind, late, module_kind};
-use crate::biencoder::{BiEncoder, Dense, DenseActivation, Settings, Similarity, Tower};
-use crate::late::{Late, LateConfig};
-use crate::sparse::{SparseActivation, SparseConfig, SparsePooling};
-use crate::{Error, Pooling, Result};
+use crate::biencoder::{BiEncoder, Settings};
+use crate::representation::{
+    DenseSettings, Late, LateConfig, Pooling, Representation, Similarity, SparseActivation, SparseConfig,
+    SparsePooling,
+};
+use crate::tower::{Dense, DenseActivation, Tower};
+use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter};
 use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
@@ -19,11 +22,11 @@ use std::path::{Path, PathBuf};
 /// What the caller wants otherwise than the directory says; `None` keeps it.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Pooling; needed for a directory without modules.json, which does not say.
+    /// Pooling of a dense model; needed for a directory without modules.json, which does not say.
     pub pooling: Option<Pooling>,
-    /// Unit length.
+    /// Whether a dense model's vectors have unit length.
     pub normalize: Option<bool>,
-    /// How embeddings are compared.
+    /// How a dense model's vectors are compared.
     pub similarity: Option<Similarity>,
     /// Prompts.
     pub prompts: Option<Prompts>,
@@ -37,6 +40,28 @@ pub struct Overrides {
     pub late: Option<LateConfig>,
     /// Makes a sparse model of what is none yet; a head that the directory lacks is drawn from the global generators.
     pub sparse: Option<SparseConfig>,
+}
+
+impl Overrides {
+    /// For models that are not dense.
+    ///
+    /// # Errors
+    /// A setting that such a model does not have.
+    fn check_not_dense(&self, what: &str) -> Result<()> {
+        let given = [
+            ("model.pooling", self.pooling.is_some()),
+            ("model.normalize", self.normalize.is_some()),
+            ("model.similarity", self.similarity.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let why =
+                    format!("this is a setting of dense models, and the model is one {what}: leave it out");
+                Err(Error::Config { key: key.into(), why })
+            }
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,16 +126,17 @@ impl Reading<'_> {
 
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
 pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides) -> Result<BiEncoder> {
+    if overrides.late.is_some() && overrides.sparse.is_some() {
+        let why = "a model has late interaction or is sparse, not both".into();
+        return Err(Error::Config { key: "model".into(), why });
+    }
     let found = late::find(dir)?;
-    let wanted = match (&found, &overrides.late) {
-        (Some(found), _) => Some(found.config.clone()),
-        (None, wanted) => wanted.clone(),
-    };
+    let late = found.as_ref().map(|f| &f.config).or(overrides.late.as_ref()).cloned();
     let mlm_head = match overrides.sparse {
         Some(_) => MlmHeadOption::SavedOrFresh,
         None => MlmHeadOption::No,
     };
-    let how = Reading { device, bits: overrides.quantize.bits(), late: wanted.as_ref(), mlm_head };
+    let how = Reading { device, bits: overrides.quantize.bits(), late: late.as_ref(), mlm_head };
     let modules_path = dir.join("modules.json");
     let chains = if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;
@@ -125,7 +151,7 @@ pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides)
     } else {
         vec![chain(dir, &[("sentence_transformers.models.Transformer".into(), dir.into())], how)?]
     };
-    match wanted {
+    match late {
         None => assemble(dir, chains, device, compute, overrides),
         Some(config) => assemble_late(dir, chains, config, found.as_ref(), (device, compute), overrides),
     }
@@ -140,6 +166,7 @@ fn assemble_late(
     (device, compute): (Device, Compute),
     o: &Overrides,
 ) -> Result<BiEncoder> {
+    o.check_not_dense("with late interaction")?;
     let mut towers = Vec::new();
     let mut tokenizer = None;
     for mut chain in chains {
@@ -168,15 +195,10 @@ fn assemble_late(
     let (query, passage) = found.map_or((32, 180), |f| f.lengths);
     let positions = query_tower.max_tokens();
     let settings = Settings {
-        pooling: Pooling::Mean,
-        normalize: true,
-        similarity: Similarity::Dot,
+        representation: Representation::LateInteraction(Late::new(config, &tokenizer)?),
         prompts: o.prompts.clone().unwrap_or_default(),
-        include_prompt: true,
         max_query_tokens: o.max_query_tokens.unwrap_or(query).min(positions),
         max_passage_tokens: o.max_passage_tokens.unwrap_or(passage).min(positions),
-        late: Some(Late::new(config, &tokenizer)?),
-        sparse: None,
     };
     BiEncoder { query_tower, passage_tower: towers.next(), tokenizer, settings, device, compute }.check()
 }
@@ -193,37 +215,20 @@ fn assemble(
         return unsupported(&dir.join("modules.json"), "no modules are listed");
     };
     let mut passage = chains.next();
-    let sparse = o.sparse.or(query.sparse);
-    if sparse.is_some() {
-        // What follows token states is none of the head's logits.
-        for chain in std::iter::once(&mut query).chain(&mut passage) {
-            if chain.tower.model.mlm_head.is_none() {
-                return unsupported(dir, "one tower weighs words and the other does not");
-            }
-            chain.tower.dense = None;
-            chain.pooling = Some((Pooling::Mean, true));
-            chain.normalize = false;
-        }
-    }
-    let (said, include_prompt) = match query.pooling {
-        Some((pooling, include)) => (Some(pooling), include),
-        None => (None, true),
-    };
-    let Some(pooling) = o.pooling.or(said) else {
-        return unsupported(
-            dir,
-            "a plain encoder: it does not say how token states become an embedding. Set the pooling (mean, cls or \
-             last_token) as its authors trained it, with `model.pooling` or `--pooling`",
-        );
-    };
     let path = dir.join("config_sentence_transformers.json");
     let config: ModelConfig = if path.is_file() { json(&path)? } else { ModelConfig::default() };
-    let similarity = match config.similarity_fn_name.as_deref() {
-        _ if sparse.is_some() => Similarity::Dot,
-        None | Some("cosine") => Similarity::Cosine,
-        Some("dot" | "dot_product") => Similarity::Dot,
-        Some(other) => {
-            return unsupported(&path, &format!("similarity `{other}`: cosine and dot are supported"));
+    let representation = match o.sparse.or(query.sparse) {
+        None => Representation::Dense(dense_settings(dir, &query, &path, &config, o)?),
+        Some(sparse) => {
+            o.check_not_dense("with a weight for each word")?;
+            // What follows token states does not follow the head's logits.
+            for chain in std::iter::once(&mut query).chain(&mut passage) {
+                if chain.tower.model.mlm_head.is_none() {
+                    return unsupported(dir, "one tower weighs words and the other does not");
+                }
+                chain.tower.dense = None;
+            }
+            Representation::Sparse(sparse)
         }
     };
     let prompts = match (&config.default_prompt_name, config.prompts.is_empty()) {
@@ -240,17 +245,12 @@ fn assemble(
         said.unwrap_or(positions).min(positions)
     };
     let settings = Settings {
-        pooling,
-        normalize: o.normalize.unwrap_or(query.normalize),
-        similarity: o.similarity.unwrap_or(similarity),
+        representation,
         prompts: o.prompts.clone().unwrap_or(prompts),
-        include_prompt,
         max_query_tokens: o.max_query_tokens.unwrap_or_else(|| longest(&query)),
         max_passage_tokens: o
             .max_passage_tokens
             .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
-        late: None,
-        sparse,
     };
     let model = BiEncoder {
         tokenizer: query.tokenizer,
@@ -261,6 +261,40 @@ fn assemble(
         compute,
     };
     model.check()
+}
+
+/// How a directory's modules make one vector of a text. `path`: where `config` was read.
+fn dense_settings(
+    dir: &Path,
+    chain: &Chain,
+    path: &Path,
+    config: &ModelConfig,
+    o: &Overrides,
+) -> Result<DenseSettings> {
+    let (said, include_prompt) = match chain.pooling {
+        Some((pooling, include)) => (Some(pooling), include),
+        None => (None, true),
+    };
+    let Some(pooling) = o.pooling.or(said) else {
+        return unsupported(
+            dir,
+            "a plain encoder: it does not say how token states become an embedding. Set the pooling (mean, cls or \
+             last_token) as its authors trained it, with `model.pooling` or `--pooling`",
+        );
+    };
+    let similarity = match config.similarity_fn_name.as_deref() {
+        None | Some("cosine") => Similarity::Cosine,
+        Some("dot" | "dot_product") => Similarity::Dot,
+        Some(other) => {
+            return unsupported(path, &format!("similarity `{other}`: cosine and dot are supported"));
+        }
+    };
+    Ok(DenseSettings {
+        pooling,
+        include_prompt,
+        normalize: o.normalize.unwrap_or(chain.normalize),
+        similarity: o.similarity.unwrap_or(similarity),
+    })
 }
 
 fn routes(

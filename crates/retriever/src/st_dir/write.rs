@@ -2,9 +2,10 @@
 
 use super::late;
 use super::read::{Overrides, load};
-use crate::biencoder::{BiEncoder, DenseActivation, Side, Similarity, Tower};
-use crate::sparse::SparseConfig;
-use crate::{Error, Pooling, Result};
+use crate::biencoder::BiEncoder;
+use crate::representation::{DenseSettings, Pooling, Representation, Side, Similarity, SparseConfig};
+use crate::tower::{Dense, DenseActivation, Tower};
+use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_nn::peft::TaskType;
 use ragduet_nn::{Mode, save_encoder};
@@ -24,18 +25,18 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     let s = &model.settings;
     match &model.passage_tower {
         None => {
-            let names = module_names(model, &model.query_tower);
-            let paths: Vec<String> = names
+            let parts = parts(model, &model.query_tower);
+            let paths: Vec<String> = parts
                 .iter()
                 .enumerate()
-                .map(|(i, n)| if i == 0 { String::new() } else { format!("{i}_{n}") })
+                .map(|(i, part)| if i == 0 { String::new() } else { format!("{i}_{}", part.name()) })
                 .collect();
-            write_tower(model, &model.query_tower, Side::Query, |i| dir.join(&paths[i]), &names)?;
-            let modules: Vec<Value> = names
+            write_tower(model, &model.query_tower, Side::Query, |i| dir.join(&paths[i]), &parts)?;
+            let modules: Vec<Value> = parts
                 .iter()
                 .zip(&paths)
                 .enumerate()
-                .map(|(i, (n, p))| json!({"idx": i, "name": i.to_string(), "path": p, "type": type_name(n)}))
+                .map(|(i, (part, p))| json!({"idx": i, "name": i.to_string(), "path": p, "type": part.type_name()}))
                 .collect();
             write_json(&dir.join("modules.json"), &Value::Array(modules))?;
         }
@@ -44,35 +45,42 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
             for (route, side, tower) in
                 [("query", Side::Query, &model.query_tower), ("document", Side::Passage, passage)]
             {
-                let names = module_names(model, tower);
-                let ids: Vec<String> =
-                    names.iter().enumerate().map(|(i, n)| format!("{route}_{i}_{n}")).collect();
-                write_tower(model, tower, side, |i| dir.join(&ids[i]), &names)?;
-                types.extend(ids.iter().zip(&names).map(|(id, n)| (id.clone(), type_name(n).into())));
+                let parts = parts(model, tower);
+                let ids: Vec<String> = parts
+                    .iter()
+                    .enumerate()
+                    .map(|(i, part)| format!("{route}_{i}_{}", part.name()))
+                    .collect();
+                write_tower(model, tower, side, |i| dir.join(&ids[i]), &parts)?;
+                types.extend(ids.iter().zip(&parts).map(|(id, part)| (id.clone(), part.type_name().into())));
                 structure.insert(route.into(), json!(ids));
             }
             let router = json!({"types": types, "structure": structure,
                 "parameters": {"default_route": "document", "allow_empty_key": true}});
             write_json(&dir.join("router_config.json"), &router)?;
-            let modules = json!([{"idx": 0, "name": "0", "path": "", "type": type_name("Router")}]);
+            let modules =
+                json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]);
             write_json(&dir.join("modules.json"), &modules)?;
         }
     }
     let versions: serde_json::Map<String, Value> =
         VERSIONS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
+    let (model_type, similarity, more) = match &s.representation {
+        Representation::Dense(dense) => ("SentenceTransformer", similarity_name(dense.similarity), json!({})),
+        Representation::LateInteraction(l) => {
+            ("ColBERT", "MaxSim", late::keys(&l.config, (s.max_query_tokens, s.max_passage_tokens)))
+        }
+        Representation::Sparse(_) => ("SparseEncoder", similarity_name(Similarity::Dot), json!({})),
+    };
     let mut config = json!({
         "__version__": versions,
-        "model_type": if s.sparse.is_some() { "SparseEncoder" } else { "SentenceTransformer" },
+        "model_type": model_type,
         "prompts": s.prompts,
         "default_prompt_name": null,
-        "similarity_fn_name": match s.similarity { Similarity::Cosine => "cosine", Similarity::Dot => "dot" },
+        "similarity_fn_name": similarity,
     });
-    if let (Some(l), Some(map)) = (&s.late, config.as_object_mut()) {
-        map.insert("model_type".into(), "ColBERT".into());
-        map.insert("similarity_fn_name".into(), "MaxSim".into());
-        if let Value::Object(keys) = late::keys(&l.config, (s.max_query_tokens, s.max_passage_tokens)) {
-            map.extend(keys);
-        }
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
     }
     write_json(&dir.join("config_sentence_transformers.json"), &config)?;
     if let Some(card) = card {
@@ -81,32 +89,58 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn module_names(model: &BiEncoder, tower: &Tower) -> Vec<&'static str> {
-    if model.sparse().is_some() {
-        return vec![MLM, SPLADE];
+fn similarity_name(similarity: Similarity) -> &'static str {
+    match similarity {
+        Similarity::Cosine => "cosine",
+        Similarity::Dot => "dot",
     }
-    let late = model.late().is_some();
-    let mut names = vec!["Transformer"];
-    if !late {
-        names.push("Pooling");
-    }
-    if tower.dense.is_some() {
-        names.push("Dense");
-    }
-    // PyLate scales token vectors itself and knows no such module.
-    if model.settings.normalize && !late {
-        names.push("Normalize");
-    }
-    names
 }
 
-const MLM: &str = "MLMTransformer";
-const SPLADE: &str = "SpladePooling";
+/// A module of a folder, with what its files say.
+enum Part<'a> {
+    Transformer,
+    MlmTransformer,
+    Pooling(&'a DenseSettings),
+    Dense(&'a Dense),
+    Normalize,
+    SpladePooling(SparseConfig),
+}
 
-fn type_name(module: &str) -> String {
-    match module {
-        MLM | SPLADE => format!("sentence_transformers.sparse_encoder.models.{module}"),
-        _ => format!("sentence_transformers.models.{module}"),
+impl Part<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Transformer => "Transformer",
+            Self::MlmTransformer => "MLMTransformer",
+            Self::Pooling(_) => "Pooling",
+            Self::Dense(_) => "Dense",
+            Self::Normalize => "Normalize",
+            Self::SpladePooling(_) => "SpladePooling",
+        }
+    }
+
+    fn type_name(&self) -> String {
+        let package = match self {
+            Self::MlmTransformer | Self::SpladePooling(_) => "sentence_transformers.sparse_encoder.models",
+            Self::Transformer | Self::Pooling(_) | Self::Dense(_) | Self::Normalize => {
+                "sentence_transformers.models"
+            }
+        };
+        format!("{package}.{}", self.name())
+    }
+}
+
+/// The modules of a tower, in their order.
+fn parts<'a>(model: &'a BiEncoder, tower: &'a Tower) -> Vec<Part<'a>> {
+    let projection = tower.dense.as_ref().map(Part::Dense);
+    match model.representation() {
+        Representation::Dense(settings) => [Part::Transformer, Part::Pooling(settings)]
+            .into_iter()
+            .chain(projection)
+            .chain(settings.normalize.then_some(Part::Normalize))
+            .collect(),
+        // PyLate scales token vectors to unit length itself and knows no module for it.
+        Representation::LateInteraction(_) => std::iter::once(Part::Transformer).chain(projection).collect(),
+        Representation::Sparse(config) => vec![Part::MlmTransformer, Part::SpladePooling(*config)],
     }
 }
 
@@ -115,14 +149,15 @@ fn write_tower(
     tower: &Tower,
     side: Side,
     place: impl Fn(usize) -> std::path::PathBuf,
-    names: &[&str],
+    parts: &[Part<'_>],
 ) -> Result<()> {
     let s = &model.settings;
-    for (i, name) in names.iter().enumerate() {
+    for (i, part) in parts.iter().enumerate() {
         let dir = place(i);
         fs::create_dir_all(&dir)?;
-        match *name {
-            "Transformer" | MLM => {
+        let config = dir.join("config.json");
+        match part {
+            Part::Transformer | Part::MlmTransformer => {
                 match &tower.adapter {
                     Some(a) => a.save(&dir, TaskType::FeatureExtraction, &tower.base)?,
                     None => save_encoder(&tower.model, &dir)?,
@@ -137,25 +172,20 @@ fn write_tower(
                     json!({"max_seq_length": longest, "do_lower_case": model.tokenizer.lower_case()});
                 write_json(&dir.join("sentence_bert_config.json"), &config)?;
             }
-            SPLADE => {
-                if let Some(sparse) = s.sparse {
-                    write_json(&dir.join("config.json"), &splade_config(sparse, model.dim()))?;
-                }
+            Part::Pooling(settings) => write_json(&config, &pooling_config(settings, tower))?,
+            Part::Dense(d) => {
+                let activation = match d.activation {
+                    DenseActivation::Identity => "torch.nn.modules.linear.Identity",
+                    DenseActivation::Tanh => "torch.nn.modules.activation.Tanh",
+                };
+                let says = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
+                    "bias": d.bias.is_some(), "activation_function": activation});
+                write_json(&config, &says)?;
+                save_model(&dir, &d.params.named(), u64::MAX)?;
             }
-            "Pooling" => write_json(&dir.join("config.json"), &pooling_config(model, tower))?,
-            "Dense" => {
-                if let Some(d) = &tower.dense {
-                    let activation = match d.activation {
-                        DenseActivation::Identity => "torch.nn.modules.linear.Identity",
-                        DenseActivation::Tanh => "torch.nn.modules.activation.Tanh",
-                    };
-                    let config = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
-                        "bias": d.bias.is_some(), "activation_function": activation});
-                    write_json(&dir.join("config.json"), &config)?;
-                    save_model(&dir, &d.params.named(), u64::MAX)?;
-                }
-            }
-            _ => {}
+            Part::SpladePooling(sparse) => write_json(&config, &splade_config(*sparse, model.dim()))?,
+            // A folder without a file: there is nothing to say.
+            Part::Normalize => {}
         }
     }
     Ok(())
@@ -165,8 +195,8 @@ fn splade_config(sparse: SparseConfig, words: i64) -> Value {
     json!({"pooling_strategy": sparse.pooling, "activation_function": sparse.activation, "word_embedding_dimension": words})
 }
 
-fn pooling_config(model: &BiEncoder, tower: &Tower) -> Value {
-    let p = model.settings.pooling;
+fn pooling_config(settings: &DenseSettings, tower: &Tower) -> Value {
+    let p = settings.pooling;
     json!({
         "word_embedding_dimension": tower.model.encoder.hidden_size(),
         "pooling_mode_cls_token": p == Pooling::Cls,
@@ -175,7 +205,7 @@ fn pooling_config(model: &BiEncoder, tower: &Tower) -> Value {
         "pooling_mode_mean_sqrt_len_tokens": false,
         "pooling_mode_weightedmean_tokens": false,
         "pooling_mode_lasttoken": p == Pooling::LastToken,
-        "include_prompt": model.settings.include_prompt,
+        "include_prompt": settings.include_prompt,
     })
 }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::RunOptions;
+use ragduet_retriever::recipe::contrastive::RunOptions;
 use ragduet_testkit::max_diff;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Device, Tensor};

@@ -12,7 +12,7 @@ use ragduet_joint::pipeline::{GENERATOR, Pipeline, RETRIEVER, RagPipeline};
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_joint::recipe::{RunOptions, train};
 use ragduet_retriever::recipe::config::RetrieverConfig;
-use ragduet_retriever::recipe::dense::initial_model;
+use ragduet_retriever::recipe::contrastive::initial_model;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Settings};
 use ragduet_torch::{device, rng};

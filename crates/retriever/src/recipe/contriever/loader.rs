@@ -3,7 +3,8 @@
 use super::chunks::{Chunks, Order};
 use super::config::ContrieverConfig;
 use super::crop::Cropper;
-use crate::biencoder::{BiEncoder, Tower};
+use crate::biencoder::BiEncoder;
+use crate::tower::Tower;
 use crate::{Error, Result};
 use ragduet_data::text_key;
 use ragduet_text::{EncodeOptions, Encoding, Tokenizer};

@@ -1,6 +1,8 @@
 //! The encoder of keys: a copy that follows the one that learns, as an exponential moving average.
 
-use crate::biencoder::{BiEncoder, Dense, Tower};
+use crate::biencoder::BiEncoder;
+use crate::representation::Representation;
+use crate::tower::{Dense, Tower};
 use crate::{Error, Result};
 use ragduet_nn::fresh_encoder;
 use ragduet_torch::{ParamBuilder, Tensor, no_grad};
@@ -59,10 +61,13 @@ pub(super) fn check(model: &BiEncoder) -> Result<()> {
         "queries and keys are crops alike: one encoder is trained, and this has two towers"
     } else if model.query_tower.adapter.is_some() {
         "the encoder trains whole: work its adapter into its base first (`ragduet merge`)"
-    } else if model.late().is_some() || model.sparse().is_some() {
-        "one dense vector a text is trained, and this has late interaction or weighs words"
     } else {
-        return Ok(());
+        match model.representation() {
+            Representation::Dense(_) => return Ok(()),
+            Representation::LateInteraction(_) | Representation::Sparse(_) => {
+                "one dense vector a text is trained, and this has late interaction or weighs words"
+            }
+        }
     };
     Err(Error::Config { key: "model.base".into(), why: why.into() })
 }

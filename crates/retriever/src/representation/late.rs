@@ -6,13 +6,12 @@
 //!   `attend_to_expansion` is set no token looks at them.
 //! - Passages drop the vectors of punctuation.
 
-use crate::biencoder::{BiEncoder, Side};
-use crate::error::catch;
+use super::Side;
 use crate::loss::normalize;
+use crate::tower::Tower;
 use crate::{Error, Result};
 use ragduet_nn::{Mode, PackedTokens};
 use ragduet_text::{Encoding, Tokenizer};
-use ragduet_torch::ops::{Segments, maxsim};
 use ragduet_torch::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,12 +103,17 @@ impl Late {
     }
 
     /// How many tokens of a text may come from the text and its special tokens.
-    pub(crate) fn room(&self, side: Side, max_len: usize) -> usize {
+    pub(super) fn room(&self, side: Side, max_len: usize) -> usize {
         max_len - usize::from(self.marker(side).is_some())
     }
 
-    /// Puts the marker in and fills queries up.
-    pub(crate) fn dress(&self, side: Side, max_len: usize, text: &mut Encoding) {
+    /// Whether no token attends to the mask tokens that queries are expanded with.
+    pub(super) fn hides_expansion(&self) -> bool {
+        self.config.expand_queries && !self.config.attend_to_expansion
+    }
+
+    /// Puts the marker in and expands queries.
+    pub(super) fn mark(&self, side: Side, max_len: usize, text: &mut Encoding) {
         if let Some(marker) = self.marker(side) {
             let at = text.ids.len().min(1);
             text.ids.insert(at, marker);
@@ -123,7 +127,7 @@ impl Late {
 
     /// How many tokens of a text others look at.
     fn seen(&self, side: Side, text: &Encoding) -> usize {
-        if side == Side::Passage || !self.config.expand_queries || self.config.attend_to_expansion {
+        if side == Side::Passage || !self.hides_expansion() {
             return text.len();
         }
         // A text ends with a special token that is no mask.
@@ -147,73 +151,25 @@ impl Late {
             ids.iter().enumerate().filter(|&(_, &id)| self.keeps(side, id)).map(|(i, _)| i as i64).collect();
         (rows.len() < ids.len()).then(|| Tensor::from_slice(&rows).to_device(device))
     }
-}
 
-impl BiEncoder {
-    /// The late-interaction settings; none for a model with one vector a text.
-    pub fn late(&self) -> Option<&Late> {
-        self.settings.late.as_ref()
-    }
-
-    /// What the loss of a step and bulk encoding work on: [texts, dim], or with late interaction [vectors, dim], text after
-    /// text. f32, on the device.
-    ///
-    /// # Errors
-    /// Out of memory, with what to do about it.
-    pub fn rows(&self, side: Side, texts: &[&Encoding], mode: Mode) -> Result<Tensor> {
-        match self.late() {
-            None => self.embed(side, texts, mode),
-            Some(late) => self.embed_tokens(late, side, texts, mode),
-        }
-    }
-
-    /// Where each text's rows begin and end in [`BiEncoder::rows`].
-    pub fn row_segments(&self, side: Side, texts: &[&Encoding]) -> Segments {
-        let lengths = match self.late() {
-            None => vec![1; texts.len()],
-            Some(late) => late.counts(side, texts),
-        };
-        Segments::new(&lengths, self.device)
-    }
-
-    /// Similarities [queries, passages] of rows as [`BiEncoder::rows`] gives them: inner products of what is comparable, or
-    /// MaxSim. Those that `wanted` leaves out may be 0.
-    pub fn similarities(
+    /// The vectors that texts keep, of unit length: [vectors, dim].
+    pub(super) fn encode(
         &self,
-        (queries, q): (&Tensor, &Segments),
-        (passages, p): (&Tensor, &Segments),
-        wanted: Option<&[bool]>,
+        tower: &Tower,
+        side: Side,
+        texts: &[&Encoding],
+        mut batch: PackedTokens,
+        mode: Mode,
     ) -> Tensor {
-        match self.late() {
-            None => self.comparable(queries).matmul(&self.comparable(passages).transpose(0, 1)),
-            Some(_) => maxsim(queries, q, passages, p, wanted),
+        let seen: Vec<usize> = texts.iter().map(|t| self.seen(side, t)).collect();
+        if seen.iter().zip(texts).any(|(&n, t)| n < t.len()) {
+            batch = batch.with_seen(&seen);
         }
-    }
-
-    fn embed_tokens(&self, late: &Late, side: Side, texts: &[&Encoding], mode: Mode) -> Result<Tensor> {
-        catch(
-            "the encoder",
-            "use smaller batches (`batch.tokens`), gradient caching, or shorter texts",
-            || {
-                let pairs = texts.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice()));
-                let mut batch = PackedTokens::new(pairs, self.device);
-                let seen: Vec<usize> = texts.iter().map(|t| late.seen(side, t)).collect();
-                if seen.iter().zip(texts).any(|(&n, t)| n < t.len()) {
-                    batch = batch.with_seen(&seen);
-                }
-                let tower = self.tower(side);
-                let mode = mode.with(tower.adapter.as_ref().map(|a| a.id));
-                let mut states = tower.model.encoder.forward(&batch, mode);
-                if let Some(rows) = late.kept(side, texts, self.device) {
-                    states = states.index_select(0, &rows);
-                }
-                let projected = match &tower.dense {
-                    Some(dense) => dense.forward(&states),
-                    None => states,
-                };
-                Ok(normalize(&projected))
-            },
-        )
+        let mut states = tower.states(&batch, mode);
+        if let Some(rows) = self.kept(side, texts, states.device()) {
+            states = states.index_select(0, &rows);
+        }
+        normalize(&tower.project(states))
     }
 }
 
@@ -236,14 +192,14 @@ mod tests {
         let id = |t: &str| tokenizer.token_to_id(t).unwrap();
         let plain = tokenizer.encode("words, words", &ragduet_text::EncodeOptions::default()).unwrap();
         let mut query = plain.clone();
-        late.dress(Side::Query, 12, &mut query);
+        late.mark(Side::Query, 12, &mut query);
         assert_eq!(query.len(), 12);
         assert_eq!((query.ids[0], query.ids[1]), (id("[CLS]"), id("[Q] ")));
         assert_eq!(late.seen(Side::Query, &query), plain.len() + 1);
         assert!(query.ids[plain.len() + 1..].iter().all(|&i| i == id("[MASK]")));
         assert_eq!(late.counts(Side::Query, &[&query]), [12]);
         let mut passage = plain.clone();
-        late.dress(Side::Passage, 12, &mut passage);
+        late.mark(Side::Passage, 12, &mut passage);
         assert_eq!(passage.ids[1], id("[D] "));
         assert_eq!(late.counts(Side::Passage, &[&passage]), [plain.len() + 1 - 1]);
         assert_eq!(late.seen(Side::Passage, &passage), passage.len());
@@ -258,7 +214,7 @@ mod tests {
         let none = LateConfig { query_marker: String::new(), expand_queries: false, ..LateConfig::default() };
         let late = Late::new(none, &tokenizer).unwrap();
         let mut query = Encoding { ids: vec![2, 9, 3], type_ids: vec![0; 3] };
-        late.dress(Side::Query, 12, &mut query);
+        late.mark(Side::Query, 12, &mut query);
         assert_eq!(query.ids, [2, 9, 3]);
         assert_eq!(late.room(Side::Query, 12), 12);
     }

@@ -2,11 +2,9 @@
 //! 2021, arXiv 2107.05720; SPLADE v2, arXiv 2109.10086). A masked language model's logits say which words a text is about;
 //! few stay above 0, so that an inverted index can hold them.
 
-use crate::biencoder::{BiEncoder, Side};
-use crate::encode::{EncodeProgress, EncodeSettings, encode_stream};
+use crate::tower::Tower;
 use crate::{Error, Result};
-use ragduet_index::SparseVectors;
-use ragduet_nn::{MlmHead, Mode};
+use ragduet_nn::{MlmHead, Mode, PackedTokens};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Kind, Tensor, grad_enabled, no_grad};
 use schemars::JsonSchema;
@@ -58,6 +56,15 @@ impl SparseActivation {
 const GATHERED: i64 = 1 << 26;
 
 impl SparseConfig {
+    /// Weights [texts, words] by a tower's head.
+    pub(super) fn encode(self, tower: &Tower, batch: &PackedTokens, mode: Mode) -> Result<Tensor> {
+        let Some(head) = &tower.model.mlm_head else {
+            return Err(Error::Unusable("a sparse model needs the head of a masked language model".into()));
+        };
+        let states = tower.states(batch, mode);
+        Ok(self.apply(head, &states, &batch.segments, tower.mode(mode)))
+    }
+
     /// States [tokens, hidden] to weights [texts, words], f32, at least 0.
     ///
     /// Logits of all tokens exist for one text at a time. With max pooling a gradient reaches only the one token of a text
@@ -120,55 +127,10 @@ fn maxima(head: &MlmHead, x: &Tensor, segments: &Segments, m: Mode) -> (Tensor, 
     (Tensor::stack(&most, 0), Tensor::stack(&at, 0))
 }
 
-impl BiEncoder {
-    /// How it weighs words; none for a model whose numbers have no meaning.
-    pub fn sparse(&self) -> Option<SparseConfig> {
-        self.settings.sparse
-    }
-}
-
-/// [`encode_sparse`] of texts that are in memory.
-///
-/// # Errors
-/// As there.
-pub fn encode_sparse_texts(
-    model: &BiEncoder,
-    side: Side,
-    texts: &[String],
-    settings: &EncodeSettings,
-    progress: EncodeProgress<'_>,
-) -> Result<SparseVectors> {
-    encode_sparse(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress)
-}
-
-/// Encodes a stream of texts, keeping of each the weights above 0.
-///
-/// # Errors
-/// The stream's first error, or the encoder's; a model that is not sparse.
-pub fn encode_sparse(
-    model: &BiEncoder,
-    side: Side,
-    texts: impl Iterator<Item = Result<String>> + Send,
-    settings: &EncodeSettings,
-    progress: EncodeProgress<'_>,
-) -> Result<SparseVectors> {
-    if model.sparse().is_none() {
-        return Err(Error::Unusable(
-            "the model is no sparse one: its numbers are no weights of words".into(),
-        ));
-    }
-    let dim = model.dim() as usize;
-    let mut out = SparseVectors::new(dim);
-    encode_stream(model, side, texts, settings, progress, |rows| {
-        rows.chunks_exact(dim).try_for_each(|row| Ok(out.push_dense(row)?))
-    })?;
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ragduet_nn::{EncoderModel, PackedTokens, fresh_masked_lm};
+    use ragduet_nn::{EncoderModel, fresh_masked_lm};
     use ragduet_torch::{Compute, Device};
     use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Trains a dense retriever: contrastive or distillation loss over in-batch and hard negatives, mined again while
-//! training where asked.
+//! Trains a retriever of any kind (dense, late interaction, sparse): contrastive or distillation loss over in-batch and
+//! hard negatives, mined again while training where asked.
 //!
 //! Supports: shared and separate towers, projections, learnable temperature, gradient caching, accumulation,
 //! layer-wise learning rates, freezing, evaluation by ranking a dev set, early stopping, exact resume on the CPU.
@@ -11,11 +11,12 @@ use super::model::{self, Scale};
 pub use super::selection::Outcome;
 use super::selection::{Facts, Selection, bad_rows, parameters_line, read_dev};
 use super::state::{self, Position};
-use crate::biencoder::{BiEncoder, Side};
+use crate::biencoder::BiEncoder;
 use crate::error::catch;
 use crate::evaluate::EvalSet;
-use crate::loss::{Compared, LossBatch, RetrievalLoss};
+use crate::loss::{Compared, LossBatch, LossConfig, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
+use crate::representation::{Representation, Side};
 use crate::st_dir::{self, Overrides};
 use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
 use crate::{Error, Result, grad_cache};
@@ -42,20 +43,20 @@ struct Run<'a> {
     at: Position,
     /// The current round's negatives, where mining replaced those of the data.
     mined: Option<Vec<Vec<u32>>>,
-    teaching: Option<Teaching>,
+    distillation: Option<Distillation>,
     /// Steps of the whole run.
     total: u64,
 }
 
 /// What the teacher gives.
-enum Teaching {
+enum Distillation {
     /// Scores of each query's passages.
     Scores(Box<dyn Teacher>, ScoreCache),
     /// Vectors of all texts.
     Vectors(TeacherVectors),
 }
 
-impl Teaching {
+impl Distillation {
     fn new(
         config: &RetrieverConfig,
         given: Option<Box<dyn Teacher>>,
@@ -113,24 +114,8 @@ pub fn train_with(
     let scale = Scale::new(config, device);
     let loss = config.loss.build()?;
     check_data(&set, &*loss, config)?;
-    if model.late().is_some() && !loss.takes_similarities() {
-        let why = "this loss needs one vector a text; with late interaction take info_nce, kl, margin_mse, triplet or a \
-                   sum of them";
-        return Err(Error::Config { key: "loss".into(), why: why.into() });
-    }
-    match (model.sparse().is_some(), config.loss.is_sparsifying()) {
-        (false, true) => {
-            let why = "it keeps weights of words sparse: set [model.sparse]".to_string();
-            return Err(Error::Config { key: "loss.flops".into(), why });
-        }
-        (true, false) => {
-            tracing::warn!(
-                "nothing keeps the weights of words sparse: add a term {{ flops = {{}} }} to loss.sum"
-            );
-        }
-        _ => {}
-    }
-    let teaching = Teaching::new(config, teacher, &set, &model, &options.out)?;
+    check_loss(&model, &*loss, &config.loss)?;
+    let distillation = Distillation::new(config, teacher, &set, &model, &options.out)?;
     let optimizer = model::optimizer(&config.optim, &model, state::parameters(&model, &scale))?;
     let lengths = Lengths::of(&model, &set)?;
     let (total, per_epoch) = total_steps(config, &set, &lengths)?;
@@ -153,8 +138,20 @@ pub fn train_with(
     };
     let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
     let at = Position::default();
-    let mut run =
-        Run { config, set, model, scale, loss, optimizer, sink, selection, at, mined: None, teaching, total };
+    let mut run = Run {
+        config,
+        set,
+        model,
+        scale,
+        loss,
+        optimizer,
+        sink,
+        selection,
+        at,
+        mined: None,
+        distillation,
+        total,
+    };
     let mut resumed = false;
     if let Some((step, path)) = &found {
         let (at, mined) = state::restore(path, &run.model, &run.scale, &mut run.optimizer)?;
@@ -166,7 +163,7 @@ pub fn train_with(
         resumed = true;
     }
     if run.mined.is_none() {
-        run.teach()?;
+        run.score_with_teacher()?;
     }
     if config.eval.at_start && !resumed {
         run.selection.evaluate_start(&run.model)?;
@@ -315,8 +312,8 @@ impl Run<'_> {
         let scale = self.scale.value();
         let relations = &batch.relations;
         let loss = |q: &Tensor, p: &Tensor| {
-            let taught = match &self.teaching {
-                Some(Teaching::Vectors(v)) => Some(v.rows(&batch.numbers.0, &batch.numbers.1)),
+            let taught = match &self.distillation {
+                Some(Distillation::Vectors(v)) => Some(v.rows(&batch.numbers.0, &batch.numbers.1)),
                 _ => None,
             };
             let teacher = taught.as_ref().map(|(q, p)| (q, p));
@@ -324,16 +321,21 @@ impl Run<'_> {
             let on = |compared| {
                 self.loss.loss(&LossBatch { compared, teacher, relations, scale: &scale, progress })
             };
-            if self.model.late().is_none() {
-                let (queries, passages) = (self.model.comparable(q), self.model.comparable(p));
-                return on(Compared::Vectors { queries: &queries, passages: &passages });
+            let m = &self.model;
+            match m.representation() {
+                Representation::Dense(_) | Representation::Sparse(_) => {
+                    let (queries, passages) = (m.comparable(q), m.comparable(p));
+                    on(Compared::Vectors { queries: &queries, passages: &passages })
+                }
+                Representation::LateInteraction(_) => {
+                    let segments =
+                        |side, texts: &[Encoding]| m.row_segments(side, &texts.iter().collect::<Vec<_>>());
+                    let (of_q, of_p) =
+                        (segments(Side::Query, &batch.queries), segments(Side::Passage, &batch.passages));
+                    let wanted = self.loss.wanted(relations, batch.passages.len());
+                    on(Compared::Similarities(&m.similarities((q, &of_q), (p, &of_p), wanted.as_deref())))
+                }
             }
-            let segments =
-                |side, texts: &[Encoding]| self.model.row_segments(side, &texts.iter().collect::<Vec<_>>());
-            let (of_q, of_p) =
-                (segments(Side::Query, &batch.queries), segments(Side::Passage, &batch.passages));
-            let wanted = self.loss.wanted(relations, batch.passages.len());
-            on(Compared::Similarities(&self.model.similarities((q, &of_q), (p, &of_p), wanted.as_deref())))
         };
         let remedy = "lower batch.size, or set grad_cache.chunk_tokens";
         catch("a training step", remedy, || {
@@ -361,7 +363,7 @@ impl Run<'_> {
     /// Queries and passages; with a shared tower in one pass, unless the sides differ in more than their texts.
     fn embed_batch(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, Tensor)> {
         let m = &self.model;
-        if m.is_shared() && m.late().is_none() && m.skipped(Side::Query)? == m.skipped(Side::Passage)? {
+        if m.encodes_sides_alike()? {
             let all: Vec<&Encoding> = batch.queries.iter().chain(&batch.passages).collect();
             let out = m.embed(Side::Passage, &all, mode)?;
             let n = batch.queries.len() as i64;
@@ -405,13 +407,13 @@ impl Run<'_> {
     fn use_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<()> {
         self.set.set_negatives(negatives.clone())?;
         self.mined = Some(negatives);
-        self.teach()
+        self.score_with_teacher()
     }
 
     /// Has the teacher score what each query is compared with.
-    fn teach(&mut self) -> Result<()> {
-        match &mut self.teaching {
-            Some(Teaching::Scores(teacher, cache)) => cache.score_set(&**teacher, &mut self.set),
+    fn score_with_teacher(&mut self) -> Result<()> {
+        match &mut self.distillation {
+            Some(Distillation::Scores(teacher, cache)) => cache.score_set(&**teacher, &mut self.set),
             _ => Ok(()),
         }
     }
@@ -505,6 +507,35 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
             "{unscored} of {} examples have no teacher scores, which this loss learns from",
             set.items().len()
         )));
+    }
+    Ok(())
+}
+
+/// Whether the loss can be computed from what the model makes of texts.
+fn check_loss(model: &BiEncoder, loss: &dyn RetrievalLoss, config: &LossConfig) -> Result<()> {
+    let (similarities_alone, sparse) = match model.representation() {
+        Representation::Dense(_) => (false, false),
+        Representation::LateInteraction(_) => (true, false),
+        Representation::Sparse(_) => (false, true),
+    };
+    if similarities_alone && !loss.takes_similarities() {
+        let why = format!(
+            "this loss needs one vector a text; with late interaction take {} or a sum of them",
+            LossConfig::names(|l| l.takes_similarities())
+        );
+        return Err(Error::Config { key: "loss".into(), why });
+    }
+    match (sparse, config.is_sparsifying()) {
+        (false, true) => {
+            let why = "it keeps weights of words sparse: set [model.sparse]".to_string();
+            return Err(Error::Config { key: "loss.flops".into(), why });
+        }
+        (true, false) => {
+            tracing::warn!(
+                "nothing keeps the weights of words sparse: add a term {{ flops = {{}} }} to loss.sum"
+            );
+        }
+        (true, true) | (false, false) => {}
     }
     Ok(())
 }
