@@ -1,11 +1,12 @@
-//! Training methods: one function each, read from top to bottom.
+//! Training methods: recipes that [`ragduet_train::run()`] carries out.
 
 pub mod config;
 pub mod contrastive;
 pub mod contriever;
+mod dev;
+mod distillation;
 mod loader;
 mod model;
-mod selection;
-mod state;
+mod save;
 
-pub use model::{build as build_model, optimizer};
+pub use model::{build as build_model, learner};

@@ -196,6 +196,9 @@ impl ScoreCache {
     }
 }
 
+/// The file of a teacher's vectors.
+const VECTORS: &str = "vectors.safetensors";
+
 /// The vectors that a larger bi-encoder gives the texts of a training set.
 #[derive(Debug)]
 pub struct TeacherVectors {
@@ -206,21 +209,11 @@ pub struct TeacherVectors {
 }
 
 impl TeacherVectors {
-    /// Reads them from `file`, or computes and keeps them there.
+    /// Computes them and writes them into a folder.
     ///
     /// # Errors
-    /// A teacher with late interaction; a file of other data.
-    pub fn of(path: &str, set: &TrainingSet, file: &Path, device: Device, compute: Compute) -> Result<Self> {
-        let shape = |t: &Tensor| t.size()[0] as usize;
-        if file.is_file() {
-            let w = Weights::open_file(file)?;
-            let own = Self { queries: w.load("queries", device)?, passages: w.load("passages", device)? };
-            if shape(&own.queries) != set.queries().len() || shape(&own.passages) != set.passages().len() {
-                let why = "was made from other data: the data has changed since the run was started";
-                return Err(Error::Unusable(format!("{}: {why}", file.display())));
-            }
-            return Ok(own);
-        }
+    /// A teacher that does not load or has no one vector a text; files.
+    pub fn make(path: &str, set: &TrainingSet, dir: &Path, device: Device, compute: Compute) -> Result<()> {
         let teacher = st_dir::load(&hub::resolve(path)?, device, compute, &Overrides::default())?;
         tracing::info!(
             "the teacher encodes {} queries and {} passages",
@@ -233,13 +226,17 @@ impl TeacherVectors {
         };
         let queries = embed(Side::Query, set.queries().iter().map(|q| q.text.clone()).collect())?;
         let passages = embed(Side::Passage, set.passages().iter().map(|p| p.full_text()).collect())?;
-        if let Some(dir) = file.parent() {
-            fs_err::create_dir_all(dir)?;
-        }
-        let named =
-            [("queries", &queries), ("passages", &passages)].map(|(n, t)| (n.into(), t.shallow_clone()));
-        save_tensors(file, &named, &[])?;
-        Ok(Self { queries: queries.to_device(device), passages: passages.to_device(device) })
+        let named = [("queries".to_string(), queries), ("passages".to_string(), passages)];
+        Ok(save_tensors(&dir.join(VECTORS), &named, &[])?)
+    }
+
+    /// Reads what [`TeacherVectors::make`] wrote.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub fn read(dir: &Path, device: Device) -> Result<Self> {
+        let w = Weights::open_file(&dir.join(VECTORS))?;
+        Ok(Self { queries: w.load("queries", device)?, passages: w.load("passages", device)? })
     }
 
     /// The rows of a batch.

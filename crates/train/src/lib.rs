@@ -18,6 +18,7 @@ mod loss_meter;
 mod metrics;
 mod moved;
 mod options;
+mod prefetch;
 mod progress;
 mod recipe;
 mod resume;
@@ -39,9 +40,10 @@ pub use learner::{Learner, Place, Update, of_base};
 pub use loss_meter::DeviceLossMeter;
 pub use metrics::MetricSink;
 pub use options::RunOptions;
+pub use prefetch::{Prefetched, prefetch};
 pub use progress::Progress;
 pub use recipe::{
-    At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState, epoch_rng,
+    At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState, epoch_rng, windows_of,
 };
 pub use run::{Finished, Outcome, run};
 pub use rundir::{RETRIEVED, RunDir};

@@ -244,13 +244,23 @@ impl<B: 'static, E: 'static> Epoch<B, E> {
     /// The windows of batches, `accumulate` of them to a step.
     pub fn of_batches(batches: Vec<B>, accumulate: usize, from: usize) -> Self {
         let windows = batches.len().div_ceil(accumulate);
-        let mut rest = batches.into_iter().skip(from * accumulate);
-        let next = move || {
-            let window: Vec<B> = rest.by_ref().take(accumulate).collect();
-            (!window.is_empty()).then_some(Ok(window))
-        };
-        Self { windows: Some(windows), rest: Box::new(std::iter::from_fn(next)) }
+        let rest = batches.into_iter().skip(from * accumulate).map(Ok);
+        Self { windows: Some(windows), rest: windows_of(rest, accumulate) }
     }
+}
+
+/// Groups batches into windows of `accumulate`; the last may be smaller.
+pub fn windows_of<B: 'static, E: 'static>(
+    mut batches: impl Iterator<Item = Result<B, E>> + 'static,
+    accumulate: usize,
+) -> Box<dyn Iterator<Item = Result<Vec<B>, E>>> {
+    Box::new(std::iter::from_fn(move || {
+        let window: Result<Vec<B>, E> = batches.by_ref().take(accumulate).collect();
+        match window {
+            Ok(window) if window.is_empty() => None,
+            window => Some(window),
+        }
+    }))
 }
 
 /// The generator by which an epoch is shuffled.

@@ -154,7 +154,8 @@ impl clap::Subcommand for Args {
     fn augment_subcommands(command: Command) -> Command {
         let command = command.subcommand_required(true).arg_required_else_help(true);
         let with = JOBS.into_iter().fold(command, |command, job| {
-            let mut one = Command::new(job.name).about(job.about).after_help(format!("Example: {}", job.example));
+            let mut one =
+                Command::new(job.name).about(job.about).after_help(format!("Example: {}", job.example));
             one = Common::augment_args(one);
             if job.name == GENERATOR {
                 one = Retrieval::augment_args(one);

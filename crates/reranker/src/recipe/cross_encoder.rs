@@ -15,7 +15,7 @@ use ragduet_data::{BeirOptions, Format, ReadOptions, TrainingSet, read_examples}
 use ragduet_metrics::{Evaluation, evaluate};
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_text::Encoding;
-use ragduet_torch::{Kind, Tensor, grad};
+use ragduet_torch::{Tensor, grad};
 use ragduet_train::{
     Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions, RunState,
 };
@@ -69,8 +69,7 @@ impl<'a> Fit<'a> {
         let learner = model.classifier.learner(&config.optim)?;
         let loss = config.loss.build()?;
         let found = FirstStageRun::of(config, &set, dev, context, fingerprint)?;
-        let first =
-            found.dev.as_ref().map(|d| evaluate(&d.set.qrels, &d.ranking, &config.eval.measures));
+        let first = found.dev.as_ref().map(|d| evaluate(&d.set.qrels, &d.ranking, &config.eval.measures));
         Ok(Self {
             config,
             set,
@@ -153,10 +152,8 @@ impl Recipe for Fit<'_> {
         let passages =
             |l: &List| l.passages.iter().map(|&p| set.passages()[p as usize].full_text()).collect();
         let texts: Vec<(String, Vec<String>)> = lists.iter().map(|l| (query(l), passages(l))).collect();
-        let pairs: Vec<Text<'_>> = texts
-            .iter()
-            .flat_map(|(q, ps)| ps.iter().map(move |p| (q.as_str(), Some(p.as_str()))))
-            .collect();
+        let pairs: Vec<Text<'_>> =
+            texts.iter().flat_map(|(q, ps)| ps.iter().map(move |p| (q.as_str(), Some(p.as_str())))).collect();
         let (encodings, _) = model.encode(&pairs)?;
         let mut rest = encodings.as_slice();
         let mut sum = Metrics::default();
@@ -192,7 +189,7 @@ impl Recipe for Fit<'_> {
 }
 
 fn named(e: &Evaluation) -> Vec<(String, f64)> {
-    e.mean.iter().map(|(m, v)| (m.to_string(), *v)).collect()
+    e.mean.iter().map(|(m, v)| (m.to_string(), v)).collect()
 }
 
 fn read(config: &CrossEncoderConfig, context: &RunContext) -> Result<(TrainingSet, Option<EvalSet>)> {

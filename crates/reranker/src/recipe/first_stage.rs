@@ -61,8 +61,7 @@ impl FirstStageRun {
                 let (_, run) = evaluate_model(&model, dev, &e.measures, e.depth, &encode, &mut |_, _| ())?;
                 run.write_trec(&folder.join(RANKED), "first-stage")?;
             }
-            let rows: Vec<Vec<u32>> =
-                chosen.iter().map(|c| c.iter().map(|m| m.passage).collect()).collect();
+            let rows: Vec<Vec<u32>> = chosen.iter().map(|c| c.iter().map(|m| m.passage).collect()).collect();
             let text = serde_json::to_vec(&rows).map_err(|e| Error::Unusable(e.to_string()))?;
             Ok(write_atomic(&folder.join(NEGATIVES), &text)?)
         };

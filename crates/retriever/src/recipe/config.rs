@@ -6,72 +6,53 @@ use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
-use ragduet_data::{BatchConfig, Format};
+use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
-use ragduet_torch::{Precision, Quantize};
-use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
+use ragduet_torch::Quantize;
+use ragduet_train::{EvalSchedule, OptimizerConfig, RecipeConfig, StopConfig, check_dropout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Everything that determines a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetrieverConfig {
-    /// Seeds weights, order, dropout and draws.
-    #[serde(default)]
-    pub seed: u64,
-    /// auto, cpu, cuda or cuda:N.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// Compute precision.
-    #[serde(default)]
-    pub precision: Precision,
-    /// The model to start from.
-    pub model: ModelConfig,
-    /// Trains an adapter over the transformer, not the transformer (a projection trains as it is).
-    #[serde(default)]
-    pub peft: Option<PeftConfig>,
-    /// What to train on.
-    pub data: DataConfig,
-    /// What to minimise.
-    #[serde(default)]
-    pub loss: LossConfig,
-    /// The factor of similarities in the loss.
-    #[serde(default)]
-    pub scale: ScaleConfig,
-    /// How examples form batches.
-    #[serde(default)]
-    pub batch: BatchConfig,
-    /// Batches larger than memory.
-    #[serde(default)]
-    pub grad_cache: Option<GradCacheConfig>,
-    /// Length and rhythm of training.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// The optimiser.
-    #[serde(default)]
-    pub optim: OptimizerConfig,
-    /// Hard negatives.
-    #[serde(default)]
-    pub mining: Option<MiningConfig>,
-    /// Whom it learns from (distillation): scores the negatives that are mined or given, or gives vectors, as the loss asks.
-    #[serde(default)]
-    pub teacher: Option<TeacherConfig>,
-    /// Evaluation while training.
-    #[serde(default)]
-    pub eval: EvalConfig,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
-}
-
-ragduet_train::config!(RetrieverConfig);
-
-pub(super) fn auto() -> String {
-    "auto".into()
+ragduet_train::recipe_config! {
+    /// Training of a retriever: dense (one vector per text), late interaction (one vector per token) or sparse.
+    pub struct RetrieverConfig {
+        /// Base model, architecture of the retriever, length limits.
+        pub model: ModelConfig,
+        /// Parameter-efficient fine-tuning: trains an adapter over the frozen transformer. A new projection is always
+        /// trained in full.
+        #[serde(default)]
+        pub peft: Option<PeftConfig>,
+        /// Training set and dev set.
+        pub data: DataConfig,
+        /// Training loss.
+        #[serde(default)]
+        pub loss: LossConfig,
+        /// Temperature of the similarities in the loss.
+        #[serde(default)]
+        pub temperature: TemperatureConfig,
+        /// Batch size and composition.
+        #[serde(default)]
+        pub batch: BatchConfig,
+        /// Gradient caching (GradCache): batches larger than memory.
+        #[serde(default)]
+        pub grad_cache: Option<GradCacheConfig>,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default)]
+        pub optim: OptimizerConfig,
+        /// Hard-negative mining.
+        #[serde(default)]
+        pub mining: Option<MiningConfig>,
+        /// Teacher model for distillation. Depending on the loss it scores the negatives, or gives embeddings.
+        #[serde(default)]
+        pub teacher: Option<TeacherConfig>,
+        /// Evaluation on the dev set during training.
+        #[serde(default)]
+        pub eval: EvalConfig,
+    }
+    epochs = 1.0
 }
 
 /// The model to start from: `base`, or `scratch`.
@@ -164,13 +145,7 @@ impl ModelConfig {
                 return bad(key, why);
             }
         }
-        for (key, p) in [("model.dropout", self.dropout), ("model.attention_dropout", self.attention_dropout)]
-        {
-            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
-                return bad(key, "must be at least 0 and below 1");
-            }
-        }
-        Ok(())
+        check_dropout(self.dropout, self.attention_dropout).or_else(|(key, why)| bad(key, why))
     }
 }
 
@@ -207,21 +182,21 @@ pub(super) fn dev() -> String {
     "dev".into()
 }
 
-/// 1 / temperature.
+/// Temperature of the similarities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ScaleConfig {
-    /// The factor, or where it starts.
+pub struct TemperatureConfig {
+    /// Temperature: similarities are divided by it. The initial value if it is learnable.
     pub value: f64,
-    /// Whether its logarithm is trained.
+    /// Whether the temperature is trained (in log space, as CLIP does).
     pub learnable: bool,
-    /// A learnable factor is kept at most this large, as CLIP does.
-    pub max: f64,
+    /// Lower bound of a learnable temperature.
+    pub min: f64,
 }
 
-impl Default for ScaleConfig {
+impl Default for TemperatureConfig {
     fn default() -> Self {
-        Self { value: 20.0, learnable: false, max: 100.0 }
+        Self { value: 0.05, learnable: false, min: 0.01 }
     }
 }
 
@@ -233,34 +208,47 @@ pub struct GradCacheConfig {
     pub chunk_tokens: usize,
 }
 
-/// Length and rhythm of training.
+/// Batch size and composition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Passes over the training set.
-    pub epochs: f64,
-    /// Ends earlier, after this many optimiser steps.
-    pub max_steps: Option<u64>,
-    /// Batches per optimiser step.
-    pub accumulate: u64,
-    /// Negatives of its own that a query brings into a batch, drawn anew each epoch from those it has.
+pub struct BatchConfig {
+    /// Batch size, in examples or in tokens.
+    pub size: BatchSize,
+    /// Gradient accumulation: forward and backward passes per optimizer step. The loss is averaged over all of them.
+    pub accumulate: usize,
+    /// Hard negatives per query in a batch, sampled anew each epoch from those the query has.
     pub negatives_per_query: usize,
-    /// Which of a query's positives is used.
+    /// Choice among several positives of a query: `first` or `sample`.
     pub positives: Positives,
-    /// Steps between lines of the log.
-    pub log_every: u64,
+    /// Grouping of examples of similar length.
+    pub length_grouping: LengthGrouping,
+    /// Whether a query or a known positive may occur only once in a batch; duplicates would be false negatives.
+    pub no_duplicates: bool,
+    /// Whether an incomplete last batch of an epoch is dropped.
+    pub drop_last: bool,
 }
 
-impl Default for TrainConfig {
+impl Default for BatchConfig {
     fn default() -> Self {
+        let Plan { size, length_grouping, no_duplicates, drop_last } = Plan::default();
+        let positives = Positives::First;
         Self {
-            epochs: 1.0,
-            max_steps: None,
+            size,
             accumulate: 1,
             negatives_per_query: 1,
-            positives: Positives::First,
-            log_every: 10,
+            positives,
+            length_grouping,
+            no_duplicates,
+            drop_last,
         }
+    }
+}
+
+impl BatchConfig {
+    /// How an epoch is planned.
+    pub(super) fn plan(&self) -> Plan {
+        let (size, length_grouping) = (self.size, self.length_grouping);
+        Plan { size, length_grouping, no_duplicates: self.no_duplicates, drop_last: self.drop_last }
     }
 }
 
@@ -289,8 +277,10 @@ pub struct EvalConfig {
     pub max_passages: Option<usize>,
     /// Tokens per forward pass.
     pub batch_tokens: u64,
-    /// Whether the model is measured before training, too.
+    /// Whether the model is also evaluated before the first step.
     pub at_start: bool,
+    /// Epochs between evaluations; 0: at the end only.
+    pub every_epochs: u64,
     /// When to give up.
     pub stop: Option<StopConfig>,
 }
@@ -304,6 +294,7 @@ impl Default for EvalConfig {
             max_passages: None,
             batch_tokens: 8192,
             at_start: true,
+            every_epochs: 0,
             stop: None,
         }
     }
@@ -311,15 +302,12 @@ impl Default for EvalConfig {
 
 impl EvalConfig {
     /// Checks what types cannot. `dev`: whether there is something to evaluate on.
-    pub(super) fn check(&self, dev: bool) -> Result<()> {
+    pub(super) fn check(&self, schedule: EvalSchedule, dev: bool) -> Result<()> {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
         if self.measures.is_empty() {
             return bad("eval.measures", "name at least one measure");
         }
-        if self.stop.is_some() && (!dev || self.every_steps == 0) {
-            return bad("eval.stop", "needs `data.dev` and `eval.every_steps`");
-        }
-        Ok(())
+        schedule.check(dev).or_else(|(key, why)| bad(key, why))
     }
 }
 
@@ -328,25 +316,23 @@ impl RetrieverConfig {
     pub fn validate(&self) -> Result<()> {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
         self.model.check()?;
-        if self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
-            return bad("train.epochs", "must be above 0");
+        if self.batch.accumulate == 0 {
+            return bad("batch.accumulate", "must be 1 or more");
         }
-        if self.train.accumulate == 0 {
-            return bad("train.accumulate", "must be 1 or more");
-        }
-        if self.scale.value.is_nan() || self.scale.value <= 0.0 {
-            return bad("scale.value", "must be above 0");
+        let above_0 = |t: f64| t > 0.0 && t.is_finite();
+        if !above_0(self.temperature.value) || !above_0(self.temperature.min) {
+            return bad("temperature", "value and min must be above 0");
         }
         if self.optim.lr.is_nan() || self.optim.lr <= 0.0 {
             return bad("optim.lr", "must be above 0");
         }
-        self.eval.check(self.data.dev.is_some())?;
+        self.eval.check(self.eval(), self.data.dev.is_some())?;
         if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
             return bad("grad_cache.chunk_tokens", "must be 1 or more");
         }
         let loss = self.loss.build()?;
-        if loss.needs_negatives() && self.train.negatives_per_query == 0 {
-            return bad("train.negatives_per_query", "this loss compares with negatives of the query's own");
+        if loss.needs_negatives() && self.batch.negatives_per_query == 0 {
+            return bad("batch.negatives_per_query", "this loss compares with negatives of the query's own");
         }
         if loss.needs_teacher() && self.mining.is_some() && self.teacher.is_none() {
             return bad(
@@ -367,7 +353,7 @@ impl RetrieverConfig {
             }
             _ => {}
         }
-        self.batch.validate()?;
+        self.batch.plan().validate()?;
         Ok(())
     }
 }

@@ -2,322 +2,265 @@
 //! hard negatives, mined again while training where asked.
 //!
 //! Supports: shared and separate towers, projections, learnable temperature, gradient caching, accumulation,
-//! layer-wise learning rates, freezing, evaluation by ranking a dev set, early stopping, exact resume on the CPU.
-//! Assumes: one process, one device; the training set's texts fit in memory.
+//! layer-wise learning rates, freezing, evaluation by ranking a dev set.
+//! Assumes: the training set's texts fit in memory.
 
 use super::config::RetrieverConfig;
+use super::dev::Dev;
+use super::distillation::Distillation;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, Scale};
-pub use super::selection::Outcome;
-use super::selection::{Facts, Selection, bad_rows, parameters_line, read_dev};
-use super::state::{self, Position};
+use super::save::{Facts, parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
 use crate::evaluate::EvalSet;
 use crate::loss::{Compared, LossBatch, LossConfig, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
 use crate::representation::{Representation, Side};
-use crate::st_dir::{self, Overrides};
-use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
+use crate::teacher::Teacher;
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
-use ragduet_nn::{Mode, hub};
+use ragduet_data::{BadRows, BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
+use ragduet_metrics::Evaluation;
+use ragduet_nn::Mode;
 use ragduet_text::Encoding;
-use ragduet_torch::optim::Optimizer;
-use ragduet_torch::{Device, Tensor, device, grad, rng};
+use ragduet_torch::weights::write_atomic;
+use ragduet_torch::{Device, Kind, Tensor, device, grad, rng};
 pub use ragduet_train::RunOptions;
-use ragduet_train::checkpoint::{Checkpoints, recover};
-use ragduet_train::{LossMeter, MetricSink, Progress, RunDir, Schedule, config, interrupt, update};
+use ragduet_train::{
+    Counts, Epoch, Evaluated, Fingerprint, Flow, Learner, Metrics, Recipe, RunContext, RunState, windows_of,
+};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
 
-struct Run<'a> {
-    config: &'a RetrieverConfig,
-    set: TrainingSet,
-    model: BiEncoder,
-    scale: Scale,
-    loss: Box<dyn RetrievalLoss>,
-    optimizer: Optimizer,
-    sink: MetricSink,
-    selection: Selection<'a>,
-    at: Position,
-    /// The current round's negatives, where mining replaced those of the data.
-    mined: Option<Vec<Vec<u32>>>,
-    distillation: Option<Distillation>,
-    /// Steps of the whole run.
-    total: u64,
-}
-
-/// What the teacher gives.
-enum Distillation {
-    /// Scores of each query's passages.
-    Scores(Box<dyn Teacher>, ScoreCache),
-    /// Vectors of all texts.
-    Vectors(TeacherVectors),
-}
-
-impl Distillation {
-    fn new(
-        config: &RetrieverConfig,
-        given: Option<Box<dyn Teacher>>,
-        set: &TrainingSet,
-        model: &BiEncoder,
-        out: &Path,
-    ) -> Result<Option<Self>> {
-        let Some(wanted) = &config.teacher else { return Ok(None) };
-        let folder = out.join("teacher");
-        let (device, compute) = (model.device, model.compute);
-        if config.loss.build()?.needs_teacher_vectors() {
-            let file = folder.join("vectors.safetensors");
-            let vectors = TeacherVectors::of(wanted.path(), set, &file, device, compute)?;
-            let (theirs, ours) = (vectors.queries.size()[1], model.dim());
-            config.loss.check_teacher_dim(ours, theirs)?;
-            return Ok(Some(Self::Vectors(vectors)));
-        }
-        let teacher: Box<dyn Teacher> = match (given, wanted) {
-            (Some(teacher), _) => teacher,
-            (None, TeacherConfig::Retriever(n)) => {
-                Box::new(st_dir::load(&hub::resolve(&n.path)?, device, compute, &Overrides::default())?)
-            }
-            (None, TeacherConfig::CrossEncoder(_)) => {
-                let why = "a cross-encoder is loaded by the caller (`train_with`)".to_string();
-                return Err(Error::Config { key: "teacher.cross_encoder".into(), why });
-            }
-        };
-        let cache = ScoreCache::open(&folder.join("scores.txt"), wanted.path())?;
-        Ok(Some(Self::Scores(teacher, cache)))
-    }
-}
+/// What a run came to.
+pub type Outcome = ragduet_train::Outcome<Evaluation>;
 
 /// Trains as the config says, into `options.out`.
+///
+/// # Errors
+/// Settings, data or models that do not fit; a loss that is no number; memory that runs out.
 pub fn train(config: &RetrieverConfig, options: &RunOptions) -> Result<Outcome> {
     train_with(config, options, None)
 }
 
 /// [`train`] with a teacher that this crate does not know how to load: a cross-encoder.
+///
+/// # Errors
+/// As [`train`].
 pub fn train_with(
     config: &RetrieverConfig,
     options: &RunOptions,
     teacher: Option<Box<dyn Teacher>>,
 ) -> Result<Outcome> {
     config.validate()?;
-    let device = device::parse(&config.device)?;
-    let resolved = config::to_toml(config)?;
-    let dir = RunDir::open(&options.out, &resolved, options.resume, device)?;
-    interrupt::install();
+    let done = ragduet_train::run(config, options, |context| Contrastive::build(config, context, teacher))?;
+    Ok(done.outcome)
+}
 
-    // Build.
-    rng::seed(config.seed);
-    let (set, dev) = read_data(config, &options.out)?;
-    let model = build(config, &set, device)?;
-    config.loss.check_dim(model.dim())?;
-    let scale = Scale::new(config, device);
-    let loss = config.loss.build()?;
-    check_data(&set, &*loss, config)?;
-    check_loss(&model, &*loss, &config.loss)?;
-    let distillation = Distillation::new(config, teacher, &set, &model, &options.out)?;
-    let optimizer = model::optimizer(&config.optim, &model, state::parameters(&model, &scale))?;
-    let lengths = Lengths::of(&model, &set)?;
-    let (total, per_epoch) = total_steps(config, &set, &lengths)?;
-    let schedule = Schedule::new(config.optim.schedule, config.optim.warmup, total);
-    let checkpoints = Checkpoints::open(&options.out, config.save.keep)?;
-    recover(&options.out.join("best"))?;
-    describe(config, &set, &model, total, per_epoch);
+/// A retriever that learns.
+struct Contrastive<'a> {
+    config: &'a RetrieverConfig,
+    /// Changed by mining, read by the thread that prepares batches.
+    set: Arc<RwLock<TrainingSet>>,
+    lengths: Lengths,
+    model: BiEncoder,
+    scale: Scale,
+    loss: Box<dyn RetrievalLoss>,
+    learner: Learner,
+    dev: Dev<'a>,
+    distillation: Option<Distillation>,
+    mined: Mined,
+    steps_per_epoch: f64,
+    fingerprint: u64,
+}
 
-    // Resume.
-    let found = if options.resume { checkpoints.latest()? } else { None };
-    if options.resume && found.is_none() {
-        tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
-    }
-    let sink = MetricSink::open(dir.path(), options.resume.then(|| found.as_ref().map_or(0, |f| f.0)))?;
-    let facts = Facts {
-        base: config.model.base.clone(),
-        data: config.data.train.display().to_string(),
-        examples: set.items().len(),
-        config: resolved,
-    };
-    let selection = Selection { run: &options.out, eval: &config.eval, dev, facts, before: None, best: None };
-    let at = Position::default();
-    let mut run = Run {
-        config,
-        set,
-        model,
-        scale,
-        loss,
-        optimizer,
-        sink,
-        selection,
-        at,
-        mined: None,
-        distillation,
-        total,
-    };
-    let mut resumed = false;
-    if let Some((step, path)) = &found {
-        let (at, mined) = state::restore(path, &run.model, &run.scale, &mut run.optimizer)?;
-        run.at = at;
-        if let Some(negatives) = mined {
-            run.use_negatives(negatives)?;
-        }
-        tracing::info!("resumed at step {step}");
-        resumed = true;
-    }
-    if run.mined.is_none() {
-        run.score_with_teacher()?;
-    }
-    if config.eval.at_start && !resumed {
-        run.selection.evaluate_start(&run.model)?;
-    }
+/// Mining so far; a file of a checkpoint.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Mined {
+    /// Rounds done.
+    rounds: u64,
+    /// The step before which the last of them was.
+    at: Option<u64>,
+    /// The current negatives, where mining replaced those of the data.
+    negatives: Option<Vec<Vec<u32>>>,
+}
 
-    // Train.
-    let mut progress = Progress::new(total, run.at.step, options.quiet);
-    let mut meter = LossMeter::default();
-    let (mut pairs, mut busy) = (0u64, 0.0f64);
-    let stop_at = options.stop_after.map_or(u64::MAX, |n| run.at.step + n);
-    let mut give_up = false;
-    'epochs: while run.at.step < total && !give_up {
-        let plan = loader::plan(config, &run.set, &lengths, run.at.epoch)?;
-        if plan.batches.is_empty() {
+const MINED: &str = "mined.json";
+
+impl<'a> Contrastive<'a> {
+    fn build(
+        config: &'a RetrieverConfig,
+        context: &RunContext,
+        teacher: Option<Box<dyn Teacher>>,
+    ) -> Result<Self> {
+        let (set, dev) = read_data(config, &context.bad_rows)?;
+        let model = build(config, &set, context.device)?;
+        config.loss.check_dim(model.dim())?;
+        let scale = Scale::new(config.temperature, context.device);
+        let loss = config.loss.build()?;
+        check_data(&set, &*loss, config)?;
+        check_loss(&model, &*loss, &config.loss)?;
+        let fingerprint = Fingerprint::default()
+            .texts(set.queries().iter().map(|q| q.text.as_str()))
+            .texts(set.passages().iter().map(|p| p.text.as_str()))
+            .numbers(set.items().iter().flat_map(|i| i.positives.iter().map(|&p| u64::from(p))))
+            .digest();
+        let distillation = Distillation::new(config, teacher, &set, &model, context, fingerprint)?;
+        let parameters = model.parameters().into_iter().chain(scale.parameter()).collect();
+        let learner = model::learner(&config.optim, &model, parameters)?;
+        let lengths = Lengths::of(&model, &set)?;
+        let batches = loader::plan(config, &set, &lengths, 0)?.batches.len();
+        if batches == 0 {
             return Err(Error::Unusable(
                 "no full batch in an epoch; lower batch.size or set batch.drop_last = false".into(),
             ));
         }
-        while run.at.batch < plan.batches.len() {
-            run.mine_if_due(&progress)?;
-            // Until the next round of mining the negatives stay, and batches can be prepared ahead.
-            let until = run.next_mining();
-            let rest = plan.batches[run.at.batch..].to_vec();
-            // The set moves out of `run` so that the loader's thread may read it while steps change the rest.
-            let set = std::mem::take(&mut run.set);
-            let result: Result<Segment> = std::thread::scope(|scope| {
-                let tokenize = [Side::Query, Side::Passage].map(|s| run.model.owned_tokenize_fn(s));
-                let batches = loader::start(scope, config, &set, tokenize, rest, run.at.epoch);
-                let mut window: Vec<Batch> = Vec::new();
-                for batch in batches {
-                    window.push(batch?);
-                    run.at.batch += 1;
-                    let last_of_epoch = run.at.batch == plan.batches.len();
-                    if (window.len() as u64) < config.train.accumulate && !last_of_epoch {
-                        continue;
-                    }
-                    let started = Instant::now();
-                    let lr = config.optim.lr * schedule.factor(run.at.step);
-                    let (value, norm) = run.step(&window, lr)?;
-                    busy += started.elapsed().as_secs_f64();
-                    pairs += window.iter().map(|b| b.queries.len() as u64).sum::<u64>();
-                    let tokens: usize = window.iter().map(Batch::tokens).sum();
-                    window.clear();
-                    run.at.step += 1;
-                    let step = run.at.step;
-                    meter.add(value, step, lr)?;
-                    let speed = pairs as f64 / busy;
-                    progress
-                        .step(step, || format!("loss {:.4} lr {lr:.2e} {speed:.1} pairs/s", meter.mean()));
-                    if step.is_multiple_of(config.train.log_every.max(1)) || step == total {
-                        let values = [
-                            ("loss", meter.take()),
-                            ("lr", lr),
-                            ("grad_norm", norm),
-                            ("epoch", run.at.epoch as f64 + run.at.batch as f64 / plan.batches.len() as f64),
-                            ("pairs_per_second", speed),
-                            ("tokens", tokens as f64),
-                            ("scale", f64::try_from(run.scale.value().detach()).unwrap_or(f64::NAN)),
-                        ];
-                        run.sink.write("train", step, &values)?;
-                    }
-                    let every = config.eval.every_steps;
-                    if every > 0 && step.is_multiple_of(every) && step < total {
-                        progress.aside(|| ());
-                        give_up = run.evaluate_and_keep_best()?;
-                    }
-                    let asked = interrupt::asked() || step >= stop_at;
-                    let due = config.save.every_steps > 0 && step.is_multiple_of(config.save.every_steps);
-                    if due || asked || give_up || step == total {
-                        let position = run.position_after(plan.batches.len());
-                        checkpoints.save(step, |d| {
-                            state::save(
-                                d,
-                                &run.model,
-                                &run.scale,
-                                &run.optimizer,
-                                &position,
-                                run.mined.as_deref(),
-                            )
-                        })?;
-                    }
-                    if asked && step < total {
-                        return Ok(Segment::Interrupted);
-                    }
-                    if give_up || step == total || until == Some(step) {
-                        return Ok(Segment::Done);
-                    }
-                }
-                Ok(Segment::Done)
-            });
-            run.set = set;
-            if result? == Segment::Interrupted {
-                progress.finish();
-                tracing::info!("stopped at step {}; go on with --resume", run.at.step);
-                return Ok(run.selection.outcome(run.at.step, false, pairs as f64 / busy));
-            }
-            if give_up || run.at.step >= total {
-                break 'epochs;
-            }
-        }
-        run.at = run.position_after(plan.batches.len());
+        Ok(Self {
+            config,
+            set: Arc::new(RwLock::new(set)),
+            lengths,
+            model,
+            scale,
+            loss,
+            learner,
+            dev: Dev { set: dev, eval: &config.eval },
+            distillation,
+            mined: Mined::default(),
+            steps_per_epoch: batches.div_ceil(config.batch.accumulate) as f64,
+            fingerprint,
+        })
     }
-    progress.finish();
 
-    // The last evaluation, and the model where no dev set chose one.
-    if run.selection.dev.is_some() {
-        if !give_up {
-            run.evaluate_and_keep_best()?;
+    /// Queries and passages; with a shared tower in one pass, unless the sides differ in more than their texts.
+    fn embed_batch(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, Tensor)> {
+        let m = &self.model;
+        if m.encodes_sides_alike()? {
+            let all: Vec<&Encoding> = batch.queries.iter().chain(&batch.passages).collect();
+            let out = m.embed(Side::Passage, &all, mode)?;
+            let n = batch.queries.len() as i64;
+            return Ok((out.narrow(0, 0, n), out.narrow(0, n, batch.passages.len() as i64)));
         }
-    } else {
-        run.selection.save(&run.model, run.at.step, None)?;
+        let q = m.rows(Side::Query, &batch.queries.iter().collect::<Vec<_>>(), mode)?;
+        let p = m.rows(Side::Passage, &batch.passages.iter().collect::<Vec<_>>(), mode)?;
+        Ok((q, p))
     }
-    Ok(run.selection.outcome(run.at.step, true, pairs as f64 / busy.max(1e-9)))
+
+    fn use_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<()> {
+        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
+        set.set_negatives(negatives.clone())?;
+        drop(set);
+        self.mined.negatives = Some(negatives);
+        self.score_with_teacher()
+    }
+
+    /// Has the teacher score what each query is compared with.
+    fn score_with_teacher(&mut self) -> Result<()> {
+        let Some(Distillation::Scores(teacher, cache)) = &mut self.distillation else { return Ok(()) };
+        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
+        cache.score_set(&**teacher, &mut set)
+    }
 }
 
-#[derive(Debug, PartialEq)]
-enum Segment {
-    Done,
-    Interrupted,
-}
+impl Recipe for Contrastive<'_> {
+    type Batch = Batch;
+    type Scores = Evaluation;
+    type Error = Error;
+    const UNIT: &'static str = "pairs";
 
-impl Run<'_> {
-    /// One optimiser step over a window of batches: the mean loss and the gradients' norm before clipping.
-    fn step(&mut self, window: &[Batch], lr: f64) -> Result<(f64, f64)> {
-        self.optimizer.clear_grads()?;
-        let total: usize = window.iter().map(|b| b.queries.len()).sum();
-        let mut sum = 0.0;
-        for batch in window {
-            // Each query counts alike, also where the batches of a window differ in size.
-            let weight = batch.queries.len() as f64 / total as f64;
-            sum += weight * self.backward(batch, weight)?;
-        }
-        let norm = update(&self.config.optim, &mut self.optimizer, sum, lr, self.at.step + 1);
-        if let Err(ragduet_train::Error::NotFinite { .. }) = norm {
-            let first: Vec<&str> =
-                window.iter().flat_map(|b| b.ids.iter().map(String::as_str)).take(8).collect();
-            tracing::error!("the batch begins with queries {}", first.join(", "));
-        }
-        let norm = norm?;
-        Ok((sum, norm))
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        self.model.parameters().into_iter().chain(self.scale.parameter()).collect()
     }
 
-    /// Gradients of `weight` times the batch's loss; returns the loss.
-    fn backward(&self, batch: &Batch, weight: f64) -> Result<f64> {
+    fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
+        vec![("", &mut self.learner)]
+    }
+
+    fn steps_per_epoch(&self) -> f64 {
+        self.steps_per_epoch
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn describe(&self) -> String {
+        let set = loader::read(&self.set);
+        format!(
+            "{} examples, {} queries, {} passages; {}",
+            set.items().len(),
+            set.queries().len(),
+            set.passages().len(),
+            parameters_line(&self.model)
+        )
+    }
+
+    fn ready(&mut self, _resumed: bool, _: &mut RunState) -> Result<()> {
+        if self.mined.negatives.is_none() { self.score_with_teacher() } else { Ok(()) }
+    }
+
+    fn epoch(&mut self, epoch: u64, from: usize) -> Result<Epoch<Batch, Error>> {
+        let accumulate = self.config.batch.accumulate;
+        let batches = loader::plan(self.config, &loader::read(&self.set), &self.lengths, epoch)?.batches;
+        let windows = Some(batches.len().div_ceil(accumulate));
+        let rest = batches.into_iter().skip(from * accumulate).collect();
+        let tokenize = [Side::Query, Side::Passage].map(|s| self.model.owned_tokenize_fn(s));
+        let made = loader::start(self.config, &self.set, tokenize, rest, epoch);
+        Ok(Epoch { windows, rest: windows_of(made, accumulate) })
+    }
+
+    fn before_step(&mut self, run: &mut RunState) -> Result<Flow> {
+        let Some(mining) = &self.config.mining else { return Ok(Flow::Continue) };
+        // After a resume at the very step of a round, its negatives are in the checkpoint already.
+        let step = run.at.step;
+        if !mining.when.is_due(step) || self.mined.at == Some(step) {
+            return Ok(Flow::Continue);
+        }
+        let set = loader::read(&self.set);
+        let encode = self.dev.encode();
+        let (chosen, report) = mine(&self.model, &set, mining, self.mined.rounds, &encode, &mut |_, _| ())?;
+        let negatives: Vec<Vec<u32>> = set
+            .items()
+            .iter()
+            .map(|item| {
+                let new = chosen[item.query as usize].iter().map(|m| m.passage);
+                let kept = item.negatives.iter().copied().filter(|_| mining.keep_given);
+                kept.chain(new).collect()
+            })
+            .collect();
+        drop(set);
+        run.log.say(|| tracing::info!("mining at step {step}: {report}"));
+        run.log.write("mining", step, &figures(&report))?;
+        (self.mined.rounds, self.mined.at) = (self.mined.rounds + 1, Some(step));
+        self.use_negatives(negatives)?;
+        Ok(Flow::Replan)
+    }
+
+    fn counts(&self, batch: &Batch) -> Counts {
+        Counts::one(batch.queries.len() as f64)
+    }
+
+    fn units(&self, batch: &Batch) -> u64 {
+        batch.queries.len() as u64
+    }
+
+    fn ids(&self, batch: &Batch) -> Vec<String> {
+        batch.ids.clone()
+    }
+
+    fn backward(&mut self, batch: &Batch, totals: &Counts, run: &mut RunState) -> Result<Metrics> {
+        // Each query counts alike, also where the batches of a window differ in size.
+        let weight = batch.queries.len() as f64 / totals[0];
         let mode = Mode::train(self.model.compute);
         let scale = self.scale.value();
         let relations = &batch.relations;
+        let progress = run.at.step as f64 / run.at.total.max(1) as f64;
         let loss = |q: &Tensor, p: &Tensor| {
-            let taught = match &self.distillation {
+            let vectors = match &self.distillation {
                 Some(Distillation::Vectors(v)) => Some(v.rows(&batch.numbers.0, &batch.numbers.1)),
                 _ => None,
             };
-            let teacher = taught.as_ref().map(|(q, p)| (q, p));
-            let progress = self.at.step as f64 / self.total.max(1) as f64;
+            let teacher = vectors.as_ref().map(|(q, p)| (q, p));
             let on = |compared| {
                 self.loss.loss(&LossBatch { compared, teacher, relations, scale: &scale, progress })
             };
@@ -337,18 +280,12 @@ impl Run<'_> {
                 }
             }
         };
-        let remedy = "lower batch.size, or set grad_cache.chunk_tokens";
-        catch("a training step", remedy, || {
+        catch("a training step", "lower batch.size, or set grad_cache.chunk_tokens", || {
             let value = match self.config.grad_cache {
-                Some(g) => grad_cache::backward(
-                    &self.model,
-                    &batch.queries,
-                    &batch.passages,
-                    g.chunk_tokens,
-                    mode,
-                    weight,
-                    loss,
-                )?,
+                Some(g) => {
+                    let (q, p) = (&batch.queries, &batch.passages);
+                    grad_cache::backward(&self.model, q, p, g.chunk_tokens, mode, weight, loss)?
+                }
                 None => {
                     let (q, p) = self.embed_batch(batch, mode)?;
                     let value = loss(&q, &p);
@@ -356,116 +293,77 @@ impl Run<'_> {
                     value.detach()
                 }
             };
-            Ok(f64::try_from(&value).map_err(ragduet_torch::Error::from)?)
+            Ok(Metrics::of(&(value.to_kind(Kind::Double) * weight)))
         })
     }
 
-    /// Queries and passages; with a shared tower in one pass, unless the sides differ in more than their texts.
-    fn embed_batch(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, Tensor)> {
-        let m = &self.model;
-        if m.encodes_sides_alike()? {
-            let all: Vec<&Encoding> = batch.queries.iter().chain(&batch.passages).collect();
-            let out = m.embed(Side::Passage, &all, mode)?;
-            let n = batch.queries.len() as i64;
-            return Ok((out.narrow(0, 0, n), out.narrow(0, n, batch.passages.len() as i64)));
-        }
-        let q = m.rows(Side::Query, &batch.queries.iter().collect::<Vec<_>>(), mode)?;
-        let p = m.rows(Side::Passage, &batch.passages.iter().collect::<Vec<_>>(), mode)?;
-        Ok((q, p))
+    fn log(&self, window: &[Batch], values: &mut Vec<(&'static str, f64)>) {
+        values.push(("tokens", window.iter().map(Batch::tokens).sum::<usize>() as f64));
+        let scale = f64::try_from(self.scale.value().detach()).unwrap_or(f64::NAN);
+        values.push(("temperature", 1.0 / scale));
     }
 
-    fn mine_if_due(&mut self, progress: &Progress) -> Result<()> {
-        let Some(mining) = &self.config.mining else { return Ok(()) };
-        // After a resume at the very step of a round, its negatives are in the checkpoint already.
-        if !mining.when.is_due(self.at.step) || self.at.mined_at == Some(self.at.step) {
-            return Ok(());
-        }
-        let (chosen, report) =
-            mine(&self.model, &self.set, mining, self.at.rounds, &self.selection.encode(), &mut |_, _| ())?;
-        let negatives: Vec<Vec<u32>> = self
-            .set
-            .items()
-            .iter()
-            .map(|item| {
-                let new = chosen[item.query as usize].iter().map(|m| m.passage);
-                let kept = item.negatives.iter().copied().filter(|_| mining.keep_given);
-                kept.chain(new).collect()
-            })
-            .collect();
-        progress.aside(|| tracing::info!("mining at step {}: {report}", self.at.step));
-        self.log_mining(&report)?;
-        self.at.rounds += 1;
-        self.at.mined_at = Some(self.at.step);
-        self.use_negatives(negatives)
+    fn evaluate(&mut self, _: &mut RunState) -> Result<Option<Evaluated<Evaluation>>> {
+        self.dev.evaluate(&self.model)
     }
 
-    fn next_mining(&self) -> Option<u64> {
-        let when = self.config.mining.as_ref()?.when;
-        (self.at.step + 1..=self.at.step + 1_000_000).find(|&s| when.is_due(s))
+    fn save_model(&self, dir: &Path, facts: &ragduet_train::Facts<'_, Evaluation>) -> Result<()> {
+        let data = self.config.data.train.display().to_string();
+        let examples = loader::read(&self.set).items().len();
+        let base = self.config.model.base.as_deref();
+        save(&self.model, dir, &Facts { run: facts, base, data: &data, examples, eval: &self.config.eval })
     }
 
-    fn use_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<()> {
-        self.set.set_negatives(negatives.clone())?;
-        self.mined = Some(negatives);
-        self.score_with_teacher()
+    fn save_extra(&self, dir: &Path, _: &RunState) -> Result<()> {
+        let path = dir.join(MINED);
+        let text =
+            serde_json::to_vec(&self.mined).map_err(|source| Error::Json { path: path.clone(), source })?;
+        Ok(write_atomic(&path, &text)?)
     }
 
-    /// Has the teacher score what each query is compared with.
-    fn score_with_teacher(&mut self) -> Result<()> {
-        match &mut self.distillation {
-            Some(Distillation::Scores(teacher, cache)) => cache.score_set(&**teacher, &mut self.set),
-            _ => Ok(()),
+    fn restore_extra(&mut self, dir: &Path, _: &mut RunState) -> Result<()> {
+        let path = dir.join(MINED);
+        self.mined =
+            serde_json::from_slice(&fs_err::read(&path)?).map_err(|source| Error::Json { path, source })?;
+        match self.mined.negatives.take() {
+            Some(negatives) => self.use_negatives(negatives),
+            None => Ok(()),
         }
     }
+}
 
-    fn log_mining(&mut self, r: &MiningReport) -> Result<()> {
-        let mut values = vec![
-            ("chosen", r.chosen as f64),
-            ("queries_without", r.without as f64),
-            ("mean_positive", r.mean_positive),
-            ("mean_negative", r.mean_negative),
-            ("seconds", r.encode_seconds + r.search_seconds),
-        ];
-        if let Some(recall) = &r.recall {
-            values.push(("index_recall", recall.recall));
-        }
-        Ok(self.sink.write("mining", self.at.step, &values)?)
-    }
-
-    /// The position that a checkpoint states: at the end of an epoch, the start of the next.
-    fn position_after(&self, batches: usize) -> Position {
-        let mut at = self.at.clone();
-        if at.batch >= batches {
-            at.epoch += 1;
-            at.batch = 0;
-        }
-        at
-    }
-
-    fn evaluate_and_keep_best(&mut self) -> Result<bool> {
-        let step = self.at.step;
-        self.selection.evaluate_and_keep_best(&self.model, &mut self.sink, &mut self.at.best, step)
-    }
+fn figures(r: &MiningReport) -> Vec<(&'static str, f64)> {
+    let mut values = vec![
+        ("chosen", r.chosen as f64),
+        ("queries_without", r.without as f64),
+        ("mean_positive", r.mean_positive),
+        ("mean_negative", r.mean_negative),
+        ("seconds", r.encode_seconds + r.search_seconds),
+    ];
+    values.extend(r.recall.as_ref().map(|recall| ("index_recall", recall.recall)));
+    values
 }
 
 /// The model that [`train`] would start from.
+///
+/// # Errors
+/// As [`train`].
 pub fn initial_model(config: &RetrieverConfig) -> Result<BiEncoder> {
     config.validate()?;
-    rng::seed(config.seed);
-    let (set, _) = read_data(config, Path::new("."))?;
-    build(config, &set, device::parse(&config.device)?)
+    rng::seed(config.run.seed);
+    let (set, _) = read_data(config, &BadRows::default())?;
+    build(config, &set, device::parse(&config.run.device)?)
 }
 
 fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<BiEncoder> {
-    model::build(&config.model, config.peft.as_ref(), config.precision.resolve(device), device, || {
+    model::build(&config.model, config.peft.as_ref(), config.run.precision.resolve(device), device, || {
         let passages = set.passages().iter().map(|p| p.full_text());
         passages.chain(set.queries().iter().map(|q| q.text.clone())).collect()
     })
 }
 
-fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Option<EvalSet>)> {
+fn read_data(config: &RetrieverConfig, bad: &BadRows) -> Result<(TrainingSet, Option<EvalSet>)> {
     let d = &config.data;
-    let bad = bad_rows(d.skip_bad_rows, out);
     let options = ReadOptions {
         format: d.format,
         split: d.split.clone(),
@@ -477,15 +375,11 @@ fn read_data(config: &RetrieverConfig, out: &Path) -> Result<(TrainingSet, Optio
         let split = d.split.as_deref().unwrap_or("train");
         // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
         let whole_corpus = config.mining.is_some() || config.model.scratch.is_some();
-        TrainingSet::from_beir(&d.train, split, BeirOptions { whole_corpus }, &bad)?
+        TrainingSet::from_beir(&d.train, split, BeirOptions { whole_corpus }, bad)?
     } else {
-        TrainingSet::from_examples(read_examples(&d.train, &options, &bad)?)?
+        TrainingSet::from_examples(read_examples(&d.train, &options, bad)?)?
     };
-    let dev = read_dev(d.dev.as_deref(), &d.dev_split, &config.eval, config.seed, &bad)?;
-    let report = bad.report();
-    if report.bad_rows() > 0 {
-        tracing::warn!("{report}");
-    }
+    let dev = Dev::read(d.dev.as_deref(), &d.dev_split, &config.eval, config.run.seed, bad)?;
     Ok((set, dev))
 }
 
@@ -538,23 +432,4 @@ fn check_loss(model: &BiEncoder, loss: &dyn RetrievalLoss, config: &LossConfig) 
         (true, true) | (false, false) => {}
     }
     Ok(())
-}
-
-/// Optimiser steps in all, and of the first epoch.
-fn total_steps(config: &RetrieverConfig, set: &TrainingSet, lengths: &Lengths) -> Result<(u64, u64)> {
-    let batches = loader::plan(config, set, lengths, 0)?.batches.len() as u64;
-    let per_epoch = batches.div_ceil(config.train.accumulate);
-    let total = (per_epoch as f64 * config.train.epochs).round().max(1.0) as u64;
-    Ok((config.train.max_steps.map_or(total, |m| m.min(total)), per_epoch))
-}
-
-fn describe(config: &RetrieverConfig, set: &TrainingSet, model: &BiEncoder, total: u64, per_epoch: u64) {
-    tracing::info!(
-        "{} examples, {} queries, {} passages; {}, seed {}; {total} steps, {per_epoch} per epoch",
-        set.items().len(),
-        set.queries().len(),
-        set.passages().len(),
-        parameters_line(model),
-        config.seed
-    );
 }

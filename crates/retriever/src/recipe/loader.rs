@@ -7,11 +7,12 @@ use crate::loss::Relations;
 use crate::representation::Side;
 use ragduet_data::{BatchItem, EpochPlan, TrainingSet, plan_epoch, text_key};
 use ragduet_text::Encoding;
+use ragduet_train::{Prefetched, prefetch};
 use rand::SeedableRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// One batch, ready for the encoder.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(super) fn plan(
         .map(|i| {
             let item = &set.items()[i];
             let positive = lengths.passages[pick_positive(config, set, i, epoch) as usize];
-            let negatives = config.train.negatives_per_query as u32 * lengths.mean_passage;
+            let negatives = config.batch.negatives_per_query as u32 * lengths.mean_passage;
             let tokens = lengths.queries[item.query as usize] + positive + negatives;
             // What must be unique: the query and all its known positives. Negatives may meet: a passage that two
             // queries bring is encoded once.
@@ -53,7 +54,7 @@ pub(super) fn plan(
             BatchItem { tokens, keys }
         })
         .collect();
-    Ok(plan_epoch(&items, &config.batch, config.seed, epoch)?)
+    Ok(plan_epoch(&items, &config.batch.plan(), config.run.seed, epoch)?)
 }
 
 /// Token counts, for budgets.
@@ -82,14 +83,14 @@ impl Lengths {
 }
 
 fn item_rng(config: &RetrieverConfig, item: usize, epoch: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed ^ text_key("draw of passages"));
+    let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed ^ text_key("draw of passages"));
     rng.set_stream(epoch << 32 | item as u64);
     rng
 }
 
 fn pick_positive(config: &RetrieverConfig, set: &TrainingSet, item: usize, epoch: u64) -> u32 {
     let positives = &set.items()[item].positives;
-    let drawn = match config.train.positives {
+    let drawn = match config.batch.positives {
         Positives::First => positives.first(),
         Positives::Sample => positives.choose(&mut item_rng(config, item, epoch)),
     };
@@ -97,25 +98,25 @@ fn pick_positive(config: &RetrieverConfig, set: &TrainingSet, item: usize, epoch
     drawn.copied().unwrap_or_default()
 }
 
-/// Starts a thread that prepares `batches` of item numbers, a few ahead.
-pub(super) fn start<'scope, 'env: 'scope>(
-    scope: &'scope std::thread::Scope<'scope, 'env>,
-    config: &'env RetrieverConfig,
-    set: &'scope TrainingSet,
+/// Batches of item numbers, prepared on another thread, a few ahead. `set` is locked while a batch is put together.
+pub(super) fn start(
+    config: &RetrieverConfig,
+    set: &Arc<RwLock<TrainingSet>>,
     tokenize: [TokenizeFn; 2],
     batches: Vec<Vec<u32>>,
     epoch: u64,
-) -> Receiver<Result<Batch>> {
-    let (send, receive) = sync_channel(4);
-    scope.spawn(move || {
-        for items in batches {
-            // The receiver is gone when training stopped early.
-            if send.send(assemble(config, set, &tokenize, &items, epoch)).is_err() {
-                return;
-            }
-        }
-    });
-    receive
+) -> Prefetched<Result<Batch>> {
+    let (config, set) = (config.clone(), set.clone());
+    prefetch(
+        4,
+        batches.into_iter().map(move |items| assemble(&config, &read(&set), &tokenize, &items, epoch)),
+    )
+}
+
+/// The set, to read it.
+pub(super) fn read(set: &RwLock<TrainingSet>) -> RwLockReadGuard<'_, TrainingSet> {
+    // Whoever panicked while changing it has ended the run.
+    set.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn assemble(
@@ -143,10 +144,10 @@ fn assemble(
     for (row, &i) in items.iter().enumerate() {
         let item = &set.items()[i as usize];
         let mut at: Vec<usize> = (0..item.negatives.len()).collect();
-        if at.len() > config.train.negatives_per_query {
+        if at.len() > config.batch.negatives_per_query {
             let mut rng = item_rng(config, i as usize, epoch);
             at.shuffle(&mut rng);
-            at.truncate(config.train.negatives_per_query);
+            at.truncate(config.batch.negatives_per_query);
         }
         let own = at.iter().map(|&n| column(item.negatives[n], &mut order)).collect();
         relations.negatives.push(own);

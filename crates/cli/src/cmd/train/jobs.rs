@@ -12,8 +12,8 @@ pub use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_retriever::recipe::config::RetrieverConfig as Retriever;
 pub use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive;
-pub use ragduet_retriever::recipe::contriever::ContrieverConfig;
 use ragduet_retriever::recipe::contriever;
+pub use ragduet_retriever::recipe::contriever::ContrieverConfig;
 use ragduet_retriever::{Teacher, TeacherConfig};
 use ragduet_train::{Evaluated, Outcome, RunOptions};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,9 @@ use std::path::Path;
 /// What all outcomes have, with measures before and after as a table. `unit`: what the speed counts.
 fn summary<S>(o: &Outcome<S>, unit: &str) -> Summary {
     let named = |e: &Option<Evaluated<S>>| -> Value {
-        e.as_ref().map_or(Value::Null, |e| e.named.iter().map(|(n, v)| (n.clone(), json!(v))).collect::<Map<_, _>>().into())
+        e.as_ref().map_or(Value::Null, |e| {
+            e.named.iter().map(|(n, v)| (n.clone(), json!(v))).collect::<Map<_, _>>().into()
+        })
     };
     let json = Map::from_iter([
         ("before".to_string(), named(&o.before)),
@@ -34,7 +36,14 @@ fn summary<S>(o: &Outcome<S>, unit: &str) -> Summary {
         columns.iter().filter_map(|(n, e)| Some((*n, e.as_ref()?.named.as_slice()))).collect();
     let mut lines = table(&columns);
     lines.push(format!("{:.1} {unit}/s", o.units_per_second));
-    Summary { step: o.step, finished: o.finished, model: o.model_dir.clone(), bad_rows: o.bad_rows, json, lines }
+    Summary {
+        step: o.step,
+        finished: o.finished,
+        model: o.model_dir.clone(),
+        bad_rows: o.bad_rows,
+        json,
+        lines,
+    }
 }
 
 impl Summary {
@@ -76,7 +85,8 @@ fn teacher(config: &Retriever) -> Result<Option<Box<dyn Teacher>>> {
 
 impl TrainJob for ContrieverConfig {
     const NAME: &'static str = "contriever";
-    const ABOUT: &'static str = "Train a dense retriever from plain text, without queries or judgements (Contriever)";
+    const ABOUT: &'static str =
+        "Train a dense retriever from plain text, without queries or judgements (Contriever)";
     const EXAMPLE: &'static str =
         "ragduet train contriever -c configs/contriever/maravel.toml --out runs/unsupervised";
 
@@ -91,8 +101,10 @@ impl TrainJob for ContrieverConfig {
 
 impl TrainJob for SftConfig {
     const NAME: &'static str = "generator";
-    const ABOUT: &'static str = "Fine-tune a generator on questions, retrieved passages and answers (supervised)";
-    const EXAMPLE: &'static str = "ragduet train generator -c configs/generator/quickstart.toml --out runs/reader";
+    const ABOUT: &'static str =
+        "Fine-tune a generator on questions, retrieved passages and answers (supervised)";
+    const EXAMPLE: &'static str =
+        "ragduet train generator -c configs/generator/quickstart.toml --out runs/reader";
 
     fn check(&self) -> Result<()> {
         Ok(self.validate()?)
@@ -116,7 +128,8 @@ fn answers(o: &sft::Outcome) -> Summary {
 
 impl TrainJob for DistilConfig {
     const NAME: &'static str = "distil";
-    const ABOUT: &'static str = "Distil a larger generator into a smaller one: by its distribution over tokens, or its answers";
+    const ABOUT: &'static str =
+        "Distil a larger generator into a smaller one: by its distribution over tokens, or its answers";
     const EXAMPLE: &'static str = "ragduet train distil -c configs/generator/distil.toml --out runs/student";
 
     fn check(&self) -> Result<()> {
@@ -138,7 +151,8 @@ impl TrainJob for DistilConfig {
 
 impl TrainJob for PreferenceConfig {
     const NAME: &'static str = "preference";
-    const ABOUT: &'static str = "Preference optimization of a generator: DPO and its variants, ORPO, SimPO, KTO";
+    const ABOUT: &'static str =
+        "Preference optimization of a generator: DPO and its variants, ORPO, SimPO, KTO";
     const EXAMPLE: &'static str = "ragduet train preference -c configs/generator/dpo.toml --out runs/dpo";
 
     fn check(&self) -> Result<()> {
@@ -170,8 +184,10 @@ impl TrainJob for TfewConfig {
 
 impl TrainJob for ClassifierConfig {
     const NAME: &'static str = "classifier";
-    const ABOUT: &'static str = "Fine-tune an encoder or a decoder-only model to classify texts or pairs of texts";
-    const EXAMPLE: &'static str = "ragduet train classifier -c configs/classifier/text.toml --out runs/topics";
+    const ABOUT: &'static str =
+        "Fine-tune an encoder or a decoder-only model to classify texts or pairs of texts";
+    const EXAMPLE: &'static str =
+        "ragduet train classifier -c configs/classifier/text.toml --out runs/topics";
 
     fn check(&self) -> Result<()> {
         Ok(self.validate()?)
@@ -202,7 +218,7 @@ impl TrainJob for CrossEncoderConfig {
         let o = ragduet_reranker::recipe::train(self, options)?;
         let mut all = summary(&o.run, "pairs");
         if let Some(first) = &o.first_stage {
-            let named: Vec<(String, f64)> = first.mean.iter().map(|(m, v)| (m.to_string(), *v)).collect();
+            let named: Vec<(String, f64)> = first.mean.iter().map(|(m, v)| (m.to_string(), v)).collect();
             let json: Map<String, Value> = named.iter().map(|(n, v)| (n.clone(), json!(v))).collect();
             all.json.insert("first_stage".into(), json.into());
             all.lines.splice(0..0, table(&[("first stage", &named)]));
@@ -248,7 +264,7 @@ fn table(columns: &[(&str, &[(String, f64)])]) -> Vec<String> {
 pub fn print_table(columns: &[(&str, Option<&Evaluation>)]) {
     let named: Vec<(&str, Vec<(String, f64)>)> = columns
         .iter()
-        .filter_map(|(n, e)| Some((*n, (*e)?.mean.iter().map(|(m, v)| (m.to_string(), *v)).collect())))
+        .filter_map(|(n, e)| Some((*n, (*e)?.mean.iter().map(|(m, v)| (m.to_string(), v)).collect())))
         .collect();
     let columns: Vec<(&str, &[(String, f64)])> = named.iter().map(|(n, v)| (*n, v.as_slice())).collect();
     table(&columns).iter().for_each(|line| println!("{line}"));

@@ -1,61 +1,47 @@
 //! The config of `train contriever`.
 
-use crate::recipe::config::{EvalConfig, ModelConfig, auto, dev};
+use crate::recipe::config::{EvalConfig, GradCacheConfig, ModelConfig, dev};
 use crate::{Error, Result};
 use ragduet_data::Format;
-use ragduet_torch::Precision;
-use ragduet_train::{OptimizerConfig, SaveConfig};
+use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Everything that determines a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ContrieverConfig {
-    /// Seeds weights, order, crops and dropout.
-    #[serde(default)]
-    pub seed: u64,
-    /// auto, cpu, cuda or cuda:N.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// Compute precision.
-    #[serde(default)]
-    pub precision: Precision,
-    /// The model to start from: one encoder for queries and passages, which trains whole.
-    pub model: ModelConfig,
-    /// The corpus.
-    pub data: CorpusConfig,
-    /// How texts become chunks.
-    #[serde(default)]
-    pub chunks: ChunkConfig,
-    /// How a chunk becomes two crops.
-    #[serde(default)]
-    pub crops: CropConfig,
-    /// Where negatives come from.
-    #[serde(default)]
-    pub form: FormConfig,
-    /// What is minimised.
-    #[serde(default)]
-    pub loss: ContrastConfig,
-    /// Chunks per step.
-    #[serde(default)]
-    pub batch: ChunkBatchConfig,
-    /// Length and rhythm of training.
-    #[serde(default)]
-    pub train: StepConfig,
-    /// The optimiser.
-    #[serde(default)]
-    pub optim: OptimizerConfig,
-    /// Evaluation while training.
-    #[serde(default)]
-    pub eval: EvalConfig,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
+ragduet_train::recipe_config! {
+    /// Unsupervised training of a dense retriever from plain text (Contriever: Izacard et al., 2021, arXiv 2112.09118).
+    pub struct ContrieverConfig {
+        /// Base model: one shared encoder, trained in full.
+        pub model: ModelConfig,
+        /// Corpus.
+        pub data: CorpusConfig,
+        /// Chunking of the corpus.
+        #[serde(default)]
+        pub chunks: ChunkConfig,
+        /// Random cropping of a chunk into a query and its positive.
+        #[serde(default)]
+        pub crops: CropConfig,
+        /// Source of negatives: a queue with a momentum encoder (MoCo), or the batch.
+        #[serde(default)]
+        pub form: FormConfig,
+        /// Training loss.
+        #[serde(default)]
+        pub loss: ContrastConfig,
+        /// Batch size.
+        #[serde(default)]
+        pub batch: ChunkBatchConfig,
+        /// Gradient caching (GradCache): batches larger than memory.
+        #[serde(default)]
+        pub grad_cache: Option<GradCacheConfig>,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default)]
+        pub optim: OptimizerConfig,
+        /// Evaluation on the dev set during training.
+        #[serde(default)]
+        pub eval: EvalConfig,
+    }
+    epochs = 10.0
 }
-
-ragduet_train::config!(ContrieverConfig);
 
 /// The corpus. Nothing but texts is read of it: no queries, no judgements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -174,36 +160,17 @@ impl Default for ContrastConfig {
     }
 }
 
-/// Chunks per step.
+/// Batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkBatchConfig {
-    /// Chunks, each with two crops.
-    pub chunks: usize,
-    /// Tokens that are embedded with a graph at a time; absent: all. The gradient is the same: a queue's by itself, the
-    /// batch's by gradient caching.
-    pub part_tokens: Option<usize>,
+    /// Chunks per optimizer step, each with two crops.
+    pub size: usize,
 }
 
 impl Default for ChunkBatchConfig {
     fn default() -> Self {
-        Self { chunks: 64, part_tokens: None }
-    }
-}
-
-/// Length and rhythm of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct StepConfig {
-    /// Optimiser steps.
-    pub steps: u64,
-    /// Steps between lines of the log.
-    pub log_every: u64,
-}
-
-impl Default for StepConfig {
-    fn default() -> Self {
-        Self { steps: 10_000, log_every: 10 }
+        Self { size: 64 }
     }
 }
 
@@ -240,17 +207,17 @@ impl ContrieverConfig {
             return bad("crops", "delete, replace and mask must be at least 0, and less than 1 together");
         }
         if let FormConfig::Moco(m) = &self.form {
-            if m.queue_size < self.batch.chunks {
+            if m.queue_size < self.batch.size {
                 return bad(
                     "form.moco.queue_size",
-                    "it must hold the keys of one batch (batch.chunks) at least",
+                    "it must hold the keys of one batch (batch.size) at least",
                 );
             }
             if !(0.0..=1.0).contains(&m.momentum) {
                 return bad("form.moco.momentum", "must be from 0 to 1");
             }
-        } else if self.batch.chunks < 2 {
-            return bad("batch.chunks", "negatives from the batch need 2 or more");
+        } else if self.batch.size < 2 {
+            return bad("batch.size", "negatives from the batch need 2 or more");
         }
         if !(self.loss.temperature > 0.0 && self.loss.temperature.is_finite()) {
             return bad("loss.temperature", "must be above 0");
@@ -258,12 +225,12 @@ impl ContrieverConfig {
         if !(0.0..1.0).contains(&self.loss.label_smoothing) {
             return bad("loss.label_smoothing", "must be at least 0 and below 1");
         }
-        if self.batch.chunks == 0 || self.batch.part_tokens == Some(0) {
-            return bad("batch", "chunks and part_tokens must be 1 or more");
+        if self.batch.size == 0 {
+            return bad("batch.size", "must be 1 or more");
         }
-        if self.train.steps == 0 {
-            return bad("train.steps", "must be 1 or more");
+        if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
+            return bad("grad_cache.chunk_tokens", "must be 1 or more");
         }
-        self.eval.check(self.data.dev.is_some())
+        self.eval.check(self.eval(), self.data.dev.is_some())
     }
 }

@@ -8,10 +8,10 @@ use crate::tower::Tower;
 use crate::{Error, Result};
 use ragduet_data::text_key;
 use ragduet_text::{EncodeOptions, Encoding, Tokenizer};
+use ragduet_train::{Prefetched, prefetch};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use std::ops::Range;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
 
 /// One batch, ready for the encoders.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ impl Batch {
 }
 
 /// Makes batches.
-pub(super) struct Source<'a> {
-    chunks: &'a Chunks,
+pub(super) struct Source {
+    chunks: Arc<Chunks>,
     cropper: Cropper,
     tokenizer: Tokenizer,
     /// The prompts of queries and passages, in front of crops as of any text.
@@ -40,10 +40,10 @@ pub(super) struct Source<'a> {
     seed: u64,
 }
 
-impl<'a> Source<'a> {
+impl Source {
     /// # Errors
     /// Crops that are longer than the model's texts; a fate of tokens that the tokenizer has no token for.
-    pub fn new(config: &ContrieverConfig, model: &BiEncoder, chunks: &'a Chunks) -> Result<Self> {
+    pub fn new(config: &ContrieverConfig, model: &BiEncoder, chunks: Arc<Chunks>) -> Result<Self> {
         let tokenizer = model.tokenizer.clone();
         let options = EncodeOptions { add_special_tokens: false, ..EncodeOptions::default() };
         let prompt = |text: &str| Ok::<_, Error>(tokenizer.encode(text, &options)?.ids);
@@ -59,13 +59,13 @@ impl<'a> Source<'a> {
             return Err(Error::Config { key: "chunks.tokens".into(), why });
         }
         Ok(Self {
+            order: Order::new(chunks.len(), config.run.seed),
             chunks,
             cropper: Cropper::new(&config.crops, &tokenizer)?,
             tokenizer,
             prompts,
-            order: Order::new(chunks.len(), config.seed),
-            size: config.batch.chunks as u64,
-            seed: config.seed ^ text_key("crops"),
+            size: config.batch.size as u64,
+            seed: config.run.seed ^ text_key("crops"),
         })
     }
 
@@ -86,21 +86,8 @@ impl<'a> Source<'a> {
         Batch { queries, keys, owners }
     }
 
-    /// Starts a thread that makes the batches of `steps`, a few ahead.
-    pub fn start<'scope>(
-        mut self,
-        scope: &'scope std::thread::Scope<'scope, 'a>,
-        steps: Range<u64>,
-    ) -> Receiver<Batch> {
-        let (send, receive) = sync_channel(4);
-        scope.spawn(move || {
-            for step in steps {
-                // The receiver is gone when training stopped early.
-                if send.send(self.batch(step)).is_err() {
-                    return;
-                }
-            }
-        });
-        receive
+    /// The batches from a step on, made on another thread, a few ahead.
+    pub fn start(mut self, from: u64) -> Prefetched<Batch> {
+        prefetch(4, (from..).map(move |step| self.batch(step)))
     }
 }
