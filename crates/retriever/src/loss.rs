@@ -4,6 +4,7 @@
 //! of the batch, and which passage is what to which query. Ragged numbers of negatives are the normal case.
 
 mod batch_kl;
+mod cosent;
 mod embedding_mse;
 mod flops;
 mod info_nce;
@@ -14,6 +15,7 @@ mod sum;
 mod triplet;
 
 pub use batch_kl::BatchKl;
+pub use cosent::CoSent;
 pub use embedding_mse::EmbeddingMse;
 pub use flops::Flops;
 pub use info_nce::InfoNce;
@@ -131,6 +133,9 @@ pub enum LossConfig {
     MarginMse(MarginMse),
     /// The teacher's distribution over a query's candidates.
     Kl(KlDistillation),
+    /// The order of scored pairs, across queries: labels of the data or a teacher's scores.
+    #[serde(rename = "cosent")]
+    CoSent(CoSent),
     /// Another loss at several embedding sizes.
     Matryoshka(Matryoshka),
     /// A larger bi-encoder's vectors by mean squared error.
@@ -151,12 +156,13 @@ impl Default for LossConfig {
 
 impl LossConfig {
     /// One of each, but for those that are made of other losses.
-    fn examples() -> [Self; 7] {
+    fn examples() -> [Self; 8] {
         [
             Self::InfoNce(InfoNce::default()),
             Self::Triplet(Triplet::default()),
             Self::MarginMse(MarginMse::default()),
             Self::Kl(KlDistillation::default()),
+            Self::CoSent(CoSent::default()),
             Self::EmbeddingMse(EmbeddingMse::default()),
             Self::BatchKl(BatchKl::default()),
             Self::Flops(Flops::default()),
@@ -189,6 +195,7 @@ impl LossConfig {
             Self::Triplet(c) => Box::new(c.clone()),
             Self::MarginMse(c) => Box::new(c.clone()),
             Self::Kl(c) => Box::new(c.check()?),
+            Self::CoSent(c) => Box::new(c.clone()),
             Self::Matryoshka(c) => Box::new(c.build()?),
             Self::EmbeddingMse(c) => Box::new(c.clone()),
             Self::BatchKl(c) => Box::new(c.check()?),
