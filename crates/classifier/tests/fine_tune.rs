@@ -51,8 +51,8 @@ fn world(dir: &Path, label: impl Fn(usize, usize) -> serde_json::Value) {
 
 fn config(dir: &Path, more: &str) -> ClassifierConfig {
     let text = format!(
-        "seed = 3\ndevice = \"cpu\"\nprecision = \"fp32\"\n{more}\n[model]\nbase = {:?}\n\
-         [data]\ntrain = {:?}\ndev = {:?}\n[batch]\nsize = 8\naccumulate = 2\n[train]\nepochs = 6\n\
+        "{more}\n[run]\nseed = 3\ndevice = \"cpu\"\nprecision = \"fp32\"\nepochs = 6.0\n[model]\nbase = {:?}\n\
+         [data]\ntrain = {:?}\ndev = {:?}\n[batch]\nsize = 8\naccumulate = 2\n\
          [optim]\nlr = 5e-3\n",
         dir.join("base"),
         dir.join("train.jsonl"),
@@ -62,7 +62,7 @@ fn config(dir: &Path, more: &str) -> ClassifierConfig {
 }
 
 fn options(dir: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: dir.to_path_buf(), resume, quiet: true, stop_after }
+    RunOptions { out: dir.to_path_buf(), resume, quiet: true, stop_after, ..RunOptions::default() }
 }
 
 fn majority(red: usize, blue: usize) -> serde_json::Value {
@@ -81,8 +81,8 @@ fn a_classifier_learns_and_a_stopped_run_is_the_unstopped_one() {
     world(dir.path(), majority);
     let config = config(dir.path(), "[sampling]\nbalanced = true\n[loss]\nlabel_smoothing = 0.05");
     let whole = train(&config, &options(&dir.path().join("whole"), false, None)).unwrap();
-    assert!(whole.finished && whole.step == 36);
-    assert!(accuracy(whole.best.as_ref().unwrap()) > 0.9, "{:?}", whole.best);
+    assert!(whole.run.finished && whole.run.step == 36);
+    assert!(accuracy(&whole.run.best.as_ref().unwrap().scores) > 0.9, "{:?}", whole.run.best);
     assert_eq!(whole.labels.names, ["blue", "red"]);
 
     let parts = dir.path().join("parts");
@@ -116,11 +116,11 @@ fn adapters_learn_beside_a_new_head_and_their_folders_load() {
         ("bottleneck", "reduction = 2.0"),
     ] {
         let mut config = config(dir.path(), &format!("[peft.{method}]\n{settings}"));
-        config.train.epochs = 25;
+        config.run.epochs = Some(25.0);
         config.optim.lr = if method == "ia3" { 5e-2 } else { 1e-2 };
         let out = dir.path().join(method);
         let o = train(&config, &options(&out, false, None)).unwrap();
-        let best = accuracy(o.best.as_ref().unwrap());
+        let best = accuracy(&o.run.best.as_ref().unwrap().scores);
         assert!(best > 0.7, "{method}: {best}");
         // A stopped run is the unstopped one here too.
         let parts = dir.path().join(format!("{method}-parts"));
@@ -170,11 +170,11 @@ fn adapters_learn_over_codes() {
     ] {
         let what = format!("{method} over {quantize:?}");
         let mut config = config(dir.path(), &format!("[peft.{method}]\n{settings}"));
-        (config.train.epochs, config.optim.lr) = (25, 1e-2);
+        (config.run.epochs, config.optim.lr) = (Some(25.0), 1e-2);
         config.model.quantize = quantize;
         let out = dir.path().join(&what);
         let o = train(&config, &options(&out, false, None)).unwrap();
-        assert!(accuracy(o.best.as_ref().unwrap()) > 0.7, "{what}: {:?}", o.best);
+        assert!(accuracy(&o.run.best.as_ref().unwrap().scores) > 0.7, "{what}: {:?}", o.run.best);
         let parts = dir.path().join(format!("{what} in parts"));
         train(&config, &options(&parts, false, Some(7))).unwrap();
         train(&config, &options(&parts, true, None)).unwrap();
@@ -204,7 +204,7 @@ fn numbers_sets_and_pairs() {
     world(dir.path(), |red, blue| ((red as f64 - blue as f64) / 2.0).into());
     let numbers = config(dir.path(), "task = \"regression\"");
     let o = train(&numbers, &options(&dir.path().join("n"), false, None)).unwrap();
-    let Some(Scores::Regression(r)) = o.best else { panic!("a regression") };
+    let Scores::Regression(r) = o.run.best.unwrap().scores else { panic!("a regression") };
     assert!(r.mse < 0.5 && r.pearson.unwrap() > 0.8, "{r:?}");
 
     world(dir.path(), |red, blue| {
@@ -215,7 +215,7 @@ fn numbers_sets_and_pairs() {
     });
     let sets = config(dir.path(), "task = \"multi_label\"\n[loss]\nclass_weights = \"balanced\"");
     let o = train(&sets, &options(&dir.path().join("s"), false, None)).unwrap();
-    let Some(Scores::MultiLabel(s)) = o.best else { panic!("sets") };
+    let Scores::MultiLabel(s) = o.run.best.unwrap().scores else { panic!("sets") };
     assert!(s.micro_average.f1 > 0.9, "{s:?}");
 
     // Pairs: both red, or not. Cut to the limit, the longer text first.
@@ -232,10 +232,10 @@ fn numbers_sets_and_pairs() {
     std::fs::write(dir.path().join("train.jsonl"), rows(64)).unwrap();
     std::fs::write(dir.path().join("dev.jsonl"), rows(16)).unwrap();
     let mut pairs = config(dir.path(), "");
-    pairs.train.epochs = 20;
+    pairs.run.epochs = Some(20.0);
     let o = train(&pairs, &options(&dir.path().join("p"), false, None)).unwrap();
     assert_eq!(o.labels.names, ["false", "true"]);
-    assert!(accuracy(o.best.as_ref().unwrap()) > 0.9, "{:?}", o.best);
+    assert!(accuracy(&o.run.best.as_ref().unwrap().scores) > 0.9, "{:?}", o.run.best);
     let model = Classifier::load(&dir.path().join("p/best"), Device::Cpu, Compute::F32).unwrap();
     let long = "rose ".repeat(50);
     let (encoded, cut) = model.encode(&[("rose", Some(long.as_str()))]).unwrap();

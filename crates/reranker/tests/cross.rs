@@ -132,9 +132,12 @@ fn config(dir: &Path, more: &str) -> CrossEncoderConfig {
     let (d, g) = (dir.display(), golden());
     CrossEncoderConfig::from_toml(&format!(
         r#"
+[run]
 seed = 4
 device = "cpu"
 precision = "fp32"
+epochs = 100.0
+log_every = 1
 [model]
 base = "{}"
 max_tokens = 40
@@ -148,11 +151,8 @@ model = "{d}/first"
 [first_stage.mining.select]
 count = 8
 [batch]
-questions = 4
-[train]
-epochs = 100.0
+size = 4
 negatives_per_query = 5
-log_every = 1
 [optim]
 lr = 1e-3
 [eval]
@@ -165,7 +165,7 @@ depth = 12
 }
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+    RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }
 }
 
 #[test]
@@ -183,8 +183,9 @@ fn it_learns_what_its_first_stage_does_not_know_and_resumes_bit_for_bit() {
         let out = tmp.path().join(name);
         let o = train(&c, &options(&out, false, None)).unwrap();
         let ndcg = "ndcg@10".parse().unwrap();
-        let (first, best) = (o.first_stage.unwrap().mean(ndcg).unwrap(), o.best.unwrap().mean(ndcg).unwrap());
-        assert!(o.finished && best > 0.9 && best > first + 0.2, "{name}: {first} to {best}");
+        let (first, best) =
+            (o.first_stage.unwrap().mean(ndcg).unwrap(), o.run.best.unwrap().scores.mean(ndcg).unwrap());
+        assert!(o.run.finished && best > 0.9 && best > first + 0.2, "{name}: {first} to {best}");
         // The folder says what its logits are.
         let m = CrossEncoder::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
         assert_eq!(m.activation == Activation::Sigmoid, name == "bce");
@@ -192,15 +193,15 @@ fn it_learns_what_its_first_stage_does_not_know_and_resumes_bit_for_bit() {
             m.order("what river has green ?", &["the house is green .", "the river is green ."], 64).unwrap();
         assert_eq!(order[0].0, 1, "{name}");
         // Stopped and resumed, in passes of two questions.
-        c.train.max_steps = Some(9);
+        c.run.max_steps = Some(9);
         c.batch.tokens = 150;
         let (whole, parts) =
             (tmp.path().join(format!("{name}-whole")), tmp.path().join(format!("{name}-parts")));
         train(&c, &options(&whole, false, None)).unwrap();
-        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
-        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().run.finished);
+        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().run.finished);
         std::fs::remove_dir_all(parts.join("checkpoints/step-000000006")).unwrap();
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         let read = |run: &Path| std::fs::read(run.join("best/model.safetensors")).unwrap();
         assert!(read(&whole) == read(&parts), "{name}: stopped and resumed");
     }

@@ -2,7 +2,7 @@
 //! learns to find texts without having seen a question.
 
 use ragduet_nn::Mode;
-use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_retriever::recipe::config::{GradCacheConfig, RetrieverConfig};
 use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train as train_dense};
 use ragduet_retriever::recipe::contriever::{Contrast, ContrieverConfig, KeyEncoder, train};
 use ragduet_retriever::{BiEncoder, Side, st_dir};
@@ -126,8 +126,6 @@ fn config(dir: &Path, more: &str) -> ContrieverConfig {
     let (corpus, dev) = write_data(dir);
     let text = format!(
         r#"
-        seed = 3
-        precision = "fp32"
         [model]
         max_query_tokens = 16
         max_passage_tokens = 64
@@ -142,8 +140,6 @@ fn config(dir: &Path, more: &str) -> ContrieverConfig {
         [data]
         train = ["{}"]
         dev = "{}"
-        [batch]
-        chunks = 6
         [optim]
         lr = 1e-3
         [eval]
@@ -153,11 +149,13 @@ fn config(dir: &Path, more: &str) -> ContrieverConfig {
         corpus.display(),
         dev.display()
     );
-    ContrieverConfig::from_toml(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    let mut c = ContrieverConfig::from_toml(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    (c.run.seed, c.run.precision, c.batch.size) = (3, "fp32".parse().unwrap(), 6);
+    c
 }
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+    RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }
 }
 
 fn last(run: &Path, file: &str) -> Vec<(String, Tensor)> {
@@ -178,8 +176,8 @@ fn assert_same(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
 
 const MOCO: &str = "
         every_steps = 4
-        [train]
-        steps = 12
+        [run]
+        max_steps = 12
         [crops]
         replace = 0.05
         mask = 0.05
@@ -198,7 +196,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     for (form, precision) in [(MOCO, "fp32"), (MOCO, "bf16"), (&in_batch, "fp32")] {
         let dir = tempfile::tempdir().unwrap();
         let mut c = config(dir.path(), form);
-        c.precision = precision.parse().unwrap();
+        c.run.precision = precision.parse().unwrap();
         let whole = dir.path().join("whole");
         let outcome = train(&c, &options(&whole, false, None)).unwrap();
         assert!(outcome.finished && outcome.step == 12, "{outcome:?}");
@@ -230,10 +228,10 @@ fn parts_give_the_gradient_of_the_whole() {
     for form in ["[form.moco]\nqueue_size = 12\nmomentum = 0.5", "[form.in_batch]"] {
         let after_four_steps = |part: Option<usize>| {
             let mut c = config(dir.path(), form);
-            c.batch.part_tokens = part;
+            c.grad_cache = part.map(|chunk_tokens| GradCacheConfig { chunk_tokens });
             (c.model.dropout, c.model.attention_dropout) = (Some(0.0), Some(0.0));
             c.optim.warmup = ragduet_train::Warmup::Steps(0);
-            c.train.steps = 4;
+            c.run.max_steps = Some(4);
             c.data.dev = None;
             let run = tempfile::tempdir().unwrap();
             train(&c, &options(run.path(), false, None)).unwrap();
@@ -304,14 +302,14 @@ fn a_small_model_learns_to_find_without_a_question() {
     for form in ["[form.moco]\nqueue_size = 12\nmomentum = 0.9", "[form.in_batch]"] {
         let dir = tempfile::tempdir().unwrap();
         let mut c = config(dir.path(), form);
-        c.train.steps = 150;
+        c.run.max_steps = Some(150);
         c.optim.lr = 3e-3;
-        c.batch.chunks = 8;
-        c.train.log_every = 25;
+        c.batch.size = 8;
+        c.run.log_every = 25;
         let run = dir.path().join("run");
         let outcome = train(&c, &options(&run, false, None)).unwrap();
-        let ndcg = |e: &Option<ragduet_metrics::Evaluation>| {
-            e.as_ref().and_then(|e| e.mean(c.eval.measures[0])).unwrap()
+        let ndcg = |e: &Option<ragduet_train::Evaluated<ragduet_metrics::Evaluation>>| {
+            e.as_ref().and_then(|e| e.scores.mean(c.eval.measures[0])).unwrap()
         };
         let (before, after) = (ndcg(&outcome.before), ndcg(&outcome.best));
         let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -334,10 +332,10 @@ fn supervised_training_goes_on_from_the_export() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut c = config(dir.path(), "");
-    c.train.steps = 3;
+    c.run.max_steps = Some(3);
     c.data.dev = None;
     let run = dir.path().join("run");
-    let best = train(&c, &options(&run, false, None)).unwrap().model_dir;
+    let best = train(&c, &options(&run, false, None)).unwrap().model_dir.unwrap();
     let text = format!(
         "[model]\nbase = '{}'\nmax_query_tokens = 16\nmax_passage_tokens = 64\n[data]\ntrain = '{}'\n\
          [batch]\nsize = {{ examples = 4 }}",
@@ -348,7 +346,7 @@ fn supervised_training_goes_on_from_the_export() {
         &RetrieverConfig::from_toml(&text).unwrap(),
         &options(&dir.path().join("dense"), false, None),
     );
-    let model = outcome.unwrap().model_dir;
+    let model = outcome.unwrap().model_dir.unwrap();
     st_dir::load(&model, Device::Cpu, Compute::F32, &st_dir::Overrides::default()).unwrap();
 }
 
@@ -371,14 +369,13 @@ fn what_cannot_work_is_refused_by_name() {
     has(&error("", &|c| c.crops.mask = 0.95), &["crops", "less than 1"]);
     has(&error("[form.moco]\nqueue_size = 5", &|_| ()), &["queue_size", "batch"]);
     has(&error("[form.moco]\nmomentum = 1.5", &|_| ()), &["momentum"]);
-    has(&error("[form.in_batch]", &|c| c.batch.chunks = 1), &["batch.chunks"]);
+    has(&error("[form.in_batch]", &|c| c.batch.size = 1), &["batch.size"]);
     has(&error("", &|c| c.loss.temperature = 0.0), &["temperature"]);
     has(&error("", &|c| c.loss.label_smoothing = 1.0), &["label_smoothing"]);
-    has(&error("", &|c| c.train.steps = 0), &["train.steps"]);
     has(&error("", &|c| c.model.separate_towers = true), &["separate_towers"]);
     has(&error("", &|c| c.data.train.clear()), &["data.train"]);
     has(&error("", &|c| c.chunks.min_tokens = 300), &["min_tokens"]);
-    has(&error("", &|c| c.batch.chunks = 17), &["16 texts give 16 chunks", "takes 17"]);
+    has(&error("", &|c| c.batch.size = 17), &["16 texts give 16 chunks", "takes 17"]);
     has(&error("", &|c| c.chunks.min_tokens = 200), &["0 chunks (16 more are shorter"]);
     let long = error("", &|c| {
         c.crops.ratio_max = 1.0;

@@ -280,8 +280,9 @@ fn gradient_caching_gives_the_plain_gradients() {
 
 const BUSY: &str = r#"
         every_steps = 3
-        [train]
+        [run]
         epochs = 5.0
+        [batch]
         negatives_per_query = 2
         [mining]
         when = { every_steps = 3 }
@@ -321,9 +322,11 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
 fn it_learns() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
-    let c = config(dir.path(), LATE, "[train]\nepochs = 30.0");
+    let c = config(dir.path(), LATE, "[run]\nepochs = 30.0");
     let outcome = train(&c, &options(&dir.path().join("run"), false, None)).unwrap();
-    let ndcg = |e: Option<&ragduet_metrics::Evaluation>| e.unwrap().mean("ndcg@10".parse().unwrap()).unwrap();
+    let ndcg = |e: Option<&ragduet_train::Evaluated<ragduet_metrics::Evaluation>>| {
+        e.unwrap().scores.mean("ndcg@10".parse().unwrap()).unwrap()
+    };
     let (before, after) = (ndcg(outcome.before.as_ref()), ndcg(outcome.best.as_ref()));
     assert!(after > 0.95 && after > before, "{before} {after}");
 }
@@ -365,22 +368,23 @@ fn a_smaller_model_learns_a_larger_ones_vectors() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let taught = dir.path().join("taught");
-    let teacher = config(dir.path(), "", "[train]\nepochs = 20.0");
+    let teacher = config(dir.path(), "", "[run]\nepochs = 20.0");
     train(&teacher, &options(&taught, false, None)).unwrap();
     for (name, loss, epochs) in [("kl", "[loss.batch_kl]", 30), ("mse", "[loss.embedding_mse]", 150)] {
         let more = format!(
-            "{loss}\n[teacher.retriever]\npath = \"{}\"\n[train]\nepochs = {epochs}.0",
+            "{loss}\n[teacher.retriever]\npath = \"{}\"\n[run]\nepochs = {epochs}.0",
             taught.join("best").display()
         );
         let mut c = config(dir.path(), "", &more);
         c.model.scratch.as_mut().unwrap().layers = 1;
         let run = dir.path().join(name);
         let outcome = train(&c, &options(&run, false, None)).unwrap();
-        let ndcg =
-            |e: Option<&ragduet_metrics::Evaluation>| e.unwrap().mean("ndcg@10".parse().unwrap()).unwrap();
+        let ndcg = |e: Option<&ragduet_train::Evaluated<ragduet_metrics::Evaluation>>| {
+            e.unwrap().scores.mean("ndcg@10".parse().unwrap()).unwrap()
+        };
         let (before, after) = (ndcg(outcome.before.as_ref()), ndcg(outcome.best.as_ref()));
         assert!(after > before + 0.1, "{name}: {before} {after}");
-        assert!(run.join("teacher/vectors.safetensors").is_file());
+        assert!(run.join("teacher-vectors/vectors.safetensors").is_file());
     }
     let more = "[loss.batch_kl]\n[teacher.cross_encoder]\npath = \"x\"";
     let error = config(dir.path(), "", more).validate().unwrap_err().to_string();

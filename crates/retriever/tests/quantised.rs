@@ -11,8 +11,8 @@ use std::path::Path;
 
 fn config(dir: &Path, model: &str) -> RetrieverConfig {
     let text = format!(
-        "seed = 3\nprecision = \"bf16\"\n[model]\nmax_query_tokens = 16\nmax_passage_tokens = 32\n{model}\n\
-         [data]\ntrain = \"{0}\"\ndev = \"{0}\"\n[batch]\nsize = {{ examples = 6 }}\n[train]\nepochs = 4\n\
+        "[run]\nseed = 3\nprecision = \"bf16\"\nepochs = 4.0\n[model]\nmax_query_tokens = 16\nmax_passage_tokens = 32\n{model}\n\
+         [data]\ntrain = \"{0}\"\ndev = \"{0}\"\n[batch]\nsize = {{ examples = 6 }}\n\
          [optim]\nlr = 5e-3\n[save]\nevery_steps = 5\n[eval]\nmeasures = [\"ndcg@10\"]\n",
         dir.join("pairs.jsonl").display()
     );
@@ -20,7 +20,7 @@ fn config(dir: &Path, model: &str) -> RetrieverConfig {
 }
 
 fn run(c: &RetrieverConfig, out: &Path, resume: bool, stop_after: Option<u64>) {
-    let options = RunOptions { out: out.into(), resume, quiet: true, stop_after };
+    let options = RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() };
     let _ = train(c, &options).unwrap_or_else(|e| panic!("{e}"));
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{alone, assert_same, options};
+use ragduet_data::BatchSize;
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
@@ -40,8 +41,6 @@ fn config(dir: &Path, more: &str) -> RetrieverConfig {
     let pairs = write_pairs(dir);
     let text = format!(
         r#"
-        seed = 3
-        precision = "fp32"
         [model]
         max_query_tokens = 16
         max_passage_tokens = 32
@@ -56,8 +55,6 @@ fn config(dir: &Path, more: &str) -> RetrieverConfig {
         [data]
         train = "{0}"
         dev = "{0}"
-        [batch]
-        size = {{ examples = 6 }}
         [optim]
         lr = 1e-3
         [eval]
@@ -66,13 +63,16 @@ fn config(dir: &Path, more: &str) -> RetrieverConfig {
         "#,
         pairs.display()
     );
-    RetrieverConfig::from_toml(&text).unwrap()
+    let mut c = RetrieverConfig::from_toml(&text).unwrap();
+    (c.run.seed, c.run.precision, c.batch.size) = (3, "fp32".parse().unwrap(), BatchSize::Examples(6));
+    c
 }
 
 const BUSY: &str = r#"
         every_steps = 4
-        [train]
+        [run]
         epochs = 6.0
+        [batch]
         accumulate = 2
         negatives_per_query = 2
         positives = "sample"
@@ -91,7 +91,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     for precision in ["fp32", "bf16"] {
         let dir = tempfile::tempdir().unwrap();
         let mut c = config(dir.path(), BUSY);
-        c.precision = precision.parse().unwrap();
+        c.run.precision = precision.parse().unwrap();
         let whole = dir.path().join("whole");
         let outcome = train(&c, &options(&whole, false, None)).unwrap();
         assert!(outcome.finished && outcome.step == 12, "{outcome:?}");
@@ -137,11 +137,13 @@ fn a_handful_of_pairs_is_learnt() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut c = config(dir.path(), "");
-    c.train.epochs = 60.0;
+    c.run.epochs = Some(60.0);
     c.optim.lr = 3e-3;
     let run = dir.path().join("run");
     let outcome = train(&c, &options(&run, false, None)).unwrap();
-    let ndcg = |e: Option<ragduet_metrics::Evaluation>| e.unwrap().mean(c.eval.measures[0]).unwrap();
+    let ndcg = |e: Option<ragduet_train::Evaluated<ragduet_metrics::Evaluation>>| {
+        e.unwrap().scores.mean(c.eval.measures[0]).unwrap()
+    };
     let (before, after) = (ndcg(outcome.before), ndcg(outcome.best));
     assert!(after > 0.95 && before < 0.8, "{before} {after}");
 }
@@ -153,7 +155,7 @@ fn a_loss_that_explodes_stops_with_a_reason() {
     let mut c = config(dir.path(), "");
     c.optim.lr = 1e30;
     c.optim.max_grad_norm = 0.0;
-    c.train.epochs = 20.0;
+    c.run.epochs = Some(20.0);
     let e = train(&c, &options(&dir.path().join("run"), false, None)).unwrap_err().to_string();
     assert!(e.contains("learning rate") && e.contains("at step"), "{e}");
 }

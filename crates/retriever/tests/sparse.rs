@@ -128,14 +128,14 @@ fn a_saved_model_is_the_same_model() {
     }
 }
 
-const FLOPS: &str = "[scale]\nvalue = 1.0\n[loss.sum]\nterms = [{ loss = { info_nce = {} } }, { loss = { flops = { queries = 1e-2, passages = 1e-2 } } }]";
+const FLOPS: &str = "[temperature]\nvalue = 1.0\n[loss.sum]\nterms = [{ loss = { info_nce = {} } }, { loss = { flops = { queries = 1e-2, passages = 1e-2 } } }]";
 
 #[test]
 fn training_finds_what_belongs_together_with_few_words_and_resumes_bit_for_bit() {
     let _alone = alone();
     let tmp = tempfile::tempdir().unwrap();
     let more = format!(
-        "{FLOPS}\n[mining]\nwhen = {{ every_steps = 20 }}\n[mining.select]\ncount = 2\n[train]\nepochs = 60.0"
+        "{FLOPS}\n[mining]\nwhen = {{ every_steps = 20 }}\n[mining.select]\ncount = 2\n[run]\nepochs = 60.0"
     );
     let mut c = config(tmp.path(), "sparse = {}", &more);
     c.optim.lr = 3e-3;
@@ -154,7 +154,7 @@ fn training_finds_what_belongs_together_with_few_words_and_resumes_bit_for_bit()
     assert!(found.mean(measure).unwrap() > 0.9, "{:?}", found.mean(measure));
 
     // Regularisation has taken words away.
-    rng::seed(c.seed);
+    rng::seed(c.run.seed);
     let start = initial_model(&c).unwrap();
     let active = |m: &BiEncoder| {
         let texts = set.passages.iter().map(|(_, t)| Ok(t.clone()));

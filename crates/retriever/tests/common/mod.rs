@@ -1,6 +1,7 @@
 //! What the tests of recipes share. Each takes what it needs.
 #![allow(dead_code)]
 
+use ragduet_data::BatchSize;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive::RunOptions;
 use ragduet_testkit::max_diff;
@@ -20,7 +21,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 pub fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+    RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }
 }
 
 /// The parameters of a run's last checkpoint.
@@ -61,8 +62,6 @@ pub fn write_pairs(dir: &Path) -> PathBuf {
 pub fn config(dir: &Path, model: &str, more: &str) -> RetrieverConfig {
     let text = format!(
         r#"
-        seed = 3
-        precision = "fp32"
         [model]
         max_query_tokens = 12
         max_passage_tokens = 24
@@ -78,8 +77,6 @@ pub fn config(dir: &Path, model: &str, more: &str) -> RetrieverConfig {
         [data]
         train = "{0}"
         dev = "{0}"
-        [batch]
-        size = {{ examples = 5 }}
         [optim]
         lr = 2e-3
         [eval]
@@ -88,5 +85,7 @@ pub fn config(dir: &Path, model: &str, more: &str) -> RetrieverConfig {
         "#,
         write_pairs(dir).display()
     );
-    RetrieverConfig::from_toml(&text).unwrap()
+    let mut c = RetrieverConfig::from_toml(&text).unwrap();
+    (c.run.seed, c.run.precision, c.batch.size) = (3, "fp32".parse().unwrap(), BatchSize::Examples(5));
+    c
 }
