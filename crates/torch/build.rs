@@ -1,4 +1,10 @@
 //! Compiles the C++ shim against the libtorch that torch-sys links, and tells dependents where it lies.
+//!
+//! The shim is one translation unit (`csrc/shim.cpp`): libtorch's headers and templates take the compiler longer than
+//! all kernels together. Under clippy it is not compiled at all.
+//!
+//! It is built with OpenMP and linked to the very runtime that libtorch brings ([`openmp`]): `at::parallel_for` is a
+//! header template, and compiled without OpenMP it runs on one thread and says nothing.
 
 use std::path::{Path, PathBuf};
 

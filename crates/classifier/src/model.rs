@@ -1,4 +1,8 @@
 //! A classifier: a model with its tokenizer and labels, as one folder that transformers loads.
+//!
+//! A new head is trained beside an adapter. With LoRA it is saved as peft's `modules_to_save`, so that peft loads the
+//! folder; with the other methods in `head.safetensors`. Class names, for which peft has no place, are in
+//! `labels.json`.
 
 use crate::error::{Error, Result, bad};
 use crate::labels::{Answer, LabelSet, Target};

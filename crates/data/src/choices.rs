@@ -62,7 +62,7 @@ pub fn choice_line(record: &ChoiceRecord) -> String {
     out.to_string()
 }
 
-const ANSWER: [&str; 2] = ["answer", "label"];
+pub(crate) const ANSWER: [&str; 2] = ["answer", "label"];
 
 fn is_known(column: &str) -> bool {
     ["choices", "label", "task"].contains(&column) || rag::is_known(column)

@@ -43,10 +43,11 @@ pub struct LabelledRecord {
     pub label: Option<Label>,
 }
 
-const FIRST: [&str; 7] = ["text", "sentence", "sentence1", "premise", "query", "question", "anchor"];
-const SECOND: [&str; 5] = ["text_pair", "sentence2", "hypothesis", "passage", "answer"];
-const LABEL: [&str; 3] = ["label", "labels", "score"];
-const ID: [&str; 3] = ["id", "_id", "idx"];
+pub(crate) const FIRST: [&str; 7] =
+    ["text", "sentence", "sentence1", "premise", "query", "question", "anchor"];
+pub(crate) const SECOND: [&str; 5] = ["text_pair", "sentence2", "hypothesis", "passage", "answer"];
+pub(crate) const LABEL: [&str; 3] = ["label", "labels", "score"];
+pub(crate) const ID: [&str; 3] = ["id", "_id", "idx"];
 
 /// Reads records; each must have a label where `labelled`.
 ///

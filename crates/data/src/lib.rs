@@ -17,6 +17,8 @@ mod choices;
 mod columns;
 mod conversation;
 mod convert;
+#[cfg(test)]
+mod documented;
 mod error;
 mod format;
 mod labelled;

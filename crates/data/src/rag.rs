@@ -167,8 +167,8 @@ pub fn rag_line(record: &RagRecord) -> String {
 }
 
 pub(crate) const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
-const ANSWERS: [&str; 3] = ["answers", "answer", "output"];
-const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
+pub(crate) const ANSWERS: [&str; 3] = ["answers", "answer", "output"];
+pub(crate) const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
 
 pub(crate) fn is_known(column: &str) -> bool {
     const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];

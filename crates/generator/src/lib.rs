@@ -4,9 +4,13 @@
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
 //! - [`faithfulness`]: what answers owe to their contexts; [`entailment`]: whether these entail them, by a local model.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
-//! - [`substitute`]: answers exchanged in the passages, so that nothing can be learned by heart.
+//! - [`substitute`]: answer substitution in the passages, so that answers cannot be memorized.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
 //!   measured answers; [`mod@choices`]: records with choices to chosen answers; [`recipe`]: training.
+//!
+//! Generators do not know retrievers: between them stands a file of records (`ragduet_data::RagRecord`), which `ragduet
+//! retrieve` writes, or `ragduet train generator --index` into the run folder. They know classifiers, because the judge
+//! of entailment is one.
 
 pub mod answers;
 pub mod bertscore;

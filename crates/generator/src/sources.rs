@@ -1,6 +1,9 @@
-//! What encoders read for some answers. Usually a text for each; under fusion in the decoder (Izacard and Grave, 2021,
+//! Encoder inputs of a batch of answers. Usually a text for each; under fusion in the decoder (Izacard and Grave, 2021,
 //! arXiv 2007.01282) several, such as a question beside each of its passages: the encoder reads them apart, at a cost that
 //! grows with their number alone, and the decoder looks at all of them at once.
+//!
+//! Fusion-in-decoder is a matter of segment offsets: the encoder's segments are the texts, and the decoder's
+//! cross-attention sees the segments of all texts of an answer as one. Models and caches do not know of it.
 
 use ragduet_nn::{Mode, PackedTokens, Seq2SeqLm};
 use ragduet_torch::ops::Segments;

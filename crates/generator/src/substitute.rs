@@ -3,6 +3,9 @@
 //!
 //! What a passage says is then the only way to be right: a small training set cannot be learned by heart, and a large
 //! model cannot answer from what it knew before.
+//!
+//! It is what lets a model of a million weights learn to read the shipped corpus in minutes: with the answers as they
+//! are, it memorizes all 4,196 of them instead.
 
 use ragduet_data::{Passage, RagRecord};
 use std::borrow::Cow;

@@ -7,6 +7,11 @@
 //!
 //! *Invariant:* after a build every row can be reached ([`HnswIndex::audit`] proves it, [`HnswIndex::repair`] is what
 //! makes it so).
+//!
+//! A graph made by `hnsw_rs` is copied into flat arrays after the build; search, saving, loading, adding and repair are
+//! this crate's, because its dump is native-endian, unchecked and borrows its reader. Its parallel build depends on how
+//! threads race, so a training run that mines through a graph uses the native builder, which gives the same graph every
+//! time: resume must be exact.
 
 mod bulk;
 mod config;

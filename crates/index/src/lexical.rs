@@ -4,6 +4,11 @@
 //! numbers, and only those that can matter (`impacts/search.rs`). Texts are kept as terms and counts (`documents.rs`); when
 //! some are added or removed, the frequencies of terms and the mean length change, and with them every number: they
 //! are computed anew at the next search.
+//!
+//! Why not tantivy: its constants are fixed and its lengths are rounded. Impacts are computed at the first search after
+//! a change; a search is MaxScore over windows of 4,096 ids, in one order of terms, so a score depends neither on `k`
+//! nor on pruning. A window looks up single texts only where that is cheaper than adding a whole term. Files hold
+//! counts, not scores.
 
 mod analysis;
 mod config;

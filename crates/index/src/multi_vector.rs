@@ -5,6 +5,10 @@
 //! - [`CompressedMultiVectorIndex`] keeps centroids and residuals of few bits and looks at some passages only.
 //!
 //! A passage without vectors, and one that was removed, keeps its id and is never found.
+//!
+//! The compressed index quantizes residuals into buckets (initialized at ColBERT's quantiles, then refined for the
+//! least error) and is searched in PLAID's stages. Files are not memory-mapped, because `unsafe` stays in
+//! `ragduet-torch`: residuals are read by position where they stay on disk.
 
 mod codec;
 mod compressed;

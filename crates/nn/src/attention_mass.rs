@@ -1,6 +1,9 @@
-//! How much is looked at what: the attention that tokens receive while others are read, weighted by how large the values
-//! are that it brings. As a judge of passages: Izacard and Grave, 2021 (arXiv 2012.04584); with the values' norms as in
-//! Atlas (arXiv 2208.03299).
+//! Attention mass: how much attention tokens receive from the tokens of an answer, weighted by the norm of their values. As
+//! the teacher of attention distillation: Izacard and Grave, 2021 (arXiv 2012.04584); with the values' norms as in Atlas
+//! (arXiv 2208.03299).
+//!
+//! It is recorded in the forward pass, by the same code for a decoder's self-attention and for cross-attention: attention
+//! is computed a second time, for the rows of the answer only, in a pass without a graph.
 
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Kind, Tensor, no_grad};

@@ -3,6 +3,9 @@
 //!
 //! Rust reads and thins; the page draws. What runs hold is data to the page and never markup: it goes in as JSON in which
 //! no `<` is left, and comes out through `textContent`.
+//!
+//! A content security policy in the page's head lets it load nothing. `scripts/check_report` opens the page in Chromium
+//! and uses it.
 
 mod config;
 mod page;

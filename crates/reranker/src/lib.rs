@@ -3,6 +3,9 @@
 //!
 //! A cross-encoder is a classifier over pairs with one label; its folder is the one that sentence-transformers'
 //! `CrossEncoder` reads and writes.
+//!
+//! It knows both retrievers (whose results it is trained on) and classifiers (which it is one of), and is a crate of
+//! its own so that `ragduet-retriever` knows no classifiers.
 
 mod error;
 pub mod loss;

@@ -8,6 +8,9 @@
 //! the conversation up to an answer, with the generation prompt, must be the beginning of the whole. Templates that
 //! render earlier turns differently from the last (Qwen 3 drops their reasoning) are handled by searching for a
 //! marker put in place of the answer; that is checked, too, and what cannot be found is an error, never a guess.
+//!
+//! An example of an encoder-decoder is one sequence, source and then target ([`TrainExample::source`]); hidden states
+//! come in that order, so losses and recipes do not know the difference.
 
 use std::ops::Range;
 

@@ -1,4 +1,12 @@
 //! Devices: choosing one, what it can do, its memory.
+//!
+//! [`use_caching_allocator`] keeps freed CPU tensors of 256 KiB and more for the next of their size, on huge pages: a
+//! step allocates the same large tensors again and again, and glibc either faults their pages in anew or fragments.
+//! What is kept is bounded by the peak and a quarter; `RAGDUET_ALLOCATOR=system` switches it off
+//! (`csrc/allocator.cpp`).
+//!
+//! [`exit_now`] ends the process without libtorch's destructors: a thread that still computes (an index refresh of a
+//! run that was stopped) would crash in what they have freed.
 
 use crate::{Device, Error, Result, ffi};
 use std::collections::BTreeMap;

@@ -2,7 +2,10 @@
 //! generator state, device memory, and kernels that ATen has but tch does not bind (or that neither has).
 //!
 //! The only crate of the workspace with `unsafe` and C++ (`csrc/`). Grad mode is always changed through
-//! [`no_grad`], which restores it on unwind; tch's closure form does not (see ARCHITECTURE.md).
+//! [`no_grad`], which restores it on unwind; tch's closure form does not.
+//!
+//! tch's optimizers and `VarStore` are not used: [`ParamStore`], [`optim`] (ATen's fused AdamW through the shim) and
+//! [`weights`] replace them, for strict loading, state by name and exact resume.
 
 pub mod device;
 mod error;

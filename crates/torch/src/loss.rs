@@ -1,4 +1,8 @@
 //! Cross-entropy over a vocabulary without the logits of the whole batch.
+//!
+//! Up to 64M logits are kept for the backward pass, which turns them into their gradient in place. Above that the loss
+//! goes over the vocabulary part by part with a running log-sum-exp, and again in the backward pass: parts of the
+//! vocabulary rather than of the rows, because then the weight's gradient, the largest tensor of all, is written once.
 
 use crate::{Compute, Tensor, ffi};
 

@@ -1,6 +1,18 @@
 //! Kernels of the shim: attention over packed rows, the fused dropout + residual + LayerNorm, GELU.
 //!
 //! Forward code: shape errors are bugs, so these panic with the shim's message, as tch's operators do.
+//!
+//! Why kernels of our own on the CPU: with AMX the matrix products of a small encoder are cheap, and dropout, residual,
+//! LayerNorm, GELU and softmax are what is left. Each is one pass with its own backward pass here; dropout masks are
+//! made again from a hash instead of being kept. They are plain C++ loops compiled for three instruction sets
+//! (`target_clones`); the program itself stays baseline x86-64. A loop that must vectorize is a function of its own
+//! over `__restrict` arrays, with sums marked (`RD_REDUCE`) and without clamps against constants: inlined into a loop
+//! over rows the same code stays scalar.
+//!
+//! Attention over packed rows is `rd_varlen_attention`: ATen's flash kernels with cumulative lengths on CUDA (bf16),
+//! sequence by sequence in parallel on the CPU. ATen's CPU flash kernel has no dropout, so training with dropout goes
+//! through matrix products and a fused softmax. Below AVX-512, oneDNN has no bf16 products, and `rd_linear_gelu` goes
+//! through ATen.
 
 use crate::{Device, Kind, Tensor, ffi};
 

@@ -3,6 +3,15 @@
 //!
 //! Codes are made on the CPU, wherever they are then kept, and hold what bitsandbytes' do. Values are made of them again
 //! for each product, in the dtype of the product.
+//!
+//! A quantized weight is a `Matrix` of its own under the parameter's name: `Linear` computes its values for each
+//! product, and its autograd function computes them again for the gradient, so that neither the cache of operands nor
+//! the graph holds them. Loading quantizes tensor by tensor. Codes lie in [out, in], also for checkpoints that hold
+//! [in, out].
+//!
+//! bitsandbytes 0.50.2 is the reference, but for two things: its look-up of the scales' 8-bit codes takes the farther
+//! neighbor where two are nearly as far (one scale in some hundred, by one step), and its AVX-512 kernel dequantizes
+//! wrongly where blocks cross rows.
 
 use crate::{Device, Kind, Result, Tensor, ffi};
 use schemars::JsonSchema;

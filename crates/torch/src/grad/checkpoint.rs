@@ -1,4 +1,7 @@
 //! Parts of a forward pass that are made again in the backward pass instead of being kept.
+//!
+//! An autograd function around a Rust closure, which runs again in the backward pass from the generator state of the
+//! forward pass.
 
 use crate::rng::RngState;
 use crate::{Device, Error, Tensor, ffi};

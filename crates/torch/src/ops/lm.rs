@@ -1,6 +1,10 @@
 //! Kernels of language models: few-row products, RMSNorm, rotary positions, SwiGLU, attention over a cache.
 //!
 //! On the CPU in f32 and bf16 they are the shim's own; anything else goes to ATen operators.
+//!
+//! Each of these is one pass; grouped key heads are repeated by a stride of 0, never copied. Decoding multiplies few
+//! rows with large weights: `csrc/skinny.cpp` and, with AMX, `csrc/tiles.cpp` read every weight once, where it lies. At
+//! how many rows that stops paying is measured by `benches/products.rs`.
 
 use super::expect;
 use crate::{Tensor, ffi};

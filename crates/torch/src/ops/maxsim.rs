@@ -1,4 +1,7 @@
 //! MaxSim between all queries and passages of a batch, and its gradient, without the products' tensor.
+//!
+//! The forward pass keeps the argmax (the best passage row of each query row, 4 bytes) instead of the products, and the
+//! backward pass sends gradients to those rows only.
 
 use super::{Segments, expect};
 use crate::{Kind, Tensor, ffi};

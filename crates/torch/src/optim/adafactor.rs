@@ -2,6 +2,9 @@
 //! second moments of a matrix are kept as those of its rows and of its columns, an update is clipped by its own root
 //! mean square, and steps are relative to the size of the parameter. Its inverse-root step size is a schedule here, not
 //! a setting of the optimiser.
+//!
+//! peft stores (IA)^3's vectors as matrices of one row or column. Factoring the second moments of such a matrix is
+//! exact, so they learn as vectors do.
 
 use super::GroupRule;
 use crate::weights::Weights;
