@@ -19,6 +19,7 @@ mod detect;
 mod dpr;
 mod head;
 mod jsonl;
+mod llama_index;
 mod ms_marco;
 mod parquet;
 pub(crate) mod spec;
@@ -77,6 +78,8 @@ formats! {
     MsMarco = ms_marco::MS_MARCO;
     /// SQuAD 1.1 or 2.0.
     Squad = squad::SQUAD;
+    /// LlamaIndex's `EmbeddingQAFinetuneDataset`: one JSON object of `queries`, `corpus` and `relevant_docs`.
+    LlamaIndex = llama_index::LLAMA_INDEX;
     /// Tab-separated corpus: id, text, optionally a title between them or after.
     Tsv = text::TSV;
     /// Corpus with one passage per line.

@@ -2,6 +2,7 @@
 //! passages that nobody judged; what a judgement names in vain is a bad row; what one writes, the other reads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -18,7 +19,31 @@ fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// The same collection in three formats. Their passages have the ids n1 to n3, but in SQuAD.
+/// What LlamaIndex's `save_json` writes.
+const LLAMA_INDEX: &str = r#"{
+    "queries": {
+        "q1": "where is the harbour",
+        "q2": "what is wind",
+        "q3": "nobody knows"
+    },
+    "corpus": {
+        "n1": "The harbour is east.",
+        "n2": "Wind.",
+        "n3": "Nothing asks for this."
+    },
+    "relevant_docs": {
+        "q1": [
+            "n1"
+        ],
+        "q2": [
+            "n2",
+            "n1"
+        ]
+    },
+    "mode": "text"
+}"#;
+
+/// The same collection in four formats. Their passages have the ids n1 to n3, but in SQuAD.
 fn everywhere(dir: &Path) -> Vec<(Format, PathBuf)> {
     let queries = "{\"_id\": \"q1\", \"text\": \"where is the harbour\"}\n{\"_id\": \"q2\", \"text\": \"what is wind\"}\n{\"_id\": \"q3\", \"text\": \"nobody knows\"}\n";
     let corpus = "{\"_id\": \"n1\", \"text\": \"The harbour is east.\"}\n{\"_id\": \"n2\", \"text\": \"Wind.\"}\n{\"_id\": \"n3\", \"text\": \"Nothing asks for this.\"}\n";
@@ -37,6 +62,7 @@ fn everywhere(dir: &Path) -> Vec<(Format, PathBuf)> {
         (Format::Beir, dir.join("beir")),
         (Format::MsMarco, dir.join("mm")),
         (Format::Squad, write(dir, "squad.json", squad)),
+        (Format::LlamaIndex, write(dir, "dataset.json", LLAMA_INDEX)),
     ]
 }
 
@@ -124,6 +150,10 @@ fn judgements_of_nothing_are_one_rule() {
     let all = everywhere(dir.path());
     write(dir.path(), "beir/qrels/train.tsv", "q1\tn1\t1\nq1\tn9\t1\nq9\tn1\t1\nq1\tn1\t1\n");
     write(dir.path(), "mm/qrels.tsv", "q1\t0\tn1\t1\nq1\t0\tn9\t1\nq9\t0\tn1\t1\nq1\t0\tn1\t1\n");
+    let lists = LLAMA_INDEX
+        .replace("\"n1\"\n        ],", "\"n1\", \"n9\", \"n1\"\n        ],\n        \"q9\": [\"n1\"],");
+    let lists = lists.replace("            \"n2\",\n            \"n1\"\n", "");
+    write(dir.path(), "dataset.json", lists);
     let counted: Vec<_> = all
         .iter()
         .filter(|(format, _)| *format != Format::Squad)
@@ -142,6 +172,17 @@ fn judgements_of_nothing_are_one_rule() {
     let problems = [Problem::DuplicateId, Problem::MissingPassage, Problem::MissingQuery];
     assert_eq!(counted[0].1, problems.map(|problem| (problem, 1)).into());
     assert!(counted.iter().all(|c| *c == counted[0]), "{counted:?}");
+
+    let path = &all[3].1;
+    let first = read_examples(path, &ReadOptions::default(), &BadRows::default()).err().unwrap().to_string();
+    let expected =
+        "dataset.json:13: missing passage: relevant_docs[\"q1\"]: the corpus has no passage \"n9\"";
+    assert!(first.contains(expected), "{first}");
+    // What joint training reads is held to the same rule.
+    let answers = write(dir.path(), "answers.jsonl", "{\"_id\": \"q1\", \"answers\": [\"east\"]}\n");
+    let questions =
+        read_questions(path, "train", Some(&answers), &BadRows::default()).unwrap_err().to_string();
+    assert_eq!(questions, first);
 }
 
 #[test]
@@ -190,7 +231,10 @@ fn examples_are_a_collection_of_their_passages() {
     assert_eq!(example, read_examples(&path, &options, &bad).unwrap().next().unwrap().unwrap());
     let text = write(dir.path(), "corpus.txt", "one\n");
     let message = Collection::open(text, &options, &bad).unwrap_err().to_string();
-    assert!(message.contains("txt holds passages, not examples"), "{message}");
+    assert!(
+        message.contains("txt holds passages, not examples") && message.contains("llama-index"),
+        "{message}"
+    );
 
     // The corpus that ids point to is mined as well.
     let corpus = write(
@@ -209,11 +253,82 @@ fn examples_are_a_collection_of_their_passages() {
     }
 }
 
+fn error(path: &Path) -> String {
+    match read_examples(path, &ReadOptions::format(Format::LlamaIndex), &BadRows::default()) {
+        Ok(examples) => examples.collect::<Result<Vec<_>, _>>().unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_malformed_dataset_names_file_line_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    for (from, to, part) in [
+        ("\"Wind.\"", "[\"Wind.\"]", "x.json:9: wrong type: corpus[\"n2\"]: expected a text, got a list"),
+        ("\"Wind.\"", "\" \"", "x.json:9: empty text: corpus[\"n2\"]: the text is empty"),
+        (
+            "\"n2\": \"W",
+            "\"n1\": \"W",
+            "x.json:9: duplicate id: corpus[\"n1\"]: the id \"n1\" was used before",
+        ),
+        ("\"what is wind\"", "7", "x.json:4: wrong type: queries[\"q2\"]: expected a text, got the number 7"),
+        ("\"what is wind\"", "what", "x.json:4: broken JSON: queries[\"q2\"]: "),
+        (
+            "[\n            \"n1\"\n        ]",
+            "\"n1\"",
+            "x.json:13: wrong type: relevant_docs[\"q1\"]: expected a list of passage ids, got a text",
+        ),
+        (
+            "\"n2\",",
+            "{},",
+            "x.json:16: wrong type: relevant_docs[\"q2\"]: expected a list of passage ids, got an object",
+        ),
+        ("relevant_docs", "relevant", "x.json:22: missing column: the object has no key \"relevant_docs\""),
+        ("\"corpus\": {", "\"corpus\": [], \"more\": {", "x.json:7: wrong type: \"corpus\" is not an object"),
+        ("\"q2\": \"what", "q2: \"what", "x.json:4: broken JSON: expected a key, got 'q'"),
+        ("\"text\"\n", "\"image\"\n", "x.json: its mode is \"image\"; only datasets of texts"),
+    ] {
+        assert!(LLAMA_INDEX.contains(from), "{from}");
+        let path = write(dir.path(), "x.json", LLAMA_INDEX.replacen(from, to, 1));
+        let message = error(&path);
+        assert!(message.contains(part), "{message}, expected {part}");
+    }
+    let path = write(dir.path(), "x.json", &LLAMA_INDEX[..LLAMA_INDEX.len() - 40]);
+    assert!(error(&path).contains("the file ends inside an element of the object"), "{}", error(&path));
+    // Set aside, the rest is read.
+    let path = write(dir.path(), "x.json", LLAMA_INDEX.replace("\"Wind.\"", "null"));
+    let bad = BadRows::new(BadRowPolicy::Skip { sidecar: dir.path().join("bad.jsonl") });
+    assert_eq!(read_examples(&path, &ReadOptions::default(), &bad).unwrap().count(), 2);
+    let report = bad.report();
+    assert_eq!((report.bad[&Problem::WrongType], report.bad[&Problem::MissingPassage]), (1, 1), "{report}");
+}
+
+#[test]
+fn a_dataset_is_known_by_its_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let one_line: String = LLAMA_INDEX.lines().map(str::trim).collect();
+    let mode_first = one_line.replacen('{', "{\"mode\": \"text\",", 1).replace(",\"mode\": \"text\"}", "}");
+    for text in [one_line.as_str(), &mode_first, &format!("\u{feff}\n{LLAMA_INDEX}")] {
+        let path = write(dir.path(), "x.json", text);
+        assert_eq!(Format::detect(&path).unwrap(), Format::LlamaIndex, "{text}");
+        assert_eq!(read_examples(&path, &ReadOptions::default(), &BadRows::default()).unwrap().count(), 2);
+    }
+    let lines = write(dir.path(), "y.json", "{\"queries\": \"a row\", \"pos\": \"p\"}\n");
+    assert_eq!(Format::detect(&lines).unwrap(), Format::Jsonl);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(LLAMA_INDEX.as_bytes()).unwrap();
+    let gz = gz.finish().unwrap();
+    let whole = write(dir.path(), "z.json.gz", &gz);
+    assert_eq!(Format::detect(&whole).unwrap(), Format::LlamaIndex);
+    let cut = write(dir.path(), "z.json.gz", &gz[..gz.len() - 30]);
+    assert!(error(&cut).contains("truncated file") && error(&cut).contains("z.json.gz"), "{}", error(&cut));
+}
+
 #[test]
 fn converting_keeps_what_nobody_judged() {
     let dir = tempfile::tempdir().unwrap();
     for (format, path) in everywhere(dir.path()) {
-        for (to, name) in [(Format::Beir, "to")] {
+        for (to, name) in [(Format::LlamaIndex, "to.json"), (Format::Beir, "to")] {
             let out = dir.path().join("out").join(format.name()).join(name);
             let counts = convert(&path, &ReadOptions::default(), &out, to, &BadRows::default()).unwrap();
             assert_eq!((counts.examples, counts.queries, counts.passages), (2, 2, 3), "{format} to {to}");
@@ -232,6 +347,37 @@ fn converting_keeps_what_nobody_judged() {
             assert_eq!(set(&out), set(&path), "{format} to {to}");
         }
     }
+    let text = std::fs::read_to_string(dir.path().join("out/llama-index/to.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["relevant_docs"]["q2"], serde_json::json!(["n2", "n1"]));
+    assert_eq!((&value["mode"], &value["corpus"]["n3"]), (&"text".into(), &"Nothing asks for this.".into()));
+}
+
+#[test]
+fn what_a_dataset_has_no_place_for_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let passage = |id: &str, title: Option<&str>| Passage {
+        id: id.into(),
+        title: title.map(Into::into),
+        text: "text".into(),
+    };
+    let example = RetrievalExample {
+        query: Query { id: "q".into(), text: "query".into() },
+        positives: vec![passage("p", Some("Title"))],
+        negatives: vec![passage("n", None)],
+        scores: Some(vec![1.0, 0.5]),
+        answers: vec!["a".into()],
+    };
+    let path = dir.path().join("x.json");
+    let counts = write_examples(&path, Format::LlamaIndex, [Ok(example)]).unwrap();
+    let lost =
+        (counts.titles_joined, counts.negatives_unlinked, counts.scores_dropped, counts.answers_dropped);
+    assert_eq!(lost, (1, 1, 1, 1));
+    assert!(counts.to_string().ends_with("1 titles joined with the text"), "{counts}");
+    let again =
+        read_examples(&path, &ReadOptions::default(), &BadRows::default()).unwrap().next().unwrap().unwrap();
+    assert_eq!(again.positives[0].full_text(), "Title text");
+    assert_eq!(read_corpus(&path, &ReadOptions::default(), &BadRows::default()).unwrap().count(), 2);
 }
 
 /// Texts with what JSON has to escape, ids with what keys have to.
