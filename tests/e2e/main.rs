@@ -3,6 +3,7 @@
 mod bad_input;
 mod choices;
 mod classifier;
+mod collections;
 mod generator;
 mod job;
 mod joint;

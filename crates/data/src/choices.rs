@@ -11,7 +11,9 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::rag::{self, RagRecord, Style, text};
+use crate::fields::{self, QUESTION, first, row_id, text};
+use crate::rag;
+use crate::rag_record::{RagRecord, Style};
 use crate::read::rows::objects;
 use crate::{BadRows, Result};
 use serde_json::{Map, Value, json};
@@ -65,7 +67,7 @@ pub fn choice_line(record: &ChoiceRecord) -> String {
 pub(crate) const ANSWER: [&str; 2] = ["answer", "label"];
 
 fn is_known(column: &str) -> bool {
-    ["choices", "label", "task"].contains(&column) || rag::is_known(column)
+    ["choices", "label", "task"].contains(&column) || fields::is_known(column)
 }
 
 fn choice(row: Map<String, Value>, number: u64) -> std::result::Result<ChoiceRecord, Fault> {
@@ -94,12 +96,12 @@ fn choice(row: Map<String, Value>, number: u64) -> std::result::Result<ChoiceRec
     let (name, value) = ANSWER.iter().find_map(|n| Some((n, given(n)?))).ok_or_else(|| missing("answer"))?;
     let answer = right(name, value, &choices)?;
     let task = given("task").map(|v| text("task", v)).transpose()?;
-    let record = match (given("prompt"), rag::first(&row, &rag::QUESTION)) {
+    let record = match (given("prompt"), first(&row, &QUESTION)) {
         (Some(_), Some((other, _))) => {
             return Err(wrong(format!("prompt and {other} are both there: give one of them")));
         }
         (Some(prompt), None) => RagRecord {
-            id: rag::row_id(&row, number),
+            id: row_id(&row, number),
             question: text("prompt", prompt)?,
             style: Style::Plain,
             ..RagRecord::default()

@@ -2,41 +2,12 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::rag::{RagRecord, Style, text};
-use serde_json::{Map, Value, json};
+use crate::fields::text;
+use crate::rag_record::{Message, RagRecord, Style};
+use serde_json::{Map, Value};
 
 /// The roles that are read.
 const ROLES: [&str; 3] = ["system", "user", "assistant"];
-
-/// A message.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-
-    /// As templates see it: `{"role": role, "content": content}`.
-    pub fn json(&self) -> Value {
-        json!({"role": self.role, "content": self.content})
-    }
-}
-
-/// What an answer stands behind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Prompt {
-    /// A text, as it is written.
-    Text(String),
-    /// A conversation so far.
-    Turns(Vec<Message>),
-}
 
 /// The messages of a column; a lone text is what a user says.
 pub(crate) fn turns(column: &str, value: &Value) -> Result<Vec<Message>, Fault> {

@@ -47,9 +47,9 @@ fn columns_are_those_that_the_readers_know() {
     same(&t, "id", &columns::PASSAGE_ID);
     same(&t, "text", &columns::PASSAGE_TEXT);
     let t = table(&page, "records", 1);
-    same(&t, "question", &rag::QUESTION);
-    same(&t, "answers", &rag::ANSWERS);
-    same(&t, "passages", &[&rag::CONTEXTS[..], &["score"]].concat());
+    same(&t, "question", &fields::QUESTION);
+    same(&t, "answers", &fields::ANSWERS);
+    same(&t, "passages", &[&fields::CONTEXTS[..], &["score"]].concat());
     let t = table(&page, "labelled", 1);
     same(&t, "first", &labelled::FIRST);
     same(&t, "second", &labelled::SECOND);

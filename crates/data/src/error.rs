@@ -29,19 +29,23 @@ pub enum Error {
     },
 
     /// The path does not show which format it holds.
-    #[error("{}: {reason}; name the format ({known})", path.display(), known = crate::Format::NAMES.join(", "))]
+    #[error("{}: {reason}; name the format ({known})", path.display())]
     UnknownFormat {
         /// The path.
         path: PathBuf,
         /// What was looked at.
         reason: String,
+        /// The names of the formats.
+        known: String,
     },
 
     /// A format name that does not exist.
-    #[error("no format is named {name:?}; the formats are {known}", known = crate::Format::NAMES.join(", "))]
+    #[error("no format is named {name:?}; the formats are {known}")]
     UnknownFormatName {
         /// The name.
         name: String,
+        /// The names that there are.
+        known: String,
     },
 
     /// The format cannot do what was asked of it.

@@ -1,164 +1,132 @@
-//! The formats, their names, and how a path shows which one it holds.
+//! The formats: one table, with a row for each.
+//!
+//! A row is the format's name in the code, what it looks like, and its [`Spec`](spec::Spec): how a path shows it, what
+//! it is read as, how it is written. Whatever reads, writes or lists formats goes through the table, so a new format is
+//! a file in `format/`, its `mod` and its row here, and a test.
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::source::{find, inner_extension, listing, peek};
+use crate::collection::parts::Parts;
+use crate::source::inner_extension;
 use crate::{Error, Result};
 
-/// A layout of data on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
+mod beir;
+mod detect;
+mod dpr;
+mod head;
+mod jsonl;
+mod llama_index;
+mod ms_marco;
+mod parquet;
+pub(crate) mod spec;
+mod squad;
+mod tevatron;
+mod text;
+
+use spec::Spec;
+
+/// Makes the enum of the formats and what is known of each from the table.
+macro_rules! formats {
+    ($(#[doc = $about:literal] $variant:ident = $spec:expr;)+) => {
+        /// A layout of data on disk.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Format {
+            $(#[doc = $about] $variant,)+
+        }
+
+        impl Format {
+            /// All formats.
+            pub const ALL: [Self; [$($spec.name),+].len()] = [$(Self::$variant),+];
+
+            /// The names, as configs and the command line spell them.
+            pub const NAMES: [&str; Self::ALL.len()] = [$($spec.name),+];
+
+            /// What it looks like, in a sentence.
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $about.trim_ascii(),)+
+                }
+            }
+
+            pub(crate) fn spec(self) -> &'static Spec {
+                match self {
+                    $(Self::$variant => const { &$spec },)+
+                }
+            }
+        }
+    };
+}
+
+formats! {
     /// Directory with `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`.
-    Beir,
+    Beir = beir::BEIR;
     /// One JSON object per line: triplets, FlagEmbedding, Tevatron 1, or a corpus.
-    Jsonl,
+    Jsonl = jsonl::JSONL;
     /// Parquet with the same columns as JSONL.
-    Parquet,
+    Parquet = parquet::PARQUET;
     /// DPR: one JSON array of questions with contexts.
-    Dpr,
+    Dpr = dpr::DPR;
     /// Tevatron JSONL: passages inline, or ids into a corpus.
-    Tevatron,
+    Tevatron = tevatron::TEVATRON;
     /// FlagEmbedding JSONL: `query`, `pos`, `neg`.
-    FlagEmbedding,
+    FlagEmbedding = jsonl::FLAG_EMBEDDING;
     /// MS MARCO: directory with `collection.tsv`, queries and qrels, or a file of triples.
-    MsMarco,
+    MsMarco = ms_marco::MS_MARCO;
     /// SQuAD 1.1 or 2.0.
-    Squad,
+    Squad = squad::SQUAD;
+    /// LlamaIndex's `EmbeddingQAFinetuneDataset`: one JSON object of `queries`, `corpus` and `relevant_docs`.
+    LlamaIndex = llama_index::LLAMA_INDEX;
     /// Tab-separated corpus: id, text, optionally a title between them or after.
-    Tsv,
+    Tsv = text::TSV;
     /// Corpus with one passage per line.
-    Txt,
+    Txt = text::TXT;
     /// Corpus whose passages are parted by blank lines.
-    Paragraphs,
+    Paragraphs = text::PARAGRAPHS;
 }
 
 impl Format {
-    /// All formats.
-    pub const ALL: [Self; 11] = [
-        Self::Beir,
-        Self::Jsonl,
-        Self::Parquet,
-        Self::Dpr,
-        Self::Tevatron,
-        Self::FlagEmbedding,
-        Self::MsMarco,
-        Self::Squad,
-        Self::Tsv,
-        Self::Txt,
-        Self::Paragraphs,
-    ];
-
-    /// The names, as configs and the command line spell them.
-    pub const NAMES: [&str; 11] = [
-        "beir",
-        "jsonl",
-        "parquet",
-        "dpr",
-        "tevatron",
-        "flag-embedding",
-        "ms-marco",
-        "squad",
-        "tsv",
-        "txt",
-        "paragraphs",
-    ];
-
     /// The name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Beir => "beir",
-            Self::Jsonl => "jsonl",
-            Self::Parquet => "parquet",
-            Self::Dpr => "dpr",
-            Self::Tevatron => "tevatron",
-            Self::FlagEmbedding => "flag-embedding",
-            Self::MsMarco => "ms-marco",
-            Self::Squad => "squad",
-            Self::Tsv => "tsv",
-            Self::Txt => "txt",
-            Self::Paragraphs => "paragraphs",
-        }
+        self.spec().name
     }
 
     /// The format that a file to be written should have, by its name: JSON Lines, Parquet, or a BEIR directory where
     /// the name has no extension.
     pub fn for_output(path: &Path) -> Result<Self> {
-        match inner_extension(path).as_str() {
-            "jsonl" | "ndjson" => Ok(Self::Jsonl),
-            "parquet" => Ok(Self::Parquet),
-            "" => Ok(Self::Beir),
-            other => Err(Error::Unsupported {
+        let extension = inner_extension(path);
+        let found = Self::ALL.into_iter().find(|format| format.spec().output.contains(&extension.as_str()));
+        found.ok_or_else(|| {
+            let known: Vec<String> = Self::ALL
+                .iter()
+                .flat_map(|format| format.spec().output)
+                .filter(|e| !e.is_empty())
+                .map(|e| format!(".{e}"))
+                .collect();
+            Error::Unsupported {
                 path: path.to_owned(),
                 reason: format!(
-                    "nothing is written as `.{other}` by its name alone; use .jsonl, .jsonl.zst, .parquet, or name the format"
+                    "nothing is written as `.{extension}` by its name alone; use {} (also .gz, .zst), or name the \
+                     format ({})",
+                    known.join(", "),
+                    Self::names(|spec| spec.writer.is_some())
                 ),
-            }),
-        }
-    }
-
-    /// Finds the format by extension, by what a directory holds, or by the first bytes of a `.json` file.
-    pub fn detect(path: &Path) -> Result<Self> {
-        let unknown = |reason: String| Error::UnknownFormat { path: path.to_owned(), reason };
-        if path.is_dir() {
-            return Self::detect_dir(path).ok_or_else(|| {
-                unknown(format!("the directory matches no layout; it holds {}", listing(path)))
-            });
-        }
-        if !path.exists() {
-            return Err(Error::Missing { path: path.to_owned(), remedy: "check the path".into() });
-        }
-        match inner_extension(path).as_str() {
-            "jsonl" | "ndjson" => Ok(Self::Jsonl),
-            "parquet" => Ok(Self::Parquet),
-            "json" => Self::detect_json(path),
-            "tsv" => Ok(Self::MsMarco),
-            "txt" => Ok(Self::Txt),
-            "" => Err(unknown("the name has no extension".into())),
-            other => Err(unknown(format!("the extension .{other} is not known"))),
-        }
-    }
-
-    fn detect_dir(dir: &Path) -> Option<Self> {
-        if find(dir, "corpus.jsonl").is_some() {
-            return Some(Self::Beir);
-        }
-        if find(dir, "collection.tsv").is_some() {
-            return Some(Self::MsMarco);
-        }
-        let entries = fs_err::read_dir(dir).ok()?;
-        let extensions: Vec<String> =
-            entries.filter_map(|e| e.ok()).map(|e| inner_extension(&e.path())).collect();
-        let has = |name: &str| extensions.iter().any(|e| e == name);
-        match (has("jsonl"), has("parquet")) {
-            (true, false) => Some(Self::Jsonl),
-            (false, true) => Some(Self::Parquet),
-            _ => None,
-        }
-    }
-
-    fn detect_json(path: &Path) -> Result<Self> {
-        let head = peek(path, 4096)?;
-        let head = String::from_utf8_lossy(&head);
-        let head = head.trim_start_matches('\u{feff}').trim_start();
-        if head.starts_with('[') {
-            return Ok(Self::Dpr);
-        }
-        let first_key = head.strip_prefix('{').map(str::trim_start).unwrap_or_default();
-        if first_key.starts_with("\"data\"") || first_key.starts_with("\"version\"") {
-            return Ok(Self::Squad);
-        }
-        if head.starts_with('{') {
-            return Ok(Self::Jsonl);
-        }
-        Err(Error::UnknownFormat {
-            path: path.to_owned(),
-            reason: "the file does not begin with [ or {".into(),
+            }
         })
+    }
+
+    /// The collection that a path holds; `None` where the format has none, or the path holds something else of it.
+    pub(crate) fn collection(self, path: &Path) -> Result<Option<Box<dyn Parts>>> {
+        self.spec().collection.map_or(Ok(None), |open| open(path))
+    }
+
+    /// The names of the formats of which something is true, for messages.
+    pub(crate) fn names(which: impl Fn(&Spec) -> bool) -> String {
+        let names: Vec<&str> = Self::ALL.into_iter().filter(|f| which(f.spec())).map(|f| f.name()).collect();
+        names.join(", ")
     }
 }
 
@@ -174,13 +142,38 @@ impl FromStr for Format {
     fn from_str(name: &str) -> Result<Self> {
         // Underscores and case do not matter on a command line.
         let plain = name.to_ascii_lowercase().replace(['_', ' '], "-");
-        let plain = match plain.as_str() {
-            "msmarco" => "ms-marco",
-            "flagembedding" => "flag-embedding",
-            other => other,
-        };
-        let found = Self::ALL.into_iter().find(|format| format.name() == plain);
-        found.ok_or_else(|| Error::UnknownFormatName { name: name.into() })
+        let fits = |spec: &Spec| spec.name == plain || spec.aliases.contains(&plain.as_str());
+        Self::ALL
+            .into_iter()
+            .find(|format| fits(format.spec()))
+            .ok_or_else(|| Error::UnknownFormatName { name: name.into(), known: Self::NAMES.join(", ") })
+    }
+}
+
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Any text: the names are the table's, which a schema would only repeat.
+impl schemars::JsonSchema for Format {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Format".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string"})
     }
 }
 
@@ -194,25 +187,44 @@ mod tests {
             assert_eq!(format.name(), name);
             assert_eq!(name.parse::<Format>().unwrap(), format);
             assert_eq!(serde_json::to_value(format).unwrap(), serde_json::json!(name));
+            assert_eq!(serde_json::from_value::<Format>(serde_json::json!(name)).unwrap(), format);
         }
         assert_eq!("MS_MARCO".parse::<Format>().unwrap(), Format::MsMarco);
+        assert_eq!("flagembedding".parse::<Format>().unwrap(), Format::FlagEmbedding);
         assert!("csv".parse::<Format>().unwrap_err().to_string().contains("flag-embedding"));
+        let error = serde_json::from_str::<Format>("\"csv\"").unwrap_err().to_string();
+        assert!(error.contains("no format is named \"csv\"; the formats are beir, "), "{error}");
     }
 
     #[test]
-    fn detection() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            fs_err::write(&path, text).unwrap();
-            path
-        };
-        assert_eq!(Format::detect(&write("a.jsonl.zst", "")).unwrap(), Format::Jsonl);
-        assert_eq!(Format::detect(&write("a.json", " [{}]")).unwrap(), Format::Dpr);
-        assert_eq!(Format::detect(&write("b.json", "{\"version\": 1}")).unwrap(), Format::Squad);
-        assert_eq!(Format::detect(&write("c.json", "{\"query\": 1}\n")).unwrap(), Format::Jsonl);
-        let error = Format::detect(&write("a.csv", "")).unwrap_err().to_string();
-        assert!(error.contains("extension .csv is not known; name the format (beir"), "{error}");
-        assert!(Format::detect(Path::new("/no/such")).unwrap_err().to_string().contains("not found"));
+    fn every_row_is_read_and_known_by_one_name() {
+        let mut names = std::collections::HashSet::new();
+        for format in Format::ALL {
+            let spec = format.spec();
+            assert!(
+                spec.examples.is_some() || spec.corpus.is_some() || spec.collection.is_some(),
+                "{format}"
+            );
+            assert!(!format.about().is_empty());
+            for name in [spec.name].iter().chain(spec.aliases) {
+                assert!(names.insert(*name), "{name} is the name of two formats");
+                assert_eq!(name.parse::<Format>().unwrap(), format);
+            }
+        }
+    }
+
+    #[test]
+    fn output_by_name() {
+        for (name, format) in [
+            ("a.jsonl.zst", Format::Jsonl),
+            ("a.ndjson", Format::Jsonl),
+            ("a.parquet", Format::Parquet),
+            ("folder", Format::Beir),
+        ] {
+            assert_eq!(Format::for_output(Path::new(name)).unwrap(), format);
+        }
+        let error = Format::for_output(Path::new("a.json")).unwrap_err().to_string();
+        assert!(error.contains("`.json`") && error.contains("use .jsonl, .ndjson, .parquet"), "{error}");
+        assert!(error.contains("dpr") && !error.contains("squad"), "{error}");
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::rag::text;
+use crate::fields::text;
 use crate::read::rows::objects;
 use crate::{BadRows, Result};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! Data for retrievers and generators: records, readers and writers, pooling, batching.
 //!
+//! - [`Format`] is a table: what is known of each format stands in one place.
 //! - [`read_examples`] and [`read_corpus`] stream any supported [`Format`]; [`BadRows`] decides what happens to rows
-//!   that cannot be used. [`Beir`] reads the parts of a BEIR directory.
+//!   that cannot be used. [`Collection`] reads corpus, queries, judgements and answers behind every format.
 //! - [`write_examples`], [`write_corpus`] and [`BeirWriter`] write; [`convert`] goes from any format to any other;
 //!   [`dataset_stats`] describes.
 //! - [`TrainingSet`] pools examples: each distinct query and passage once, examples as numbers.
@@ -11,16 +12,20 @@
 //!
 //! This crate never links libtorch: it deals in text and numbers.
 
+mod answers;
 mod bad_rows;
 mod batch;
 mod choices;
+mod collection;
 mod columns;
 mod conversation;
 mod convert;
 #[cfg(test)]
 mod documented;
 mod error;
+mod fields;
 mod format;
+mod ids;
 mod labelled;
 mod length;
 mod mix;
@@ -28,31 +33,36 @@ mod pool;
 mod preference;
 mod questions;
 mod rag;
+mod rag_record;
 mod read;
 mod record;
 mod source;
 mod stats;
+mod stream;
 mod write;
 
+pub use answers::read_answers;
 pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
 pub use choices::{ChoiceRecord, ChoiceRecords, choice_line, read_choices};
-pub use conversation::{Message, Prompt};
+pub use collection::{Answers, Collection, PassagePool};
 pub use convert::convert;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use labelled::{Label, LabelledRecord, read_labelled};
 pub use length::{LengthBudget, length_sorted_batches};
 pub use mix::{Mixing, Turn, mix};
-pub use pool::{BeirOptions, PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
+pub use pool::{PoolStats, TrainingItem, TrainingSet, TrainingSetBuilder};
 pub use preference::{JudgedRecord, PreferenceRecord, read_judged, read_preferences};
-pub use questions::{read_answers, read_questions};
-pub use rag::{Found, RagRecord, RagRecords, RecordFormat, Style, rag_line, read_rag, read_records};
-pub use read::{Beir, Examples, Passages, ReadOptions, read_corpus, read_examples};
+pub use questions::read_questions;
+pub use rag::{RagRecords, RecordFormat, rag_line, read_rag, read_records};
+pub use rag_record::{Found, Message, Prompt, RagRecord, Style};
+pub use read::{ReadOptions, read_corpus, read_examples};
 pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};
 pub use stats::{
     CorpusStats, DatasetStats, Distribution, Lengths, Overlap, SplitStats, corpus_stats, dataset_stats,
 };
+pub use stream::{Examples, Judgements, Passages, Queries};
 pub use write::{
     BeirWriter, QrelsLayout, WriteCounts, write_corpus, write_examples, write_qrels, write_queries,
 };

@@ -4,13 +4,12 @@
 //! possible to say that a passage is a known positive of a query, or that two examples of a batch share a passage.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchItem;
 use crate::record::{same_text, text_key_seeded};
-use crate::{BadRows, Beir, Error, Passage, Query, Result, RetrievalExample};
+use crate::{Error, Passage, Query, Result, RetrievalExample};
 
 /// One training example, as indices into the pools of its [`TrainingSet`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,13 +45,6 @@ pub struct PoolStats {
     pub repeated_in_example: u64,
 }
 
-/// What to take of a BEIR directory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BeirOptions {
-    /// Whether passages that no judgement of the split names go into the pool as well, for mining.
-    pub whole_corpus: bool,
-}
-
 /// A training set in pooled form.
 #[derive(Debug, Clone, Default)]
 pub struct TrainingSet {
@@ -74,27 +66,6 @@ impl TrainingSet {
         builder.finish()
     }
 
-    /// Pools a split of a BEIR directory: one item per query, with all its relevant passages.
-    pub fn from_beir(
-        dir: impl AsRef<Path>,
-        split: &str,
-        options: BeirOptions,
-        bad: &BadRows,
-    ) -> Result<Self> {
-        let beir = Beir::open(dir)?;
-        let mut builder = TrainingSetBuilder::default();
-        for example in beir.examples(split, bad)? {
-            builder.push(example?)?;
-        }
-        if options.whole_corpus {
-            // The judged passages were read, counted and checked by `examples`; this pass reads the same file again.
-            for passage in beir.corpus(&BadRows::silent())? {
-                builder.add_passage(passage?)?;
-            }
-        }
-        builder.finish()
-    }
-
     /// The distinct queries; an item's `query` is an index into them.
     pub fn queries(&self) -> &[Query] {
         &self.queries
@@ -108,6 +79,19 @@ impl TrainingSet {
     /// The examples.
     pub fn items(&self) -> &[TrainingItem] {
         &self.items
+    }
+
+    /// An item with its texts.
+    pub fn example(&self, item: usize) -> RetrievalExample {
+        let TrainingItem { query, positives, negatives, scores, answers } = &self.items[item];
+        let texts = |list: &[u32]| list.iter().map(|&p| self.passages[p as usize].clone()).collect();
+        RetrievalExample {
+            query: self.queries[*query as usize].clone(),
+            positives: texts(positives),
+            negatives: texts(negatives),
+            scores: scores.clone(),
+            answers: answers.clone(),
+        }
     }
 
     /// All passages known to be relevant to a query, over all examples with its text. Sorted.

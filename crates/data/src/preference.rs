@@ -9,8 +9,9 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{Message, Prompt, answer, turns};
-use crate::rag::text;
+use crate::conversation::{answer, turns};
+use crate::fields::text;
+use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
 use crate::{BadRows, Result};
 use serde_json::{Map, Value};

@@ -23,44 +23,15 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{self, Message};
+use crate::conversation;
+use crate::fields::{CONTEXTS, QUESTION, answers_of, first, is_known, need, row_id, text};
+use crate::rag_record::{Found, Message, RagRecord, Style};
 use crate::read::rows::objects;
 use crate::record::text_id;
 use crate::{BadRows, Passage, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// A question with what a generator needs to learn its answer, or to be measured on it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RagRecord {
-    /// Name of the question.
-    pub id: String,
-    /// What is asked.
-    pub question: String,
-    /// Right answers, the one to learn first; may be empty where only answering is wanted.
-    pub answers: Vec<String>,
-    /// What a retriever found, best first.
-    pub contexts: Vec<Found>,
-    /// Passages known to hold the answer.
-    pub gold: Vec<Passage>,
-    /// How the question is put to the model.
-    pub style: Style,
-    /// What was said before the question, oldest first; of conversations alone.
-    pub history: Vec<Message>,
-}
-
-/// How a record's question is put to the model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Style {
-    /// In the words of the prompt's template.
-    #[default]
-    Question,
-    /// As a user's message, as it is; in the template's words only where there are passages to show.
-    Chat,
-    /// As plain text, with the answer right behind it.
-    Plain,
-}
 
 /// The formats of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -74,15 +45,6 @@ pub enum RecordFormat {
     PromptCompletion,
     /// `instruction`, `input`, `output`.
     Alpaca,
-}
-
-/// A passage and how well it matched.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// The passage.
-    pub passage: Passage,
-    /// The retriever's score, where the file has it.
-    pub score: Option<f32>,
 }
 
 /// A stream of records.
@@ -166,15 +128,6 @@ pub fn rag_line(record: &RagRecord) -> String {
     out.to_string()
 }
 
-pub(crate) const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
-pub(crate) const ANSWERS: [&str; 3] = ["answers", "answer", "output"];
-pub(crate) const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
-
-pub(crate) fn is_known(column: &str) -> bool {
-    const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
-    [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &MORE].concat().contains(&column)
-}
-
 /// The one format whose columns are all there.
 fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> {
     let has = |name: &str| row.get(name).is_some_and(|v| !v.is_null());
@@ -205,27 +158,6 @@ fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> 
                 format!("the columns {} fit {}: say which with `format`", found(), names.join(" and "));
             Err(Fault::new(Problem::WrongType, detail))
         }
-    }
-}
-
-pub(crate) fn row_id(row: &Map<String, Value>, number: u64) -> String {
-    match first(row, &columns::QUERY_ID) {
-        Some((_, Value::String(s))) => s.clone(),
-        Some((_, Value::Number(n))) => n.to_string(),
-        _ => format!("row-{number}"),
-    }
-}
-
-fn need<'a>(row: &'a Map<String, Value>, name: &str) -> std::result::Result<&'a Value, Fault> {
-    let value = row.get(name).filter(|v| !v.is_null());
-    value.ok_or_else(|| Fault::new(Problem::MissingColumn, format!("no {name}")))
-}
-
-pub(crate) fn answers_of(row: &Map<String, Value>) -> std::result::Result<Vec<String>, Fault> {
-    match first(row, &ANSWERS) {
-        None => Ok(Vec::new()),
-        Some((name, Value::Array(list))) => list.iter().map(|v| text(name, v)).collect(),
-        Some((name, value)) => Ok(vec![text(name, value)?]),
     }
 }
 
@@ -281,13 +213,6 @@ fn alpaca(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecor
     Ok(RagRecord { id, question, answers, style, history, ..RagRecord::default() })
 }
 
-pub(crate) fn first<'a>(
-    row: &'a Map<String, Value>,
-    names: &[&'static str],
-) -> Option<(&'static str, &'a Value)> {
-    names.iter().find_map(|&n| row.get(n).filter(|v| !v.is_null()).map(|v| (n, v)))
-}
-
 pub(crate) fn record(row: Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
     let missing = |what: &str, names: &[&str]| {
         Fault::new(Problem::MissingColumn, format!("no {what} (one of {})", names.join(", ")))
@@ -299,18 +224,6 @@ pub(crate) fn record(row: Map<String, Value>, number: u64) -> std::result::Resul
     let gold = gold_of(&row, &contexts)?;
     let id = row_id(&row, number);
     Ok(RagRecord { id, question, answers, contexts, gold, ..RagRecord::default() })
-}
-
-pub(crate) fn text(column: &str, value: &Value) -> std::result::Result<String, Fault> {
-    match value {
-        Value::String(s) if s.trim().is_empty() => Err(Fault::new(Problem::EmptyText, column)),
-        Value::String(s) => Ok(s.clone()),
-        Value::Number(n) => Ok(n.to_string()),
-        other => Err(Fault::new(
-            Problem::WrongType,
-            format!("{column}: expected a text, got {}", columns::kind(other)),
-        )),
-    }
 }
 
 fn found(column: &str, value: &Value) -> std::result::Result<Found, Fault> {

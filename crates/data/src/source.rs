@@ -39,6 +39,14 @@ pub(crate) fn inner_extension(path: &Path) -> String {
     }
 }
 
+/// Extensions of JSON Lines.
+pub(crate) const JSONL: &[&str] = &["jsonl", "ndjson", "json"];
+
+/// Whether a file name says JSON Lines.
+pub(crate) fn is_jsonl(path: &Path) -> bool {
+    matches!(inner_extension(path).as_str(), "jsonl" | "ndjson")
+}
+
 /// `dir/name`, or its compressed form.
 pub(crate) fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     ["", ".gz", ".zst"].iter().map(|suffix| dir.join(format!("{name}{suffix}"))).find(|p| p.is_file())

@@ -7,9 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::record::text_key;
-use crate::{
-    BadRows, Beir, Format, Passage, ReadOptions, ReadReport, Result, RetrievalExample, read_examples,
-};
+use crate::{BadRows, Collection, Passage, ReadOptions, ReadReport, Result, RetrievalExample, read_examples};
 
 /// A distribution in five numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -119,29 +117,28 @@ pub struct DatasetStats {
     pub read: ReadReport,
 }
 
-/// Reads a data set through and describes it: of a BEIR directory every split, unless `options` names one.
+/// Reads a data set through and describes it: of a collection every split, unless `options` names one.
 pub fn dataset_stats(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<DatasetStats> {
     let path = path.as_ref();
-    let format = options.format.map_or_else(|| Format::detect(path), Ok)?;
+    let collection = Collection::find(path, options)?;
     let mut stats = DatasetStats::default();
     let mut names = vec![options.split().to_owned()];
-    if format == Format::Beir {
-        let beir = Beir::open(path)?;
-        if options.split.is_none() {
-            names = beir.splits()?;
+    if let Some(collection) = &collection {
+        if let (None, Some(splits)) = (&options.split, collection.splits()?) {
+            names = splits;
         }
-        stats.corpus = Some(corpus_stats(beir.corpus(bad)?)?);
-        for query in beir.queries(bad)? {
+        stats.corpus = Some(corpus_stats(collection.corpus(bad)?)?);
+        for query in collection.queries(None, bad)? {
             query?;
         }
     }
     let mut seen: Vec<Tally> = Vec::new();
     for name in names {
         let mut tally = Tally::default();
-        let examples = match format {
+        let examples = match &collection {
             // Corpus and queries are reported above, once for all splits.
-            Format::Beir => Beir::open(path)?.examples_quiet(&name, bad, &BadRows::silent())?,
-            _ => read_examples(path, &ReadOptions { format: Some(format), ..options.clone() }, bad)?,
+            Some(collection) => collection.examples_of_read(&name, bad)?,
+            None => read_examples(path, options, bad)?,
         };
         for example in examples {
             tally.add(&example?);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use ragduet_data::{
-    BadRows, BatchConfig, BatchItem, BatchSize, BeirOptions, Format, LengthGrouping, ReadOptions,
+    BadRows, BatchConfig, BatchItem, BatchSize, Format, LengthGrouping, PassagePool, ReadOptions,
     TrainingSet, convert, dataset_stats, plan_epoch, read_examples,
 };
 
@@ -32,7 +32,7 @@ fn beir_numbers_are_those_of_its_card() {
     assert!(stats.overlaps.iter().all(|o| o.positives == 0), "{:?}", stats.overlaps);
 
     let started = Instant::now();
-    let set = TrainingSet::from_beir(&dir, "train", BeirOptions { whole_corpus: true }, &bad).unwrap();
+    let set = TrainingSet::read(&dir, &ReadOptions::default(), PassagePool::WholeCorpus, &bad).unwrap();
     println!("pooled in {:?}: {:?}", started.elapsed(), set.stats());
     assert_eq!(set.items().len(), 862);
     let items: Vec<BatchItem> = (0..set.items().len()).map(|i| set.batch_item(i, 100)).collect();

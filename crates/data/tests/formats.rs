@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ragduet_data::{
-    BadRowPolicy, BadRows, Beir, BeirWriter, Format, Passage, Problem, QrelsLayout, Query, ReadOptions,
-    RetrievalExample, TrainingSet, convert, read_corpus, read_examples, write_corpus, write_examples,
-    write_qrels,
+    BadRowPolicy, BadRows, BeirWriter, Collection, Format, Passage, PassagePool, Problem, QrelsLayout, Query,
+    ReadOptions, RetrievalExample, TrainingSet, convert, read_corpus, read_examples, write_corpus,
+    write_examples, write_qrels,
 };
 
 fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
@@ -62,14 +62,14 @@ fn beir_directories() {
     assert_eq!(brief(&examples[0]), ("first", vec!["one", "three"], vec![]));
     assert_eq!(examples[0].positives[0].full_text(), "T one");
     assert_eq!(bad.report().unjudged, 1);
-    let beir = Beir::open(&path).unwrap();
-    assert_eq!(beir.splits().unwrap(), ["test", "train"]);
+    let beir = Collection::open(&path, &ReadOptions::default(), &bad).unwrap();
+    assert_eq!(beir.splits().unwrap().unwrap(), ["test", "train"]);
     assert_eq!(beir.qrels("train", &bad).unwrap().count(), 3);
     let missing = error(&path, &ReadOptions { split: Some("dev".into()), ..ReadOptions::default() });
     assert!(missing.ends_with("qrels/dev.tsv: not found; the splits are test, train"), "{missing}");
 
-    let options = ragduet_data::BeirOptions { whole_corpus: true };
-    let set = TrainingSet::from_beir(&path, "test", options, &bad).unwrap();
+    let options = ReadOptions { split: Some("test".into()), ..ReadOptions::default() };
+    let set = TrainingSet::read(&path, &options, PassagePool::WholeCorpus, &bad).unwrap();
     assert_eq!((set.passages().len(), set.items().len()), (3, 1));
     assert_eq!(set.passage_by_id("d2"), Some(set.items()[0].positives[0]));
 }

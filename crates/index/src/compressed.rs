@@ -27,21 +27,23 @@ pub use self::config::{
 };
 use crate::ids::IDS;
 use crate::rows::{MAX_ROWS, prepare};
-use crate::store::{Manifest, OpenOptions, Reader, Writer};
+use crate::store::{MANIFEST, Manifest, OpenOptions, Reader, Settings, Writer, kind};
 use crate::{
-    Error, Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
-    Vectors,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
 };
 
 const CODES: &str = "codes.bin";
 const RESCORE: &str = "rescore.bin";
+
+/// The name of its settings, in a config and in the manifest.
+const SETTINGS: &str = "compressed";
 
 /// What a compressed index says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Header {
     dim: usize,
     similarity: Similarity,
-    requested: IndexConfig,
+    requested: Settings,
 }
 
 /// A compressed index.
@@ -77,15 +79,16 @@ impl CompressedIndex {
 
     /// Opens a saved index. With [`OpenOptions::on_disk`], rows that are plain numbers stay in their file.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self> {
-        let kind = crate::kind(dir)?;
+        let kind = kind(dir)?;
         if kind != IndexKind::Compressed {
             let problem = format!("is a {kind} index, not a compressed one");
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         }
         let reader: Reader<Header> = Reader::open(dir)?;
         let Header { dim, similarity, requested } = reader.manifest.header.clone();
-        let IndexConfig::Compressed(config) = requested else {
-            return Err(reader.corrupt(crate::store::MANIFEST, "its settings are of another kind of index"));
+        let settings: Option<CompressionConfig> = reader.settings(&requested, SETTINGS)?;
+        let Some(config) = settings else {
+            return Err(reader.corrupt(MANIFEST, "its settings are of another kind of index"));
         };
         config.validate(dim)?;
         let codes = Codes::read(&reader, CODES, &config.form, config.width(dim), similarity, options)?;
@@ -176,7 +179,7 @@ impl VectorIndex for CompressedIndex {
     }
 
     fn save_with_ids(&self, dir: &Path, ids: Option<&IdMap>) -> Result<()> {
-        let requested = IndexConfig::Compressed(self.config.clone());
+        let requested = Settings::new(SETTINGS, &self.config)?;
         let header = Header { dim: self.dim, similarity: self.similarity, requested };
         let mut writer = Writer::new(dir, Manifest::new(self.kind(), self.len(), header))?;
         writer.file(CODES, |out| self.codes.write(out))?;

@@ -11,7 +11,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{AnyHeader, Reader};
+use crate::store::kind;
 use crate::{
     CompressedIndex, CompressionConfig, Error, ExactConfig, ExactIndex, HnswConfig, HnswIndex, IndexKind,
     OpenOptions, Result, Similarity, VectorIndexMut,
@@ -62,9 +62,4 @@ pub fn open_with(dir: impl AsRef<Path>, options: &OpenOptions) -> Result<Box<dyn
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         }
     })
-}
-
-/// Which kind of index a directory holds.
-pub fn kind(dir: impl AsRef<Path>) -> Result<IndexKind> {
-    Ok(Reader::<AnyHeader>::open(dir.as_ref())?.manifest.kind)
 }

@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
-use crate::store::{Manifest, OpenOptions, Reader, VECTORS, VectorHeader, Writer};
+use crate::store::{Manifest, OpenOptions, Reader, Settings, VECTORS, VectorHeader, Writer, kind};
 use crate::{
-    Error, Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
-    Vectors,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
 };
 
 /// Settings of an exact index.
@@ -39,7 +38,7 @@ impl ExactIndex {
     /// Opens a saved index. One that holds a graph opens too: its vectors are all that is needed, which gives the
     /// exact index of the same rows.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self> {
-        let kind = crate::kind(dir)?;
+        let kind = kind(dir)?;
         if !matches!(kind, IndexKind::Exact | IndexKind::Hnsw) {
             let problem = format!("is a {kind} index, which keeps no vectors to scan");
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
@@ -81,7 +80,7 @@ impl VectorIndex for ExactIndex {
     fn save_with_ids(&self, dir: &Path, ids: Option<&IdMap>) -> Result<()> {
         let config = ExactConfig { precision: self.rows.precision() };
         let actual = serde_json::json!({});
-        let header = VectorHeader::new(&self.rows, IndexConfig::Exact(config), actual);
+        let header = VectorHeader::new(&self.rows, Settings::new("exact", &config)?, actual);
         let manifest = Manifest::new(self.kind(), self.len(), header);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;

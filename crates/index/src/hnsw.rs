@@ -34,11 +34,14 @@ pub use self::repair::{AuditOptions, SelfAudit};
 use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
-use crate::store::{Manifest, OpenOptions, Reader, VECTORS, VectorHeader, Writer};
+use crate::store::{Manifest, OpenOptions, Reader, Settings, VECTORS, VectorHeader, Writer};
 use crate::{
-    Error, Hit, IdMap, IndexConfig, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut,
-    Vectors, kernel,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+    kernel,
 };
+
+/// The name of its settings, in a config and in the manifest.
+const SETTINGS: &str = "hnsw";
 
 /// How much longer than the longest row so far a later row may be before the graph is built anew.
 const HEADROOM: f32 = 1.1;
@@ -81,7 +84,8 @@ impl HnswIndex {
     /// Opens a saved index.
     pub fn open(dir: &Path) -> Result<Self> {
         let reader: Reader<VectorHeader> = Reader::open(dir)?;
-        let IndexConfig::Hnsw(config) = reader.manifest.header.requested.clone() else {
+        let settings: Option<HnswConfig> = reader.settings(&reader.manifest.header.requested, SETTINGS)?;
+        let Some(config) = settings else {
             let problem = "its vectors have no graph; open it as an exact index".to_owned();
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         };
@@ -243,7 +247,7 @@ impl VectorIndex for HnswIndex {
             "layers": self.graph.top() + 1,
             "mean_links": links as f64 / self.len().max(1) as f64,
         });
-        let header = VectorHeader::new(&self.rows, IndexConfig::Hnsw(self.config.clone()), actual);
+        let header = VectorHeader::new(&self.rows, Settings::new(SETTINGS, &self.config)?, actual);
         let manifest = Manifest::new(self.kind(), self.len(), header);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;

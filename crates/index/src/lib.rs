@@ -52,7 +52,7 @@ pub use compressed::{
     BinaryConfig, BinaryQuery, CompressedIndex, CompressionConfig, Form, PqConfig, RescoreConfig,
     RescoreRows, RowBytes,
 };
-pub use config::{IndexConfig, build, kind, open, open_with};
+pub use config::{IndexConfig, build, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
 pub use filter::IdFilter;
@@ -67,5 +67,5 @@ pub use multi_vector::{
 };
 pub use rows::Precision;
 pub use sparse::{SparseIndex, SparseVectors};
-pub use store::OpenOptions;
+pub use store::{OpenOptions, kind};
 pub use types::{Hit, SearchParams, Similarity, Vectors};

@@ -29,7 +29,7 @@ pub use self::compressed::CompressedMultiVectorIndex;
 pub use self::config::{MultiVectorConfig, ResidualConfig};
 pub use self::exact::ExactMultiVectorIndex;
 pub use self::types::{MultiSearchParams, MultiVectors};
-use crate::store::{OpenOptions, Reader};
+use crate::store::{OpenOptions, Reader, kind};
 use crate::{Error, Hit, IdMap, IndexKind, Result, Vectors};
 
 /// An index over passages of several vectors.
@@ -128,7 +128,7 @@ struct MultiHeader {
 
 impl MultiHeader {
     fn open(dir: &Path) -> Result<Reader<Self>> {
-        match crate::kind(dir)? {
+        match kind(dir)? {
             IndexKind::MultiVector => Reader::open(dir),
             other => {
                 let problem = format!("is a {other} index, not one over several vectors a passage");

@@ -13,73 +13,23 @@
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
 //! beside its final place, synced, and renamed: it is complete or absent.
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::rows::{Precision, Rows};
-use crate::{Error, IndexConfig, IndexKind, Result, Similarity};
+use crate::{Error, IndexKind, Result, Similarity};
+
+mod manifest;
+
+pub(crate) use manifest::{AnyHeader, Manifest, Settings, VectorHeader};
+use manifest::{FORMAT, FileSum, VERSION};
 
 pub(crate) const MANIFEST: &str = "index.json";
 pub(crate) const VECTORS: &str = "vectors.bin";
-const FORMAT: &str = "ragduet-index";
-const VERSION: u32 = 1;
-
-/// The content of `index.json`: what all kinds of index say, and the header of one kind (`H`) beside it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Manifest<H> {
-    pub(crate) format: String,
-    pub(crate) version: u32,
-    pub(crate) kind: IndexKind,
-    /// Rows (passages).
-    pub(crate) count: usize,
-    #[serde(flatten)]
-    pub(crate) header: H,
-    pub(crate) files: BTreeMap<String, FileSum>,
-}
-
-/// What an index over single vectors says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct VectorHeader {
-    pub(crate) dim: usize,
-    pub(crate) similarity: Similarity,
-    pub(crate) precision: Precision,
-    /// The configuration the index was asked to be built with.
-    pub(crate) requested: IndexConfig,
-    /// What was really built, for readers of the file; nothing depends on it.
-    pub(crate) actual: serde_json::Value,
-}
-
-/// A header of which nothing is asked.
-pub(crate) type AnyHeader = serde_json::Map<String, serde_json::Value>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FileSum {
-    pub(crate) bytes: u64,
-    pub(crate) crc32: u32,
-}
-
-impl<H> Manifest<H> {
-    pub(crate) fn new(kind: IndexKind, count: usize, header: H) -> Self {
-        Self { format: FORMAT.to_owned(), version: VERSION, kind, count, header, files: BTreeMap::new() }
-    }
-}
-
-impl VectorHeader {
-    pub(crate) fn new(rows: &Rows, requested: IndexConfig, actual: serde_json::Value) -> Self {
-        Self {
-            dim: rows.dim(),
-            similarity: rows.similarity(),
-            precision: rows.precision(),
-            requested,
-            actual,
-        }
-    }
-}
 
 /// A directory being written.
 pub(crate) struct Writer<H> {
@@ -221,6 +171,11 @@ impl<H: DeserializeOwned> Reader<H> {
         Ok(Self { dir: dir.to_owned(), manifest })
     }
 
+    /// Settings of the manifest, if they are of this kind of index.
+    pub(crate) fn settings<C: DeserializeOwned>(&self, settings: &Settings, kind: &str) -> Result<Option<C>> {
+        settings.of(kind).map_err(|e| self.corrupt(MANIFEST, format!("its {kind} settings: {e}")))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -339,6 +294,11 @@ impl<H: DeserializeOwned> Reader<H> {
             }
         })
     }
+}
+
+/// Which kind of index a directory holds.
+pub fn kind(dir: impl AsRef<Path>) -> Result<IndexKind> {
+    Ok(Reader::<AnyHeader>::open(dir.as_ref())?.manifest.kind)
 }
 
 impl Reader<VectorHeader> {

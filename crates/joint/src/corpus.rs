@@ -32,7 +32,7 @@ impl Corpus {
         Ok(Self { passages, texts, rows })
     }
 
-    /// From a file or a BEIR folder.
+    /// From a file of passages or a collection.
     ///
     /// # Errors
     /// As [`Corpus::new`], and what reading meets.

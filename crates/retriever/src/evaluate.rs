@@ -4,13 +4,13 @@ use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings};
 use crate::search::search_exact;
 use crate::{Error, Result};
-use ragduet_data::{BadRows, Beir, Format, ReadOptions, TrainingSet, read_examples};
+use ragduet_data::{BadRows, Collection, ReadOptions};
 use ragduet_index::IdMap;
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Queries with judgements, and the corpus to find them in.
@@ -25,7 +25,8 @@ pub struct EvalSet {
 }
 
 impl EvalSet {
-    /// A split of a BEIR directory, or any file of examples, whose passages are then the corpus.
+    /// A split of a collection (`dev` if `options` names none), or any file of examples, whose passages are then the
+    /// corpus.
     ///
     /// `max_passages` keeps all judged passages and a seeded sample of the others: quicker during training, and the
     /// figures are then higher than over the whole corpus.
@@ -36,55 +37,56 @@ impl EvalSet {
         seed: u64,
         bad: &BadRows,
     ) -> Result<Self> {
-        let format = options.format.map_or_else(|| Format::detect(path), Ok)?;
-        let set = if format == Format::Beir {
-            Self::beir(path, options.split.as_deref().unwrap_or("dev"), bad)?
-        } else {
-            Self::examples(path, options, bad)?
-        };
-        if set.queries.is_empty() {
-            return Err(Error::Unusable(format!("{}: no judged queries", path.display())));
-        }
+        let collection = Collection::open(path, options, bad)?;
+        let set = Self::of(&collection, options.split.as_deref().unwrap_or("dev"), bad)?;
         Ok(match max_passages {
             Some(most) => set.sampled(most, seed),
             None => set,
         })
     }
 
-    fn beir(path: &Path, split: &str, bad: &BadRows) -> Result<Self> {
-        let beir = Beir::open(path)?;
+    /// A split of a collection, with the whole corpus.
+    pub fn of(collection: &Collection, split: &str, bad: &BadRows) -> Result<Self> {
         let mut qrels = Qrels::new();
-        for q in beir.qrels(split, bad)? {
+        for q in collection.qrels(split, bad)? {
             let q = q?;
             qrels.insert(q.query, q.passage, q.grade)?;
         }
         let mut queries = Vec::new();
-        for q in beir.queries(bad)? {
+        for q in collection.queries(Some(split), bad)? {
             let q = q?;
             if qrels.get(&q.id).is_some() {
                 queries.push((q.id, q.text));
             }
         }
+        let path = collection.path().display();
+        if queries.is_empty() {
+            return Err(Error::Unusable(format!("{path}: no judged queries")));
+        }
         let mut passages = Vec::new();
-        for p in beir.corpus(bad)? {
+        for p in collection.corpus(bad)? {
             let p = p?;
             passages.push((p.id.clone(), p.full_text()));
         }
-        Ok(Self { passages, queries, qrels })
+        let set = Self { passages, queries, qrels };
+        let (texts, found) = set.missing();
+        if texts + found > 0 {
+            tracing::warn!(
+                "{path}: {texts} judged queries have no text and count as 0; {found} relevant passages are not in the \
+                 corpus, so that nothing finds them"
+            );
+        }
+        Ok(set)
     }
 
-    fn examples(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Self> {
-        let set = TrainingSet::from_examples(read_examples(path, options, bad)?)?;
-        let mut qrels = Qrels::new();
-        let mut judged = Vec::new();
-        for (i, q) in set.queries().iter().enumerate() {
-            for &p in set.positives_of_query(i as u32) {
-                qrels.insert(q.id.clone(), set.passages()[p as usize].id.clone(), 1)?;
-            }
-            judged.push((q.id.clone(), q.text.clone()));
-        }
-        let passages = set.passages().iter().map(|p| (p.id.clone(), p.full_text())).collect();
-        Ok(Self { passages, queries: judged, qrels })
+    /// Judged queries without a text, and pairs whose relevant passage the corpus lacks.
+    fn missing(&self) -> (usize, usize) {
+        let ids: HashSet<&str> = self.passages.iter().map(|(id, _)| id.as_str()).collect();
+        let lost = |docs: &HashMap<String, i32>| {
+            docs.iter().filter(|(id, grade)| **grade > 0 && !ids.contains(id.as_str())).count()
+        };
+        let passages = self.queries.iter().filter_map(|(id, _)| self.qrels.get(id)).map(lost).sum();
+        (self.qrels.len() - self.queries.len(), passages)
     }
 
     fn sampled(mut self, most: usize, seed: u64) -> Self {
@@ -132,4 +134,33 @@ pub fn evaluate_model(
         run.insert(name.clone(), docs)?;
     }
     Ok((evaluate(&set.qrels, &run, measures), run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_corpus_is_whole_in_every_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(&path, text).unwrap();
+        };
+        put("mm/collection.tsv", "1\tone\n2\ttwo\n3\tthree\n");
+        put("mm/queries.dev.tsv", "a\tq\n");
+        put("mm/qrels.dev.tsv", "a\t0\t1\t1\na\t0\t9\t1\nb\t0\t2\t1\n");
+        let squad = |i: u8| format!("{{\"context\": \"text {i}\", \"qas\": []}}");
+        let asked = "{\"context\": \"one\", \"qas\": [{\"id\": \"a\", \"question\": \"q\", \"answers\": [{\"text\": \"o\"}]}]}";
+        put("s.json", &format!("{{\"data\": [{{\"paragraphs\": [{asked}, {}, {}]}}]}}", squad(2), squad(3)));
+        put("e.jsonl", "{\"query\": \"q\", \"positive\": \"one\", \"negative\": [\"two\", \"three\"]}\n");
+        for (name, missing) in [("mm", (1, 1)), ("s.json", (0, 0)), ("e.jsonl", (0, 0))] {
+            let path = dir.path().join(name);
+            let set = EvalSet::read(&path, &ReadOptions::default(), None, 0, &BadRows::default()).unwrap();
+            assert_eq!((set.passages.len(), set.queries.len()), (3, 1), "{name}");
+            assert_eq!((set.passages[0].1.as_str(), set.queries[0].1.as_str()), ("one", "q"), "{name}");
+            assert_eq!(set.missing(), missing, "{name}");
+        }
+    }
 }

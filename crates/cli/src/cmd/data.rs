@@ -66,7 +66,7 @@ impl Args {
                     println!("{stats}");
                 }
             }
-            What::Formats => Format::NAMES.iter().for_each(|n| println!("{n}")),
+            What::Formats => Format::ALL.iter().for_each(|f| println!("{:<16}{}", f.name(), f.about())),
         }
         Ok(())
     }

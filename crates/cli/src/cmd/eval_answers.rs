@@ -72,13 +72,14 @@ pub struct RagEval {
     model: Option<String>,
     #[command(flatten)]
     generator: GeneratorArgs,
-    /// A BEIR folder: corpus, questions, judgements.
+    /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
     /// Its split.
     #[arg(long, default_value = "test")]
     split: String,
-    /// Answers by question (JSON Lines with `_id` and `answers`); answers.jsonl of the folder if not given.
+    /// Answers by question (JSON Lines with `_id` and `answers`); those of the collection if not given, which a BEIR
+    /// folder has in answers.jsonl.
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Only the first questions of the split.

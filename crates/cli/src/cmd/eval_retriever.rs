@@ -43,7 +43,7 @@ pub struct Args {
     /// Learn the weights of the fusion on this split of the data.
     #[arg(long, value_name = "SPLIT")]
     learn_weights: Option<String>,
-    /// A BEIR directory, or a file of examples whose passages are then the corpus.
+    /// A collection (such as a BEIR directory), or a file of examples whose passages are then the corpus.
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]

@@ -2,14 +2,14 @@
 
 use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::Result;
-use ragduet_data::{BeirOptions, Format, RetrievalExample, TrainingSet, read_examples, write_examples};
+use ragduet_data::{Format, PassagePool, RetrievalExample, TrainingSet, write_examples};
 use ragduet_index::negatives::NegativeSelection;
 use ragduet_retriever::mining::{MiningConfig, MiningIndex, mine};
 use std::path::PathBuf;
 
 /// Arguments of `mine`.
 ///
-/// Reads training data, ranks its passages (for a BEIR directory the whole corpus) for every query, and writes the
+/// Reads training data, ranks its passages (of a collection the whole corpus) for every query, and writes the
 /// examples with the chosen negatives and the model's scores.
 ///
 /// Example: ragduet mine -m model --data scifact -o mined.jsonl --count 5 --rank-min 2 --relative-margin 0.05
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Training data: a BEIR directory or a file of examples.
+    /// Training data: a collection (such as a BEIR directory) or a file of examples.
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
@@ -68,14 +68,7 @@ impl Args {
         }
         let model = self.model.load()?;
         let bad = self.read.bad_rows();
-        let options = self.read.options();
-        let from = options.format.map_or_else(|| Format::detect(&self.data), Ok)?;
-        let set = if from == Format::Beir {
-            let split = options.split.as_deref().unwrap_or("train");
-            TrainingSet::from_beir(&self.data, split, BeirOptions { whole_corpus: true }, &bad)?
-        } else {
-            TrainingSet::from_examples(read_examples(&self.data, &options, &bad)?)?
-        };
+        let set = TrainingSet::read(&self.data, &self.read.options(), PassagePool::WholeCorpus, &bad)?;
         common::report_bad_rows(&bad);
         let config = MiningConfig {
             index: match self.index.as_str() {
@@ -101,14 +94,9 @@ impl Args {
             mine(&model, &set, &config, 0, &self.model.encode_settings(), &mut |n, _| bar.set_position(n))?;
         bar.finish_and_clear();
         let passage = |p: u32| set.passages()[p as usize].clone();
-        let examples = set.items().iter().map(|item| {
-            Ok(RetrievalExample {
-                query: set.queries()[item.query as usize].clone(),
-                positives: item.positives.iter().map(|&p| passage(p)).collect(),
-                negatives: mined[item.query as usize].iter().map(|m| passage(m.passage)).collect(),
-                scores: None,
-                answers: item.answers.clone(),
-            })
+        let examples = set.items().iter().enumerate().map(|(i, item)| {
+            let negatives = mined[item.query as usize].iter().map(|m| passage(m.passage)).collect();
+            Ok(RetrievalExample { negatives, scores: None, ..set.example(i) })
         });
         let counts = write_examples(&self.out, format, examples)?;
         if self.json {

@@ -2,7 +2,7 @@
 
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
-use ragduet_data::{BadRows, Found, Passage, RagRecord, ReadOptions, rag_line, read_answers, read_corpus};
+use ragduet_data::{BadRows, Collection, Found, Passage, RagRecord, ReadOptions, rag_line};
 use ragduet_metrics::{Evaluation, Measure, evaluate};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// A BEIR folder: corpus, questions, judgements.
+    /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
     /// Its split.
     #[arg(long, default_value = "train")]
     split: String,
-    /// Answers by question (JSON Lines with `_id` and `answers`); answers.jsonl of the folder if not given.
+    /// Answers by question (JSON Lines with `_id` and `answers`); those of the collection if not given, which a BEIR
+    /// folder has in answers.jsonl.
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Passages per question.
@@ -80,11 +81,11 @@ pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
 /// What is looked for, and where.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// A BEIR folder.
+    /// A collection.
     pub data: &'a Path,
     /// Its split.
     pub split: &'a str,
-    /// Answers by question; absent: answers.jsonl of the folder.
+    /// Answers by question; absent: those of the collection.
     pub answers: Option<&'a Path>,
     /// Passages per question.
     pub k: usize,
@@ -111,13 +112,12 @@ pub fn run(
     bad: &BadRows,
     quiet: bool,
 ) -> Result<Retrieved> {
-    let path = wanted.answers.map_or_else(|| wanted.data.join("answers.jsonl"), Path::to_path_buf);
-    let answers = read_answers(&path, bad)?;
     let options = ReadOptions { split: Some(wanted.split.to_string()), ..ReadOptions::default() };
-    let set = EvalSet::read(wanted.data, &options, None, 0, bad)?;
-    let corpus: HashMap<String, Passage> = read_corpus(wanted.data, &options, bad)?
-        .map(|p| p.map(|p| (p.id.clone(), p)))
-        .collect::<Result<_, _>>()?;
+    let collection = Collection::open(wanted.data, &options, bad)?;
+    let answers = collection.answers(wanted.answers, bad)?;
+    let set = EvalSet::of(&collection, wanted.split, bad)?;
+    let corpus: HashMap<String, Passage> =
+        collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_, _>>()?;
     common::report_bad_rows(bad);
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
     let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
@@ -153,6 +153,7 @@ pub fn run(
         });
     }
     if unanswered > 0 {
+        let path = wanted.answers.unwrap_or(wanted.data);
         tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
     }
     Ok(Retrieved { records, scores })

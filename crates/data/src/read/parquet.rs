@@ -1,6 +1,6 @@
 //! Parquet with the columns of JSONL: a batch of rows at a time, known columns only.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -9,35 +9,13 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
 
-use super::beir::unique;
-use super::{Examples, Passages};
 use crate::bad_rows::{BadRow, Fault, Problem};
-use crate::columns;
-use crate::source::{Fallible, shards};
+use crate::source::shards;
 use crate::{BadRows, Error, Result};
 
 const ROWS_PER_BATCH: usize = 1024;
 
-/// Examples of a Parquet file, or of the shards in a directory.
-pub(crate) fn examples(path: &Path, bad: &BadRows) -> Result<Examples> {
-    let mut rows = Rows::open(path, bad)?;
-    Ok(Box::new(Fallible::new(move || rows.next_row(columns::example))))
-}
-
-/// Passages of a Parquet file, or of the shards in a directory.
-pub(crate) fn corpus(path: &Path, bad: &BadRows) -> Result<Passages> {
-    let mut rows = Rows::open(path, bad)?;
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Ok(Box::new(Fallible::new(move || {
-        rows.next_row(|row| {
-            number += 1;
-            let passage = columns::corpus_passage(row, number)?;
-            unique(&mut seen, &passage.id)?;
-            Ok(passage)
-        })
-    })))
-}
-
+/// The rows of a Parquet file, or of the shards in a directory.
 pub(crate) struct Rows {
     files: VecDeque<PathBuf>,
     path: PathBuf,
@@ -50,10 +28,6 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn open(path: &Path, bad: &BadRows) -> Result<Self> {
-        Self::of_columns(path, bad, columns::is_known)
-    }
-
     /// Rows of which only the `known` columns are read.
     pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
         let files = shards(path, &["parquet"])?.into();

@@ -3,6 +3,8 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::Result;
 use crate::source::extension;
 
@@ -48,6 +50,11 @@ impl AtomicFile {
 
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(Write::write_all(self, bytes)?)
+    }
+
+    pub(crate) fn write_json(&mut self, value: &impl Serialize) -> Result<()> {
+        let bytes = serde_json::to_vec(value).map_err(std::io::Error::from)?;
+        self.write_all(&bytes)
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {

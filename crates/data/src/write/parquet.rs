@@ -11,8 +11,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::WriteCounts;
 use super::atomic::AtomicFile;
+use super::counts::WriteCounts;
 use crate::{Error, Passage, Result, RetrievalExample};
 
 const ROWS_PER_BATCH: usize = 1024;

@@ -11,7 +11,7 @@ use crate::loss::{Candidates, RankingLoss};
 use crate::model::CrossEncoder;
 use crate::{Error, Result};
 use ragduet_classifier::{LabelSet, Task, Text};
-use ragduet_data::{BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
+use ragduet_data::{PassagePool, ReadOptions, TrainingSet};
 use ragduet_metrics::{Evaluation, evaluate};
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_text::Encoding;
@@ -200,13 +200,7 @@ fn read(config: &CrossEncoderConfig, context: &RunContext) -> Result<(TrainingSe
         corpus: d.corpus.clone(),
         queries: d.queries.clone(),
     };
-    let format = d.format.map_or_else(|| Format::detect(&d.train), Ok)?;
-    let set = if format == Format::Beir {
-        let split = d.split.as_deref().unwrap_or("train");
-        TrainingSet::from_beir(&d.train, split, BeirOptions { whole_corpus: true }, bad)?
-    } else {
-        TrainingSet::from_examples(read_examples(&d.train, &options, bad)?)?
-    };
+    let set = TrainingSet::read(&d.train, &options, PassagePool::WholeCorpus, bad)?;
     if set.items().is_empty() {
         return Err(Error::Unusable(format!("{}: no training examples", d.train.display())));
     }

@@ -19,7 +19,7 @@ use crate::mining::{MiningReport, mine};
 use crate::representation::{Representation, Side};
 use crate::teacher::Teacher;
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BadRows, BeirOptions, Format, ReadOptions, TrainingSet, read_examples};
+use ragduet_data::{BadRows, PassagePool, ReadOptions, TrainingSet};
 use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
@@ -370,15 +370,12 @@ fn read_data(config: &RetrieverConfig, bad: &BadRows) -> Result<(TrainingSet, Op
         corpus: d.corpus.clone(),
         queries: d.queries.clone(),
     };
-    let format = d.format.map_or_else(|| Format::detect(&d.train), Ok)?;
-    let set = if format == Format::Beir {
-        let split = d.split.as_deref().unwrap_or("train");
-        // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
-        let whole_corpus = config.mining.is_some() || config.model.scratch.is_some();
-        TrainingSet::from_beir(&d.train, split, BeirOptions { whole_corpus }, bad)?
-    } else {
-        TrainingSet::from_examples(read_examples(&d.train, &options, bad)?)?
+    // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
+    let pool = match config.mining.is_some() || config.model.scratch.is_some() {
+        true => PassagePool::WholeCorpus,
+        false => PassagePool::Judged,
     };
+    let set = TrainingSet::read(&d.train, &options, pool, bad)?;
     let dev = Dev::read(d.dev.as_deref(), &d.dev_split, &config.eval, config.run.seed, bad)?;
     Ok((set, dev))
 }

@@ -1,34 +1,46 @@
-//! Examples whose passages are ids into a corpus: Tevatron 2, and what it shares with MS MARCO's triples.
+//! Tevatron JSONL: passages inline (version 1), or as ids into a corpus (version 2).
 //!
 //! The corpus may be larger than memory. The examples are read twice: once for the ids, so that only the passages in
 //! use are kept, and once for the examples.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Examples, ReadOptions, lookup, read_corpus};
+use super::jsonl;
+use super::spec::{Reading, Spec, Writer};
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::source::{rows_of, shards};
-use crate::{BadRows, Error, Passage, Result, RetrievalExample};
+use crate::ids::{fetch, lookup};
+use crate::source::{JSONL, rows_of, shards};
+use crate::stream::Examples;
+use crate::write::rows;
+use crate::{BadRows, Error, Result, RetrievalExample};
+
+pub(crate) const TEVATRON: Spec = Spec {
+    name: "tevatron",
+    examples: Some(examples),
+    corpus: Some(jsonl::corpus),
+    writer: Some(Writer::Examples(|path, examples| rows::lines(path, examples, rows::tevatron))),
+    ..Spec::NONE
+};
 
 const POSITIVE_IDS: &str = "positive_document_ids";
 const NEGATIVE_IDS: &str = "negative_document_ids";
 
 /// Tevatron JSONL, with passages inline (version 1) or as ids (version 2).
-pub(crate) fn tevatron(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Examples> {
-    let files = shards(path, super::JSONL)?;
+fn examples(from: &Reading<'_>) -> Result<Examples> {
+    let files = shards(from.path, JSONL)?;
     let passages = match needed(&files)? {
         needed if needed.is_empty() => HashMap::new(),
         needed => {
-            let corpus = options.corpus.as_ref().ok_or_else(|| Error::Unsupported {
-                path: path.to_owned(),
+            let corpus = from.corpus.ok_or_else(|| Error::Unsupported {
+                path: from.path.to_owned(),
                 reason: format!("the rows name passages by id ({POSITIVE_IDS}); give the corpus they are in"),
             })?;
-            lookup(read_corpus(corpus, &ReadOptions::default(), bad)?, &needed)?
+            lookup(corpus()?, &needed)?
         }
     };
-    Ok(Box::new(rows_of(files, bad, move |_, line| {
+    Ok(Box::new(rows_of(files, from.bad, move |_, line| {
         let row = columns::parse_object(line)?;
         if !row.contains_key(POSITIVE_IDS) {
             return columns::example(row).map(Some);
@@ -55,14 +67,4 @@ fn needed(files: &[PathBuf]) -> Result<HashSet<String>> {
         all.extend(ids?);
     }
     Ok(all)
-}
-
-/// The passages of ids.
-pub(crate) fn fetch(passages: &HashMap<String, Passage>, ids: Vec<String>) -> Result<Vec<Passage>, Fault> {
-    ids.into_iter()
-        .map(|id| match passages.get(&id) {
-            Some(passage) => Ok(passage.clone()),
-            None => Err(Fault::new(Problem::MissingPassage, format!("the corpus has no passage {id:?}"))),
-        })
-        .collect()
 }

@@ -1,0 +1,39 @@
+//! JSON Lines with the columns of [`columns`](crate::columns), FlagEmbedding's among them.
+
+use super::spec::{Reading, Spec, Writer};
+use crate::Result;
+use crate::columns;
+use crate::read::corpora;
+use crate::source::{JSONL as EXTENSIONS, rows_of, shards};
+use crate::stream::{Examples, Passages};
+use crate::write::rows;
+
+pub(crate) const JSONL: Spec = Spec {
+    name: "jsonl",
+    files: EXTENSIONS,
+    shards: Some("jsonl"),
+    output: &["jsonl", "ndjson"],
+    examples: Some(examples),
+    corpus: Some(corpus),
+    writer: Some(Writer::Examples(|path, examples| rows::lines(path, examples, rows::tevatron))),
+    ..Spec::NONE
+};
+
+pub(crate) const FLAG_EMBEDDING: Spec = Spec {
+    name: "flag-embedding",
+    aliases: &["flagembedding"],
+    examples: Some(examples),
+    corpus: Some(corpus),
+    writer: Some(Writer::Examples(|path, examples| rows::lines(path, examples, rows::flag_embedding))),
+    ..Spec::NONE
+};
+
+fn examples(from: &Reading<'_>) -> Result<Examples> {
+    let files = shards(from.path, EXTENSIONS)?;
+    Ok(Box::new(rows_of(files, from.bad, |_, line| columns::example(columns::parse_object(line)?).map(Some))))
+}
+
+/// Passages, a line each.
+pub(crate) fn corpus(from: &Reading<'_>) -> Result<Passages> {
+    Ok(corpora::jsonl(shards(from.path, EXTENSIONS)?, from.bad))
+}
