@@ -1,9 +1,9 @@
 //! Sequence classification and regression: an encoder or a decoder-only model with a head, as the directories of
 //! transformers' `AutoModelForSequenceClassification` (and sentence-transformers' `CrossEncoder`) hold them.
 
-use crate::arch::{Architecture, ConfigSource, LmArchitecture};
+use crate::arch::{self, ArchSpec, Architecture};
+use crate::config_source::ConfigSource;
 use crate::layers::LayerNorm;
-use crate::lm_dir;
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{Activation, CausalLm, Encoder, Error, Linear, LmKind, Mode, PackedTokens, Result};
@@ -84,7 +84,8 @@ impl SequenceClassifier {
         labels: Option<&Labels>,
         bits: Option<Bits>,
     ) -> Result<Self> {
-        let (path, mut config) = read_config(dir)?;
+        let (path, config) = read_config(dir)?;
+        let (mut config, whole) = arch::text_part(config);
         // An output layer made for the very same labels goes on from where it is.
         let new_output = labels.is_some_and(|l| l.names != label_names(&config));
         if let Some(labels) = labels {
@@ -92,7 +93,12 @@ impl SequenceClassifier {
         }
         let family = Family::of(&path, &config)?;
         let prefix = family.prefix();
-        let weights = Weights::open_dir(dir)?.renamed(|name| {
+        let (mut weights, mut left_out) = (Weights::open_dir(dir)?, Vec::new());
+        if let Some(whole) = whole {
+            (weights, left_out) = whole.text_weights(weights);
+            whole.warn(dir, &left_out);
+        }
+        let weights = weights.renamed(|name| {
             let renewed = new_output && is_output(name);
             let old = match name.rsplit_once('.') {
                 Some((at, "gamma")) if at.ends_with("Norm") => format!("{at}.weight"),
@@ -110,7 +116,9 @@ impl SequenceClassifier {
         });
         let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_layers);
         let fresh = |name: &str| labels.is_some() && (is_head(name) || name.contains(".pooler."));
-        Self::build(family, &path, config, builder, fresh)
+        let mut model = Self::build(family, &path, config, builder, fresh)?;
+        model.report.ignored.extend(left_out);
+        Ok(model)
     }
 
     /// A model of this config with random weights (seed the generators first).
@@ -119,6 +127,7 @@ impl SequenceClassifier {
     /// An architecture or setting that is not known.
     pub fn fresh(config: Value, device: Device) -> Result<Self> {
         let path = Path::new("config.json");
+        let (config, _) = arch::text_part(config);
         let family = Family::of(path, &config)?;
         Self::build(family, path, config, ParamBuilder::fresh(device), |_| true)
     }
@@ -131,7 +140,7 @@ impl SequenceClassifier {
         fresh: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         let mut json = config.clone();
-        if let (Family::Causal(_), Some(map)) = (family, json.as_object_mut()) {
+        if let (Family::Causal(..), Some(map)) = (family, json.as_object_mut()) {
             // There is no language head here: what stands for it costs nothing.
             map.insert("tie_word_embeddings".into(), true.into());
         }
@@ -140,13 +149,16 @@ impl SequenceClassifier {
             Family::Encoder(arch) => {
                 Body::Encoder(arch.build(&source, &b.at(family.prefix().trim_end_matches('.')))?)
             }
-            Family::Causal(arch) => match arch.build(&source, &b)? {
+            Family::Causal(arch, _) => match arch.build(&source, &b)? {
                 LmKind::Causal(lm) => Body::Causal(lm),
-                LmKind::Seq2Seq(_) => return source.unsupported("model_type", "encoders and decoders"),
+                LmKind::Seq2Seq(_) => return source.unsupported("model_type", &arch::classifier_types()),
             },
         };
-        let n = label_count(&config);
-        let head = family.head(&source, n, &b)?;
+        let hidden = match &body {
+            Body::Encoder(e) => e.hidden_size(),
+            Body::Causal(lm) => lm.hidden_size(),
+        };
+        let head = family.head(&source, hidden, label_count(&config), &b)?;
         let words = family.words();
         let sites = Sites::of(&b);
         let (params, report) = b.finish(fresh, |name| unused(name, family))?;
@@ -170,12 +182,9 @@ impl SequenceClassifier {
             map.shift_remove("torch_dtype");
             map.insert("dtype".into(), "float32".into());
             map.insert("architectures".into(), json!([family.class(kind)]));
-            if let Family::Causal(arch) = family {
-                let source = ConfigSource { path: &path, json: &self.config };
-                map.extend(
-                    arch.explicit_settings(&source, false).into_iter().map(|(k, v)| (k.to_string(), v)),
-                );
-            }
+        }
+        if let Family::Causal(arch, _) = family {
+            arch.complete(&ConfigSource { path: &path, json: &self.config }, false, &mut config);
         }
         write_json(&path, &config)?;
         Ok(save_model(dir, &self.params.named(), MAX_SHARD_BYTES)?)
@@ -357,14 +366,16 @@ fn is_layers(path: &str) -> bool {
 
 /// Names of other heads than a classifier's.
 fn other_head(name: &str) -> bool {
-    ["cls.", "lm_head.", "vocab_", "decoder.", "embed_out.", "replaced."].iter().any(|p| name.starts_with(p))
+    let of_lm = |head: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
+    ["cls.", "lm_head.", "vocab_", "decoder.", "replaced."].iter().any(|p| name.starts_with(p))
+        || arch::lm_heads().any(of_lm)
 }
 
 fn unused(name: &str, family: Family) -> bool {
     let pooler = !matches!(family, Family::Encoder(Architecture::Bert)) && name.contains(".pooler.");
     let buffer = match family {
         Family::Encoder(_) => name.ends_with("position_ids"),
-        Family::Causal(arch) => lm_dir::is_unused(name, arch),
+        Family::Causal(arch, _) => arch.is_unused(name),
     };
     pooler || other_head(name) || buffer
 }
@@ -373,19 +384,21 @@ fn unused(name: &str, family: Family) -> bool {
 #[derive(Debug, Clone, Copy)]
 enum Family {
     Encoder(Architecture),
-    Causal(LmArchitecture),
+    /// With the class of transformers.
+    Causal(&'static ArchSpec, &'static str),
 }
 
 impl Family {
     fn of(path: &Path, json: &Value) -> Result<Self> {
         let name = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
         let encoder = Architecture::from_model_type(name).map(Family::Encoder);
-        let found = encoder.or_else(|| LmArchitecture::from_model_type(name).map(Family::Causal));
+        let causal = || ArchSpec::of(name).and_then(|a| Some(Family::Causal(a, a.classifier?)));
+        let found = encoder.or_else(causal);
         found.ok_or_else(|| Error::UnknownArchitecture {
             path: path.into(),
             model_type: name.into(),
             kind: "classifiers",
-            supported: "the encoders and decoder-only models that `ragduet` reads".into(),
+            supported: arch::classifier_types(),
         })
     }
 
@@ -393,7 +406,7 @@ impl Family {
     fn prefix(self) -> &'static str {
         match self {
             Family::Encoder(a) => a.head_prefix(),
-            Family::Causal(a) => a.prefix(),
+            Family::Causal(a, _) => a.names.prefix,
         }
     }
 
@@ -403,13 +416,12 @@ impl Family {
                 let table = if a == Architecture::ModernBert { "tok_embeddings" } else { "word_embeddings" };
                 format!("{}embeddings.{table}", a.head_prefix())
             }
-            Family::Causal(a) => a.embedding_name().trim_end_matches(".weight").into(),
+            Family::Causal(a, _) => a.names.embedding.trim_end_matches(".weight").into(),
         }
     }
 
-    fn head(self, source: &ConfigSource<'_>, n: i64, b: &ParamBuilder) -> Result<Head> {
-        let size = |keys: [&str; 2]| keys.iter().find_map(|k| source.number(k)).unwrap_or(0.0) as i64;
-        let h = size(["hidden_size", if matches!(self, Family::Causal(_)) { "n_embd" } else { "dim" }]);
+    /// The head on states of `h` numbers, for `n` labels.
+    fn head(self, source: &ConfigSource<'_>, h: i64, n: i64, b: &ParamBuilder) -> Result<Head> {
         let std = source.number("initializer_range").unwrap_or(0.02);
         let linear = |path: &str, outputs: i64, bias: bool| Linear::build(&b.at(path), h, outputs, bias, std);
         let dense = |dense: &str, activation, drop_input, classifier: &str| -> Result<Head> {
@@ -421,7 +433,7 @@ impl Family {
             })
         };
         match self {
-            Family::Causal(_) => Ok(Head::Score(linear("score", n, false)?)),
+            Family::Causal(..) => Ok(Head::Score(linear("score", n, false)?)),
             Family::Encoder(Architecture::Bert) => {
                 dense("bert.pooler.dense", Squash::Tanh, false, "classifier")
             }
@@ -461,7 +473,7 @@ impl Family {
             Family::Encoder(Architecture::DistilBert) => "DistilBertForSequenceClassification",
             Family::Encoder(Architecture::MpNet) => "MPNetForSequenceClassification",
             Family::Encoder(Architecture::ModernBert) => "ModernBertForSequenceClassification",
-            Family::Causal(a) => a.classifier_name(),
+            Family::Causal(_, class) => class,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and values of the sequences that a language model continues.
 
+use crate::adapter_id::AdapterId;
 use crate::kernels;
-use crate::peft::AdapterId;
 use ragduet_torch::{Compute, Device, Tensor, no_grad};
 
 /// The sizes of a cache.

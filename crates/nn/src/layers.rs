@@ -70,22 +70,34 @@ impl LayerNorm {
 pub struct RmsNorm {
     weight: Tensor,
     eps: f64,
+    /// Whether rows are multiplied with 1 + weight.
+    offset: bool,
 }
 
 impl RmsNorm {
     /// `weight` [n].
     pub fn build(b: &ParamBuilder, n: i64, eps: f64) -> Result<Self> {
-        Ok(Self { weight: b.get("weight", &[n], Init::Ones)?, eps })
+        Ok(Self { weight: b.get("weight", &[n], Init::Ones)?, eps, offset: false })
+    }
+
+    /// `weight` [n] that is stored less 1, as in Gemma: rows are multiplied with 1 + weight.
+    pub fn build_offset(b: &ParamBuilder, n: i64, eps: f64) -> Result<Self> {
+        Ok(Self { weight: b.get("weight", &[n], Init::Zeros)?, eps, offset: true })
+    }
+
+    /// What rows are multiplied with.
+    fn factor(&self) -> Tensor {
+        if self.offset { &self.weight + 1.0 } else { self.weight.shallow_clone() }
     }
 
     /// The plain layer; the result has x's dtype.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        kernels::rms_norm(x, &self.weight, self.eps)
+        kernels::rms_norm(x, &self.factor(), self.eps)
     }
 
     /// Pre-norm: s = dropout(x) + residual, as (s in f32, RmsNorm(s) in x's dtype).
     pub fn add_then_norm(&self, x: &Tensor, residual: &Tensor, dropout: f64) -> (Tensor, Tensor) {
-        kernels::add_then_rms_norm(x, residual, &self.weight, self.eps, dropout)
+        kernels::add_then_rms_norm(x, residual, &self.factor(), self.eps, dropout)
     }
 }
 

@@ -3,9 +3,11 @@
 //! Encoders work on packed rows: the tokens of a batch lie one after another, without padding, and only attention
 //! sees where one text ends (see [`PackedTokens`]). A text alone therefore gives the same result as in a batch.
 
+mod adapter_id;
 pub mod arch;
 pub mod attention_mass;
 mod classify;
+mod config_source;
 mod embedding;
 mod encoder;
 mod error;
@@ -19,14 +21,16 @@ mod lm;
 mod lm_dir;
 mod lm_kind;
 mod mlm_head;
+mod mode;
 mod model_dir;
+mod packed;
 pub mod peft;
 mod rope;
 mod seq2seq;
 
 pub use classify::{Labels, SequenceClassifier};
 pub use embedding::Embedding;
-pub use encoder::{Encoder, Mode, PackedTokens, SeenRows};
+pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use generation::GenerationConfig;
 pub use kv_cache::KvCache;
@@ -39,8 +43,10 @@ pub use lm_dir::{
 };
 pub use lm_kind::LmKind;
 pub use mlm_head::{MlmHead, MlmHeadOption};
+pub use mode::Mode;
 pub use model_dir::{
     EncoderModel, EncoderOptions, fresh_encoder, fresh_masked_lm, load_encoder, load_encoder_with,
     save_encoder,
 };
+pub use packed::{PackedTokens, SeenRows};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

@@ -1,7 +1,8 @@
 //! Linear layers, with a slot for an adapter. Masters are f32; products run in the dtype of the forward pass.
 
+use crate::adapter_id::AdapterId;
 use crate::layers::Activation;
-use crate::peft::{AdapterId, LinearAdapter, Slot};
+use crate::peft::{LinearAdapter, Slot};
 use crate::{Mode, Result, kernels};
 use ragduet_torch::ops;
 use ragduet_torch::{Device, Init, Kind, Matrix, ParamBuilder, Quantised, Tensor, grad_enabled, quant};

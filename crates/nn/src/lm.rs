@@ -1,8 +1,8 @@
 //! What every decoder-only language model does.
 
 use crate::attention_mass::Readers;
-use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
+use crate::{Mode, PackedTokens};
 use ragduet_torch::{Device, Tensor};
 use std::fmt::Debug;
 

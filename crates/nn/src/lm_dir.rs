@@ -1,6 +1,7 @@
 //! Language models as Hugging Face directories: `config.json`, `generation_config.json` and safetensors, in and out.
 
-use crate::arch::{ConfigSource, LmArchitecture};
+use crate::arch::{self, ArchSpec, Multimodal};
+use crate::config_source::ConfigSource;
 use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
@@ -34,8 +35,7 @@ impl LanguageModel {
     /// On a config without a known architecture (which no loaded model has).
     pub fn base(&self, device: Device) -> Result<Base<'_>> {
         let arch = architecture(Path::new("config.json"), &self.config)?;
-        let words = arch.embedding_name();
-        let words = words.strip_suffix(".weight").unwrap_or(words);
+        let words = arch.names.embedding.trim_end_matches(".weight");
         Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
     }
 
@@ -93,20 +93,26 @@ pub fn load_quantised_language_model(
     bits: Option<Bits>,
 ) -> Result<LanguageModel> {
     let (path, config) = read_config(dir)?;
+    let (config, whole) = arch::text_part(config);
     let arch = architecture(&path, &config)?;
     let generation = GenerationConfig::read(dir, &config)?;
-    let weights = canonical(Weights::open_dir(dir)?, arch);
-    let copied_head = weights.shape(arch.head_name()).is_some();
+    let (weights, left_out) = open(dir, arch, whole)?;
+    if let Some(whole) = whole {
+        whole.warn(dir, &left_out);
+    }
+    let head = arch.names.head;
+    let copied_head = weights.shape(head).is_some();
     let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &config };
     let kind = arch.build(&source, &builder)?;
     let sites = Sites::of(&builder);
-    let (params, report) = builder.finish(|_| false, |name| is_unused(name, arch))?;
-    if copied_head && params.get(arch.head_name()).is_none() {
-        check_same(dir, arch.head_name(), arch, &source, &params)?;
+    let (params, mut report) = builder.finish(|_| false, |name| arch.is_unused(name))?;
+    report.ignored.extend(left_out);
+    if copied_head && params.get(head).is_none() {
+        check_same(&open(dir, arch, whole)?.0, head, arch, &source, &params)?;
     }
-    for copy in arch.embedding_copies().iter().filter(|c| report.ignored.iter().any(|i| i == *c)) {
-        check_same(dir, copy, arch, &source, &params)?;
+    for copy in arch.names.embedding_copies.iter().filter(|c| report.ignored.iter().any(|i| i == *c)) {
+        check_same(&open(dir, arch, whole)?.0, copy, arch, &source, &params)?;
     }
     Ok(LanguageModel { kind, params, config, generation, report, sites })
 }
@@ -117,6 +123,7 @@ pub fn load_quantised_language_model(
 /// On an architecture or setting that is not known.
 pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageModel> {
     let path = Path::new("config.json");
+    let (config, _) = arch::text_part(config);
     let arch = architecture(path, &config)?;
     let generation = GenerationConfig::read(Path::new(""), &config)?;
     let builder = ParamBuilder::fresh(device);
@@ -138,13 +145,10 @@ pub fn save_language_model(model: &LanguageModel, dir: &Path) -> Result<()> {
     if let Some(map) = config.as_object_mut() {
         map.shift_remove("torch_dtype");
         map.insert("dtype".into(), "float32".into());
-        map.insert("architectures".into(), serde_json::json!([arch.class_name()]));
-        let own_head = model.params.get(arch.head_name()).is_some();
-        let source = ConfigSource { path: &path, json: &model.config };
-        for (key, value) in arch.explicit_settings(&source, own_head) {
-            map.insert(key.into(), value);
-        }
+        map.insert("architectures".into(), serde_json::json!([arch.class]));
     }
+    let own_head = model.params.get(arch.names.head).is_some();
+    arch.complete(&ConfigSource { path: &path, json: &model.config }, own_head, &mut config);
     write_json(&path, &config)?;
     if let Some(file) = &model.generation.file {
         write_json(&dir.join("generation_config.json"), file)?;
@@ -152,63 +156,59 @@ pub fn save_language_model(model: &LanguageModel, dir: &Path) -> Result<()> {
     Ok(save_model(dir, &model.params.whole()?, MAX_SHARD_BYTES)?)
 }
 
-fn architecture(path: &Path, json: &Value) -> Result<LmArchitecture> {
+fn architecture(path: &Path, json: &Value) -> Result<&'static ArchSpec> {
     let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-    LmArchitecture::from_model_type(model_type).ok_or_else(|| Error::UnknownArchitecture {
+    ArchSpec::of(model_type).ok_or_else(|| Error::UnknownArchitecture {
         path: path.into(),
         model_type: model_type.into(),
         kind: "language models",
-        supported: LmArchitecture::MODEL_TYPES.map(|(n, _)| n).join(", "),
+        supported: arch::language_model_types(),
     })
+}
+
+/// The weights under the language model's own names, and what the folder holds of other models.
+fn open(dir: &Path, arch: &ArchSpec, whole: Option<&Multimodal>) -> Result<(Weights, Vec<String>)> {
+    let weights = Weights::open_dir(dir)?;
+    let (weights, left_out) = match whole {
+        Some(whole) => whole.text_weights(weights),
+        None => (weights, Vec::new()),
+    };
+    Ok((canonical(weights, arch), left_out))
 }
 
 /// Names of the bare model get the prefix of the one with a head.
-fn canonical(weights: Weights, arch: LmArchitecture) -> Weights {
-    let shared = weights.shape(arch.embedding_name()).is_some();
+fn canonical(weights: Weights, arch: &ArchSpec) -> Weights {
+    let names = arch.names;
+    let shared = weights.shape(names.embedding).is_some();
     weights.renamed(|name| {
         // Of tensors that share memory a file keeps one, and not always under the first of their names.
-        if !shared && arch.embedding_copies().first() == Some(&name) {
-            return Some(arch.embedding_name().into());
+        if !shared && names.embedding_copies.first() == Some(&name) {
+            return Some(names.embedding.into());
         }
-        let whole = name.starts_with(arch.prefix()) || name == arch.head_name();
-        (!whole).then(|| format!("{}{name}", arch.prefix()))
+        let whole = name.starts_with(names.prefix) || name == names.head;
+        (!whole).then(|| format!("{}{name}", names.prefix))
     })
-}
-
-/// Buffers of older checkpoints, and a head that is the embedding.
-pub(crate) fn is_unused(name: &str, arch: LmArchitecture) -> bool {
-    let buffers = [
-        ".attn.bias",
-        ".attn.masked_bias",
-        ".attention.bias",
-        ".attention.masked_bias",
-        "rotary_emb.inv_freq",
-        // Of T5 checkpoints that were converted early on: read by nobody.
-        "EncDecAttention.relative_attention_bias.weight",
-    ];
-    name == arch.head_name()
-        || arch.embedding_copies().contains(&name)
-        || buffers.iter().any(|b| name.ends_with(b))
 }
 
 /// A copy of the embedding (a tied head is one) that is stored with other values would be lost silently.
 fn check_same(
-    dir: &Path,
+    stored: &Weights,
     copy: &str,
-    arch: LmArchitecture,
+    arch: &ArchSpec,
     source: &ConfigSource<'_>,
     params: &ParamStore,
 ) -> Result<()> {
-    let stored = Weights::open_dir(dir)?.load(copy, Device::Cpu)?;
+    let words = arch.names.embedding;
+    let stored = stored.load(copy, Device::Cpu)?;
     let same = params
-        .get(arch.embedding_name())
+        .get(words)
         .is_some_and(|e| e.size() == stored.size() && e.to_device(Device::Cpu).equal(&stored));
     if same {
         return Ok(());
     }
-    if copy == arch.head_name() {
+    if copy == arch.names.head {
         return source
             .unsupported("tie_word_embeddings", "false, because the stored head is not the embedding");
     }
-    source.unsupported("tie_word_embeddings", &format!("supported: {copy} is not {}", arch.embedding_name()))
+    source.unsupported("tie_word_embeddings", &format!("supported: {copy} is not {words}"))
 }

@@ -1,7 +1,8 @@
 //! The head of masked language models over an encoder: a logit for every word of the vocabulary, as the directories of
 //! transformers' `AutoModelForMaskedLM` hold it (BERT: Devlin et al., 2019). Sparse retrievers (SPLADE) weigh words with it.
 
-use crate::arch::{Architecture, ConfigSource};
+use crate::arch::Architecture;
+use crate::config_source::ConfigSource;
 use crate::layers::LayerNorm;
 use crate::{Activation, Linear, Mode, Result};
 use ragduet_torch::{Init, Kind, ParamBuilder, Tensor};

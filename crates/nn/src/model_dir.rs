@@ -1,6 +1,7 @@
 //! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
 
-use crate::arch::{Architecture, ConfigSource};
+use crate::arch::Architecture;
+use crate::config_source::ConfigSource;
 use crate::mlm_head::{self, MlmHead, MlmHeadOption};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{Encoder, Error, Result};

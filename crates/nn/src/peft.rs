@@ -9,6 +9,7 @@ mod bias;
 mod bottleneck;
 mod combine;
 mod config;
+mod fault;
 mod format;
 mod hub_format;
 mod ia3;
@@ -19,6 +20,7 @@ mod slot;
 mod soft;
 mod targets;
 
+pub use crate::adapter_id::AdapterId;
 pub use adapter::{Adapter, Base, Merged};
 pub(crate) use bias::OwnBias;
 pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
@@ -29,7 +31,7 @@ pub use config::{
 };
 pub use format::{TaskType, base_of, is_adapter_dir};
 pub use sites::Sites;
-pub use slot::{AdapterId, EmbeddingAdapter, LinearAdapter, Slot};
+pub use slot::{EmbeddingAdapter, LinearAdapter, Slot};
 pub(crate) use soft::{SoftPass, SoftShape, SoftSlot};
 pub use targets::Targets;
 pub(crate) use targets::is_inner;

@@ -2,7 +2,7 @@
 //! dynamic, yarn and llama3.
 
 use crate::Result;
-use crate::arch::ConfigSource;
+use crate::config_source::ConfigSource;
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Device, Kind, Tensor};
 use serde_json::{Map, Value};
@@ -47,13 +47,26 @@ impl Rope {
     /// # Errors
     /// On a scaling that is not known here, or one that lacks a number.
     pub fn build(source: &ConfigSource<'_>, shape: RopeShape, device: Device) -> Result<Self> {
-        let given = parameters(source);
+        let theta = source.number("rope_theta").unwrap_or(shape.theta);
+        Self::with(source, &parameters(source), RopeShape { theta, ..shape }, device)
+    }
+
+    /// From one set of parameters, of a config that has several.
+    ///
+    /// # Errors
+    /// As [`Rope::build`].
+    pub fn with(
+        source: &ConfigSource<'_>,
+        given: &Map<String, Value>,
+        shape: RopeShape,
+        device: Device,
+    ) -> Result<Self> {
         let number = |key: &str| given.get(key).and_then(Value::as_f64);
         let needed = |key: &str| match number(key) {
             Some(x) => Ok(x),
             None => source.unsupported("rope_parameters", &format!("this scaling needs `{key}`")),
         };
-        let theta = number("rope_theta").or_else(|| source.number("rope_theta")).unwrap_or(shape.theta);
+        let theta = number("rope_theta").unwrap_or(shape.theta);
         let kind = ["rope_type", "type"].iter().find_map(|k| given.get(*k)).and_then(Value::as_str);
         let mut inverse = frequencies(theta, shape.rotated);
         let original = source
@@ -83,7 +96,7 @@ impl Rope {
             "yarn" => {
                 let factor = number("factor").unwrap_or(shape.positions as f64 / original);
                 magnitude = yarn_magnitude(factor, &number);
-                let range = yarn_range(&given, theta, shape.rotated, original);
+                let range = yarn_range(given, theta, shape.rotated, original);
                 yarn(&mut inverse, factor, range);
             }
             _ => {

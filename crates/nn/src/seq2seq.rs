@@ -1,9 +1,9 @@
 //! What every encoder-decoder does, and what it remembers of the answers it continues.
 
 use crate::attention_mass::Readers;
-use crate::encoder::{Mode, PackedTokens};
 use crate::kv_cache::KvCache;
 use crate::lm::LmHead;
+use crate::{Mode, PackedTokens};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Device, Kind, Tensor, no_grad};
 use std::fmt::Debug;

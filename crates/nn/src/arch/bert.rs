@@ -1,7 +1,7 @@
 //! BERT: Devlin et al., 2019 (arXiv 1810.04805); names and numbers as transformers' `BertModel`.
 
-use super::ConfigSource;
 use super::post_norm::{Names, PostNorm, Shape};
+use crate::config_source::ConfigSource;
 use crate::{Activation, Result};
 use ragduet_torch::ParamBuilder;
 

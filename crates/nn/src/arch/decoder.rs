@@ -1,16 +1,17 @@
 //! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head.
-//! An architecture is a [`Block`] and the names of its checkpoint.
+//! An architecture is a [`Block`], the config it is built from and a row in the table of `arch/mod.rs`.
 
-use crate::attention_mass::{AttentionMass, Looking, Readers};
-use crate::encoder::{Mode, PackedTokens, depth_by_prefix};
+use super::pass::{Append, Block, Pass, Route, recomputed};
+use super::stream::{Norm, Stream};
+use crate::attention_mass::{AttentionMass, Readers};
+use crate::encoder::depth_by_prefix;
 use crate::kv_cache::{CacheShape, KvCache};
-use crate::layers::{LayerNorm, RmsNorm, lower};
 use crate::lm::{CausalLm, LmHead};
-use crate::peft::{BottleneckSlot, SoftPass, SoftSlot, SubLayer};
+use crate::peft::{SoftPass, SoftShape, SoftSlot};
 use crate::rope::{Angles, Rope};
-use crate::{Embedding, Linear, kernels};
-use ragduet_torch::ops::{AttentionOptions, Segments};
-use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, grad, grad_enabled, no_grad};
+use crate::{Embedding, Linear, Mode, PackedTokens, Result};
+use ragduet_torch::ops::Segments;
+use ragduet_torch::{Compute, Device, Kind, ParamBuilder, Tensor, grad_enabled, no_grad};
 use std::rc::Rc;
 
 /// Sizes, dropout and names.
@@ -21,6 +22,8 @@ pub(super) struct Shape {
     pub kv_heads: i64,
     pub head_dim: i64,
     pub positions: i64,
+    /// Multiplies token embeddings; 1: nothing does.
+    pub embedding_scale: f64,
     /// On embeddings, and on what layers add.
     pub embedding_dropout: f64,
     pub hidden_dropout: f64,
@@ -31,217 +34,36 @@ pub(super) struct Shape {
     pub embedding_names: &'static [&'static str],
 }
 
-/// The residual stream between two sub-layers: its value is `carry + dropout(pending)`. The sum is left to the next
-/// norm, which makes it in the same pass over memory.
-#[derive(Debug)]
-pub(super) struct Stream {
-    /// f32.
-    pub carry: Tensor,
-    /// Compute dtype.
-    pub pending: Option<Tensor>,
-}
-
-impl Stream {
-    /// The stream behind a sub-layer that gave `x` (compute dtype).
-    pub fn behind(slot: &BottleneckSlot, carry: Tensor, x: Tensor, dropout: f64, m: Mode) -> Self {
-        match slot.apply(&x, &carry, None, dropout, m) {
-            // Its dropout is done: the next norm must not do it again.
-            Some(y) => Self { carry: carry + y.to_kind(Kind::Float), pending: None },
-            None => Self { carry, pending: Some(x) },
-        }
-    }
-}
-
-/// A layer.
-pub(super) trait Block: std::fmt::Debug {
-    /// Layer `index` of the model.
-    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream;
-}
-
-/// The norm at the end.
-#[derive(Debug)]
-pub(super) enum Norm {
-    Layer(LayerNorm),
-    Rms(RmsNorm),
-}
-
-impl Norm {
-    /// (carry + dropout(pending) in f32, its norm in the compute dtype).
-    pub fn add_then_norm(&self, stream: &Stream, dropout: f64, m: Mode) -> (Tensor, Tensor) {
-        match (&stream.pending, self) {
-            (Some(x), Norm::Layer(n)) => n.add_then_norm(x, &stream.carry, dropout, m),
-            (Some(x), Norm::Rms(n)) => n.add_then_norm(x, &stream.carry, dropout),
-            (None, Norm::Layer(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry, m), m)),
-            (None, Norm::Rms(n)) => (stream.carry.shallow_clone(), lower(&n.forward(&stream.carry), m)),
-        }
-    }
-
-    fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
-        match self {
-            Norm::Layer(n) => n.forward(x, m),
-            Norm::Rms(n) => n.forward(x),
-        }
-    }
-}
-
-/// One way through the layers.
-#[derive(Debug)]
-pub(super) struct Pass<'a> {
-    pub mode: Mode,
-    /// 0 outside training.
-    pub hidden_dropout: f64,
-    attention_dropout: f64,
-    /// Of rotary models.
-    pub angles: Option<Angles>,
-    segments: &'a Segments,
-    soft: Option<&'a SoftPass>,
-    cached: Option<Append<'a>>,
-    /// Where what is looked at is asked for.
-    mass: Option<&'a AttentionMass<'a>>,
-}
-
-/// How new tokens join a cache.
-#[derive(Debug)]
-struct Append<'a> {
-    cache: &'a KvCache,
-    /// Where k and v of each token go: sequence * capacity + position.
-    slots: Tensor,
-    /// Lengths with the new tokens.
-    lengths: Vec<i64>,
-    route: Route,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Route {
-    /// All sequences are new: attention among the new tokens.
-    Prompt,
-    /// A token for each.
-    Token,
-    /// Anything else.
-    Several,
-}
-
-/// The places behind a layer's two sub-layers.
-pub(super) fn behind(b: &ParamBuilder, hidden: i64) -> [BottleneckSlot; 2] {
-    [("attention_adapters", SubLayer::Attention), ("output_adapters", SubLayer::FeedForward)]
-        .map(|(name, sub)| BottleneckSlot::build(&b.at(name), hidden, sub))
-}
-
-impl Pass<'_> {
-    /// The stream behind a sub-layer that gave `x` (compute dtype).
-    pub fn behind(&self, slot: &BottleneckSlot, carry: Tensor, x: Tensor) -> Stream {
-        Stream::behind(slot, carry, x, self.hidden_dropout, self.mode)
-    }
-
-    /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
-    /// `window`: how many tokens before its own one sees.
-    pub fn attend(
-        &self,
-        layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        scale: f64,
-        window: Option<i64>,
-    ) -> Tensor {
-        if let Some(mass) = self.mass {
-            mass.add(q, k, v, self.segments, self.segments, Looking { scale, causal: true, window });
-        }
-        let packed = || {
-            let o = AttentionOptions { scale, dropout: self.attention_dropout, causal: true, window };
-            let plain = |q: &_, k: &_, v: &_, s: &_| kernels::varlen_attention(q, k, v, s, &o);
-            match self.soft {
-                Some(soft) => soft.attend(layer, [q, k, v], self.segments, plain),
-                None => plain(q, k, v, self.segments),
-            }
+impl Shape {
+    /// The place for prompts and prefixes.
+    pub fn soft(&self, b: &ParamBuilder, layers: usize) -> SoftSlot {
+        let shape = SoftShape {
+            layers: layers as i64,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            hidden: self.hidden,
+            embedding_scale: self.embedding_scale,
+            encoder_decoder: false,
         };
-        let mixed = match &self.cached {
-            None => packed(),
-            Some(a) => {
-                a.cache.write(layer, &a.slots, k, v);
-                let (keys, values) = a.cache.layer(layer);
-                match a.route {
-                    Route::Prompt => packed(),
-                    Route::Token => kernels::cached_attention(q, keys, values, &a.lengths, scale, window),
-                    Route::Several => several(q, keys, values, self.segments, &a.lengths, scale, window),
-                }
-            }
-        };
-        mixed.flatten(1, 2)
+        SoftSlot::build(b, shape)
     }
 }
 
-/// Several new tokens per sequence on a filled cache: sequence by sequence, with a mask. Rare (a second turn, checking a
-/// draft), and short against the prompt.
-fn several(
-    q: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    segments: &Segments,
-    lengths: &[i64],
-    scale: f64,
-    window: Option<i64>,
-) -> Tensor {
-    let heads_first = |t: Tensor| t.transpose(0, 1).unsqueeze(0);
-    let rows = segments.offsets().windows(2).zip(lengths).enumerate().map(|(i, (w, &whole))| {
-        let new = w[1] - w[0];
-        let cut = |t: &Tensor| heads_first(t.get(i as i64).narrow(0, 0, whole));
-        let own = Tensor::arange_start(whole - new, whole, (Kind::Int64, q.device())).unsqueeze(1);
-        let place = Tensor::arange(whole, (Kind::Int64, q.device())).unsqueeze(0);
-        let mut seen = place.le_tensor(&own);
-        if let Some(window) = window {
-            seen = seen.logical_and(&place.ge_tensor(&(own - window)));
-        }
-        let q = heads_first(q.narrow(0, w[0], new));
-        let (k, v) = (cut(keys), cut(values));
-        Tensor::scaled_dot_product_attention(&q, &k, &v, Some(seen), 0.0, false, scale, true)
-            .squeeze_dim(0)
-            .transpose(0, 1)
-    });
-    Tensor::cat(&rows.collect::<Vec<_>>(), 0)
+/// The output projection under the builder's path: the embedding itself where the two are tied.
+pub(super) fn head(b: &ParamBuilder, words: &Embedding, tied: bool, std: f64) -> Result<Linear> {
+    let size = words.weight().size();
+    if tied { Ok(Linear::tied(b, words.weight())) } else { Linear::build(b, size[1], size[0], false, std) }
 }
 
-/// A layer whose inner values are made again in the backward pass.
-fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-    let device = stream.carry.device();
-    let (block, segments) = (Rc::clone(block), pass.segments.share());
-    let angles = pass.angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
-    let (mode, hidden_dropout, attention_dropout) = (pass.mode, pass.hidden_dropout, pass.attention_dropout);
-    let prefix = pass.soft.and_then(|s| s.prefix().get(index));
-    let soft = pass.soft.map(|s| s.in_layer(index, None));
-    let pends = stream.pending.is_some();
-    let forward = move |x: &[Tensor]| {
-        let angles = angles.as_ref().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone()));
-        let mut x = x.iter().map(Tensor::shallow_clone);
-        let Some(carry) = x.next() else { panic!("a layer without an input") };
-        let pending = if pends { x.next() } else { None };
-        let prefix = x.next().zip(x.next());
-        let soft = soft.as_ref().map(|s| s.in_layer(index, prefix));
-        let pass = Pass {
-            mode,
-            hidden_dropout,
-            attention_dropout,
-            angles,
-            segments: &segments,
-            soft: soft.as_ref(),
-            cached: None,
-            mass: None,
-        };
-        let stream = Stream { carry, pending };
-        let out = block.forward(index, stream, &pass);
-        std::iter::once(out.carry).chain(out.pending).collect()
+/// A factor as the compute dtype holds it: transformers multiplies with a tensor of the weights' dtype.
+fn held(factor: f64, compute: Compute) -> f64 {
+    let bits = (factor as f32).to_bits();
+    let bits = match compute {
+        Compute::F32 => bits,
+        // To the nearest bf16, ties to the even one.
+        Compute::Bf16 => (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000,
     };
-    let prefix = prefix.into_iter().flat_map(|(k, v)| [k.shallow_clone(), v.shallow_clone()]);
-    let inputs: Vec<Tensor> = std::iter::once(stream.carry).chain(stream.pending).chain(prefix).collect();
-    let mut out = match grad::checkpoint(device, &inputs, forward) {
-        Ok(out) => out.into_iter(),
-        // As every operator in a forward pass does.
-        Err(e) => panic!("{e}"),
-    };
-    match out.next() {
-        Some(carry) => Stream { carry, pending: out.next() },
-        None => panic!("a layer without a result"),
-    }
+    f64::from(f32::from_bits(bits))
 }
 
 /// The model.
@@ -250,7 +72,8 @@ pub(super) struct Decoder {
     pub words: Embedding,
     /// Learned positions.
     pub places: Option<Embedding>,
-    pub rope: Option<Rope>,
+    /// Of rotary models; a layer names its own by its place here.
+    pub ropes: Vec<Rope>,
     /// Shared with the graph where layers are recomputed.
     pub blocks: Vec<Rc<dyn Block>>,
     pub norm: Norm,
@@ -264,6 +87,9 @@ pub(super) struct Decoder {
 impl Decoder {
     fn embed(&self, ids: &Tensor, positions: &Tensor, soft: Option<&SoftPass>, m: Mode) -> Stream {
         let mut x = self.words.forward(ids, m);
+        if self.shape.embedding_scale != 1.0 {
+            x = x * held(self.shape.embedding_scale, m.compute);
+        }
         if let Some(soft) = soft {
             x = soft.embed(x);
         }
@@ -272,6 +98,10 @@ impl Decoder {
         }
         let dropout = m.dropout(self.shape.embedding_dropout);
         Stream { carry: if dropout > 0.0 { x.dropout(dropout, true) } else { x }, pending: None }
+    }
+
+    fn angles(&self, positions: &Tensor, segments: &Segments, lengths: &[i64]) -> Vec<Angles> {
+        self.ropes.iter().map(|r| r.angles(positions, segments, lengths)).collect()
     }
 
     fn run(&self, mut stream: Stream, pass: &Pass<'_>) -> Tensor {
@@ -307,7 +137,7 @@ impl Decoder {
             mode,
             hidden_dropout: mode.dropout(self.shape.hidden_dropout),
             attention_dropout: mode.dropout(self.shape.attention_dropout),
-            angles: self.rope.as_ref().map(|r| r.angles(&positions, segments, &lengths)),
+            angles: self.angles(&positions, segments, &lengths),
             segments,
             soft,
             cached: None,
@@ -344,6 +174,7 @@ impl CausalLm for Decoder {
             None => seen,
         }
     }
+
     fn extend(&self, batch: &PackedTokens, cache: &mut KvCache) -> Tensor {
         let _guard = no_grad();
         assert_eq!(batch.segments.len(), cache.sequences(), "a segment for each sequence of the cache");
@@ -378,7 +209,7 @@ impl CausalLm for Decoder {
             mode,
             hidden_dropout: 0.0,
             attention_dropout: 0.0,
-            angles: self.rope.as_ref().map(|r| r.angles(&positions, segments, &lengths)),
+            angles: self.angles(&positions, segments, &lengths),
             segments,
             soft: None,
             cached: Some(Append { cache, slots: tensor(&slots), lengths, route }),
@@ -450,5 +281,21 @@ impl CausalLm for Decoder {
 
     fn set_recompute(&mut self, on: bool) {
         self.recompute = on;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_is_rounded_as_the_dtype_rounds_it() {
+        for hidden in [640.0f64, 1152.0, 2560.0, 3072.0, 3840.0, 24.0] {
+            let x = hidden.sqrt();
+            let low = Tensor::from_slice(&[x as f32]).to_kind(Kind::BFloat16).double_value(&[0]);
+            assert_eq!(held(x, Compute::Bf16), low);
+            assert_eq!(held(x, Compute::F32), f64::from(x as f32));
+        }
+        assert_eq!(held(3072.0f64.sqrt(), Compute::Bf16), 55.5);
     }
 }

@@ -1,7 +1,7 @@
 //! DistilBERT: Sanh et al., 2019 (arXiv 1910.01108); names as transformers' `DistilBertModel`.
 
-use super::ConfigSource;
 use super::post_norm::{Names, PostNorm, Shape};
+use crate::config_source::ConfigSource;
 use crate::{Activation, Result};
 use ragduet_torch::ParamBuilder;
 

@@ -1,9 +1,11 @@
 //! GPT-2: Radford et al., 2019. Pre-norm, learned positions, weights stored as [in, out]. As transformers'
 //! `GPT2LMHeadModel`.
 
-use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
-use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
+use super::decoder::{Decoder, Shape, head};
+use super::pass::{Block, Pass};
+use super::stream::{Norm, Stream, behind};
+use crate::config_source::ConfigSource;
+use crate::peft::BottleneckSlot;
 use crate::{Activation, Embedding, LayerNorm, Linear, Result};
 use ragduet_torch::ParamBuilder;
 use std::rc::Rc;
@@ -123,42 +125,30 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let places = Embedding::build(&m.at("wpe"), c.n_positions, h, std)?;
     let blocks = (0..c.n_layer)
         .map(|i| Ok(Rc::new(Layer::build(&c, i, &m.at("h").at(i))?) as Rc<dyn Block>))
-        .collect::<Result<_>>()?;
-    let at = b.at("lm_head");
-    let head = if c.tie_word_embeddings {
-        Linear::tied(&at, words.weight())
-    } else {
-        Linear::build(&at, h, c.vocab_size, false, std)?
+        .collect::<Result<Vec<_>>>()?;
+    let head = head(&b.at("lm_head"), &words, c.tie_word_embeddings, std)?;
+    let shape = Shape {
+        vocab: c.vocab_size,
+        hidden: h,
+        kv_heads: c.n_head,
+        head_dim: h / c.n_head,
+        positions: c.n_positions,
+        embedding_scale: 1.0,
+        embedding_dropout: c.embd_pdrop,
+        hidden_dropout: c.resid_pdrop,
+        attention_dropout: c.attn_pdrop,
+        layer_prefix: "transformer.h.",
+        embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
     };
     Ok(Decoder {
         words,
         places: Some(places),
-        rope: None,
-        blocks,
+        ropes: Vec::new(),
         norm: Norm::Layer(LayerNorm::build(&m.at("ln_f"), h, c.layer_norm_epsilon, true)?),
         head,
-        soft: SoftSlot::build(
-            b,
-            SoftShape {
-                layers: c.n_layer,
-                kv_heads: c.n_head,
-                head_dim: h / c.n_head,
-                hidden: h,
-                encoder_decoder: false,
-            },
-        ),
-        shape: Shape {
-            vocab: c.vocab_size,
-            hidden: h,
-            kv_heads: c.n_head,
-            head_dim: h / c.n_head,
-            positions: c.n_positions,
-            embedding_dropout: c.embd_pdrop,
-            hidden_dropout: c.resid_pdrop,
-            attention_dropout: c.attn_pdrop,
-            layer_prefix: "transformer.h.",
-            embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
-        },
+        soft: shape.soft(b, blocks.len()),
+        blocks,
+        shape,
         recompute: false,
     })
 }

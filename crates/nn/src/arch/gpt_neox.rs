@@ -1,10 +1,12 @@
 //! GPT-NeoX and Pythia: Black et al., 2022 (arXiv 2204.06745); Biderman et al., 2023 (2304.01373). Attention and
 //! feed-forward side by side, rotary positions on a part of each head. As transformers' `GPTNeoXForCausalLM`.
 
-use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
+use super::decoder::{Decoder, Shape, head};
+use super::pass::{Block, Pass};
+use super::stream::{Norm, Stream, behind};
+use crate::config_source::ConfigSource;
 use crate::layers::lower;
-use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
+use crate::peft::BottleneckSlot;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, LayerNorm, Linear, Result, kernels};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
@@ -109,7 +111,7 @@ impl Block for Layer {
         // The product's rows are q, k and v of the first head, then of the second...
         let qkv = self.qkv.forward(&normed, pass.mode).view([-1, self.heads, 3, self.head_dim]);
         let [mut q, mut k, v] = [0, 1, 2].map(|i| qkv.select(2, i));
-        if let Some((cos, sin)) = &pass.angles {
+        if let Some((cos, sin)) = pass.angles(Some(0)) {
             (q, k) = (kernels::rope(&q, cos, sin), kernels::rope(&k, cos, sin));
         }
         let scale = (self.head_dim as f64).powf(-0.5);
@@ -143,44 +145,32 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     let words = Embedding::build(&m.at("embed_in"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
         .map(|i| Ok(Rc::new(Layer::build(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
-        .collect::<Result<_>>()?;
+        .collect::<Result<Vec<_>>>()?;
     let theta = source.number("rotary_emb_base").unwrap_or(10_000.0);
     let rope = RopeShape { rotated, positions: c.max_position_embeddings, theta };
-    let at = b.at("embed_out");
-    let head = if c.tie_word_embeddings {
-        Linear::tied(&at, words.weight())
-    } else {
-        Linear::build(&at, h, c.vocab_size, false, std)?
+    let head = head(&b.at("embed_out"), &words, c.tie_word_embeddings, std)?;
+    let shape = Shape {
+        vocab: c.vocab_size,
+        hidden: h,
+        kv_heads: c.num_attention_heads,
+        head_dim,
+        positions: c.max_position_embeddings,
+        embedding_scale: 1.0,
+        embedding_dropout: c.hidden_dropout,
+        hidden_dropout: c.hidden_dropout,
+        attention_dropout: c.attention_dropout,
+        layer_prefix: "gpt_neox.layers.",
+        embedding_names: &["gpt_neox.embed_in.weight"],
     };
     Ok(Decoder {
         words,
         places: None,
-        rope: Some(Rope::build(source, rope, b.device())?),
-        blocks,
+        ropes: vec![Rope::build(source, rope, b.device())?],
         norm: Norm::Layer(LayerNorm::build(&m.at("final_layer_norm"), h, c.layer_norm_eps, true)?),
         head,
-        soft: SoftSlot::build(
-            b,
-            SoftShape {
-                layers: c.num_hidden_layers,
-                kv_heads: c.num_attention_heads,
-                head_dim,
-                hidden: h,
-                encoder_decoder: false,
-            },
-        ),
-        shape: Shape {
-            vocab: c.vocab_size,
-            hidden: h,
-            kv_heads: c.num_attention_heads,
-            head_dim,
-            positions: c.max_position_embeddings,
-            embedding_dropout: c.hidden_dropout,
-            hidden_dropout: c.hidden_dropout,
-            attention_dropout: c.attention_dropout,
-            layer_prefix: "gpt_neox.layers.",
-            embedding_names: &["gpt_neox.embed_in.weight"],
-        },
+        soft: shape.soft(b, blocks.len()),
+        blocks,
+        shape,
         recompute: false,
     })
 }

@@ -2,13 +2,16 @@
 //! (2310.06825), Qwen2 (2407.10671), Qwen3 (2505.09388) and SmolLM3. Pre-norm with RMSNorm, rotary positions,
 //! grouped-query attention (2305.13245), gated feed-forward. As transformers' `*ForCausalLM`.
 
-use super::ConfigSource;
-use super::decoder::{Block, Decoder, Norm, Pass, Shape, Stream, behind};
-use crate::layers::RmsNorm;
-use crate::peft::{BottleneckSlot, SoftShape, SoftSlot};
+use super::attention::{Attention, AttentionShape};
+use super::decoder::{Decoder, Shape, head};
+use super::gated_mlp::GatedMlp;
+use super::pass::{Block, Pass};
+use super::stream::{Norm, Stream, behind};
+use crate::config_source::ConfigSource;
+use crate::peft::BottleneckSlot;
 use crate::rope::{Rope, RopeShape};
-use crate::{Activation, Embedding, Linear, Result, kernels};
-use ragduet_torch::{ParamBuilder, Tensor};
+use crate::{Activation, Embedding, Result, RmsNorm};
+use ragduet_torch::ParamBuilder;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
@@ -156,98 +159,46 @@ impl Config {
 #[derive(Debug)]
 struct Layer {
     attention_norm: Norm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    /// Qwen3: of q and k, within each head.
-    head_norms: Option<(RmsNorm, RmsNorm)>,
+    attention: Attention,
     mlp_norm: Norm,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    mlp: GatedMlp,
     bottlenecks: [BottleneckSlot; 2],
-    activation: Activation,
-    heads: i64,
-    kv_heads: i64,
-    head_dim: i64,
-    rotates: bool,
-    window: Option<i64>,
 }
 
 impl Layer {
     fn build(c: &Config, member: Member, index: i64, b: &ParamBuilder) -> Result<Self> {
-        let (h, d, std) = (c.hidden_size, c.head_dim(), c.initializer_range);
-        let (heads, kv_heads) = (c.num_attention_heads, c.kv_heads());
-        let linear =
-            |name: &str, inputs, outputs, bias| Linear::build(&b.at(name), inputs, outputs, bias, std);
-        let norm = |name: &str, n| RmsNorm::build(&b.at(name), n, c.rms_norm_eps);
-        let bias = c.attention_bias;
-        Ok(Self {
-            attention_norm: Norm::Rms(norm("input_layernorm", h)?),
-            q: linear("self_attn.q_proj", h, heads * d, bias)?,
-            k: linear("self_attn.k_proj", h, kv_heads * d, bias)?,
-            v: linear("self_attn.v_proj", h, kv_heads * d, bias)?,
-            out: linear("self_attn.o_proj", heads * d, h, bias && member != Member::Qwen2)?,
-            head_norms: if member == Member::Qwen3 {
-                Some((norm("self_attn.q_norm", d)?, norm("self_attn.k_norm", d)?))
-            } else {
-                None
-            },
-            mlp_norm: Norm::Rms(norm("post_attention_layernorm", h)?),
-            gate: linear("mlp.gate_proj", h, c.intermediate_size, c.mlp_bias)?,
-            up: linear("mlp.up_proj", h, c.intermediate_size, c.mlp_bias)?,
-            down: linear("mlp.down_proj", c.intermediate_size, h, c.mlp_bias)?,
-            bottlenecks: behind(b, h),
-            activation: c.hidden_act,
-            heads,
-            kv_heads,
-            head_dim: d,
-            rotates: c.rotates(member, index),
+        let (h, std) = (c.hidden_size, c.initializer_range);
+        let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
+        let attention = AttentionShape {
+            hidden: h,
+            heads: c.num_attention_heads,
+            kv_heads: c.kv_heads(),
+            head_dim: c.head_dim(),
+            bias: c.attention_bias,
+            out_bias: c.attention_bias && member != Member::Qwen2,
+            init_std: std,
+            head_norms: (member == Member::Qwen3).then_some((RmsNorm::build, c.rms_norm_eps)),
+            scale: (c.head_dim() as f64).powf(-0.5),
+            rope: c.rotates(member, index).then_some(0),
             window: c.window(member, index),
-        })
-    }
-
-    /// [tokens, heads + 2 kv_heads, head_dim] -> q, k, v.
-    fn heads(&self, qkv: Tensor, pass: &Pass<'_>) -> (Tensor, Tensor, Tensor) {
-        let angles = pass.angles.as_ref().filter(|_| self.rotates);
-        if let (Some((cos, sin)), None) = (angles, &self.head_norms) {
-            return kernels::rope_split(qkv, cos, sin, self.heads, self.kv_heads);
-        }
-        let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
-        let turned = |x: &Tensor| match angles {
-            Some((cos, sin)) => kernels::rope(x, cos, sin),
-            None => x.shallow_clone(),
         };
-        let (q, k) = (qkv.narrow(1, 0, self.heads), qkv.narrow(1, self.heads, self.kv_heads));
-        match &self.head_norms {
-            Some((of_q, of_k)) => (turned(&of_q.forward(&q)), turned(&of_k.forward(&k)), v),
-            None => (q, k, v),
-        }
+        let size = [h, c.intermediate_size];
+        Ok(Self {
+            attention_norm: norm("input_layernorm")?,
+            attention: Attention::build(&b.at("self_attn"), attention)?,
+            mlp_norm: norm("post_attention_layernorm")?,
+            mlp: GatedMlp::build(&b.at("mlp"), size, c.mlp_bias, c.hidden_act, std)?,
+            bottlenecks: behind(b, h),
+        })
     }
 }
 
 impl Block for Layer {
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
         let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let qkv = Linear::forward_joined(&[&self.q, &self.k, &self.v], &x, pass.mode).view([
-            -1,
-            self.heads + 2 * self.kv_heads,
-            self.head_dim,
-        ]);
-        let (q, k, v) = self.heads(qkv, pass);
-        let scale = (self.head_dim as f64).powf(-0.5);
-        let mixed = pass.attend(index, &q, &k, &v, scale, self.window);
-        let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
+        let stream = pass.behind(&self.bottlenecks[0], carry, self.attention.forward(index, &x, pass));
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let up = Linear::forward_joined(&[&self.gate, &self.up], &x, pass.mode);
-        let gated = if self.activation == Activation::Silu {
-            kernels::swiglu(&up)
-        } else {
-            let parts = up.chunk(2, -1);
-            self.activation.apply(&parts[0]) * &parts[1]
-        };
-        pass.behind(&self.bottlenecks[1], carry, self.down.forward(&gated, pass.mode))
+        pass.behind(&self.bottlenecks[1], carry, self.mlp.forward(&x, pass.mode))
     }
 }
 
@@ -259,44 +210,32 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member)
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
         .map(|i| Ok(Rc::new(Layer::build(&c, member, i, &m.at("layers").at(i))?) as Rc<dyn Block>))
-        .collect::<Result<_>>()?;
+        .collect::<Result<Vec<_>>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
-    let at = b.at("lm_head");
-    let head = if c.tie_word_embeddings {
-        Linear::tied(&at, words.weight())
-    } else {
-        Linear::build(&at, h, c.vocab_size, false, std)?
+    let head = head(&b.at("lm_head"), &words, c.tie_word_embeddings, std)?;
+    let shape = Shape {
+        vocab: c.vocab_size,
+        hidden: h,
+        kv_heads: c.kv_heads(),
+        head_dim: c.head_dim(),
+        positions: c.max_position_embeddings,
+        embedding_scale: 1.0,
+        embedding_dropout: 0.0,
+        hidden_dropout: 0.0,
+        attention_dropout: c.attention_dropout,
+        layer_prefix: "model.layers.",
+        embedding_names: &["model.embed_tokens.weight"],
     };
     Ok(Decoder {
         words,
         places: None,
-        rope: Some(Rope::build(source, rope, b.device())?),
-        blocks,
+        ropes: vec![Rope::build(source, rope, b.device())?],
         norm: Norm::Rms(RmsNorm::build(&m.at("norm"), h, c.rms_norm_eps)?),
         head,
-        soft: SoftSlot::build(
-            b,
-            SoftShape {
-                layers: c.num_hidden_layers,
-                kv_heads: c.kv_heads(),
-                head_dim: c.head_dim(),
-                hidden: h,
-                encoder_decoder: false,
-            },
-        ),
-        shape: Shape {
-            vocab: c.vocab_size,
-            hidden: h,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
-            positions: c.max_position_embeddings,
-            embedding_dropout: 0.0,
-            hidden_dropout: 0.0,
-            attention_dropout: c.attention_dropout,
-            layer_prefix: "model.layers.",
-            embedding_names: &["model.embed_tokens.weight"],
-        },
+        soft: shape.soft(b, blocks.len()),
+        blocks,
+        shape,
         recompute: false,
     })
 }

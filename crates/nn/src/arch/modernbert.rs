@@ -1,13 +1,13 @@
 //! ModernBERT: Warner et al., 2024 (arXiv 2412.13663). Pre-norm, rotary positions, gated feed-forward, and
 //! attention that is global in every n-th layer and local in the others. As transformers' `ModernBertModel`.
 
-use super::ConfigSource;
-use super::decoder::behind;
 use super::relative::SeenLayout;
-use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
+use super::stream::behind;
+use crate::config_source::ConfigSource;
+use crate::encoder::{Encoder, depth_by_prefix};
 use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot};
-use crate::{Activation, Embedding, LayerNorm, Linear, Result};
+use crate::{Activation, Embedding, LayerNorm, Linear, Mode, PackedTokens, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{Kind, ParamBuilder, Tensor};
 use serde_json::Value;
@@ -160,6 +160,7 @@ impl ModernBert {
                     kv_heads: c.num_attention_heads,
                     head_dim: h / c.num_attention_heads,
                     hidden: h,
+                    embedding_scale: 1.0,
                     encoder_decoder: false,
                 },
             ),

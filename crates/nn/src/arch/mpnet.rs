@@ -1,11 +1,11 @@
 //! MPNet: Song et al., 2020 (arXiv 2004.09297); BERT's block with a relative position bias shared by all layers.
 //! Names and buckets as transformers' `MPNetModel`.
 
-use super::ConfigSource;
 use super::bert::Config;
 use super::post_norm::{Names, PostNorm, Shape};
 use super::relative::{self, RelativeBias};
 use crate::Result;
+use crate::config_source::ConfigSource;
 use ragduet_torch::ParamBuilder;
 
 const NAMES: Names = Names {

@@ -2,10 +2,10 @@
 //! dropout, residual and LayerNorm. The families differ in names, which [`Names`] holds.
 
 use super::relative::{Layout, RelativeBias, SeenLayout};
-use crate::encoder::{Encoder, Mode, PackedTokens, depth_by_prefix};
+use crate::encoder::{Encoder, depth_by_prefix};
 use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
-use crate::{Activation, Embedding, LayerNorm, Linear, Result};
+use crate::{Activation, Embedding, LayerNorm, Linear, Mode, PackedTokens, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
 use ragduet_torch::{ParamBuilder, Tensor};
 
@@ -173,6 +173,7 @@ impl PostNorm {
                     kv_heads: s.heads,
                     head_dim: s.hidden / s.heads,
                     hidden: s.hidden,
+                    embedding_scale: 1.0,
                     encoder_decoder: false,
                 },
             ),

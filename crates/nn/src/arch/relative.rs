@@ -3,9 +3,8 @@
 //! The kernels for packed rows take no bias, so rows are laid out in groups of texts of about the same length, padded
 //! within a group: one attention per group instead of one per text.
 
-use crate::encoder::PackedTokens;
 use crate::seq2seq::past_the_end;
-use crate::{Embedding, Mode, Result};
+use crate::{Embedding, Mode, PackedTokens, Result};
 use ragduet_torch::ops::{AttentionOptions, Segments};
 use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 

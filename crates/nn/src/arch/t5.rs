@@ -3,19 +3,18 @@
 //!
 //! Pre-norm without means or biases, positions only in the first layer's bias, scores not scaled.
 
-use super::ConfigSource;
-use super::decoder::{Norm, Stream};
 use super::relative::{Buckets, Layout, RelativeBias};
+use super::stream::{Norm, Stream};
 use super::t5_config::{Config, Version, head_kind};
 use super::t5_step::Step;
 use crate::attention_mass::{AttentionMass, Looking, Readers};
-use crate::encoder::{Mode, PackedTokens};
+use crate::config_source::ConfigSource;
 use crate::kv_cache::{CacheShape, KvCache};
 use crate::layers::lower;
 use crate::lm::LmHead;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::seq2seq::{Seq2SeqCache, Seq2SeqLm};
-use crate::{Activation, Embedding, Linear, Result, RmsNorm};
+use crate::{Activation, Embedding, Linear, Mode, PackedTokens, Result, RmsNorm};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Kind, ParamBuilder, Tensor, no_grad};
 
@@ -224,6 +223,7 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
                 kv_heads: c.num_heads,
                 head_dim: c.d_kv,
                 hidden: c.d_model,
+                embedding_scale: 1.0,
                 encoder_decoder: true,
             },
         ),

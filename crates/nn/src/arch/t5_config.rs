@@ -1,6 +1,6 @@
 //! `config.json` of the T5 family.
 
-use super::ConfigSource;
+use crate::config_source::ConfigSource;
 use crate::{Activation, Result};
 use serde_json::Value;
 
@@ -91,4 +91,14 @@ pub(super) fn head_kind(source: &ConfigSource<'_>, version: Version, stored: boo
         Some(scaled) => (tied && !stored, scaled),
         None => (tied, tied),
     }
+}
+
+/// What [`head_kind`] says, as the keys that transformers reads.
+pub(super) fn explicit_head(
+    source: &ConfigSource<'_>,
+    version: Version,
+    own_head: bool,
+) -> Vec<(&'static str, Value)> {
+    let (tied, scaled) = head_kind(source, version, own_head);
+    vec![("tie_word_embeddings", tied.into()), ("scale_decoder_outputs", scaled.into())]
 }

@@ -3,14 +3,16 @@
 use super::bias::OwnBias;
 use super::bottleneck::Bottleneck;
 use super::config::{LoraBias, LoraConfig, PeftConfig};
+use super::fault::peft;
 use super::ia3::Ia3;
 use super::lora::{Lora, LoraTable};
 use super::replaced::Replaced;
-use super::slot::AdapterId;
 use super::soft::{Soft, remove};
 use super::targets::{IA3, Targets, layer_of, within};
-use super::{BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer};
-use crate::{Error, Result};
+use super::{
+    AdapterId, BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer,
+};
+use crate::Result;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Device, ParamBuilder, ParamStore, Tensor, no_grad};
 use std::collections::BTreeSet;
@@ -77,7 +79,7 @@ impl Adapter {
                 let (_, table) =
                     table.ok_or_else(|| peft("peft.prompt", format!("{} is no table", base.words)))?;
                 debug_assert_eq!(table.weight().size()[1], slot.hidden);
-                Soft::prompt(b, table.weight(), c, c.tokens)
+                Soft::prompt(b, table.weight(), slot.embedding_scale, c)
             }),
             PeftConfig::Prefix(c) => soft(id, sites, &b, |b, shape| Soft::prefix(b, shape, c)),
             PeftConfig::Bottleneck(c) => bottleneck(id, sites, &b, c),
@@ -302,10 +304,6 @@ fn clear(sites: &Sites, id: AdapterId) {
 
 fn all_biases(config: &PeftConfig) -> bool {
     matches!(config, PeftConfig::Lora(LoraConfig { bias: LoraBias::All, .. }))
-}
-
-pub(super) fn peft(key: &str, why: String) -> Error {
-    Error::Peft { key: key.into(), why }
 }
 
 fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Result<()> {

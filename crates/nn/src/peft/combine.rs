@@ -1,7 +1,8 @@
 //! Weighted combinations of LoRA adapters over one base, as peft's `add_weighted_adapter` makes them.
 
-use super::adapter::{Adapter, Base, PREFIX, peft};
+use super::adapter::{Adapter, Base, PREFIX};
 use super::config::{LoraBias, LoraConfig, PeftConfig};
+use super::fault::peft;
 use super::lora::{rank_and_scale, svd};
 use super::targets::Targets;
 use crate::Result;

@@ -3,12 +3,13 @@
 //! peft only warns of tensors that are missing or misnamed and leaves what they should have filled at its start; here
 //! both are errors.
 
-use super::adapter::{Adapter, Base, peft};
+use super::adapter::{Adapter, Base};
 use super::config::{Ia3Config, LoraBias, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
+use super::fault::bad;
 use super::hub_format;
 use super::targets::{Targets, ends, within};
+use crate::Result;
 use crate::model_dir::{read_json, write_json};
-use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_tensors};
 use serde_json::{Map, Value, json};
@@ -220,10 +221,6 @@ impl Adapter {
 /// Whole numbers without a point, as peft writes them.
 fn number(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
-}
-
-pub(super) fn bad(path: &Path, key: &str, why: &str) -> Error {
-    peft(&format!("{}: {key}", path.display()), why.into())
 }
 
 /// Settings that change what is computed, and that are not computed here.

@@ -4,7 +4,7 @@
 use super::adapter::{Adapter, Base};
 use super::bottleneck::NAME;
 use super::config::{BottleneckConfig, BottleneckKind, PeftConfig};
-use super::format::bad;
+use super::fault::bad;
 use crate::model_dir::write_json;
 use crate::{Activation, Result};
 use ragduet_torch::weights::{Weights, save_tensors};

@@ -1,7 +1,7 @@
 //! LoRA, rsLoRA and DoRA at linear layers, LoRA at lookup tables.
 
-use super::adapter::peft;
 use super::config::{LoraBias, LoraConfig, LoraInit};
+use super::fault::peft;
 use super::replaced::copy;
 use super::slot::{EmbeddingAdapter, LinearAdapter};
 use super::targets::pattern_fits;

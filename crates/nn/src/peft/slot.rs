@@ -1,22 +1,11 @@
 //! What can stand in a layer's slot, and the slot.
 
+use crate::adapter_id::AdapterId;
 use crate::{Linear, Mode};
 use ragduet_torch::Tensor;
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Names an adapter in a forward pass. No two of a process are alike, whatever model they belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AdapterId(u64);
-
-impl AdapterId {
-    pub(super) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// What an adapter does at a linear layer. Rows are in the compute dtype, parameters are f32.
 pub trait LinearAdapter: Debug {

@@ -18,6 +18,8 @@ pub(crate) struct SoftShape {
     pub kv_heads: i64,
     pub head_dim: i64,
     pub hidden: i64,
+    /// Multiplies rows of the token embedding before the layers; learned rows stand behind that.
+    pub embedding_scale: f64,
     /// Whether a decoder looks at an encoder's states.
     pub encoder_decoder: bool,
 }
@@ -81,10 +83,13 @@ impl Soft {
         }
     }
 
-    /// `b` is where the adapter's `prompt_embeddings` are; `table` the token embedding.
-    pub(super) fn prompt(b: &ParamBuilder, table: &Tensor, c: &PromptConfig, n: i64) -> Result<Self> {
+    /// `b` is where the adapter's `prompt_embeddings` are; `table` the token embedding, whose rows the model multiplies
+    /// with `scale`.
+    pub(super) fn prompt(b: &ParamBuilder, table: &Tensor, scale: f64, c: &PromptConfig) -> Result<Self> {
+        let n = c.tokens;
         let given = b.has("prompt_embeddings");
-        let rows = b.get("prompt_embeddings", &[n, table.size()[1]], Init::Normal(deviation(table)))?;
+        let start = Init::Normal(deviation(table) * scale);
+        let rows = b.get("prompt_embeddings", &[n, table.size()[1]], start)?;
         let vocab = table.size()[0];
         let ids = match &c.init {
             _ if given => None,
@@ -99,7 +104,8 @@ impl Soft {
         };
         if let Some(ids) = ids {
             let _guard = no_grad();
-            rows.shallow_clone().copy_(&table.index_select(0, &ids));
+            let chosen = table.index_select(0, &ids);
+            rows.shallow_clone().copy_(&if scale == 1.0 { chosen } else { chosen * scale });
         }
         Ok(Soft::Prompt(rows))
     }

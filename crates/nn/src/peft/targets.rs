@@ -1,5 +1,6 @@
 //! Which modules an adapter goes into.
 
+use crate::arch::lm_heads;
 use crate::{Error, Result};
 use regex::Regex;
 use schemars::JsonSchema;
@@ -22,12 +23,13 @@ impl Default for Targets {
     }
 }
 
-/// Output projections, which `all-linear` leaves out.
-const HEADS: [&str; 5] = ["lm_head", "embed_out", "classifier", "score", "dense.linear"];
+/// Output projections beside those of language models.
+const HEADS: [&str; 3] = ["classifier", "score", "dense.linear"];
 
-/// Whether the linear layer of this path is one of the layers' own, which can be quantised, and not a head.
+/// Whether the linear layer of this path is one of the layers' own and not a head: what can be quantised, and what
+/// `all-linear` means.
 pub(crate) fn is_inner(path: &str) -> bool {
-    !HEADS.iter().any(|h| ends(path, h))
+    !HEADS.into_iter().chain(lm_heads()).any(|h| ends(path, h))
 }
 
 impl Targets {
@@ -45,9 +47,7 @@ impl Targets {
         let bad = |why: String| Error::Peft { key: key.into(), why };
         let some = || all.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         let chosen: Vec<&str> = match self {
-            Targets::Pattern(p) if p == "all-linear" => {
-                all.iter().copied().filter(|n| !HEADS.iter().any(|h| ends(n, h))).collect()
-            }
+            Targets::Pattern(p) if p == "all-linear" => all.iter().copied().filter(|n| is_inner(n)).collect(),
             Targets::Pattern(p) => {
                 let whole = Regex::new(&format!("^(?:{p})$")).map_err(|e| bad(e.to_string()))?;
                 all.iter().copied().filter(|n| whole.is_match(n)).collect()

@@ -1,0 +1,43 @@
+//! The gated feed-forward of decoder-only models (Shazeer, 2020, arXiv 2002.05202): down(act(gate(x)) * up(x)).
+
+use crate::{Activation, Linear, Mode, Result, kernels};
+use ragduet_torch::{ParamBuilder, Tensor};
+
+#[derive(Debug)]
+pub(super) struct GatedMlp {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    activation: Activation,
+}
+
+impl GatedMlp {
+    /// Under the builder's path: `gate_proj`, `up_proj`, `down_proj`. `std` of new weights.
+    pub fn build(
+        b: &ParamBuilder,
+        [hidden, inner]: [i64; 2],
+        bias: bool,
+        activation: Activation,
+        std: f64,
+    ) -> Result<Self> {
+        let linear = |name: &str, inputs, outputs| Linear::build(&b.at(name), inputs, outputs, bias, std);
+        Ok(Self {
+            gate: linear("gate_proj", hidden, inner)?,
+            up: linear("up_proj", hidden, inner)?,
+            down: linear("down_proj", inner, hidden)?,
+            activation,
+        })
+    }
+
+    /// [rows, hidden] -> the same, compute dtype.
+    pub fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
+        let up = Linear::forward_joined(&[&self.gate, &self.up], x, m);
+        let gated = if self.activation == Activation::Silu {
+            kernels::swiglu(&up)
+        } else {
+            let parts = up.chunk(2, -1);
+            self.activation.apply(&parts[0]) * &parts[1]
+        };
+        self.down.forward(&gated, m)
+    }
+}
