@@ -16,24 +16,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How prompts are made.
+/// Prompt format and length limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// The words.
+    /// Prompt template.
     pub template: RagPrompt,
-    /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
+    /// Whether prompts use the tokenizer's chat template; absent: if it has one.
     pub chat: Option<bool>,
-    /// More variables for the chat template, such as `enable_thinking = false`.
+    /// Extra variables of the chat template, such as `enable_thinking = false`.
     pub template_variables: BTreeMap<String, serde_json::Value>,
-    /// Most tokens of prompt and answer; absent: what the model can take.
+    /// Maximum tokens of prompt and answer; passages are shortened or dropped to fit, question and answer never.
+    /// Absent: the model's maximum.
     pub max_tokens: Option<usize>,
-    /// A passage of which less than this would be left is dropped rather than shortened.
+    /// Minimum tokens of a shortened passage; below it the passage is dropped.
     pub min_passage_tokens: usize,
-    /// Which tokens are learned.
+    /// Loss mask: `completion`, `assistant` or `all`.
     pub loss_on: LossOn,
-    /// Fusion in the decoder, of an encoder-decoder: each passage is read beside the question in a prompt of its own, of at
-    /// most `max_tokens` with the answer, and all are seen while answering.
+    /// Fusion-in-decoder (encoder-decoders): each passage is encoded with the question in a prompt of its own
+    /// (`max_tokens` each, answer included), and the decoder attends to all of them.
     pub fusion: bool,
 }
 

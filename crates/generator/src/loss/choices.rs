@@ -14,18 +14,17 @@ use serde::{Deserialize, Serialize};
 /// Added to 1 - p in the unlikelihood.
 const SLACK: f64 = 1e-2;
 
-/// Weights of the three losses; 0 leaves one out.
+/// Weights of the three T-Few losses; 0 switches a loss off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChoiceLoss {
-    /// Of the right choice's likelihood.
+    /// Weight of the language-model loss of the correct choice.
     pub language_model: f64,
-    /// Of the wrong choices' unlikelihood.
+    /// Weight of the unlikelihood loss of the wrong choices.
     pub unlikelihood: f64,
-    /// Of the right choice among all, by length-normalised likelihood.
+    /// Weight of the softmax cross-entropy over choices by length-normalized likelihood.
     pub length_normalised: f64,
-    /// The power of a choice's length that its log-likelihood is divided by, in the loss and where answers are chosen;
-    /// 0: not at all.
+    /// Exponent of length normalization, in the loss and in rank classification; 0: none.
     pub length_norm: f64,
 }
 

@@ -98,7 +98,7 @@ impl RowLosses {
 /// A likelihood term beside the preference: `weight` * mean -log p over tokens of the chosen sequences.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Likelihood {
-    /// Its factor.
+    /// Weight of the term.
     pub weight: f64,
     /// Over which tokens.
     pub scope: LikelihoodScope,
@@ -140,23 +140,23 @@ pub trait PreferenceLoss: std::fmt::Debug {
     }
 }
 
-/// The preference losses by name, with their settings.
+/// Preference loss and its settings, written as `[preference.loss.dpo]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreferenceLossConfig {
-    /// Direct preference optimisation, with label smoothing on request (conservative DPO).
+    /// Direct preference optimization (DPO); with label smoothing conservative DPO.
     Dpo(Dpo),
-    /// DPO made unbiased under a known rate of flipped labels.
+    /// Robust DPO: unbiased under a known rate of flipped preferences.
     Robust(Robust),
-    /// Hinge on the scaled difference of log-ratios (SLiC).
+    /// Hinge loss on the scaled log-ratio difference (SLiC-HF).
     Hinge(Hinge),
-    /// Identity preference optimisation, per token.
+    /// Identity preference optimization (IPO), per token.
     Ipo(Ipo),
-    /// Kahneman-Tversky optimisation, which needs no pairs.
+    /// Kahneman-Tversky optimization (KTO): unpaired, labelled completions.
     Kto(Kto),
-    /// Odds-ratio preference optimisation, without a reference.
+    /// Odds-ratio preference optimization (ORPO), without a reference model.
     Orpo(Orpo),
-    /// Simple preference optimisation, per token, without a reference.
+    /// Simple preference optimization (SimPO), per token, without a reference model.
     Simpo(SimPo),
 }
 
@@ -184,14 +184,14 @@ impl PreferenceLossConfig {
     }
 }
 
-/// A preference loss and the likelihood term added to it.
+/// Preference loss and an optional supervised term.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PreferenceConfig {
-    /// The loss.
+    /// Preference loss.
     pub loss: PreferenceLossConfig,
-    /// Weight of the chosen completions' mean negative log-likelihood per token (RPO's alpha, arXiv 2404.19733).
-    /// 0 leaves it out. Not for losses that bring a likelihood term of their own.
+    /// Weight of the supervised loss on chosen completions (RPO's alpha, arXiv 2404.19733); 0: none. Not with losses
+    /// that have a likelihood term of their own.
     pub sft_weight: f64,
 }
 
