@@ -14,6 +14,7 @@ use ragduet_text::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Prompt format and length limit.
@@ -131,13 +132,13 @@ enum Put<'a> {
 /// with the user's message.
 #[derive(Debug)]
 pub struct Preparer<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: Cow<'a, Tokenizer>,
     chat: Option<ChatTemplate>,
     /// What an encoder-decoder's answers start with.
     start: Option<u32>,
     /// For conversations where the tokenizer has no template.
     fallback: ChatTemplate,
-    config: &'a PromptConfig,
+    config: Cow<'a, PromptConfig>,
     contexts: ContextConfig,
     max_tokens: usize,
     /// Most tokens of all that is read apart, with the answer.
@@ -187,7 +188,15 @@ impl<'a> Preparer<'a> {
         }
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
+        let (tokenizer, config) = (Cow::Borrowed(tokenizer), Cow::Borrowed(config));
         Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, limit, seed })
+    }
+
+    /// The same with a tokenizer and settings of its own.
+    pub fn into_owned(self) -> Preparer<'static> {
+        let Self { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed } = self;
+        let (tokenizer, config) = (Cow::Owned(tokenizer.into_owned()), Cow::Owned(config.into_owned()));
+        Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed }
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -413,7 +422,7 @@ impl<'a> Preparer<'a> {
             let mut shown = Vec::with_capacity(ranked.len());
             for c in &ranked {
                 let alone = fit_contexts(
-                    self.tokenizer,
+                    &self.tokenizer,
                     std::slice::from_ref(c),
                     self.max_tokens,
                     least,
@@ -425,7 +434,7 @@ impl<'a> Preparer<'a> {
             }
             ranked = shown;
         }
-        let fitted = fit_contexts(self.tokenizer, &ranked, self.whole(), least, |c| measure(&in_order(c)))?;
+        let fitted = fit_contexts(&self.tokenizer, &ranked, self.whole(), least, |c| measure(&in_order(c)))?;
         let cut = cut.min(fitted.kept.len());
         report.kept += fitted.kept.len() - cut;
         report.shortened += fitted.shortened.len() + cut;

@@ -8,6 +8,9 @@ use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Tokenizer;
 use ragduet_torch::{Compute, Device};
 use ragduet_train::{Learner, OptimizerConfig, Place, of_base};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
 /// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
 /// generators.
@@ -57,6 +60,22 @@ pub fn build_over(
         return Err(bad("model.quantize", "a quantised model does not learn itself: give [peft]"));
     }
     Ok(generator)
+}
+
+/// What the log says of a generator before training.
+pub(super) fn described(generator: &Generator) -> String {
+    let (all, training) = trainable(generator);
+    let share = 100.0 * training as f64 / all as f64;
+    let (compute, device) = (generator.compute, generator.device);
+    format!("{training} of {all} parameters train ({share:.3} %); {compute} on {device:?}")
+}
+
+/// The order of so many examples in an epoch.
+pub(super) fn shuffled(examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..examples).collect();
+    let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), seed);
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    order
 }
 
 /// Number of scalars in all (base and adapter), and of those that train.

@@ -1,6 +1,6 @@
 //! The config of distillation.
 
-use super::config::{BatchConfig, DataConfig, EvalConfig, ModelConfig, SftConfig, TrainConfig, auto};
+use super::{BatchConfig, DataConfig, EvalConfig, ModelConfig, SftConfig};
 use crate::contexts::ContextConfig;
 use crate::decode::DecodeConfig;
 use crate::error::{Result, bad};
@@ -8,95 +8,81 @@ use crate::loss::{DistilLoss, SftLoss};
 use crate::prepare::PromptConfig;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_torch::{Precision, Quantize};
-use ragduet_train::{OptimizerConfig, SaveConfig};
+use ragduet_train::{OptimizerConfig, recipe_config};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// A generator learns from a larger one: from its distribution over the next token, or from its answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DistilConfig {
-    /// Everything that is drawn comes from it.
-    #[serde(default)]
-    pub seed: u64,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// In what precision the student's matrix products run.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Who teaches.
-    pub teacher: TeacherConfig,
-    /// What the student learns of the teacher.
-    #[serde(default)]
-    pub objective: Objective,
-    /// The student. A new one (`[model.scratch]`) that learns from the teacher's distribution gets its tokenizer.
-    pub model: ModelConfig,
-    /// Trains an adapter over the student, not the student.
-    #[serde(default)]
-    pub peft: Option<PeftConfig>,
-    /// What it learns.
-    pub data: DataConfig,
-    /// How prompts are made.
-    #[serde(default)]
-    pub prompt: PromptConfig,
-    /// Which passages stand in training prompts; drawn anew each epoch, but where the teacher's distribution is kept.
-    #[serde(default)]
-    pub contexts: ContextConfig,
-    /// Sizes of batches.
-    #[serde(default)]
-    pub batch: BatchConfig,
-    /// Length and rhythm.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// The optimiser.
-    #[serde(default)]
-    pub optim: OptimizerConfig,
-    /// Answers while training.
-    #[serde(default)]
-    pub eval: EvalConfig,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
+recipe_config! {
+    /// Knowledge distillation from a larger generator: from its next-token distribution or from its answers.
+    pub struct DistilConfig {
+        /// Teacher model.
+        pub teacher: TeacherConfig,
+        /// Distillation objective.
+        #[serde(default)]
+        pub objective: Objective,
+        /// Student model. A new one (`[model.scratch]`) gets the teacher's tokenizer if it learns from the teacher's
+        /// distribution.
+        pub model: ModelConfig,
+        /// Training set and dev set.
+        pub data: DataConfig,
+        /// Parameter-efficient fine-tuning: trains an adapter over the frozen student.
+        #[serde(default)]
+        pub peft: Option<PeftConfig>,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default)]
+        pub optim: OptimizerConfig,
+        /// Prompt format and length limit.
+        #[serde(default)]
+        pub prompt: PromptConfig,
+        /// Batch size.
+        #[serde(default)]
+        pub batch: BatchConfig,
+        /// Selection of passages for training prompts, sampled anew each epoch (with a teacher cache: once).
+        #[serde(default)]
+        pub contexts: ContextConfig,
+        /// Evaluation during training: generated answers for the dev set.
+        #[serde(default)]
+        pub eval: EvalConfig,
+    }
+    epochs = 3.0
 }
 
-ragduet_train::config!(DistilConfig);
-
-/// Who teaches. The teacher does not learn.
+/// Teacher model; frozen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {
-    /// A model's or an adapter's folder, or a hub id.
+    /// Teacher: folder of a model or adapter, or Hugging Face id.
     pub base: String,
-    /// In what precision its matrix products run; absent: as the student's.
+    /// Compute precision of the teacher; absent: as the student's.
     #[serde(default)]
     pub precision: Option<Precision>,
     /// Keeps the weights of its layers in 8 or 4 bits.
     #[serde(default)]
     pub quantize: Quantize,
-    /// What is kept on disk of its distribution, so that it is asked once, before training, and is not in memory with the
-    /// student. All epochs then show the examples of the first, in another order. Absent: it is asked in every step.
+    /// Teacher cache: the teacher's distributions are computed once before training and kept on disk, so that teacher
+    /// and student are not in memory together. All epochs then use the examples of the first, reshuffled. Absent: the
+    /// teacher runs in every step.
     #[serde(default)]
     pub cache: Option<TeacherCache>,
-    /// Where what it says is kept, also for other runs, which take what they need from there; absent: in the run folder.
+    /// Folder of the teacher cache or answers, which other runs may share; absent: in the run folder.
     #[serde(default)]
     pub store: Option<PathBuf>,
 }
 
-/// What is kept of a distribution.
+/// Content of the teacher cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TeacherCache {
-    /// The likeliest tokens; the others count as one.
+    /// Top-k probabilities; the remaining probability mass is one bucket.
     TopK(TopKConfig),
 }
 
-/// How many tokens are kept of a distribution.
+/// Top-k teacher cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopKConfig {
-    /// Tokens; 8 bytes each, for each token of each answer.
+    /// Number of tokens kept per position, 8 bytes each.
     pub k: usize,
 }
 
@@ -106,15 +92,15 @@ impl Default for TopKConfig {
     }
 }
 
-/// What the student learns of the teacher.
+/// Distillation objective.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
-    /// Its distribution over each token of the data's answers. Both need the same vocabulary; the teacher reads the
-    /// student's prompts.
+    /// Token-level: the teacher's next-token distribution over the data's answers. Teacher and student need the same
+    /// vocabulary.
     Logits(DistilLoss),
-    /// Its answers, in place of those of the data (Kim and Rush, 2016, arXiv 1606.07947). Vocabularies may differ, and each
-    /// reads prompts in its own form.
+    /// Sequence-level: the teacher's answers replace the data's (Kim and Rush, 2016, arXiv 1606.07947). Vocabularies
+    /// may differ.
     Sequence(Box<SequenceConfig>),
 }
 
@@ -124,21 +110,21 @@ impl Default for Objective {
     }
 }
 
-/// How the teacher answers the training records, each once.
+/// Generation of the teacher's answers, once per training record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceConfig {
-    /// How answers are generated: greedily, by beams (`num_beams`, as in the paper) or by sampling.
+    /// Decoding: greedy, beam search (`num_beams`, as in the paper) or sampling.
     pub decode: DecodeConfig,
     /// Answers at a time.
-    pub batch: usize,
-    /// How its prompts are made; absent: as the student's.
+    pub batch_size: usize,
+    /// Prompt format of the teacher; absent: as the student's.
     pub prompt: Option<PromptConfig>,
 }
 
 impl Default for SequenceConfig {
     fn default() -> Self {
-        Self { decode: EvalConfig::default().decode, batch: 64, prompt: None }
+        Self { decode: EvalConfig::default().decode, batch_size: 64, prompt: None }
     }
 }
 
@@ -146,9 +132,7 @@ impl DistilConfig {
     /// How the student would learn without a teacher.
     pub fn student(&self) -> SftConfig {
         SftConfig {
-            seed: self.seed,
-            device: self.device.clone(),
-            precision: self.precision,
+            run: self.run.clone(),
             model: self.model.clone(),
             peft: self.peft.clone(),
             data: self.data.clone(),
@@ -156,7 +140,6 @@ impl DistilConfig {
             contexts: self.contexts.clone(),
             loss: SftLoss::default(),
             batch: self.batch.clone(),
-            train: self.train.clone(),
             optim: self.optim.clone(),
             eval: self.eval.clone(),
             save: self.save.clone(),
@@ -176,8 +159,8 @@ impl DistilConfig {
         if self.teacher.cache.is_some() {
             return Err(bad("teacher.cache", "of a teacher's answers nothing but the answers is kept"));
         }
-        if c.batch == 0 {
-            return Err(bad("objective.sequence.batch", "must be 1 or more"));
+        if c.batch_size == 0 {
+            return Err(bad("objective.sequence.batch_size", "must be 1 or more"));
         }
         if c.decode.num_return_sequences.is_some_and(|n| n > 1) {
             let why = "the student learns one answer to a record";

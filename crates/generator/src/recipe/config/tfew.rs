@@ -1,77 +1,52 @@
 //! The config of T-Few.
 
-use super::config::{ModelConfig, auto};
+use super::ModelConfig;
 use crate::contexts::{ContextConfig, WithoutGolden};
 use crate::error::{Result, bad};
-use crate::loss::ChoiceLoss;
+use crate::loss::TfewLoss;
 use crate::prepare::PromptConfig;
 use ragduet_data::Mixing;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::LossOn;
-use ragduet_torch::Precision;
-use ragduet_train::{OptimizerConfig, OptimizerName, SaveConfig, ScheduleConfig, StopConfig, Warmup};
+use ragduet_train::{
+    OptimizerConfig, OptimizerName, RecipeConfig, ScheduleConfig, StopConfig, Warmup, recipe_config,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Few-shot learning from records with answers to choose from, on one task or a mixture of several: T-Few (Liu et al.,
-/// 2022, arXiv 2205.05638). Pre-training is a mixture with many steps and a new adapter; adaptation has that run's
-/// `best/` as `model.base` and no `[peft]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ChoiceConfig {
-    /// `choices`: what tells this config from the one of supervised fine-tuning.
-    pub recipe: ChoiceRecipe,
-    /// Everything that is drawn comes from it.
-    #[serde(default)]
-    pub seed: u64,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// In what precision matrix products run.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Where the model comes from: a model, or an adapter over one that training goes on with.
-    pub model: ModelConfig,
-    /// Trains a new adapter over the model, not the model.
-    #[serde(default)]
-    pub peft: Option<PeftConfig>,
-    /// What it learns.
-    pub data: ChoiceData,
-    /// How prompts are made.
-    #[serde(default)]
-    pub prompt: PromptConfig,
-    /// Which passages stand in training prompts; drawn anew each epoch.
-    #[serde(default)]
-    pub contexts: ContextConfig,
-    /// Weights of the losses.
-    #[serde(default)]
-    pub loss: ChoiceLoss,
-    /// Sizes of batches.
-    #[serde(default)]
-    pub batch: ChoiceBatchConfig,
-    /// Length and rhythm.
-    #[serde(default)]
-    pub train: ChoiceTrain,
-    /// The optimiser.
-    #[serde(default = "paper")]
-    pub optim: OptimizerConfig,
-    /// Choosing answers while training.
-    #[serde(default)]
-    pub eval: ChoiceEval,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
-}
-
-ragduet_train::config!(ChoiceConfig);
-
-/// The name of the recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChoiceRecipe {
-    /// T-Few.
-    Choices,
+recipe_config! {
+    /// Few-shot learning from multiple-choice records, on one task or a mixture: T-Few (Liu et al., 2022, arXiv
+    /// 2205.05638). Pre-training: a mixture, many steps and a new adapter. Adaptation: that run's `best/` as `model.base`
+    /// and no `[peft]`. Without `run.epochs` and `run.max_steps` it has the paper's 1,000 steps.
+    pub struct TfewConfig {
+        /// Base model: a model, or an adapter folder whose training continues.
+        pub model: ModelConfig,
+        /// Parameter-efficient fine-tuning: trains a new adapter over the frozen model.
+        #[serde(default)]
+        pub peft: Option<PeftConfig>,
+        /// Tasks.
+        pub data: TfewDataConfig,
+        /// Selection of passages for training prompts, sampled anew each epoch.
+        #[serde(default)]
+        pub contexts: ContextConfig,
+        /// Prompt format and length limit.
+        #[serde(default)]
+        pub prompt: PromptConfig,
+        /// Weights of the three losses.
+        #[serde(default)]
+        pub loss: TfewLoss,
+        /// Batch size.
+        #[serde(default)]
+        pub batch: TfewBatchConfig,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default = "paper")]
+        pub optim: OptimizerConfig,
+        /// Evaluation during training: rank classification of the dev sets.
+        #[serde(default)]
+        pub eval: TfewEvalConfig,
+    }
+    epochs = 1.0
 }
 
 /// The paper's: Adafactor, 3e-3, down in a line after 60 of 1,000 steps, no decay.
@@ -89,10 +64,10 @@ fn paper() -> OptimizerConfig {
 /// Files of records with choices (see `ragduet_data::read_choices`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ChoiceData {
-    /// One task, or several that are mixed record by record.
-    pub tasks: Vec<ChoiceTask>,
-    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+pub struct TfewDataConfig {
+    /// Tasks; several are mixed record by record.
+    pub tasks: Vec<TaskConfig>,
+    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
 }
@@ -100,19 +75,19 @@ pub struct ChoiceData {
 /// A task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ChoiceTask {
-    /// Its name in tables, for records that have none of their own.
+pub struct TaskConfig {
+    /// Task name in tables, for records without one of their own.
     pub name: String,
-    /// What is learned.
+    /// Training set.
     pub train: PathBuf,
-    /// What is chosen from while training; absent: nothing.
+    /// Dev set, evaluated during training; absent: no evaluation.
     #[serde(default)]
     pub dev: Option<PathBuf>,
-    /// Only so many records of `train`, drawn by the seed: few-shot learning.
+    /// Number of training records, sampled with the run's seed (few-shot learning); absent: all.
     #[serde(default)]
     pub shots: Option<usize>,
-    /// How often its records come, in relation to the other tasks'; of all tasks or of none. Absent: each record of
-    /// each task once per epoch.
+    /// Sampling weight relative to the other tasks; given for all tasks or for none. Absent: every record of every task
+    /// once per epoch.
     #[serde(default)]
     pub weight: Option<f64>,
 }
@@ -120,51 +95,45 @@ pub struct ChoiceTask {
 /// Sizes of batches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ChoiceBatchConfig {
+pub struct TfewBatchConfig {
     /// Records per optimiser step, each with all its choices.
-    pub records: usize,
-    /// Tokens of a forward pass, of which a step has as many as it needs; the choices of a record stay together. A
-    /// record that has more in all is left out.
+    pub size: usize,
+    /// Tokens per forward pass; a step takes as many passes as it needs. The choices of a record stay in one pass;
+    /// records with more tokens are dropped and counted.
     pub tokens: usize,
 }
 
-impl Default for ChoiceBatchConfig {
+impl Default for TfewBatchConfig {
     fn default() -> Self {
-        Self { records: 8, tokens: 8192 }
-    }
-}
-
-/// Length and rhythm of training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChoiceTrain {
-    /// Optimiser steps.
-    pub steps: u64,
-    /// Steps between lines of the log.
-    pub log_every: u64,
-}
-
-impl Default for ChoiceTrain {
-    fn default() -> Self {
-        Self { steps: 1000, log_every: 10 }
+        Self { size: 8, tokens: 8192 }
     }
 }
 
 /// Choosing answers on the dev sets while training.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ChoiceEval {
-    /// Optimiser steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Records of each task, the first of the file; 0 for all.
-    pub questions: usize,
-    /// Passages shown, the best retrieved ones; absent: as many as in training.
+pub struct TfewEvalConfig {
+    /// Passages per prompt, the top retrieved ones; absent: as in training.
     pub contexts: Option<usize>,
-    /// When to give up (by the mean accuracy over tasks).
+    /// Number of dev records per task, the first of the file; 0 or absent: all.
+    pub limit: usize,
+    /// Optimizer steps between evaluations; 0: at the end only.
+    pub every_steps: u64,
+    /// Epochs between evaluations; 0: at the end only.
+    pub every_epochs: u64,
+    /// Early stopping by mean accuracy over tasks; absent: never.
     pub stop: Option<StopConfig>,
+    /// Whether the model is evaluated before training.
+    pub at_start: bool,
 }
 
-impl ChoiceConfig {
+impl Default for TfewEvalConfig {
+    fn default() -> Self {
+        Self { contexts: None, limit: 0, every_steps: 0, every_epochs: 0, stop: None, at_start: true }
+    }
+}
+
+impl TfewConfig {
     /// Passages that prompts show in evaluation and use.
     pub fn shown(&self) -> ContextConfig {
         ContextConfig::retrieved(self.eval.contexts.unwrap_or(self.contexts.count))
@@ -199,8 +168,8 @@ impl ChoiceConfig {
         if tasks.iter().any(|t| t.shots == Some(0)) {
             return Err(bad("data.tasks.shots", "must be 1 or more"));
         }
-        if self.batch.records == 0 || self.batch.tokens == 0 || self.train.steps == 0 {
-            return Err(bad("batch", "records, tokens and train.steps must be 1 or more"));
+        if self.batch.size == 0 || self.batch.tokens == 0 {
+            return Err(bad("batch", "size and tokens must be 1 or more"));
         }
         if self.prompt.loss_on != LossOn::Completion {
             return Err(bad("prompt.loss_on", "choices are scored by their own tokens: completion"));
@@ -208,9 +177,8 @@ impl ChoiceConfig {
         if self.contexts.substitute_rate > 0.0 || self.contexts.without_golden == WithoutGolden::Abstain {
             return Err(bad("contexts", "choices are what they are: no substitutes, and no abstaining"));
         }
-        if self.eval.stop.is_some() && (self.eval.every_steps == 0 || tasks.iter().all(|t| t.dev.is_none())) {
-            return Err(bad("eval.stop", "needs a task with `dev`, and `eval.every_steps`"));
-        }
+        let dev = tasks.iter().any(|t| t.dev.is_some());
+        RecipeConfig::eval(self).check(dev).map_err(|(key, why)| bad(key, why))?;
         self.loss.check()?;
         self.contexts.check()
     }
