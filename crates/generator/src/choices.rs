@@ -16,14 +16,16 @@ use serde::Serialize;
 
 /// A record as sequences: its choices behind one prompt, and which of them is right.
 #[derive(Debug, Clone)]
-pub struct Scorable {
+pub struct MultipleChoiceExample {
+    /// The record's name.
+    pub id: String,
     /// One per choice.
     pub sequences: Vec<TrainExample>,
     /// The right one.
     pub answer: usize,
 }
 
-impl Scorable {
+impl MultipleChoiceExample {
     /// Tokens of all sequences, prompts included.
     pub fn len(&self) -> usize {
         self.sequences.iter().map(|s| s.ids.len()).sum()
@@ -39,17 +41,19 @@ impl Scorable {
 ///
 /// # Errors
 /// Prompts that cannot be made.
-pub fn scorable<'r>(
+pub fn multiple_choice<'r>(
     preparer: &Preparer<'_>,
     records: impl IntoParallelIterator<Item = &'r ChoiceRecord, Iter: IndexedParallelIterator>,
     epoch: u64,
-) -> Result<(Vec<Option<Scorable>>, PrepareReport)> {
-    let made: Vec<(Option<Scorable>, PrepareReport)> = records
+) -> Result<(Vec<Option<MultipleChoiceExample>>, PrepareReport)> {
+    let made: Vec<(Option<MultipleChoiceExample>, PrepareReport)> = records
         .into_par_iter()
         .map(|r| {
             let mut report = PrepareReport::default();
             let built = preparer.examples(&r.record, &r.choices, epoch, &mut report)?;
-            Ok((built.ok().map(|sequences| Scorable { sequences, answer: r.answer }), report))
+            let id = r.record.id.clone();
+            let example = |sequences| MultipleChoiceExample { id, sequences, answer: r.answer };
+            Ok((built.ok().map(example), report))
         })
         .collect::<Result<_>>()?;
     let mut report = PrepareReport::default();
@@ -149,8 +153,8 @@ pub fn choose_all(
     let _guard = no_grad();
     let preparer =
         Preparer::new(generator, options.prompt, options.contexts.clone(), usize::MAX, options.seed)?;
-    let (made, report) = scorable(&preparer, records, 0)?;
-    let kept: Vec<(&ChoiceRecord, Scorable)> =
+    let (made, report) = multiple_choice(&preparer, records, 0)?;
+    let kept: Vec<(&ChoiceRecord, MultipleChoiceExample)> =
         records.iter().zip(made).filter_map(|(r, m)| Some((r, m?))).collect();
     let lengths: Vec<usize> = kept.iter().map(|(_, s)| s.len()).collect();
     let mut out = Vec::with_capacity(kept.len());

@@ -15,28 +15,30 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::hash::Hash;
 
-/// How training contexts are chosen.
+/// Selection of passages for training prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContextConfig {
-    /// At most so many passages in a prompt; 0 is closed-book.
+    /// Maximum number of passages in a prompt; 0: closed-book.
     pub count: usize,
-    /// Where golden passages come from.
+    /// Source of gold passages.
     pub golden: Golden,
-    /// At most so many golden passages; 0 for all there are.
+    /// Maximum number of gold passages in a prompt; 0: all.
     pub max_golden: usize,
-    /// The golden passages are left out of this share of the prompts (RAFT's 1 - P), in [0, 1].
+    /// Share of prompts without their gold passages (RAFT's 1 - P), in [0, 1].
     pub golden_drop_rate: f64,
-    /// What is answered where no golden passage is shown, though one is known.
+    /// Target answer of prompts without a gold passage.
     pub without_golden: WithoutGolden,
-    /// Each place that no golden passage takes holds a distractor with this probability, in [0, 1]; else it stays empty.
+    /// Probability that a place without a gold passage is filled with a distractor, in [0, 1]; otherwise it stays
+    /// empty.
     pub distractor_rate: f64,
-    /// Distractors are drawn from so many of the best candidates; 0 takes the best candidates themselves.
+    /// Pool size: distractors are sampled from this many top-ranked candidates; 0: the top-ranked candidates
+    /// themselves.
     pub distractor_pool: usize,
-    /// In which order passages stand in the prompt.
+    /// Order of the passages in the prompt.
     pub order: Order,
-    /// In this share of the prompts the answer is exchanged, in the passages and as what is learned, for another
-    /// record's of the same form, in [0, 1] (see [`crate::substitute`]).
+    /// Answer substitution: share of prompts in which the answer is replaced, in passages and target, by another
+    /// record's answer of the same form, in [0, 1] (see [`crate::substitute`]).
     pub substitute_rate: f64,
 }
 
@@ -56,39 +58,38 @@ impl Default for ContextConfig {
     }
 }
 
-/// Where golden passages come from.
+/// Source of gold passages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Golden {
-    /// From the data: they are shown even if the retriever missed them.
+    /// Gold passages of the data, inserted even if the retriever missed them.
     #[default]
     Inserted,
-    /// Only those among the `count` best candidates: what the generator will meet in use.
+    /// Gold passages of the data, only if they are among the top `count` candidates.
     Retrieved,
-    /// No judged ones: the candidates that hold the answer's text count as golden (distant supervision).
+    /// Distant supervision: candidates that contain the answer string count as gold.
     Answering,
 }
 
-/// What is answered without a golden passage.
+/// Target answer of prompts without a gold passage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutGolden {
-    /// The true answer, from memory.
+    /// The true answer.
     #[default]
     Answer,
-    /// That the contexts do not say. Candidates known to hold the answer are then left out.
+    /// The abstention text. Candidates that contain the answer are then left out.
     Abstain,
 }
 
-/// In which order passages stand in the prompt.
+/// Order of the passages in the prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// At random.
+    /// Random order.
     #[default]
     Shuffled,
-    /// As the retriever ranks them. A golden passage that it did not find stands at a random place: always first or
-    /// last would give it away.
+    /// Retriever's order; a gold passage that was not retrieved is inserted at a random position.
     Ranked,
 }
 

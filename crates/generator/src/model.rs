@@ -364,40 +364,40 @@ impl Generator {
     }
 }
 
-/// What a new generator is.
+/// Architecture of a new generator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScratchArchitecture {
-    /// A Llama.
+    /// Llama (decoder-only).
     #[default]
     Llama,
-    /// A T5 with gated feed-forward layers and a dropout of 0.1: an encoder and a decoder.
+    /// T5 with gated feed-forward and dropout 0.1 (encoder-decoder).
     T5,
 }
 
-/// Size of a new generator, with a byte-level BPE tokenizer of its own.
+/// New generator with random weights and its own byte-level BPE tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScratchGenerator {
-    /// Its kind.
+    /// Architecture: `llama` or `t5`.
     pub architecture: ScratchArchitecture,
-    /// Tokens.
+    /// Vocabulary size.
     pub vocab_size: usize,
-    /// Size of a hidden state.
+    /// Hidden size.
     pub hidden_size: i64,
-    /// Transformer layers; of a T5 as many in the encoder as in the decoder.
+    /// Number of transformer layers; for T5 of the encoder and of the decoder each.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
-    /// Key and value heads; a T5 has as many as attention heads.
+    /// Number of key-value heads (grouped-query attention); for T5 equal to `heads`.
     pub kv_heads: i64,
-    /// Size of the feed-forward layer.
+    /// Inner size of the feed-forward layers.
     pub intermediate_size: i64,
-    /// Longest prompt and answer; of a T5 the usual length.
+    /// Maximum length of prompt and answer in tokens; for T5 the nominal length.
     pub max_positions: usize,
-    /// Whether the output projection is the embedding.
+    /// Whether the output projection shares the embedding matrix.
     pub tied: bool,
-    /// Standard deviation of the initial weights; those of a T5 go by the width of its layers.
+    /// Standard deviation of the initial weights (T5 scales by layer width instead).
     pub initializer_range: f64,
 }
 

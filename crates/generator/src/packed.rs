@@ -15,12 +15,14 @@ pub struct PackedExamples {
     pub rows: Vec<i64>,
     /// Those tokens.
     pub targets: Vec<i64>,
+    /// The records that the examples were made of, by name, where they have one.
+    pub ids: Vec<String>,
 }
 
 impl PackedExamples {
     /// Of examples in their order.
     pub fn of(examples: impl IntoIterator<Item = TrainExample>) -> Self {
-        let mut out = Self { examples: Vec::new(), rows: Vec::new(), targets: Vec::new() };
+        let mut out = Self { examples: Vec::new(), rows: Vec::new(), targets: Vec::new(), ids: Vec::new() };
         let mut start = 0;
         for e in examples {
             for i in e.predicted().filter(|&i| e.loss[i]) {
@@ -35,10 +37,18 @@ impl PackedExamples {
 
     /// Passes of at most `tokens` tokens, in about the order given.
     pub fn pack(examples: Vec<TrainExample>, tokens: usize) -> Vec<Self> {
-        let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-        let mut examples: Vec<Option<TrainExample>> = examples.into_iter().map(Some).collect();
-        let packing = pack_in_order(&lengths, tokens);
-        packing.rows.iter().map(|row| Self::of(row.iter().filter_map(|&i| examples[i].take()))).collect()
+        Self::pack_named(examples.into_iter().map(|e| (String::new(), e)).collect(), tokens)
+    }
+
+    /// [`PackedExamples::pack`] of examples with the names of their records.
+    pub fn pack_named(examples: Vec<(String, TrainExample)>, tokens: usize) -> Vec<Self> {
+        let lengths: Vec<usize> = examples.iter().map(|(_, e)| e.ids.len()).collect();
+        let mut examples: Vec<Option<(String, TrainExample)>> = examples.into_iter().map(Some).collect();
+        let one = |row: &Vec<usize>| {
+            let (ids, own): (Vec<_>, Vec<_>) = row.iter().filter_map(|&i| examples[i].take()).unzip();
+            Self { ids, ..Self::of(own) }
+        };
+        pack_in_order(&lengths, tokens).rows.iter().map(one).collect()
     }
 
     /// Tokens in all.

@@ -14,26 +14,28 @@ use ragduet_text::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// How prompts are made.
+/// Prompt format and length limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// The words.
+    /// Prompt template.
     pub template: RagPrompt,
-    /// Whether prompts go through the tokenizer's chat template; absent: where it has one.
+    /// Whether prompts use the tokenizer's chat template; absent: if it has one.
     pub chat: Option<bool>,
-    /// More variables for the chat template, such as `enable_thinking = false`.
+    /// Extra variables of the chat template, such as `enable_thinking = false`.
     pub template_variables: BTreeMap<String, serde_json::Value>,
-    /// Most tokens of prompt and answer; absent: what the model can take.
+    /// Maximum tokens of prompt and answer; passages are shortened or dropped to fit, question and answer never.
+    /// Absent: the model's maximum.
     pub max_tokens: Option<usize>,
-    /// A passage of which less than this would be left is dropped rather than shortened.
+    /// Minimum tokens of a shortened passage; below it the passage is dropped.
     pub min_passage_tokens: usize,
-    /// Which tokens are learned.
+    /// Loss mask: `completion`, `assistant` or `all`.
     pub loss_on: LossOn,
-    /// Fusion in the decoder, of an encoder-decoder: each passage is read beside the question in a prompt of its own, of at
-    /// most `max_tokens` with the answer, and all are seen while answering.
+    /// Fusion-in-decoder (encoder-decoders): each passage is encoded with the question in a prompt of its own
+    /// (`max_tokens` each, answer included), and the decoder attends to all of them.
     pub fusion: bool,
 }
 
@@ -130,13 +132,13 @@ enum Put<'a> {
 /// with the user's message.
 #[derive(Debug)]
 pub struct Preparer<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: Cow<'a, Tokenizer>,
     chat: Option<ChatTemplate>,
     /// What an encoder-decoder's answers start with.
     start: Option<u32>,
     /// For conversations where the tokenizer has no template.
     fallback: ChatTemplate,
-    config: &'a PromptConfig,
+    config: Cow<'a, PromptConfig>,
     contexts: ContextConfig,
     max_tokens: usize,
     /// Most tokens of all that is read apart, with the answer.
@@ -186,7 +188,15 @@ impl<'a> Preparer<'a> {
         }
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
+        let (tokenizer, config) = (Cow::Borrowed(tokenizer), Cow::Borrowed(config));
         Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, limit, seed })
+    }
+
+    /// The same with a tokenizer and settings of its own.
+    pub fn into_owned(self) -> Preparer<'static> {
+        let Self { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed } = self;
+        let (tokenizer, config) = (Cow::Owned(tokenizer.into_owned()), Cow::Owned(config.into_owned()));
+        Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed }
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -412,7 +422,7 @@ impl<'a> Preparer<'a> {
             let mut shown = Vec::with_capacity(ranked.len());
             for c in &ranked {
                 let alone = fit_contexts(
-                    self.tokenizer,
+                    &self.tokenizer,
                     std::slice::from_ref(c),
                     self.max_tokens,
                     least,
@@ -424,7 +434,7 @@ impl<'a> Preparer<'a> {
             }
             ranked = shown;
         }
-        let fitted = fit_contexts(self.tokenizer, &ranked, self.whole(), least, |c| measure(&in_order(c)))?;
+        let fitted = fit_contexts(&self.tokenizer, &ranked, self.whole(), least, |c| measure(&in_order(c)))?;
         let cut = cut.min(fitted.kept.len());
         report.kept += fitted.kept.len() - cut;
         report.shortened += fitted.shortened.len() + cut;

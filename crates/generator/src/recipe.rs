@@ -1,13 +1,11 @@
-//! How generators are trained: a config and a loop that reads from top to bottom.
+//! How generators are trained: a config and a recipe of [`ragduet_train::run()`] for each method.
 
-pub mod choice_config;
-pub mod choices;
 pub mod config;
 pub mod distil;
-pub mod distil_config;
 pub mod parts;
 pub mod preference;
 pub mod sft;
 mod supervised;
+pub mod tfew;
 
 pub use ragduet_train::RunOptions;

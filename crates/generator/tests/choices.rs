@@ -8,8 +8,8 @@ use ragduet_generator::choices::{Choice, ChoiceOptions, ChoiceScores, choose_all
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::RunOptions;
-use ragduet_generator::recipe::choice_config::ChoiceConfig;
-use ragduet_generator::recipe::choices::{Outcome, train};
+use ragduet_generator::recipe::config::TfewConfig;
+use ragduet_generator::recipe::tfew::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, rng};
 use ragduet_train::config::Config as _;
@@ -64,20 +64,17 @@ fn set_up(dir: &Path, architecture: ScratchArchitecture) {
     std::fs::write(dir.join("states.jsonl"), states).unwrap();
 }
 
-fn config(dir: &Path, more: &str) -> ChoiceConfig {
+fn config(dir: &Path, more: &str) -> TfewConfig {
     let text = format!(
         r#"
-        recipe = "choices"
-        seed = 3
-        precision = "fp32"
+        run = {{ seed = 3, precision = "fp32", max_steps = 150, log_every = 1 }}
         model.base = "{0}/base"
         data.tasks = [
             {{ name = "colour", train = "{0}/colours.jsonl", dev = "{0}/colours.jsonl" }},
             {{ name = "other", train = "{0}/states.jsonl", dev = "{0}/states.jsonl" }},
         ]
         contexts.count = 1
-        batch = {{ records = 6, tokens = 400 }}
-        train = {{ steps = 150, log_every = 1 }}
+        batch = {{ size = 6, tokens = 400 }}
         optim = {{ name = "adafactor", lr = 1e-1, weight_decay = 0.0, warmup = {{ steps = 3 }} }}
         save.every_steps = 5
         "#,
@@ -86,11 +83,11 @@ fn config(dir: &Path, more: &str) -> ChoiceConfig {
     // Keys of `more` replace those above.
     let mut table: toml::Table = toml::from_str(&text).unwrap();
     table.extend(toml::from_str::<toml::Table>(more).unwrap());
-    ChoiceConfig::from_toml(&table.to_string()).unwrap()
+    TfewConfig::from_toml(&table.to_string()).unwrap()
 }
 
-fn run(config: &ChoiceConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+fn run(config: &TfewConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
 }
 
 fn lines(run: &Path, kind: &str) -> Vec<serde_json::Value> {
@@ -113,7 +110,7 @@ fn vectors_learn_a_mixture_and_go_on_with_one_task() {
         let base = std::fs::read(dir.path().join("base/model.safetensors")).unwrap();
         let mixed = dir.path().join("mixed");
         let o = run(&config(dir.path(), "peft.ia3 = {}"), &mixed, false, None);
-        assert!(o.finished && o.records == (16, 1), "{:?}: what is too long is counted", o.records);
+        assert!(o.run.finished && o.records == (16, 1), "{:?}: what is too long is counted", o.records);
         let all = lines(&mixed, "train");
         let loss = |l: &serde_json::Value| l["loss"].as_f64().unwrap();
         let sum = |l: &serde_json::Value| {
@@ -125,7 +122,7 @@ fn vectors_learn_a_mixture_and_go_on_with_one_task() {
         assert!(all.iter().all(|l| (loss(l) - sum(l)).abs() < 1e-4));
         let mean = |l: &[serde_json::Value]| l.iter().map(loss).sum::<f64>() / l.len() as f64;
         assert!(mean(&all[140..]) < 0.8 * mean(&all[..10]), "{} {}", mean(&all[..10]), mean(&all[140..]));
-        let scores = o.best.unwrap();
+        let scores = o.run.best.unwrap().scores;
         let names: Vec<&str> = scores.tasks.iter().map(|t| t.task.as_str()).collect();
         // The records' own names go before the file's; the one that is too long has none and is not scored.
         assert_eq!(names, ["colour", "state"]);
@@ -133,13 +130,13 @@ fn vectors_learn_a_mixture_and_go_on_with_one_task() {
 
         // Few-shot: the adapter's folder is the base, and its vectors are where training starts.
         let few = format!(
-            "model.base = \"{0}/mixed/best\"\ntrain = {{ steps = 1, log_every = 1 }}\noptim.lr = 1e-9\n\
+            "model.base = \"{0}/mixed/best\"\nrun = {{ max_steps = 1, precision = \"fp32\" }}\noptim.lr = 1e-9\n\
              data.tasks = [{{ name = \"colour\", train = \"{0}/colours.jsonl\", shots = 4 }}]",
             dir.path().display()
         );
         let adapted = dir.path().join("adapted");
         let o = run(&config(dir.path(), &few), &adapted, false, None);
-        assert_eq!((o.records, o.best.is_none()), ((4, 0), true));
+        assert_eq!((o.records, o.run.best.is_none()), ((4, 0), true));
         for ((name, a), (_, b)) in weights(&mixed.join("best")).iter().zip(weights(&adapted.join("best"))) {
             assert!(
                 a.allclose(&b, 1e-6, 1e-6, false) && !a.allclose(&a.ones_like(), 1e-3, 1e-3, false),
@@ -157,15 +154,16 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     set_up(dir.path(), ScratchArchitecture::Llama);
     let more = format!(
         "model = {{ base = \"{}/base\", attention_dropout = 0.1 }}\npeft.ia3 = {{}}\n\
-         train = {{ steps = 12, log_every = 1 }}\neval.every_steps = 3",
+         run = {{ max_steps = 12, precision = \"fp32\" }}\n\
+         eval = {{ every_steps = 3, at_start = false }}",
         dir.path().display()
     );
     let c = config(dir.path(), &more);
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
-    assert!(run(&c, &whole, false, None).finished);
+    assert!(run(&c, &whole, false, None).run.finished);
     let o = run(&c, &parts, false, Some(7));
-    assert!(!o.finished && o.step == 7);
-    assert!(run(&c, &parts, true, None).finished);
+    assert!(!o.run.finished && o.run.step == 7);
+    assert!(run(&c, &parts, true, None).run.finished);
     for ((name, a), (_, b)) in weights(&whole.join("best")).iter().zip(weights(&parts.join("best"))) {
         assert!(a.equal(&b), "{name}");
     }
@@ -235,7 +233,7 @@ fn settings_that_cannot_work_are_refused() {
         ("optim = { adafactor = { clip_threshold = 2.0 } }".into(), "optim.name is adamw"),
     ] {
         let out = dir.path().join("x");
-        let options = RunOptions { out: out.clone(), resume: false, quiet: true, stop_after: None };
+        let options = RunOptions { out: out.clone(), quiet: true, ..RunOptions::default() };
         let e = train(&config(dir.path(), &more), &options).unwrap_err().to_string();
         assert!(e.contains(words), "{more}: {e}");
         let _ = std::fs::remove_dir_all(out);

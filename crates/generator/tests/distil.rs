@@ -2,9 +2,8 @@
 //! asks the teacher once where that is kept.
 
 use ragduet_generator::Generator;
-use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::config::{DistilConfig, SftConfig};
 use ragduet_generator::recipe::distil::{Outcome, train};
-use ragduet_generator::recipe::distil_config::DistilConfig;
 use ragduet_generator::recipe::{RunOptions, sft};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
@@ -27,7 +26,7 @@ fn alone() -> MutexGuard<'static, ()> {
 const COLOURS: [&str; 4] = ["red", "green", "blue", "white"];
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+    RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }
 }
 
 /// Records of doors and their colours, and in `teacher/best` a generator that knows them.
@@ -45,7 +44,7 @@ fn set_up(dir: &Path, architecture: &str, vocab: usize, steps: u64) {
     std::fs::write(dir.join("records.jsonl"), text).unwrap();
     let c = SftConfig::from_toml(&format!(
         "{}\n[model.scratch]\narchitecture = \"{architecture}\"\nvocab_size = {vocab}\nhidden_size = 48\nlayers = 2\n\
-         heads = 4\nkv_heads = 2\nintermediate_size = 96\nmax_positions = 256\n[train]\nepochs = 200\nmax_steps = {steps}",
+         heads = 4\nkv_heads = 2\nintermediate_size = 96\nmax_positions = 256\n[run]\nmax_steps = {steps}\nseed = 5\nprecision = \"fp32\"",
         common(dir)
     ))
     .unwrap();
@@ -55,9 +54,9 @@ fn set_up(dir: &Path, architecture: &str, vocab: usize, steps: u64) {
 /// What teacher and student are trained with alike. Ends in the root's last table.
 fn common(dir: &Path) -> String {
     format!(
-        "seed = 5\nprecision = \"fp32\"\ndata = {{ train = \"{0}/records.jsonl\", dev = \"{0}/records.jsonl\" }}\n\
+        "data = {{ train = \"{0}/records.jsonl\", dev = \"{0}/records.jsonl\" }}\n\
          contexts.count = 1\nbatch.tokens = 400\noptim.lr = 3e-3\n\
-         eval.decode = {{ max_new_tokens = 8, do_sample = false }}\n",
+         eval = {{ decode = {{ max_new_tokens = 8, do_sample = false }}, at_start = false }}\n",
         dir.display()
     )
 }
@@ -69,8 +68,8 @@ const STUDENT: &str =
 fn config(dir: &Path, more: &str, model: Option<&str>, steps: u64) -> DistilConfig {
     let scratch = format!("[model.scratch]\n{STUDENT}");
     let text = format!(
-        "{}teacher.base = \"{}/teacher/best\"\nsave.every_steps = 2\n{more}\n{}\n[train]\nepochs = 200\nmax_steps = {steps}\n\
-         log_every = 1\n",
+        "{}teacher.base = \"{}/teacher/best\"\nsave.every_steps = 2\n{more}\n{}\n[run]\nmax_steps = {steps}\n\
+         log_every = 1\nseed = 5\nprecision = \"fp32\"\n",
         common(dir),
         dir.display(),
         model.unwrap_or(&scratch)
@@ -134,10 +133,10 @@ fn a_student_learns_the_teachers_distribution() {
     ] {
         let out = dir.join(name);
         let o = run(&config(dir, objective, None, 600), &out, false, None);
-        assert!(o.student.finished && o.teacher.is_none());
+        assert!(o.student.run.finished && o.teacher.is_none());
         let (first, last) = ends(&curve(&out, "divergence"));
         assert!(last < 0.3 * first, "{name}: {first} {last}");
-        assert!(o.student.best.unwrap().exact_match >= 0.5, "{name}: {:?}", o.student.best);
+        assert!(o.student.run.best.clone().unwrap().scores.exact_match >= 0.5, "{name}: {:?}", o.student.run.best);
         // The new student got the teacher's tokenizer, and its folder is a generator.
         assert_eq!(vocabulary(name), vocabulary("teacher"), "{name}");
         let _ = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
@@ -177,7 +176,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         ("lora", "teacher.quantize = \"int8\"", Some(own.as_str())),
         (
             "answers",
-            "objective.sequence = { batch = 1, decode = { max_new_tokens = 8, num_beams = 2 } }",
+            "objective.sequence = { batch_size = 1, decode = { max_new_tokens = 8, num_beams = 2 } }",
             None,
         ),
     ];
@@ -185,10 +184,10 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         // `batch.tokens` and `contexts.count` stand in `common` already, as dotted keys: others may join them.
         let c = config(dir, more, model, 7);
         let (whole, parts) = (dir.join(name), dir.join(format!("{name}-parts")));
-        assert!(run(&c, &whole, false, None).student.finished);
-        assert!(!run(&c, &parts, false, Some(3)).student.finished);
-        assert!(!run(&c, &parts, true, Some(2)).student.finished);
-        assert!(run(&c, &parts, true, None).student.finished);
+        assert!(run(&c, &whole, false, None).student.run.finished);
+        assert!(!run(&c, &parts, false, Some(3)).student.run.finished);
+        assert!(!run(&c, &parts, true, Some(2)).student.run.finished);
+        assert!(run(&c, &parts, true, None).student.run.finished);
         equal(&whole, &parts, name);
         if name == "lora" {
             assert!(!parts.join("best/model.safetensors").exists());
@@ -210,7 +209,7 @@ fn an_encoder_decoder_teaches_another() {
         let (first, last) = ends(&curve(&whole, "divergence"));
         assert!(last < 0.8 * first, "{name}: {first} {last}");
         let _ = run(&c, &parts, false, Some(20));
-        assert!(run(&c, &parts, true, None).student.finished);
+        assert!(run(&c, &parts, true, None).student.run.finished);
         equal(&whole, &parts, name);
     }
     // Of another kind.
@@ -225,7 +224,7 @@ fn what_the_teacher_said_is_asked_once() {
     let dir = tmp.path();
     set_up(dir, "llama", 300, 600);
     let cases = [
-        ("answers", "objective.sequence = { batch = 1, decode = { max_new_tokens = 8 } }"),
+        ("answers", "objective.sequence = { batch_size = 1, decode = { max_new_tokens = 8 } }"),
         ("top-k", "teacher.cache.top_k = { k = 5 }"),
     ];
     for (name, more) in cases {
@@ -251,7 +250,7 @@ fn what_the_teacher_said_is_asked_once() {
         let said = text(lost);
         // As if killed before the last file was there.
         std::fs::remove_file(lost).unwrap();
-        assert!(run(&c, &parts, true, None).student.finished);
+        assert!(run(&c, &parts, true, None).student.run.finished);
         let after = kept(&store);
         assert_eq!(text(lost), said, "{name}");
         for (path, written) in before.iter().filter(|(p, _)| *p != lost) {
@@ -269,7 +268,7 @@ fn what_the_teacher_said_is_asked_once() {
     }
     // The student learns what stands there: a file that says something else teaches that.
     let out = dir.join("told");
-    let sequence = "objective.sequence = { batch = 1, decode = { max_new_tokens = 8 } }";
+    let sequence = "objective.sequence = { batch_size = 1, decode = { max_new_tokens = 8 } }";
     let _ = run(&config(dir, sequence, None, 150), &out, false, Some(1));
     let store = out.join("teacher");
     for path in kept(&store).into_keys() {
@@ -280,7 +279,7 @@ fn what_the_teacher_said_is_asked_once() {
         std::fs::write(&path, text).unwrap();
     }
     let c = config(dir, &format!("{sequence}\nteacher.store = \"{}\"", store.display()), None, 150);
-    assert_eq!(run(&c, &dir.join("told-again"), false, None).student.best.unwrap().exact_match, 0.0);
+    assert_eq!(run(&c, &dir.join("told-again"), false, None).student.run.best.unwrap().scores.exact_match, 0.0);
 }
 
 #[test]
@@ -291,7 +290,7 @@ fn what_cannot_be_learned_from_is_said() {
     set_up(dir, "llama", 300, 2);
     // A student with a vocabulary of its own.
     let c = SftConfig::from_toml(&format!(
-        "{}\n[model.scratch]\nvocab_size = 280\n{STUDENT}\n[train]\nmax_steps = 1",
+        "{}\n[model.scratch]\nvocab_size = 280\n{STUDENT}\n[run]\nmax_steps = 1\nseed = 5\nprecision = \"fp32\"",
         common(dir)
     ))
     .unwrap();

@@ -1,8 +1,8 @@
 //! Losses against TRL's own (`golden/losses.json`), and their gradients against finite differences.
 
 use ragduet_generator::loss::{
-    ChoiceBatch, ChoiceLoss, ChoiceTotals, PreferenceBatch, PreferenceConfig, PreferenceLossConfig,
-    Reference, RowLosses, SftLoss, Window, best_choice, choice_sums,
+    PreferenceBatch, PreferenceLossConfig, PreferenceLossKind, Reference, RowLosses, SftLoss, TfewBatch,
+    TfewLoss, TfewTotals, Window, best_choice, choice_sums,
 };
 use ragduet_testkit::check_gradient;
 use ragduet_torch::{Kind, Tensor};
@@ -46,7 +46,7 @@ fn paired_losses_equal_trls() {
     let tokens = p["nll_tokens"].as_u64().unwrap();
     for case in g["cases"].as_array().unwrap() {
         let what = format!("{} {}", case["name"], case["config"]);
-        let config: PreferenceConfig = serde_json::from_value(case["config"].clone()).unwrap();
+        let config: PreferenceLossConfig = serde_json::from_value(case["config"].clone()).unwrap();
         let built = config.build().unwrap();
         let reference = built.loss.needs_reference().then_some(Reference { chosen: &rc, rejected: &rr });
         let batch = PreferenceBatch {
@@ -75,7 +75,7 @@ fn paired_losses_equal_trls() {
 #[test]
 fn kto_equals_trls() {
     for case in golden()["kto"].as_array().unwrap() {
-        let config: PreferenceConfig = serde_json::from_value(case["config"].clone()).unwrap();
+        let config: PreferenceLossConfig = serde_json::from_value(case["config"].clone()).unwrap();
         let built = config.build().unwrap();
         let [c, r, rc, rr, m] =
             ["chosen", "rejected", "reference_chosen", "reference_rejected", "mismatched"]
@@ -136,7 +136,7 @@ fn gradients_are_the_numerical_ones() {
         r#"{"orpo": {"beta": 0.4}}"#,
         r#"{"simpo": {"beta": 2.0, "gamma": 0.5, "label_smoothing": 0.1}}"#,
     ] {
-        let loss = serde_json::from_str::<PreferenceLossConfig>(text).unwrap().build().unwrap();
+        let loss = serde_json::from_str::<PreferenceLossKind>(text).unwrap().build().unwrap();
         check_gradient(&[c.copy(), r.copy()], 1e-6, |x| {
             let batch = PreferenceBatch {
                 chosen: &x[0],
@@ -162,11 +162,11 @@ fn settings_that_cannot_work_are_refused() {
         r#"{"loss": {"simpo": {"cpo_alpha": 0.5}}, "sft_weight": 0.5}"#,
         r#"{"sft_weight": -0.5}"#,
     ] {
-        let config: PreferenceConfig = serde_json::from_str(text).unwrap();
+        let config: PreferenceLossConfig = serde_json::from_str(text).unwrap();
         assert!(config.build().is_err(), "{text}");
     }
-    assert!(serde_json::from_str::<PreferenceConfig>(r#"{"loss": {"dpo": {"gamma": 1.0}}}"#).is_err());
-    let plain: PreferenceConfig = toml::from_str("[loss.dpo]\nbeta = 0.2").unwrap();
+    assert!(serde_json::from_str::<PreferenceLossConfig>(r#"{"loss": {"dpo": {"gamma": 1.0}}}"#).is_err());
+    let plain: PreferenceLossConfig = toml::from_str("[loss.dpo]\nbeta = 0.2").unwrap();
     assert!(plain.build().unwrap().likelihood.is_none());
 }
 
@@ -200,14 +200,14 @@ const CHOICE_RECORDS: [(usize, usize); 3] = [(3, 2), (2, 0), (2, 1)];
 #[test]
 fn choice_losses_equal_their_formulas_and_windows_add_up() {
     for power in [0.0, 0.5, 1.0] {
-        let loss = ChoiceLoss { length_norm: power, ..ChoiceLoss::default() };
+        let loss = TfewLoss { length_norm: power, ..TfewLoss::default() };
         let want = choice_losses(&CHOICE_NLL, &CHOICE_TOKENS, &CHOICE_RECORDS, power);
-        let window = ChoiceTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS);
+        let window = TfewTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS);
         assert_eq!((window.right_tokens, window.wrong_tokens, window.records), (7, 8, 3));
         let shares = |tokens: std::ops::Range<usize>, choices: std::ops::Range<usize>, records| {
             let nll = Tensor::from_slice(&CHOICE_NLL[tokens]);
             let batch =
-                ChoiceBatch { nll: &nll, tokens: &CHOICE_TOKENS[choices], records: &CHOICE_RECORDS[records] };
+                TfewBatch { nll: &nll, tokens: &CHOICE_TOKENS[choices], records: &CHOICE_RECORDS[records] };
             let s = loss.shares(&batch, window);
             [s.language_model, s.unlikelihood, s.length_normalised].map(|t| f64::try_from(t).unwrap())
         };
@@ -223,15 +223,15 @@ fn choice_losses_equal_their_formulas_and_windows_add_up() {
 #[test]
 fn choice_gradients_are_the_numerical_ones() {
     for (w, power) in [([1.0, 1.0, 1.0], 1.0), ([0.5, 2.0, 0.0], 1.0), ([0.0, 0.0, 1.0], 0.5)] {
-        let loss = ChoiceLoss {
+        let loss = TfewLoss {
             language_model: w[0],
             unlikelihood: w[1],
             length_normalised: w[2],
             length_norm: power,
         };
         check_gradient(&[Tensor::from_slice(&CHOICE_NLL)], 1e-6, |x| {
-            let batch = ChoiceBatch { nll: &x[0], tokens: &CHOICE_TOKENS, records: &CHOICE_RECORDS };
-            loss.total(&loss.shares(&batch, ChoiceTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS)))
+            let batch = TfewBatch { nll: &x[0], tokens: &CHOICE_TOKENS, records: &CHOICE_RECORDS };
+            loss.total(&loss.shares(&batch, TfewTotals::of(&CHOICE_TOKENS, &CHOICE_RECORDS)))
         });
     }
 }
@@ -248,7 +248,7 @@ fn the_likeliest_choice_depends_on_the_power_of_its_length() {
         "length_norm = -0.5",
         "language_model = 0\nunlikelihood = 0\nlength_normalised = 0",
     ] {
-        let loss: ChoiceLoss = toml::from_str(text).unwrap();
+        let loss: TfewLoss = toml::from_str(text).unwrap();
         assert!(loss.check().is_err(), "{text}");
     }
 }

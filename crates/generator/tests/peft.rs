@@ -49,8 +49,8 @@ fn prepare(dir: &Path) {
 
 fn config(dir: &Path, peft: &str, steps: u64) -> SftConfig {
     let text = format!(
-        "seed = 5\nprecision = \"fp32\"\n[model]\nbase = \"{0}/base\"\nrecompute = {1}\n{peft}\n[data]\ntrain = \"{0}/records.jsonl\"\n\
-         [contexts]\ncount = 1\n[batch]\ntokens = 300\n[train]\nepochs = 100\nmax_steps = {steps}\n[optim]\nlr = 1e-2\n\
+        "[run]\nseed = 5\nprecision = \"fp32\"\nmax_steps = {steps}\n[model]\nbase = \"{0}/base\"\nrecompute = {1}\n{peft}\n[data]\ntrain = \"{0}/records.jsonl\"\n\
+         [contexts]\ncount = 1\n[batch]\ntokens = 300\n[optim]\nlr = 1e-2\n\
          [save]\nevery_steps = 4\n",
         dir.display(),
         // With dropout, what is made again must be what it was.
@@ -60,7 +60,7 @@ fn config(dir: &Path, peft: &str, steps: u64) -> SftConfig {
 }
 
 fn run(c: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(c, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+    train(c, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
 }
 
 fn losses(run: &Path) -> Vec<f64> {
@@ -92,7 +92,7 @@ fn every_method_learns_resumes_and_leaves_the_base_alone() {
     for (name, peft) in METHODS {
         let c = config(dir.path(), peft, 60);
         let out = dir.path().join(name);
-        assert!(run(&c, &out, false, None).finished);
+        assert!(run(&c, &out, false, None).run.finished);
         let all = losses(&out);
         assert!(all[all.len() - 1] < 0.95 * all[0], "{name}: {all:?}");
         let best = out.join("best");
@@ -101,7 +101,7 @@ fn every_method_learns_resumes_and_leaves_the_base_alone() {
         // Stopped and resumed: the same adapter, bit for bit.
         let again = dir.path().join(format!("{name}-again"));
         let _ = run(&c, &again, false, Some(13));
-        assert!(run(&c, &again, true, None).finished);
+        assert!(run(&c, &again, true, None).run.finished);
         for ((n, a), (_, b)) in weights(&best).into_iter().zip(weights(&again.join("best"))) {
             assert!(a.equal(&b), "{name}: {n} differs after a resume");
         }
@@ -140,7 +140,7 @@ fn what_cannot_be_adapted_is_said() {
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
     let fails = |peft: &str| {
-        let options = RunOptions { out: dir.path().join("x"), resume: false, quiet: true, stop_after: None };
+        let options = RunOptions { out: dir.path().join("x"), quiet: true, ..RunOptions::default() };
         let e = train(&config(dir.path(), peft, 2), &options).unwrap_err().to_string();
         let _ = std::fs::remove_dir_all(dir.path().join("x"));
         e

@@ -3,7 +3,7 @@
 
 use ragduet_generator::ScratchGenerator;
 use ragduet_generator::recipe::RunOptions;
-use ragduet_generator::recipe::config::PreferenceRecipe;
+use ragduet_generator::recipe::config::PreferenceConfig;
 use ragduet_generator::recipe::preference::{Outcome, train};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, rng};
@@ -53,11 +53,11 @@ fn set_up(dir: &Path) {
     std::fs::write(dir.join("pairs.jsonl"), rows).unwrap();
 }
 
-fn config(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
-    PreferenceRecipe::from_toml(&format!(
+fn config(dir: &Path, loss: &str, more: &str) -> PreferenceConfig {
+    PreferenceConfig::from_toml(&format!(
         r#"
-        seed = 3
-        precision = "fp32"
+        run.seed = 3
+        run.precision = "fp32"
         model.base = "{0}/base"
         data.train = "{0}/pairs.jsonl"
         data.dev = "{0}/pairs.jsonl"
@@ -72,8 +72,8 @@ fn config(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
     .unwrap()
 }
 
-fn run(config: &PreferenceRecipe, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+fn run(config: &PreferenceConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
 }
 
 fn lines(run: &Path) -> Vec<serde_json::Value> {
@@ -89,10 +89,10 @@ fn every_paired_loss_learns_to_prefer() {
     for loss in ["dpo = {}", "robust = {}", "hinge = {}", "ipo = {}", "orpo = {}", "simpo = {}"] {
         let name = loss.split(' ').next().unwrap();
         let out = dir.path().join(name);
-        let o = run(&config(dir.path(), loss, "train = { epochs = 12, log_every = 1 }"), &out, false, None);
+        let o = run(&config(dir.path(), loss, "run.epochs = 12\nrun.log_every = 1"), &out, false, None);
         assert_eq!(o.pairs, (8, 1), "{name}: what is too long is counted");
-        let s = o.scores.unwrap();
-        assert!(o.finished && s.rewards.accuracy == Some(1.0) && s.rewards.margin > 0.0, "{name}: {s:?}");
+        let s = o.run.best.unwrap().scores;
+        assert!(o.run.finished && s.rewards.accuracy == Some(1.0) && s.rewards.margin > 0.0, "{name}: {s:?}");
         let first = lines(&out).into_iter().find(|l| l["kind"] == "train").unwrap();
         let first = first["loss"].as_f64().unwrap();
         assert!(s.loss < first, "{name}: {first} to {}", s.loss);
@@ -100,7 +100,7 @@ fn every_paired_loss_learns_to_prefer() {
             // Policy and reference are equal at the first step: -log sigmoid(0).
             assert!((first - std::f64::consts::LN_2).abs() < 1e-5, "{first}");
         }
-        assert_eq!(out.join("reference.safetensors").is_file(), !matches!(name, "orpo" | "simpo"), "{name}");
+        assert_eq!(out.join("reference").is_dir(), !matches!(name, "orpo" | "simpo"), "{name}");
     }
 }
 
@@ -112,13 +112,13 @@ fn adapters_learn_to_prefer_over_codes() {
     for (loss, quantize) in [("dpo = {}", "nf4"), ("dpo = {}", "int8"), ("simpo = {}", "nf4")] {
         let name = format!("{} {quantize}", loss.split(' ').next().unwrap());
         let more = format!(
-            "model.quantize = '{quantize}'\npeft.lora = {{ rank = 4 }}\ntrain = {{ epochs = 20, log_every = 1 }}"
+            "model.quantize = '{quantize}'\npeft.lora = {{ rank = 4 }}\nrun.epochs = 20\nrun.log_every = 1"
         );
         let mut c = config(dir.path(), loss, &more);
         c.optim.lr = 1e-2;
         let (out, parts) = (dir.path().join(&name), dir.path().join(format!("{name} in parts")));
         let o = run(&c, &out, false, None);
-        let s = o.scores.unwrap();
+        let s = o.run.best.unwrap().scores;
         assert!(s.rewards.accuracy == Some(1.0) && s.rewards.margin > 0.0, "{name}: {s:?}");
         if name.starts_with("dpo") {
             // The reference is the base with the adapter off, in codes as well: equal to the policy at first.
@@ -128,13 +128,13 @@ fn adapters_learn_to_prefer_over_codes() {
                 "{name}: {first}"
             );
         }
-        assert!(!run(&c, &parts, false, Some(3)).finished);
-        assert!(run(&c, &parts, true, None).finished);
+        assert!(!run(&c, &parts, false, Some(3)).run.finished);
+        assert!(run(&c, &parts, true, None).run.finished);
         let file = |run: &Path| std::fs::read(run.join("best/adapter_model.safetensors")).unwrap();
         assert!(file(&out) == file(&parts), "{name}: stopped and resumed");
     }
     let whole = config(dir.path(), "dpo = {}", "model.quantize = 'nf4'");
-    let options = RunOptions { out: dir.path().join("whole"), resume: false, quiet: true, stop_after: None };
+    let options = RunOptions { out: dir.path().join("whole"), quiet: true, ..RunOptions::default() };
     assert!(train(&whole, &options).unwrap_err().to_string().contains("give [peft]"));
 }
 
@@ -143,15 +143,15 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     set_up(dir.path());
-    let c = config(dir.path(), "dpo = { beta = 0.2 }", "train.epochs = 3\neval_every_steps = 2");
+    let c = config(dir.path(), "dpo = { beta = 0.2 }", "run.epochs = 3\neval = { every_steps = 2, at_start = false }");
     let weights = |run: &Path| -> Vec<(String, Tensor)> {
         let w = Weights::open_dir(&run.join("best")).unwrap();
         w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
     };
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
-    assert!(run(&c, &whole, false, None).step >= 3);
-    assert!(!run(&c, &parts, false, Some(2)).finished);
-    assert!(run(&c, &parts, true, None).finished);
+    assert!(run(&c, &whole, false, None).run.step >= 3);
+    assert!(!run(&c, &parts, false, Some(2)).run.finished);
+    assert!(run(&c, &parts, true, None).run.finished);
     for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
         assert!(a.equal(b), "{name}");
     }
@@ -171,7 +171,7 @@ fn settings_that_cannot_work_are_refused() {
         ("orpo = {}", "preference.sft_weight = 0.5", "likelihood term of its own"),
     ] {
         let c = config(dir.path(), loss, more);
-        let options = RunOptions { out: dir.path().join(loss), resume: false, quiet: true, stop_after: None };
+        let options = RunOptions { out: dir.path().join(loss), quiet: true, ..RunOptions::default() };
         let e = train(&c, &options).unwrap_err().to_string();
         assert!(e.contains(words), "{e}");
         let _ = std::fs::remove_dir_all(dir.path().join(loss));
@@ -179,7 +179,7 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 /// A good and a bad completion of each prompt, side by side.
-fn judged(dir: &Path, loss: &str, more: &str) -> PreferenceRecipe {
+fn judged(dir: &Path, loss: &str, more: &str) -> PreferenceConfig {
     let mut rows = String::new();
     for t in THINGS {
         for (completion, label) in [(" yes it is", true), (" no it is not", false)] {
@@ -201,19 +201,19 @@ fn kto_learns_from_single_judged_completions_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
     set_up(dir.path());
     let loss = "kto = { undesirable_weight = 1.1 }";
-    let c = judged(dir.path(), loss, "train = { epochs = 8, log_every = 1 }");
+    let c = judged(dir.path(), loss, "run.epochs = 8\nrun.log_every = 1");
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
     let o = run(&c, &whole, false, None);
     assert_eq!(o.pairs, (16, 1));
-    let s = o.scores.unwrap();
+    let s = o.run.best.unwrap().scores;
     // Equal models: every ratio and the divergence are 0, so a row's loss is half its weight.
     let train: Vec<_> = lines(&whole).into_iter().filter(|l| l["kind"] == "train").collect();
     let first = train[0]["loss"].as_f64().unwrap();
     assert!((0.5 - 1e-5..=0.55 + 1e-5).contains(&first), "{first}");
     assert!(s.loss < 0.525 && s.rewards.chosen > s.rewards.rejected && s.rewards.accuracy.is_none(), "{s:?}");
 
-    assert!(!run(&c, &parts, false, Some(3)).finished);
-    assert!(run(&c, &parts, true, None).finished);
+    assert!(!run(&c, &parts, false, Some(3)).run.finished);
+    assert!(run(&c, &parts, true, None).run.finished);
     let weights = |run: &Path| -> Vec<(String, Tensor)> {
         let w = Weights::open_dir(&run.join("best")).unwrap();
         w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()
@@ -231,7 +231,7 @@ fn kto_needs_two_prompts() {
     let c = judged(dir.path(), "kto = {}", "");
     let row = "{\"prompt\": \"p\", \"completion\": \" c\", \"label\": true}\n";
     std::fs::write(dir.path().join("pairs.jsonl"), row.repeat(2)).unwrap();
-    let options = RunOptions { out: dir.path().join("run"), resume: false, quiet: true, stop_after: None };
+    let options = RunOptions { out: dir.path().join("run"), quiet: true, ..RunOptions::default() };
     let e = train(&c, &options).unwrap_err().to_string();
     assert!(e.contains("two prompts"), "{e}");
 }
@@ -252,7 +252,7 @@ fn conversations_are_preferred_without_a_chat_template() {
             writeln!(rows, "{}", serde_json::json!({"chosen": talk("yes it is"), "rejected": talk("no")}));
     }
     std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
-    let c = config(dir.path(), "dpo = {}", "train.epochs = 6");
+    let c = config(dir.path(), "dpo = {}", "run.epochs = 6");
     let o = run(&c, &dir.path().join("run"), false, None);
-    assert_eq!((o.pairs, o.scores.unwrap().rewards.accuracy), ((8, 0), Some(1.0)));
+    assert_eq!((o.pairs, o.run.best.unwrap().scores.rewards.accuracy), ((8, 0), Some(1.0)));
 }

@@ -40,7 +40,7 @@ fn records(path: &Path, answers: [&str; 3]) -> String {
 fn run(dir: &Path, name: &str, config: &str, stop_after: Option<u64>, resume: bool) -> Vec<f64> {
     let c = SftConfig::from_toml(config).unwrap_or_else(|e| panic!("{config}\n{e}"));
     let out = dir.join(name);
-    let options = RunOptions { out: out.clone(), resume, quiet: true, stop_after };
+    let options = RunOptions { out: out.clone(), resume, quiet: true, stop_after, ..RunOptions::default() };
     let _ = train(&c, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let rows = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
@@ -51,9 +51,8 @@ fn config(dir: &Path, base: &str, data: &str, quantize: &str, peft: &str, steps:
     // Where the processor has no bf16, that is several times as slow as fp32 and no closer to what is asked here.
     let precision = if fast_bf16(Device::Cpu) { "bf16" } else { "fp32" };
     format!(
-        "seed = 5\nprecision = \"{precision}\"\n[model]\nbase = \"{base}\"\nquantise = \"{quantize}\"\n{peft}\n[data]\n\
-         train = \"{}\"\n[contexts]\ncount = 1\n[batch]\ntokens = 400\n[train]\nepochs = 1000\nmax_steps = {steps}\n\
-         log_every = 1\n[optim]\nlr = {lr}\n[save]\nevery_steps = 20\n",
+        "[run]\nseed = 5\nprecision = \"{precision}\"\nmax_steps = {steps}\nlog_every = 1\n[model]\nbase = \"{base}\"\nquantize = \"{quantize}\"\n{peft}\n[data]\n\
+         train = \"{}\"\n[contexts]\ncount = 1\n[batch]\ntokens = 400\n[optim]\nlr = {lr}\n[save]\nevery_steps = 20\n",
         dir.join(data).display(),
     )
 }
@@ -120,6 +119,6 @@ fn losses_are_within_two_percent_of_lora_over_the_whole_base() {
     // Without an adapter there is nothing to learn.
     let c = SftConfig::from_toml(&config(dir, &base, "second.jsonl", "nf4", "", 4, 1e-3)).unwrap();
     let out = dir.join("none");
-    let e = train(&c, &RunOptions { out, resume: false, quiet: true, stop_after: None }).unwrap_err();
+    let e = train(&c, &RunOptions { out, quiet: true, ..RunOptions::default() }).unwrap_err();
     assert!(e.to_string().contains("give [peft]"), "{e}");
 }

@@ -7,7 +7,7 @@ use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::{DecodeConfig, Finish, Hooks, Request};
 use ragduet_generator::packed::PackedExamples;
 use ragduet_generator::prepare::{PrepareReport, Preparer, PromptConfig};
-use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
+use ragduet_generator::recipe::config::{PreferenceConfig, SftConfig};
 use ragduet_generator::recipe::{RunOptions, preference, sft};
 use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
 use ragduet_nn::{Mode, PackedTokens, load_language_model};
@@ -320,11 +320,13 @@ fn write_records(dir: &Path) -> PathBuf {
     path
 }
 
-fn config(records: &Path, model: &str, train: &str) -> SftConfig {
+fn config(records: &Path, model: &str, run: &str) -> SftConfig {
     SftConfig::from_toml(&format!(
         r#"
+        [run]
         seed = 5
         precision = "fp32"
+        {run}
         [model]
         {model}
         [model.scratch]
@@ -347,14 +349,13 @@ fn config(records: &Path, model: &str, train: &str) -> SftConfig {
         [optim]
         lr = 3e-3
         [eval]
+        at_start = false
         every_steps = 3
         [eval.decode]
         max_new_tokens = 8
         do_sample = false
         [save]
         every_steps = 2
-        [train]
-        {train}
         "#,
         records.display()
     ))
@@ -362,7 +363,7 @@ fn config(records: &Path, model: &str, train: &str) -> SftConfig {
 }
 
 fn run(config: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> sft::Outcome {
-    sft::train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+    sft::train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
 }
 
 fn losses(run: &Path) -> Vec<f64> {
@@ -388,8 +389,8 @@ fn a_t5_learns_its_examples_and_the_saved_folder_answers_them() {
     let losses = losses(&out);
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     assert!(last < 0.1 * first, "{first} {last}");
-    let best = o.best.unwrap();
-    assert!(o.finished && best.exact_match >= 0.9, "{best:?}");
+    let best = o.run.best.unwrap().scores;
+    assert!(o.run.finished && best.exact_match >= 0.9, "{best:?}");
 
     let g = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
     assert_eq!(
@@ -403,7 +404,7 @@ fn a_t5_learns_its_examples_and_the_saved_folder_answers_them() {
         contexts: ContextConfig::retrieved(2),
         decode: &c.eval.decode,
         batch: 5,
-        seed: c.seed,
+        seed: c.run.seed,
     };
     let (answers, _) = answer_all(&g, &all, &options, &mut |_| ()).unwrap();
     let right = answers.iter().filter(|a| a.exact_match > 0.5).count();
@@ -440,13 +441,13 @@ fn adapters_that_add_rows_and_networks_learn_over_a_t5() {
         c.eval.every_steps = 0;
         c.optim.lr = lr;
         let (out, parts) = (dir.path().join("out"), dir.path().join("parts"));
-        assert!(run(&c, &out, false, None).finished);
+        assert!(run(&c, &out, false, None).run.finished);
         let all = losses(&out);
         // Batches differ more than a prefix over so small a base moves in a step.
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
         let (first, last) = (mean(&all[..10]), mean(&all[all.len() - 10..]));
         assert!(last < 0.98 * first, "{peft}: {first} to {last}");
-        assert!(!run(&c, &parts, false, Some(5)).finished);
+        assert!(!run(&c, &parts, false, Some(5)).run.finished);
         run(&c, &parts, true, None);
         let hub = peft.starts_with("bottleneck");
         let file = if hub { "best/adapter.safetensors" } else { "best/adapter_model.safetensors" };
@@ -481,14 +482,14 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let c = config(&records, "dropout = 0.1\nattention_dropout = 0.1", "epochs = 3");
     let whole = dir.path().join("whole");
     let o = run(&c, &whole, false, None);
-    assert!(o.finished && o.step >= 4, "{}", o.step);
+    assert!(o.run.finished && o.run.step >= 4, "{}", o.run.step);
     for stops in [vec![1], vec![2, 1]] {
         let parts = dir.path().join(format!("parts{}", stops.len()));
-        assert!(!run(&c, &parts, false, Some(stops[0])).finished);
+        assert!(!run(&c, &parts, false, Some(stops[0])).run.finished);
         for n in &stops[1..] {
-            assert!(!run(&c, &parts, true, Some(*n)).finished);
+            assert!(!run(&c, &parts, true, Some(*n)).run.finished);
         }
-        assert!(run(&c, &parts, true, None).finished);
+        assert!(run(&c, &parts, true, None).run.finished);
         let (a, b) = (weights(&whole), weights(&parts));
         assert!(a.len() == b.len() && a.len() > 40);
         for ((name, a), (_, b)) in a.iter().zip(&b) {
@@ -513,29 +514,26 @@ fn preferences_are_learned() {
     }
     std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
     for (loss, at_first) in [("dpo", Some(2f64.ln())), ("orpo", None)] {
-        let config = PreferenceRecipe::from_toml(&format!(
+        let config = PreferenceConfig::from_toml(&format!(
             r#"
-            seed = 3
-            precision = "fp32"
+            run = {{ seed = 3, precision = "fp32", epochs = 8, log_every = 1 }}
             model.base = "{0}/base"
             data.train = "{0}/pairs.jsonl"
             data.dev = "{0}/pairs.jsonl"
             preference.loss.{loss} = {{}}
             batch.tokens = 120
             optim.lr = 2e-3
-            train.epochs = 8
-            train.log_every = 1
             "#,
             dir.path().display()
         ))
         .unwrap();
         let out = dir.path().join(loss);
-        let options = RunOptions { out: out.clone(), resume: false, quiet: true, stop_after: None };
+        let options = RunOptions { out: out.clone(), quiet: true, ..RunOptions::default() };
         let o = preference::train(&config, &options).unwrap();
-        let scores = o.scores.unwrap();
+        let scores = o.run.best.unwrap().scores;
         assert_eq!(o.pairs, (8, 0));
         assert!(
-            o.finished && scores.rewards.margin > 0.0 && scores.rewards.accuracy == Some(1.0),
+            o.run.finished && scores.rewards.margin > 0.0 && scores.rewards.accuracy == Some(1.0),
             "{scores:?}"
         );
         if let Some(want) = at_first {

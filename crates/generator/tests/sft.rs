@@ -43,12 +43,13 @@ fn write_records(dir: &Path, more: &str) -> PathBuf {
     path
 }
 
-fn config(dir: &Path, records: &Path, more: &str) -> SftConfig {
-    let _ = dir;
+fn config(records: &Path, epochs: f64, more: &str) -> SftConfig {
     SftConfig::from_toml(&format!(
         r#"
+        [run]
         seed = 5
         precision = "fp32"
+        epochs = {epochs}
         [model.scratch]
         vocab_size = 300
         hidden_size = 48
@@ -66,6 +67,8 @@ fn config(dir: &Path, records: &Path, more: &str) -> SftConfig {
         tokens = 400
         [optim]
         lr = 3e-3
+        [eval]
+        at_start = false
         [eval.decode]
         max_new_tokens = 8
         do_sample = false
@@ -77,7 +80,7 @@ fn config(dir: &Path, records: &Path, more: &str) -> SftConfig {
 }
 
 fn run(config: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after }).unwrap()
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
 }
 
 fn weights(run: &Path) -> Vec<(String, Tensor)> {
@@ -90,11 +93,11 @@ fn it_learns_its_examples_and_the_saved_folder_answers_them() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let records = write_records(dir.path(), "");
-    let c = config(dir.path(), &records, "[train]\nepochs = 200");
+    let c = config(&records, 200.0, "");
     let out = dir.path().join("run");
     let o = run(&c, &out, false, None);
-    let best = o.best.unwrap();
-    assert!(o.finished && best.exact_match >= 0.9, "{best:?}");
+    let best = o.run.best.unwrap().scores;
+    assert!(o.run.finished && best.exact_match >= 0.9, "{best:?}");
     assert_eq!(o.prepared.examples, 12);
     // The folder is a generator of its own.
     let g = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
@@ -111,31 +114,19 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let records = write_records(dir.path(), "");
-    let more = "every_steps = 3\n[train]\nepochs = 3";
-    let more =
-        format!("[eval]\n{more}\n[contexts]\ncount = 2\ngolden_drop_rate = 0.3\n[save]\nevery_steps = 2");
-    // The tables of `config` come first: put these in their places instead.
-    let text = toml::to_string(&config(dir.path(), &records, "")).unwrap();
-    let mut table: toml::Table = toml::from_str(&text).unwrap();
-    let over: toml::Table = toml::from_str(&more).unwrap();
-    for (key, value) in over {
-        let target = table.get_mut(&key).and_then(toml::Value::as_table_mut).unwrap();
-        for (k, v) in value.as_table().unwrap() {
-            target.insert(k.clone(), v.clone());
-        }
-    }
-    table.get_mut("batch").unwrap().as_table_mut().unwrap().insert("accumulate".into(), 2.into());
-    let c = SftConfig::from_toml(&table.to_string()).unwrap();
+    let mut c = config(&records, 3.0, "");
+    (c.eval.every_steps, c.save.every_steps, c.batch.accumulate) = (3, 2, 2);
+    c.contexts.golden_drop_rate = 0.3;
     let whole = dir.path().join("whole");
     let o = run(&c, &whole, false, None);
-    assert!(o.finished && o.step >= 4, "{}", o.step);
+    assert!(o.run.finished && o.run.step >= 4, "{}", o.run.step);
     for stops in [vec![1], vec![2, 1]] {
         let parts = dir.path().join(format!("parts{}", stops.len()));
-        assert!(!run(&c, &parts, false, Some(stops[0])).finished);
+        assert!(!run(&c, &parts, false, Some(stops[0])).run.finished);
         for n in &stops[1..] {
-            assert!(!run(&c, &parts, true, Some(*n)).finished);
+            assert!(!run(&c, &parts, true, Some(*n)).run.finished);
         }
-        assert!(run(&c, &parts, true, None).finished);
+        assert!(run(&c, &parts, true, None).run.finished);
         for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
             assert!(a.equal(b), "{name} after {stops:?}");
         }
@@ -153,7 +144,7 @@ fn what_cannot_be_learned_is_counted_and_never_trained_on() {
         serde_json::json!({"id": "long", "question": format!("What is {long} long?"), "answers": ["this"]}),
     );
     let records = write_records(dir.path(), &more);
-    let o = run(&config(dir.path(), &records, "[train]\nepochs = 1"), &dir.path().join("run"), false, None);
+    let o = run(&config(&records, 1.0, ""), &dir.path().join("run"), false, None);
     assert_eq!((o.prepared.examples, o.prepared.left_out.values().sum::<usize>()), (12, 2));
     let told = o.prepared.to_string();
     assert!(told.contains("no answer") && told.contains("alone are over"), "{told}");
@@ -165,8 +156,8 @@ fn a_folder_with_nothing_to_learn_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let records = dir.path().join("r.jsonl");
     std::fs::write(&records, "{\"question\": \"why?\", \"contexts\": [\"because\"]}\n").unwrap();
-    let c = config(dir.path(), &records, "");
-    let options = RunOptions { out: dir.path().join("run"), resume: false, quiet: true, stop_after: None };
+    let c = config(&records, 1.0, "");
+    let options = RunOptions { out: dir.path().join("run"), quiet: true, ..RunOptions::default() };
     let e = train(&c, &options).unwrap_err().to_string();
     assert!(e.contains("nothing to train on"), "{e}");
 }
@@ -200,19 +191,19 @@ fn every_format_of_records_is_learned() {
         }
         let records = dir.path().join(format!("{name}.jsonl"));
         std::fs::write(&records, text).unwrap();
-        let learned = |loss_on: &str, epochs: usize| {
-            let more =
-                format!("[train]\nepochs = {epochs}\nlog_every = 1\n[prompt]\nloss_on = \"{loss_on}\"");
+        let learned = |loss_on: &str, epochs: f64| {
+            let mut c = config(&records, epochs, &format!("[prompt]\nloss_on = \"{loss_on}\""));
+            c.run.log_every = 1;
             let out = dir.path().join(format!("{name}-{loss_on}"));
-            let o = run(&config(dir.path(), &records, &more), &out, false, None);
+            let o = run(&c, &out, false, None);
             assert_eq!(o.prepared.examples, 4, "{name} {loss_on}");
             let log = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
             let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-            (first["targets"].as_f64().unwrap(), o.best.unwrap().exact_match)
+            (first["targets"].as_f64().unwrap(), o.run.best.unwrap().scores.exact_match)
         };
-        let (last_answer, right) = learned("completion", 150);
+        let (last_answer, right) = learned("completion", 150.0);
         assert!(right >= 0.75, "{name}: {right}");
-        let (answers, everything) = (learned("assistant", 1).0, learned("all", 1).0);
+        let (answers, everything) = (learned("assistant", 1.0).0, learned("all", 1.0).0);
         // Only the conversations of `chat` have an answer before the last.
         assert_eq!(answers > last_answer, name == "chat", "{name}: {last_answer} {answers}");
         assert!(everything > answers, "{name}: {answers} {everything}");
@@ -233,6 +224,6 @@ fn conversations_that_cannot_be_learned_are_counted() {
         [talk("Hi", Some("Hello")), talk("And?", None), talk(&long, Some("yes")), talk("Hi", Some(&long))];
     let records = dir.path().join("chat.jsonl");
     std::fs::write(&records, rows.join("\n")).unwrap();
-    let o = run(&config(dir.path(), &records, "[train]\nepochs = 1"), &dir.path().join("run"), false, None);
+    let o = run(&config(&records, 1.0, ""), &dir.path().join("run"), false, None);
     assert_eq!((o.prepared.examples, o.prepared.left_out.values().sum::<usize>()), (1, 3));
 }

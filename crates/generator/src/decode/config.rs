@@ -5,50 +5,51 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Decoding as configured. What is not set here comes from the model's generation_config.json (unless
-/// `model_defaults` is off), else from transformers' defaults, which the fields' comments give.
+/// Decoding. Settings that are absent come from the model's generation_config.json (unless `model_defaults` is false),
+/// else from the defaults given here, which are transformers'.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecodeConfig {
-    /// Whether generation_config.json fills in what is not set here. Its end-of-sequence tokens always count.
+    /// Whether generation_config.json provides defaults. Its end-of-sequence tokens always count.
     pub model_defaults: bool,
-    /// Most tokens to generate; 128. (`max_length` of generation_config.json is not looked at: it counts the prompt.)
+    /// Maximum number of generated tokens; default 128. `max_length` of generation_config.json is ignored, because it
+    /// counts the prompt.
     pub max_new_tokens: Option<usize>,
-    /// No end of sequence before so many tokens; 0.
+    /// Minimum number of generated tokens; default 0.
     pub min_new_tokens: Option<usize>,
-    /// Draw from the distribution instead of taking the likeliest token; false.
+    /// Sampling instead of greedy decoding or beam search; default false.
     pub do_sample: Option<bool>,
-    /// Divides the logits before sampling, above 0; 1. 0 means no sampling.
+    /// Sampling temperature; default 1. 0: no sampling.
     pub temperature: Option<f64>,
-    /// Sample among the k likeliest; 50 as in transformers, 0 for all.
+    /// Top-k sampling; default 50 as in transformers, 0: off.
     pub top_k: Option<usize>,
-    /// Sample among the likeliest that together reach this probability, in (0, 1]; 1.
+    /// Top-p (nucleus) sampling, in (0, 1]; default 1.
     pub top_p: Option<f64>,
-    /// Sample among those at least this times as likely as the likeliest, in [0, 1]; 0.
+    /// Min-p sampling: minimum probability relative to the most likely token, in [0, 1]; default 0.
     pub min_p: Option<f64>,
-    /// Divides positive and multiplies negative logits of tokens seen, prompt included, above 0; 1.
+    /// Repetition penalty: divides positive and multiplies negative logits of tokens in prompt and answer; default 1.
     pub repetition_penalty: Option<f64>,
-    /// Subtracted from the logits of tokens generated; 0.
+    /// Presence penalty: subtracted from the logits of generated tokens; default 0.
     pub presence_penalty: Option<f64>,
-    /// Subtracted from the logits of tokens generated, times how often; 0.
+    /// Frequency penalty: subtracted from the logits of generated tokens per occurrence; default 0.
     pub frequency_penalty: Option<f64>,
-    /// No n tokens in a row twice, prompt included; 0 for off.
+    /// Size n of n-grams that may not repeat, prompt included; default 0: off.
     pub no_repeat_ngram_size: Option<usize>,
-    /// Beams; 1 is no beam search.
+    /// Number of beams; default 1: no beam search.
     pub num_beams: Option<usize>,
-    /// Beam scores are sums of log-probabilities over length to this power; 1.
+    /// Length penalty of beam search: exponent of the length that divides the sum of log-probabilities; default 1.
     pub length_penalty: Option<f64>,
-    /// When beam search ends; `heuristic`.
+    /// Stopping criterion of beam search; default `heuristic`.
     pub early_stopping: Option<EarlyStopping>,
-    /// Sequences per prompt; 1. More need beams or sampling.
+    /// Number of sequences per prompt; default 1. More need beams or sampling.
     pub num_return_sequences: Option<usize>,
-    /// End-of-sequence tokens; by default the model's.
+    /// End-of-sequence token ids; absent: the model's.
     pub eos_token_id: Option<Vec<u32>>,
-    /// Texts that end a sequence as soon as its text contains one.
+    /// Stop strings: generation ends when the text contains one.
     pub stop_strings: Vec<String>,
-    /// Return the log-probability of every token (one more pass over the logits per token).
+    /// Whether token log-probabilities are returned.
     pub log_probs: bool,
-    /// Seed of the samples.
+    /// Random seed of sampling.
     pub seed: u64,
 }
 
@@ -79,17 +80,17 @@ impl Default for DecodeConfig {
     }
 }
 
-/// When a prompt's beam search ends, once it has as many finished sequences as beams.
+/// Stopping criterion of beam search, once as many sequences as beams have finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EarlyStopping {
-    /// When the best running beam, scored at its present length, is no better than the worst finished sequence
+    /// When the best running beam, at its present length, scores no better than the worst finished sequence
     /// (transformers' `False`).
     #[default]
     Heuristic,
-    /// At once (`True`).
+    /// Immediately (transformers' `True`).
     Full,
-    /// When no running beam could become better even at the greatest length (`"never"`).
+    /// When no running beam can improve at any length (transformers' `"never"`).
     Never,
 }
 
@@ -133,7 +134,7 @@ pub struct Decoding {
     pub stop_strings: Vec<String>,
     /// Whether to return log-probabilities.
     pub log_probs: bool,
-    /// Seed of the samples.
+    /// Random seed of sampling.
     pub seed: u64,
     /// Keys of generation_config.json that would change what transformers generates and are not implemented here; for
     /// a warning.

@@ -14,13 +14,13 @@ use crate::error::{Result, bad};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `weight` * divergence + (1 - `weight`) * -log p(answer token), the mean over the answer tokens of a window.
+/// Distillation loss: `weight` * divergence + (1 - `weight`) * -log p(answer token), mean over answer tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistilLoss {
-    /// How far the student's distribution is from the teacher's.
+    /// Divergence between teacher and student.
     pub divergence: Divergence,
-    /// The share of the divergence, in (0, 1]; the rest is the likelihood of the answers.
+    /// Weight of the divergence, in (0, 1]; the rest is the supervised loss.
     pub weight: f64,
 }
 

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dpo {
-    /// How strongly the policy is held to the reference.
+    /// Beta: strength of the implicit KL constraint to the reference.
     pub beta: f64,
-    /// Assumed rate of flipped labels, in [0, 0.5); above 0 this is conservative DPO (Mitchell, 2023).
+    /// Label smoothing: assumed rate of flipped preferences, in [0, 0.5) (conservative DPO: Mitchell, 2023).
     pub label_smoothing: f64,
 }
 
@@ -21,9 +21,9 @@ pub struct Dpo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Robust {
-    /// How strongly the policy is held to the reference.
+    /// Beta: strength of the implicit KL constraint to the reference.
     pub beta: f64,
-    /// The rate of flipped labels, in [0, 0.5).
+    /// Rate of flipped preferences, in [0, 0.5).
     pub label_smoothing: f64,
 }
 
@@ -31,7 +31,7 @@ pub struct Robust {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hinge {
-    /// The reciprocal of the margin.
+    /// Beta: reciprocal of the margin.
     pub beta: f64,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ipo {
-    /// The paper's tau: the margin aimed at is 1 / (2 beta) per token.
+    /// Beta (the paper's tau): the target margin per token is 1 / (2 beta).
     pub beta: f64,
 }
 

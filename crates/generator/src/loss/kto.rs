@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kto {
-    /// How strongly the policy is held to the reference.
+    /// Beta: strength of the implicit KL constraint to the reference.
     pub beta: f64,
     /// Weight of desirable (chosen) completions.
     pub desirable_weight: f64,

@@ -9,13 +9,13 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of ORPO. The likelihood term is over prompt and completion unless `completion_only`.
+/// Settings of ORPO.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Orpo {
-    /// Weight of the odds ratio (the paper's lambda).
+    /// Weight of the odds-ratio term (the paper's lambda).
     pub beta: f64,
-    /// Whether the likelihood term leaves out the prompt. TRL and the paper's code do not.
+    /// Whether the likelihood term covers the completion only. TRL and the paper's code include the prompt.
     pub completion_only: bool,
 }
 

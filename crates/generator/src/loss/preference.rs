@@ -75,30 +75,44 @@ pub struct RewardMetrics {
     pub accuracy: Option<f64>,
 }
 
+/// Means over a batch that are left on the device: f64, scalars.
+#[derive(Debug)]
+pub struct RewardMeans {
+    /// Mean implicit reward of chosen completions.
+    pub chosen: Tensor,
+    /// Of rejected ones.
+    pub rejected: Tensor,
+    /// Share of pairs whose chosen completion has the greater reward; none where rows are no pairs.
+    pub accuracy: Option<Tensor>,
+}
+
 impl RowLosses {
-    /// The metrics of this batch; one read from the device.
-    pub fn metrics(&self, paired: bool) -> Result<RewardMetrics> {
+    /// The means of this batch. `paired`: whether rows are pairs.
+    pub fn means(&self, paired: bool) -> RewardMeans {
         let (c, r) = (&self.chosen_rewards, &self.rejected_rewards);
         let mean = |t: &Tensor| t.sum(Kind::Double) / t.numel().max(1) as f64;
         let paired = paired && c.size() == r.size() && c.numel() > 0;
-        let wins = if paired { mean(&c.gt_tensor(r).to_kind(Kind::Double)) } else { mean(c) };
-        let read: Vec<f64> = Tensor::stack(&[mean(c), mean(r), wins], 0)
+        let accuracy = paired.then(|| mean(&c.gt_tensor(r).to_kind(Kind::Double)));
+        RewardMeans { chosen: mean(c), rejected: mean(r), accuracy }
+    }
+
+    /// The metrics of this batch; one read from the device.
+    pub fn metrics(&self, paired: bool) -> Result<RewardMetrics> {
+        let RewardMeans { chosen, rejected, accuracy } = self.means(paired);
+        let all = [Some(&chosen), Some(&rejected), accuracy.as_ref()];
+        let read: Vec<f64> = Tensor::stack(&all.into_iter().flatten().collect::<Vec<_>>(), 0)
             .to_device(ragduet_torch::Device::Cpu)
             .try_into()
             .map_err(ragduet_torch::Error::from)?;
-        Ok(RewardMetrics {
-            chosen: read[0],
-            rejected: read[1],
-            margin: read[0] - read[1],
-            accuracy: paired.then_some(read[2]),
-        })
+        let (chosen, rejected) = (read[0], read[1]);
+        Ok(RewardMetrics { chosen, rejected, margin: chosen - rejected, accuracy: read.get(2).copied() })
     }
 }
 
 /// A likelihood term beside the preference: `weight` * mean -log p over tokens of the chosen sequences.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Likelihood {
-    /// Its factor.
+    /// Weight of the term.
     pub weight: f64,
     /// Over which tokens.
     pub scope: LikelihoodScope,
@@ -140,33 +154,33 @@ pub trait PreferenceLoss: std::fmt::Debug {
     }
 }
 
-/// The preference losses by name, with their settings.
+/// Preference loss and its settings, written as `[preference.loss.dpo]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PreferenceLossConfig {
-    /// Direct preference optimisation, with label smoothing on request (conservative DPO).
+pub enum PreferenceLossKind {
+    /// Direct preference optimization (DPO); with label smoothing conservative DPO.
     Dpo(Dpo),
-    /// DPO made unbiased under a known rate of flipped labels.
+    /// Robust DPO: unbiased under a known rate of flipped preferences.
     Robust(Robust),
-    /// Hinge on the scaled difference of log-ratios (SLiC).
+    /// Hinge loss on the scaled log-ratio difference (SLiC-HF).
     Hinge(Hinge),
-    /// Identity preference optimisation, per token.
+    /// Identity preference optimization (IPO), per token.
     Ipo(Ipo),
-    /// Kahneman-Tversky optimisation, which needs no pairs.
+    /// Kahneman-Tversky optimization (KTO): unpaired, labelled completions.
     Kto(Kto),
-    /// Odds-ratio preference optimisation, without a reference.
+    /// Odds-ratio preference optimization (ORPO), without a reference model.
     Orpo(Orpo),
-    /// Simple preference optimisation, per token, without a reference.
+    /// Simple preference optimization (SimPO), per token, without a reference model.
     Simpo(SimPo),
 }
 
-impl Default for PreferenceLossConfig {
+impl Default for PreferenceLossKind {
     fn default() -> Self {
         Self::Dpo(Dpo::default())
     }
 }
 
-impl PreferenceLossConfig {
+impl PreferenceLossKind {
     /// The loss of these settings.
     ///
     /// # Errors
@@ -184,14 +198,14 @@ impl PreferenceLossConfig {
     }
 }
 
-/// A preference loss and the likelihood term added to it.
+/// Preference loss and an optional supervised term.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PreferenceConfig {
-    /// The loss.
-    pub loss: PreferenceLossConfig,
-    /// Weight of the chosen completions' mean negative log-likelihood per token (RPO's alpha, arXiv 2404.19733).
-    /// 0 leaves it out. Not for losses that bring a likelihood term of their own.
+pub struct PreferenceLossConfig {
+    /// Preference loss.
+    pub loss: PreferenceLossKind,
+    /// Weight of the supervised loss on chosen completions (RPO's alpha, arXiv 2404.19733); 0: none. Not with losses
+    /// that have a likelihood term of their own.
     pub sft_weight: f64,
 }
 
@@ -204,7 +218,7 @@ pub struct Window {
     pub likelihood_tokens: u64,
 }
 
-/// A built [`PreferenceConfig`].
+/// A built [`PreferenceLossConfig`].
 #[derive(Debug)]
 pub struct Preference {
     /// The loss.
@@ -213,7 +227,7 @@ pub struct Preference {
     pub likelihood: Option<Likelihood>,
 }
 
-impl PreferenceConfig {
+impl PreferenceLossConfig {
     /// Checks and builds.
     ///
     /// # Errors

@@ -5,14 +5,14 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a token costs.
+/// Token loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SftLoss {
-    /// Its negative log-likelihood.
+    /// Negative log-likelihood.
     #[default]
     Nll,
-    /// Its negative log-likelihood times its (detached) probability: dynamic fine-tuning (arXiv 2508.05629).
+    /// Dynamic fine-tuning: negative log-likelihood times the detached token probability (arXiv 2508.05629).
     Dft,
 }
 

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimPo {
-    /// Scale of the rewards.
+    /// Beta: scale of the rewards.
     pub beta: f64,
-    /// The margin aimed at.
+    /// Gamma: target reward margin.
     pub gamma: f64,
-    /// Assumed rate of flipped labels, in [0, 0.5).
+    /// Label smoothing: assumed rate of flipped preferences, in [0, 0.5).
     pub label_smoothing: f64,
-    /// Weight of the chosen completions' likelihood, CPO's term; 0 is SimPO proper.
+    /// Weight of the supervised loss on chosen completions (CPO-SimPO); 0: SimPO.
     pub cpo_alpha: f64,
 }
 

@@ -12,18 +12,18 @@ mod top_k;
 
 pub use answers::TeacherScores;
 
-use super::distil_config::{DistilConfig, Objective, TeacherCache, TopKConfig};
+use super::config::{DistilConfig, Objective, TeacherCache, TopKConfig};
 use super::parts::{build, build_over};
-use super::supervised::{self, Job, Lessons, Share, TokenLoss, learn, read, texts};
+use super::supervised::{self, EpochBuilder, Records, Supervised, TokenLoss};
 use crate::error::Result;
 use crate::loss::distil::{CHUNK, Distilled, Projection, Taught, distil};
 use crate::loss::{DistilLoss, SftLoss};
 use crate::model::Generator;
 use crate::packed::PackedExamples;
-use ragduet_torch::{Tensor, device, no_grad, rng};
-use ragduet_train::{RunDir, RunOptions, config as settings, interrupt};
+use ragduet_torch::{Kind, Tensor, no_grad, rng};
+use ragduet_train::{Metrics, RunContext, RunOptions};
 use teacher::{Teacher, check_fit};
-use top_k::{Ask, Kept};
+use top_k::{Ask, Cache};
 
 /// What a run came to.
 #[derive(Debug)]
@@ -40,65 +40,57 @@ pub struct Outcome {
 /// A config, models or data that cannot work, a loss that is no number, memory, files.
 pub fn train(config: &DistilConfig, options: &RunOptions) -> Result<Outcome> {
     config.validate()?;
-    let device = device::parse(&config.device)?;
-    let resolved = settings::to_toml(config)?;
-    let dir = RunDir::open(&options.out, &resolved, options.resume, device)?;
-    interrupt::install();
+    let mut scores = None;
+    let done = ragduet_train::run(config, options, |context| student(config, context, &mut scores))?;
+    Ok(Outcome { student: done.into(), teacher: scores })
+}
 
-    // What the teacher says beforehand.
+/// What learns, after the teacher has said what is asked of it beforehand. `scores`: of its answers.
+fn student(
+    config: &DistilConfig,
+    context: &RunContext,
+    scores: &mut Option<TeacherScores>,
+) -> Result<Supervised> {
     let own = config.student();
-    let (mut records, dev) = read(&config.data, config.eval.questions, &options.out)?;
-    let teacher = Teacher::find(&config.teacher, config.precision, device, &options.out)?;
-    let scores = match &config.objective {
-        Objective::Sequence(s) => {
-            let scores = answers::answer(&mut records, &teacher, config, s, options.quiet)?;
-            tracing::info!(
-                "the teacher answered {} records ({} with nothing): exact match {:.4}  f1 {:.4}",
-                scores.answered,
-                scores.empty,
-                scores.exact_match,
-                scores.f1
-            );
-            Some(scores)
-        }
-        Objective::Logits(_) => None,
-    };
+    let mut records = Records::read(&own, context)?;
+    let teacher = Teacher::find(&config.teacher, config.run.precision, context)?;
+    if let Objective::Sequence(s) = &config.objective {
+        let answered = answers::answer(&mut records.train, &teacher, config, s, context.quiet)?;
+        tracing::info!(
+            "the teacher answered {} records ({} with nothing): exact match {:.4}  f1 {:.4}",
+            answered.answered,
+            answered.empty,
+            answered.exact_match,
+            answered.f1
+        );
+        *scores = Some(answered);
+    }
 
-    // The student.
-    rng::seed(config.seed);
-    let compute = config.precision.resolve(device);
-    let peft = config.peft.as_ref();
+    // The student is the same whether the teacher had to be asked or its answers were there.
+    rng::seed(config.run.seed);
+    let (peft, compute, device) = (config.peft.as_ref(), context.compute, context.device);
     let generator = match &config.objective {
         Objective::Logits(_) => build_over(&config.model, peft, compute, device, |_| teacher.tokenizer())?,
-        Objective::Sequence(_) => build(&config.model, peft, compute, device, || texts(&records))?,
+        Objective::Sequence(_) => build(&config.model, peft, compute, device, || records.texts())?,
     };
     let longest = config.prompt.max_tokens.unwrap_or(config.batch.tokens.min(generator.usual_tokens()));
-    let (loss, same_examples): (Box<dyn TokenLoss>, bool) = match (&config.objective, &config.teacher.cache) {
-        (Objective::Sequence(_), _) => (Box::new(SftLoss::default()), false),
+    let cached = matches!(config.objective, Objective::Logits(_)) && config.teacher.cache.is_some();
+    let epochs = EpochBuilder::new(&generator, &own, records, cached)?;
+    let loss: Box<dyn TokenLoss> = match (&config.objective, &config.teacher.cache) {
+        (Objective::Sequence(_), _) => Box::new(SftLoss::default()),
         (&Objective::Logits(loss), Some(TeacherCache::TopK(TopKConfig { k }))) => {
-            let (windows, _) = Lessons::new(&generator, &own, &records, true)?.epoch(0)?;
+            let (windows, _) = epochs.epoch(0)?;
             let ask = Ask { student: &generator, longest, k: *k, temperature: loss.divergence.temperature() };
-            let kept = Kept::make(&ask, &teacher, windows.iter().flatten(), options.quiet)?;
-            (Box::new(Logits { loss, source: Source::Kept(kept) }), true)
+            let cache = Cache::make(&ask, &teacher, windows.iter().flatten(), context.quiet)?;
+            Box::new(Logits { loss, source: Source::Cache(cache) })
         }
         (&Objective::Logits(loss), None) => {
             let teacher = teacher.load()?;
             check_fit(&generator, &teacher, longest)?;
-            (Box::new(Logits { loss, source: Source::Asked(Box::new(teacher)) }), false)
+            Box::new(Logits { loss, source: Source::Model(Box::new(teacher)) })
         }
     };
-    let student = learn(&Job {
-        config: &own,
-        options,
-        dir: &dir,
-        device,
-        generator: &generator,
-        records: &records,
-        dev: &dev,
-        loss: loss.as_ref(),
-        same_examples,
-    })?;
-    Ok(Outcome { student, teacher: scores })
+    Supervised::new(own, generator, epochs, loss)
 }
 
 /// Learning from a teacher's distribution.
@@ -110,27 +102,22 @@ struct Logits {
 /// Where the distribution comes from.
 enum Source {
     /// The teacher, in every step.
-    Asked(Box<Generator>),
+    Model(Box<Generator>),
     /// What was kept of it.
-    Kept(Kept),
+    Cache(Cache),
 }
 
 impl Logits {
-    fn distilled(
-        &self,
-        student: &Generator,
-        batch: &PackedExamples,
-        window_tokens: u64,
-    ) -> Result<Distilled> {
+    fn distilled(&self, student: &Generator, batch: &PackedExamples, step_tokens: u64) -> Result<Distilled> {
         let mode = student.mode(true);
         let hidden = batch.states(student, mode);
         let head = student.model.kind.head(mode);
         let own = Projection::new(&hidden, &head, student.compute);
         let targets = Tensor::from_slice(&batch.targets).to_device(student.device);
-        let of = |taught: Taught<'_>| distil(own, taught, &targets, self.loss, window_tokens, CHUNK);
+        let of = |taught: Taught<'_>| distil(own, taught, &targets, self.loss, step_tokens, CHUNK);
         Ok(match &self.source {
-            Source::Kept(kept) => of(Taught::TopK(&kept.of(batch, student)?)),
-            Source::Asked(teacher) => {
+            Source::Cache(cache) => of(Taught::TopK(&cache.of(batch, student)?)),
+            Source::Model(teacher) => {
                 let _guard = no_grad();
                 let mode = teacher.mode(false);
                 let (hidden, head) = (batch.states(teacher, mode), teacher.model.kind.head(mode));
@@ -141,14 +128,12 @@ impl Logits {
 }
 
 impl TokenLoss for Logits {
-    fn learn(&self, student: &Generator, batch: &PackedExamples, window_tokens: u64) -> Result<Share> {
-        let all = self.distilled(student, batch, window_tokens)?;
-        let value = |t: &Tensor| -> Result<f64> {
-            Ok(f64::try_from(t).map_err(ragduet_torch::Error::from)? / window_tokens.max(1) as f64)
-        };
-        let (divergence, nll) = (value(&all.divergence)?, value(&all.nll)?);
+    fn learn(&self, student: &Generator, batch: &PackedExamples, step_tokens: u64) -> Result<Metrics> {
+        let all = self.distilled(student, batch, step_tokens)?;
+        let share = |sum: &Tensor| sum.detach().to_kind(Kind::Double) / step_tokens.max(1) as f64;
+        let (divergence, nll) = (share(&all.divergence), share(&all.nll));
         all.backward()?;
-        let loss = self.loss.weight * divergence + (1.0 - self.loss.weight) * nll;
-        Ok(Share { loss, terms: vec![("divergence", divergence), ("nll", nll)] })
+        let loss = &divergence * self.loss.weight + &nll * (1.0 - self.loss.weight);
+        Ok(Metrics::of(&loss).with("divergence", &divergence).with("nll", &nll))
     }
 }

@@ -3,46 +3,36 @@
 use super::config::SftConfig;
 use super::parts::build;
 pub use super::supervised::Outcome;
-use super::supervised::{Job, Share, TokenLoss, learn, read, texts};
+use super::supervised::{EpochBuilder, Records, Supervised, TokenLoss};
 use crate::error::Result;
 use crate::loss::SftLoss;
 use crate::model::Generator;
 use crate::packed::PackedExamples;
-use ragduet_torch::{Kind, Tensor, device, grad, rng};
-use ragduet_train::{RunDir, RunOptions, config as settings, interrupt};
+use ragduet_torch::{Tensor, grad};
+use ragduet_train::{Metrics, RunOptions};
 
 /// Trains as the config says, into `options.out`.
+///
+/// # Errors
+/// A config, a model or data that cannot work, a loss that is no number, memory, files.
 pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     config.validate()?;
-    let device = device::parse(&config.device)?;
-    let resolved = settings::to_toml(config)?;
-    let dir = RunDir::open(&options.out, &resolved, options.resume, device)?;
-    interrupt::install();
-
-    rng::seed(config.seed);
-    let (records, dev) = read(&config.data, config.eval.questions, &options.out)?;
-    let compute = config.precision.resolve(device);
-    let generator = build(&config.model, config.peft.as_ref(), compute, device, || texts(&records))?;
-    learn(&Job {
-        config,
-        options,
-        dir: &dir,
-        device,
-        generator: &generator,
-        records: &records,
-        dev: &dev,
-        loss: &config.loss,
-        same_examples: false,
-    })
+    let done = ragduet_train::run(config, options, |context| {
+        let records = Records::read(config, context)?;
+        let peft = config.peft.as_ref();
+        let generator = build(&config.model, peft, context.compute, context.device, || records.texts())?;
+        let epochs = EpochBuilder::new(&generator, config, records, false)?;
+        Supervised::new(config.clone(), generator, epochs, Box::new(config.loss))
+    })?;
+    Ok(done.into())
 }
 
 impl TokenLoss for SftLoss {
-    fn learn(&self, student: &Generator, batch: &PackedExamples, window_tokens: u64) -> Result<Share> {
+    fn learn(&self, student: &Generator, batch: &PackedExamples, step_tokens: u64) -> Result<Metrics> {
         let nll = batch.nll(student, student.mode(true));
-        let share = self.share(&nll, window_tokens);
+        let share = self.share(&nll, step_tokens);
         grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
-        let loss = f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?;
-        Ok(Share { loss, terms: Vec::new() })
+        Ok(Metrics::of(&share))
     }
 }
 
@@ -52,7 +42,7 @@ mod tests {
     use crate::ScratchGenerator;
     use ragduet_nn::{Mode, PackedTokens};
     use ragduet_text::TrainExample;
-    use ragduet_torch::{Compute, Device, no_grad};
+    use ragduet_torch::{Compute, Device, Kind, no_grad, rng};
     use std::path::Path;
 
     /// The definition: log-softmax of the whole logits, text by text.

@@ -5,26 +5,27 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How far the student is from the teacher. p and q are the softmax of logits over a temperature T.
+/// Divergence between the teacher's distribution p and the student's q, softmax at temperature T.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Divergence {
-    /// T^2 KL(p || q): the student covers all that the teacher holds possible (Hinton et al., 2015, arXiv 1503.02531;
-    /// DistilBERT, arXiv 1910.01108). T^2 keeps the size of the gradients as T rises.
+    /// Forward KL, T^2 KL(p || q): mass-covering (Hinton et al., 2015, arXiv 1503.02531; DistilBERT, arXiv 1910.01108).
+    /// T^2 keeps the gradients' scale as T rises.
     ForwardKl(KlConfig),
-    /// T^2 KL(q || p): the student keeps to what the teacher holds likely (MiniLLM, arXiv 2306.08543, whose T is 1),
-    /// token by token over the teacher's data.
+    /// Reverse KL, T^2 KL(q || p): mode-seeking (MiniLLM, arXiv 2306.08543, whose T is 1), per token of the data's
+    /// answers.
     ReverseKl(KlConfig),
-    /// beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q (GKD, Agarwal et al., 2024, arXiv
-    /// 2306.13649), as TRL 1.16's `generalized_jsd_loss`: at beta = 0 it is KL(p || q), at 1 KL(q || p), without T^2.
+    /// Generalized Jensen-Shannon divergence, beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q
+    /// (GKD, Agarwal et al., 2024, arXiv 2306.13649), as TRL 1.16's `generalized_jsd_loss`: KL(p || q) at beta = 0,
+    /// KL(q || p) at 1, without T^2.
     GeneralisedJsd(JsdConfig),
 }
 
-/// Settings of a Kullback-Leibler divergence.
+/// Kullback-Leibler divergence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KlConfig {
-    /// Divides the logits of both, above 0; above 1 it brings out what the teacher holds unlikely.
+    /// Temperature of both distributions, above 0.
     pub temperature: f64,
 }
 
@@ -34,13 +35,13 @@ impl Default for KlConfig {
     }
 }
 
-/// Settings of the generalised Jensen-Shannon divergence.
+/// Generalized Jensen-Shannon divergence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JsdConfig {
-    /// The teacher's share in the mixture, in [0, 1].
+    /// Mixture weight of the teacher, in [0, 1].
     pub beta: f64,
-    /// Divides the logits of both, above 0.
+    /// Temperature of both distributions, above 0.
     pub temperature: f64,
 }
 

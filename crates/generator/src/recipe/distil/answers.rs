@@ -9,7 +9,7 @@ use crate::answers::{AnswerOptions, answer_all};
 use crate::contexts::ContextConfig;
 use crate::error::{Error, Result};
 use crate::model::Generator;
-use crate::recipe::distil_config::{DistilConfig, SequenceConfig};
+use crate::recipe::config::{DistilConfig, SequenceConfig};
 use ragduet_data::{BadRowPolicy, BadRows, RagRecord, Style, rag_line, read_rag};
 use ragduet_metrics::answer::{exact_match, token_f1};
 use ragduet_torch::weights::write_atomic;
@@ -49,8 +49,8 @@ pub(super) fn answer(
         // What the student sees at first, with all that helps.
         contexts: ContextConfig { golden_drop_rate: 0.0, distractor_rate: 1.0, ..config.contexts.clone() },
         decode: &sequence.decode,
-        batch: sequence.batch,
-        seed: config.seed,
+        batch: sequence.batch_size,
+        seed: config.run.seed,
     };
     let mut asked = teacher.fingerprint()?;
     asked.update(format!("{options:?}").as_bytes());
@@ -58,7 +58,7 @@ pub(super) fn answer(
     let mut progress = Progress::new(records.len() as u64, 0, quiet);
     let mut scores = TeacherScores { answered: 0, empty: 0, exact_match: 0.0, f1: 0.0 };
     let mut measured = 0usize;
-    for group in records.chunks_mut(GROUP * sequence.batch) {
+    for group in records.chunks_mut(GROUP * sequence.batch_size) {
         let mut key = asked.clone();
         for record in &*group {
             key.update(rag_line(record).as_bytes());

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, Result, bad};
 use crate::model::Generator;
-use crate::recipe::distil_config::TeacherConfig;
+use crate::recipe::config::TeacherConfig;
 use fs_err as fs;
 use ragduet_nn::{hub, peft};
 use ragduet_text::Tokenizer;
 use ragduet_torch::{Compute, Device, Precision};
+use ragduet_train::RunContext;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A teacher's folder. Nothing of it is in memory until [`Teacher::load`].
@@ -23,14 +24,14 @@ pub(super) struct Teacher<'a> {
 }
 
 impl<'a> Teacher<'a> {
-    /// Finds it, and makes the folder for what it says. `precision`: the student's, `out`: the run's folder.
+    /// Finds it, and makes the folder for what it says. `precision`: the student's.
     ///
     /// # Errors
     /// A folder or hub id that is not there.
-    pub fn find(config: &'a TeacherConfig, precision: Precision, device: Device, out: &Path) -> Result<Self> {
-        let dir = hub::resolve(&config.base)?;
+    pub fn find(config: &'a TeacherConfig, precision: Precision, context: &RunContext) -> Result<Self> {
+        let (dir, device) = (hub::resolve(&config.base)?, context.device);
         let compute = config.precision.unwrap_or(precision).resolve(device);
-        let store = config.store.clone().unwrap_or_else(|| out.join("teacher"));
+        let store = config.store.clone().unwrap_or_else(|| context.dir.path().join("teacher"));
         fs::create_dir_all(&store)?;
         Ok(Self { config, dir, device, compute, store })
     }

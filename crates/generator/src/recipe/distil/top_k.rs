@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// What was kept of a teacher.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Cache {
     files: Vec<Weights>,
     /// The file of each example.
     places: HashMap<u128, usize>,
@@ -57,7 +57,7 @@ fn key(e: &TrainExample) -> u128 {
     hash.digest128()
 }
 
-impl Kept {
+impl Cache {
     /// Asks the teacher for what is not there yet. `batches`: the forward passes of the first epoch, whose examples are
     /// those of all others.
     ///

@@ -20,7 +20,7 @@ fn generator(case: &Value) -> Generator {
     g
 }
 
-fn records(golden: &Value, seq2seq: bool) -> Vec<Scorable> {
+fn records(golden: &Value, seq2seq: bool) -> Vec<MultipleChoiceExample> {
     let of = |v: &Value| -> Vec<u32> { serde_json::from_value(v.clone()).unwrap() };
     let sequence = |prompt: &[u32], choice: &Value| {
         let start: &[u32] = if seq2seq { &[0] } else { &[] };
@@ -29,19 +29,12 @@ fn records(golden: &Value, seq2seq: bool) -> Vec<Scorable> {
         let loss = (0..ids.len()).map(|i| i >= behind).collect();
         TrainExample { ids, loss, source: if seq2seq { prompt.len() } else { 0 }, parts: Vec::new() }
     };
-    let record = |r: &Value| Scorable {
+    let record = |r: &Value| MultipleChoiceExample {
+        id: String::new(),
         sequences: r["choices"].as_array().unwrap().iter().map(|c| sequence(&of(&r["prompt"]), c)).collect(),
         answer: r["answer"].as_u64().unwrap() as usize,
     };
     golden["records"].as_array().unwrap().iter().map(record).collect()
-}
-
-fn config(weights: &Value, tokens: usize) -> ChoiceConfig {
-    let mut config: ChoiceConfig =
-        toml::from_str("recipe = \"choices\"\nmodel.base = \"x\"\ndata.tasks = []").unwrap();
-    config.loss = serde_json::from_value(weights.clone()).unwrap();
-    config.batch.tokens = tokens;
-    config
 }
 
 /// Losses and gradients of a plain transcription (`tests/golden/make_choices.py`), in one pass and in several.
@@ -53,18 +46,24 @@ fn losses_and_gradients_are_those_of_the_definitions() {
         let g = generator(case);
         let records = records(&golden, case["seq2seq"].as_bool().unwrap());
         for (tokens, times) in [(10_000, 1), (40, 4)] {
-            let lengths: Vec<usize> = records.iter().map(Scorable::len).collect();
+            let lengths: Vec<usize> = records.iter().map(MultipleChoiceExample::len).collect();
             assert_eq!(passes(&lengths, tokens).len(), times, "{lengths:?}");
             let adapter = g.adapter.as_ref().unwrap();
             let params = adapter.params.trainable();
             grad::clear(&params.iter().map(|p| p.1.shallow_clone()).collect::<Vec<_>>()).unwrap();
-            let have = learn(&config(&case["weights"], tokens), &g, &records, false).unwrap();
-            for (name, have) in [
-                ("language_model", have.language_model),
-                ("unlikelihood", have.unlikelihood),
-                ("length_normalised", have.length_normalised),
-                ("total", have.total),
-            ] {
+            let loss: TfewLoss = serde_json::from_value(case["weights"].clone()).unwrap();
+            let shapes: Vec<(usize, usize)> = records.iter().map(shape).collect();
+            let sequences = records.iter().flat_map(|r| &r.sequences);
+            let of_all = TfewTotals::of(&sequences.map(TrainExample::targets).collect::<Vec<_>>(), &shapes);
+            let mut have = Metrics::default();
+            for pass in passes(&lengths, tokens) {
+                have.add(learn(&loss, &g, &records[pass], of_all, false).unwrap());
+            }
+            let total = have.loss.unwrap();
+            have.terms.push(("total", total));
+            assert_eq!(have.terms.len(), 4);
+            for (name, have) in have.terms {
+                let have = f64::try_from(have).unwrap();
                 let want = case[name].as_f64().unwrap();
                 assert!((have - want).abs() < 1e-5 * (1.0 + want.abs()), "{name}: {have} {want}");
             }
@@ -92,7 +91,7 @@ fn losses_and_gradients_are_those_of_the_definitions() {
 #[test]
 fn records_come_in_an_order_that_a_step_alone_decides() {
     let counts = [5, 12];
-    let order = |mixing| Order { counts: &counts, mixing, seed: 3 };
+    let order = |mixing| Order { counts: counts.to_vec(), mixing, seed: 3 };
     let plain = order(Mixing::Proportional);
     let mut plans = HashMap::new();
     let mut all = Vec::new();

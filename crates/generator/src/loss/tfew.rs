@@ -14,22 +14,21 @@ use serde::{Deserialize, Serialize};
 /// Added to 1 - p in the unlikelihood.
 const SLACK: f64 = 1e-2;
 
-/// Weights of the three losses; 0 leaves one out.
+/// Weights of the three T-Few losses; 0 switches a loss off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ChoiceLoss {
-    /// Of the right choice's likelihood.
+pub struct TfewLoss {
+    /// Weight of the language-model loss of the correct choice.
     pub language_model: f64,
-    /// Of the wrong choices' unlikelihood.
+    /// Weight of the unlikelihood loss of the wrong choices.
     pub unlikelihood: f64,
-    /// Of the right choice among all, by length-normalised likelihood.
+    /// Weight of the softmax cross-entropy over choices by length-normalized likelihood.
     pub length_normalised: f64,
-    /// The power of a choice's length that its log-likelihood is divided by, in the loss and where answers are chosen;
-    /// 0: not at all.
+    /// Exponent of length normalization, in the loss and in rank classification; 0: none.
     pub length_norm: f64,
 }
 
-impl Default for ChoiceLoss {
+impl Default for TfewLoss {
     fn default() -> Self {
         Self { language_model: 1.0, unlikelihood: 1.0, length_normalised: 1.0, length_norm: 1.0 }
     }
@@ -37,7 +36,7 @@ impl Default for ChoiceLoss {
 
 /// What the losses are computed from: the choices of some records, sequence by sequence.
 #[derive(Debug)]
-pub struct ChoiceBatch<'a> {
+pub struct TfewBatch<'a> {
     /// -log p of each token of each choice, one choice after another, `[tokens]`, f32 or f64.
     pub nll: &'a Tensor,
     /// Tokens of each choice, `[choices]`; they add up to the length of `nll`. The choices of a record are consecutive.
@@ -48,7 +47,7 @@ pub struct ChoiceBatch<'a> {
 
 /// Totals of an accumulation window, by which the sums of its micro-batches are divided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChoiceTotals {
+pub struct TfewTotals {
     /// Records.
     pub records: usize,
     /// Tokens of right choices.
@@ -57,7 +56,7 @@ pub struct ChoiceTotals {
     pub wrong_tokens: usize,
 }
 
-impl ChoiceTotals {
+impl TfewTotals {
     /// Of a batch.
     pub fn of(tokens: &[usize], records: &[(usize, usize)]) -> Self {
         let right: usize = rights(records).map(|i| tokens[i]).sum();
@@ -75,7 +74,7 @@ impl ChoiceTotals {
 
 /// The shares of a batch in the losses of its window: scalars, unweighted.
 #[derive(Debug)]
-pub struct ChoiceShares {
+pub struct TfewShares {
     /// Language model.
     pub language_model: Tensor,
     /// Unlikelihood.
@@ -93,7 +92,7 @@ fn rights(records: &[(usize, usize)]) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-impl ChoiceLoss {
+impl TfewLoss {
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -120,7 +119,7 @@ impl ChoiceLoss {
     ///
     /// # Panics
     /// Where lengths do not add up: bugs of the caller.
-    pub fn shares(&self, batch: &ChoiceBatch<'_>, window: ChoiceTotals) -> ChoiceShares {
+    pub fn shares(&self, batch: &TfewBatch<'_>, window: TfewTotals) -> TfewShares {
         let (nll, device) = (batch.nll, batch.nll.device());
         let (kind, choices) = (nll.kind(), batch.tokens.len());
         assert_eq!(choices, batch.records.iter().map(|r| r.0).sum::<usize>(), "choices");
@@ -142,7 +141,7 @@ impl ChoiceLoss {
         let places: Vec<i64> = right.iter().map(|&i| i as i64).collect();
         let margin =
             spread(&scores, batch.records).logsumexp([1], false) - scores.index_select(0, &to(&places));
-        ChoiceShares {
+        TfewShares {
             language_model: mean(of_right, window.right_tokens),
             unlikelihood: mean(unlikely, window.wrong_tokens),
             length_normalised: mean(margin, window.records),
@@ -150,7 +149,7 @@ impl ChoiceLoss {
     }
 
     /// The weighted sum of shares.
-    pub fn total(&self, shares: &ChoiceShares) -> Tensor {
+    pub fn total(&self, shares: &TfewShares) -> Tensor {
         let weighted = [
             (self.language_model, &shares.language_model),
             (self.unlikelihood, &shares.unlikelihood),

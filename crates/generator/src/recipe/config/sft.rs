@@ -1,0 +1,97 @@
+//! The config of supervised fine-tuning.
+
+use super::{BatchConfig, DataConfig, ModelConfig};
+use crate::contexts::ContextConfig;
+use crate::decode::DecodeConfig;
+use crate::error::{Result, bad};
+use crate::loss::SftLoss;
+use crate::prepare::PromptConfig;
+use ragduet_nn::peft::PeftConfig;
+use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig, recipe_config};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+recipe_config! {
+    /// Supervised fine-tuning of a generator on questions, retrieved passages and answers.
+    pub struct SftConfig {
+        /// Base model.
+        pub model: ModelConfig,
+        /// Parameter-efficient fine-tuning: trains an adapter over the frozen model.
+        #[serde(default)]
+        pub peft: Option<PeftConfig>,
+        /// Training set and dev set.
+        pub data: DataConfig,
+        /// Prompt format and length limit.
+        #[serde(default)]
+        pub prompt: PromptConfig,
+        /// Selection of passages for training prompts, sampled anew each epoch.
+        #[serde(default)]
+        pub contexts: ContextConfig,
+        /// Token loss.
+        #[serde(default)]
+        pub loss: SftLoss,
+        /// Batch size.
+        #[serde(default)]
+        pub batch: BatchConfig,
+        /// Optimizer and learning-rate schedule.
+        #[serde(default)]
+        pub optim: OptimizerConfig,
+        /// Evaluation during training: generated answers for the dev set.
+        #[serde(default)]
+        pub eval: EvalConfig,
+    }
+    epochs = 3.0
+}
+
+impl SftConfig {
+    /// Checks what types cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.model.check()?;
+        self.batch.check()?;
+        RecipeConfig::eval(self).check(self.data.dev.is_some()).map_err(|(key, why)| bad(key, why))?;
+        if self.eval.batch_size == 0 {
+            return Err(bad("eval.batch_size", "must be 1 or more"));
+        }
+        self.contexts.check()
+    }
+}
+
+/// Evaluation during training: generated answers for the dev set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Number of dev questions, the first of the file; 0 or absent: all.
+    pub limit: usize,
+    /// Passages per prompt, the top retrieved ones; absent: as in training.
+    pub contexts: Option<usize>,
+    /// Optimizer steps between evaluations; 0: at the end only.
+    pub every_steps: u64,
+    /// Epochs between evaluations; 0: at the end only.
+    pub every_epochs: u64,
+    /// Answers generated per batch.
+    pub batch_size: usize,
+    /// Whether the model is evaluated before training.
+    pub at_start: bool,
+    /// Early stopping by token F1; absent: never.
+    pub stop: Option<StopConfig>,
+    /// Decoding.
+    pub decode: DecodeConfig,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        // Greedy, so that the figure of one model is one figure.
+        let decode =
+            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
+        Self {
+            limit: 0,
+            contexts: None,
+            every_steps: 0,
+            every_epochs: 0,
+            batch_size: 16,
+            at_start: true,
+            stop: None,
+            decode,
+        }
+    }
+}

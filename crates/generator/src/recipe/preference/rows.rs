@@ -1,0 +1,166 @@
+//! Rows of preferences as sequences: prompt and answer in tokens.
+
+use crate::error::{Error, Result, bad as refused};
+use crate::loss::PreferenceLossKind;
+use crate::model::Generator;
+use crate::recipe::config::PreferenceConfig;
+use ragduet_data::{BadRows, Message, Prompt, read_judged, read_preferences};
+use ragduet_text::{Built, ChatTemplate, ExampleOptions, TrainExample, message};
+use ragduet_train::Fingerprint;
+use std::path::Path;
+
+/// The sequences of a row: a pair has a chosen and a rejected one, a judged completion one of them and a mismatched one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row {
+    /// Its number among the rows that were read of the file, from 1.
+    pub number: usize,
+    chosen: Option<TrainExample>,
+    rejected: Option<TrainExample>,
+    mismatched: Option<TrainExample>,
+}
+
+impl Row {
+    pub fn sides(&self) -> [Option<&TrainExample>; 3] {
+        [self.chosen.as_ref(), self.rejected.as_ref(), self.mismatched.as_ref()]
+    }
+
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.sides().into_iter().flatten().map(|e| e.ids.len()).sum()
+    }
+}
+
+/// A hash of rows.
+pub(super) fn fingerprint(rows: &[Row]) -> u64 {
+    let of = |e: Option<&TrainExample>| {
+        let ids = e.map_or(&[][..], |e| &e.ids);
+        let learned = e.map_or(0, |e| e.targets() as u64);
+        [ids.len() as u64, learned].into_iter().chain(ids.iter().map(|&id| u64::from(id))).collect::<Vec<_>>()
+    };
+    let sides = rows.iter().flat_map(Row::sides);
+    sides.fold(Fingerprint::default(), |all, side| all.numbers(of(side))).digest()
+}
+
+/// Prompts and answers to sequences of at most so many tokens.
+struct Examples<'a> {
+    generator: &'a Generator,
+    /// What an encoder-decoder's answers start with.
+    start: Option<u32>,
+    chat: Option<ChatTemplate>,
+    fallback: ChatTemplate,
+    options: ExampleOptions,
+}
+
+impl<'a> Examples<'a> {
+    fn new(config: &PreferenceConfig, generator: &'a Generator) -> Result<Self> {
+        let tokenizer = &generator.tokenizer;
+        let start = generator.decoder_start();
+        if config.chat == Some(true) && start.is_some() {
+            return Err(refused("chat", "an encoder-decoder reads plain prompts"));
+        }
+        let plain = config.chat == Some(false) || start.is_some();
+        let chat = if plain { None } else { tokenizer.chat_template()? };
+        if config.chat == Some(true) && chat.is_none() {
+            return Err(refused("chat", "the tokenizer has no chat template"));
+        }
+        let limit = generator.max_tokens().min(config.batch.tokens / 2);
+        let max_len = config.max_tokens.unwrap_or(limit);
+        if max_len > limit {
+            let why = format!("the model and half of batch.tokens allow {limit}: a pair stays together");
+            return Err(refused("max_tokens", why));
+        }
+        let options = ExampleOptions { max_len: Some(max_len), ..ExampleOptions::default() };
+        Ok(Self { generator, start, chat, fallback: tokenizer.fallback_chat_template()?, options })
+    }
+
+    fn of(&self, prompt: &Prompt, answer: &str) -> Result<Built> {
+        let tokenizer = &self.generator.tokenizer;
+        let mut turns = match (prompt, &self.chat) {
+            (Prompt::Text(text), None) => {
+                return Ok(match self.start {
+                    Some(start) => tokenizer.seq2seq_example(text, answer, start, &self.options)?,
+                    None => tokenizer.completion_example(text, answer, &self.options)?,
+                });
+            }
+            (Prompt::Text(text), Some(_)) => vec![message("user", text)],
+            (Prompt::Turns(turns), _) => turns.iter().map(Message::json).collect(),
+        };
+        if let Some(start) = self.start {
+            // An encoder reads the conversation as text.
+            let text = self.fallback.render(&turns, None, true)?.text;
+            return Ok(tokenizer.seq2seq_example(&text, answer, start, &self.options)?);
+        }
+        turns.push(message("assistant", answer));
+        let template = self.chat.as_ref().unwrap_or(&self.fallback);
+        Ok(tokenizer.chat_example(template, &turns, None, &self.options)?)
+    }
+}
+
+/// The rows of a file that fit, and how many do not. Nothing is cut: half an answer is no answer.
+///
+/// # Errors
+/// Rows that cannot be read, settings that the generator cannot have.
+pub(super) fn read(
+    config: &PreferenceConfig,
+    generator: &Generator,
+    path: &Path,
+    bad: &BadRows,
+) -> Result<(Vec<Row>, usize)> {
+    let examples = Examples::new(config, generator)?;
+    if matches!(config.preference.loss, PreferenceLossKind::Kto(_)) {
+        return judged(&examples, path, bad);
+    }
+    let (mut pairs, mut left_out) = (Vec::new(), 0);
+    for (i, record) in read_preferences(path, bad)?.enumerate() {
+        let record = record?;
+        let sides =
+            (examples.of(&record.prompt, &record.chosen)?, examples.of(&record.prompt, &record.rejected)?);
+        match sides {
+            (Ok(chosen), Ok(rejected)) => {
+                let (chosen, rejected) = (Some(chosen), Some(rejected));
+                pairs.push(Row { number: i + 1, chosen, rejected, mismatched: None });
+            }
+            _ => left_out += 1,
+        }
+    }
+    Ok((pairs, left_out))
+}
+
+/// Judged completions, each with another prompt's completion behind its own prompt.
+fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Row>, usize)> {
+    /// Partners tried for one that fits.
+    const TRIES: usize = 16;
+    let (mut kept, mut left_out) = (Vec::new(), 0);
+    for (i, record) in read_judged(path, bad)?.enumerate() {
+        let record = record?;
+        match examples.of(&record.prompt, &record.completion)? {
+            Ok(example) => kept.push((record, example, i + 1)),
+            Err(_) => left_out += 1,
+        }
+    }
+    if kept.iter().all(|(r, ..)| r.prompt == kept[0].0.prompt) && !kept.is_empty() {
+        let why = format!("{}: kto needs rows of two prompts or more", path.display());
+        return Err(Error::Unusable(why));
+    }
+    let mut rows = Vec::with_capacity(kept.len());
+    for (i, (record, example, number)) in kept.iter().enumerate() {
+        let others = (1..kept.len()).map(|k| &kept[(i + k) % kept.len()].0);
+        let mut mismatched = None;
+        for other in others.filter(|o| o.prompt != record.prompt).take(TRIES) {
+            if let Ok(e) = examples.of(&record.prompt, &other.completion)? {
+                mismatched = Some(e);
+                break;
+            }
+        }
+        if mismatched.is_none() {
+            left_out += 1;
+            continue;
+        }
+        let (own, number) = (Some(example.clone()), *number);
+        rows.push(match record.good {
+            true => Row { number, chosen: own, rejected: None, mismatched },
+            false => Row { number, chosen: None, rejected: own, mismatched },
+        });
+    }
+    Ok((rows, left_out))
+}
