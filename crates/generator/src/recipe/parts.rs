@@ -1,27 +1,13 @@
 //! What the recipes share, also with joint training.
 
 use super::config::ModelConfig;
-use crate::error::{Error, Result, bad};
+use crate::error::{Result, bad};
 use crate::model::{Generator, ScratchGenerator};
-use ragduet_data::{BadRowPolicy, BadRows};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Tokenizer;
-use ragduet_torch::optim::Optimizer;
-use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Compute, Device};
-use ragduet_train::checkpoint::replace_dir;
-use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
-use std::path::Path;
-
-/// Stop at a bad row, or move it to a file of the run.
-pub fn bad_rows(skip: bool, out: &Path) -> BadRows {
-    BadRows::new(if skip {
-        BadRowPolicy::Skip { sidecar: out.join("bad_rows.jsonl") }
-    } else {
-        BadRowPolicy::Fail
-    })
-}
+use ragduet_train::{Learner, OptimizerConfig, Place, of_base};
 
 /// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
 /// generators.
@@ -82,31 +68,19 @@ pub fn trainable(generator: &Generator) -> (u64, u64) {
     }
 }
 
-/// The optimiser over what trains.
+/// The optimiser over what trains, an adapter or the model.
 ///
 /// # Errors
 /// A pattern in `freeze` that names nothing; settings out of range.
-pub fn optimizer(config: &OptimizerConfig, generator: &Generator) -> Result<Optimizer> {
-    let params = generator.trained();
-    check_patterns(&config.freeze, params.iter().map(|(n, _)| n))?;
-    params.set_trainable(|name| !is_frozen(name, &config.freeze));
+pub fn learner(config: &OptimizerConfig, generator: &Generator) -> Result<Learner> {
     let lm = &generator.model.kind;
     let layers = lm.layers();
-    Ok(Optimizer::new(&params.trainable(), config.options()?, |name| {
-        // An adapter's parameters learn like those of the module they belong to.
-        let of_base = name.strip_prefix("base_model.model.").unwrap_or(name);
-        // The final norm and the head learn like the top layer.
-        let mut rule = config.rule(name, Some(lm.depth_of(of_base).unwrap_or(layers)), layers);
-        rule.lr_scale *= generator.adapter.as_ref().map_or(1.0, |a| a.config.lr_scale(name));
-        rule
-    }))
-}
-
-/// Writes `best/`, the model as transformers reads it, and `best.json`, how it came about.
-pub fn save_best(generator: &Generator, out: &Path, facts: &serde_json::Value) -> Result<()> {
-    replace_dir(&out.join("best"), |d| generator.save(d))?;
-    let path = out.join("best.json");
-    let text =
-        serde_json::to_vec_pretty(facts).map_err(|source| Error::Json { path: path.clone(), source })?;
-    Ok(write_atomic(&path, &text)?)
+    let params = generator.trained();
+    params.set_trainable(|_| true);
+    // The final norm and the head learn like the top layer.
+    let place = |name: &str| Place {
+        depth: Some(lm.depth_of(of_base(name)).unwrap_or(layers)),
+        lr_scale: generator.adapter.as_ref().map_or(1.0, |a| a.config.lr_scale(name)),
+    };
+    Ok(Learner::new(config, params.trainable(), layers, place)?)
 }
