@@ -8,4 +8,4 @@ mod model;
 mod selection;
 mod state;
 
-pub use model::{build as build_model, optimizer};
+pub use model::{build as build_model, learner};

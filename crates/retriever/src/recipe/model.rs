@@ -1,4 +1,4 @@
-//! Building the model that a config asks for, and the optimiser over it.
+//! Building the model that a config asks for, and the optimizer over it.
 
 use super::config::{ModelConfig, RetrieverConfig};
 use crate::biencoder::BiEncoder;
@@ -8,9 +8,8 @@ use crate::tower::Dense;
 use crate::{Error, Result};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_torch::optim::Optimizer;
 use ragduet_torch::{Compute, Device, Kind, Tensor};
-use ragduet_train::{OptimizerConfig, check_patterns, is_frozen};
+use ragduet_train::{Learner, OptimizerConfig, Place};
 
 /// The factor of similarities: fixed, or its logarithm as a parameter.
 #[derive(Debug)]
@@ -156,27 +155,21 @@ fn representation(c: &ModelConfig) -> RepresentationConfig {
     }
 }
 
-/// The optimiser over those of `parameters` that no pattern freezes: the model's, and whatever else is trained with it.
+/// The optimizer over those of `parameters` that no pattern freezes: the model's, and whatever else is trained with it.
 ///
 /// # Errors
 /// A pattern that names nothing; settings out of range.
-pub fn optimizer(
+pub fn learner(
     config: &OptimizerConfig,
     model: &BiEncoder,
     parameters: Vec<(String, Tensor)>,
-) -> Result<Optimizer> {
-    check_patterns(&config.freeze, parameters.iter().map(|(n, _)| n.as_str()))?;
-    for (name, p) in &parameters {
-        let _ = p.set_requires_grad(!is_frozen(name, &config.freeze));
-    }
-    let training: Vec<(String, Tensor)> = parameters.into_iter().filter(|(_, p)| p.requires_grad()).collect();
+) -> Result<Learner> {
     let layers = model.layers();
-    Ok(Optimizer::new(&training, config.options()?, |name| {
+    let place = |name: &str| {
         // Parts of the encoder outside any layer (a final norm) learn like the top one.
         let head = name == LOG_SCALE || name.contains("dense.linear");
         let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
-        let mut rule = config.rule(name, depth, layers);
-        rule.lr_scale *= model.lr_scale(name);
-        rule
-    }))
+        Place { depth, lr_scale: model.lr_scale(name) }
+    };
+    Ok(Learner::new(config, parameters, layers, place)?)
 }
