@@ -1,180 +1,89 @@
-//! Dev while training: what a turn gained, which state is the best, whose turns end, and what a run leaves behind.
+//! Dev while training: what a turn gained, and the tables and samples that a run leaves behind.
 
-use super::evaluate::{DevScores, Sample, evaluate};
-use super::joint::Run;
-use super::sides::{keep, parameters, put_back};
-use super::state::best_of;
-use super::turns::Who;
-use crate::pipeline::{self, Pipeline};
-use crate::{Error, Result};
-use ragduet_retriever::st_dir;
+use super::alternation::Trainee;
+use super::evaluate::{DevScores, Sample};
+use crate::Result;
+use ragduet_data::RagRecord;
 use ragduet_torch::weights::write_atomic;
-use ragduet_train::Progress;
-use ragduet_train::checkpoint::replace_dir;
-use serde_json::json;
+use ragduet_train::RunState;
+use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Instant;
 
-impl Run<'_> {
-    /// Dev with an index that is fresh, which training goes on with.
-    pub(super) fn evaluate(&mut self) -> Result<(DevScores, Vec<Sample>)> {
-        self.bring_index_up_to_date()?;
-        let since = Instant::now();
-        let scored =
-            evaluate(self.config, &self.retriever, &self.generator, &self.index, &self.corpus, &self.dev)?;
-        self.seconds.evaluation += since.elapsed().as_secs_f64();
-        Ok(scored)
+/// Scores and samples before training, and samples of the best models.
+const BEFORE: &str = "dev-before.json";
+const AFTER: &str = "dev-best.json";
+
+/// What was measured on dev.
+#[derive(Debug, Default)]
+pub(super) struct DevMeter {
+    /// The last scores, and the step they were taken after; part of a checkpoint.
+    pub last: Option<(u64, DevScores)>,
+    /// Samples of the last measurement.
+    pub samples: Vec<Sample>,
+    /// Before training, and of the best models; also of a run that was resumed, once it has ended.
+    pub before: Option<DevScores>,
+    pub best: Option<DevScores>,
+}
+
+impl DevMeter {
+    /// Takes the scores before training.
+    pub fn start(&mut self, scores: DevScores, dir: &Path) -> Result<()> {
+        self.last = Some((0, scores));
+        write_json(&dir.join(BEFORE), &json!({"scores": scores, "samples": self.samples}))
     }
 
-    /// Measures dev; what a turn that has just ended gained; keeps what is best; ends the turns of a side that no
-    /// longer gains.
-    pub(super) fn measure(&mut self, ended: Option<Who>, progress: &Progress) -> Result<()> {
-        let (scores, samples) = self.evaluate()?;
-        let step = self.at.step;
-        progress.aside(|| tracing::info!("dev at step {step}: {scores}"));
-        self.sink.write("dev", step, &scores.named())?;
-        if let (Some(who), Some((_, before))) = (ended, self.at.last) {
-            let gains: Vec<(&str, f64)> = scores
-                .named()
-                .into_iter()
-                .zip(before.named())
-                .map(|((name, now), (_, then))| (name, now - then))
-                .collect();
-            self.sink.write(&format!("gain_{who}"), step, &gains)?;
+    /// Takes the scores after a step, which may have ended a turn: then what it gained is said.
+    pub fn take(&mut self, scores: DevScores, ended: Option<Trainee>, run: &mut RunState) -> Result<()> {
+        let step = run.at.step;
+        if let (Some(who), Some((_, before))) = (ended, self.last) {
+            let both = scores.named().into_iter().zip(before.named());
+            let gains: Vec<(&str, f64)> = both.map(|((name, now), (_, then))| (name, now - then)).collect();
+            run.log.write(&format!("gain_{who}"), step, &gains)?;
             let said: Vec<String> =
                 gains.iter().map(|(n, g)| format!("{} {g:+.4}", n.replace('_', " "))).collect();
-            progress.aside(|| tracing::info!("the {who}'s turn gained {}", said.join("  ")));
+            run.log.say(|| tracing::info!("the {who}'s turn gained {}", said.join("  ")));
         }
-        self.at.last = Some((step, scores));
-        let judged: &[Who] = match ended {
-            Some(Who::Retriever) => &[Who::Retriever],
-            Some(Who::Generator) => &[Who::Generator],
-            None => &[Who::Retriever, Who::Generator],
-        };
-        for &who in judged {
-            if self.learns(who) && self.judge(who, &scores)? {
-                self.end(who, progress)?;
-            }
-        }
-        self.look_at_contexts(&scores, progress)?;
-        if self.at.best.update(scores.measure(self.config.eval.best), step, 0.0) {
-            self.best = Some(scores);
-            self.save_best(Some((&scores, &samples)))?;
-        }
+        self.last = Some((step, scores));
         Ok(())
     }
 
-    /// Takes a side's measure; keeps its state where it is the best; whether its turns should end.
-    pub(super) fn judge(&mut self, who: Who, scores: &DevScores) -> Result<bool> {
-        let (stop, value) = match who {
-            Who::Retriever => (self.config.retriever.stop, scores.recall.unwrap_or(scores.answer_recall)),
-            Who::Generator => (self.config.generator.stop, scores.f1),
+    /// Keeps the samples of the best models.
+    pub fn keep_samples(&self, dir: &Path) -> Result<()> {
+        write_json(&dir.join(AFTER), &json!({"samples": self.samples}))
+    }
+
+    /// Writes `samples.jsonl` and `table.json`, which `ragduet report` shows, of the first `samples` questions.
+    pub fn finish(&mut self, dev: &[RagRecord], samples: usize, dir: &Path) -> Result<()> {
+        let (Some(after), Some(best)) = (read_json(&dir.join(AFTER)), read_json(&dir.join("best.json")))
+        else {
+            return Ok(());
         };
-        let Some(stop) = stop else { return Ok(false) };
-        let step = self.at.step;
-        let state = self.at.side(who);
-        if state.best.update(value, step, stop.min_gain) {
-            keep(&best_of(self.dir.path(), who), &parameters(who, &self.retriever, &self.generator))?;
-        }
-        Ok(state.best.should_stop(Some(&stop)))
-    }
-
-    pub(super) fn end(&mut self, who: Who, progress: &Progress) -> Result<()> {
-        let state = *self.at.side(who);
-        self.at.side(who).stopped = true;
-        put_back(&best_of(self.dir.path(), who), &parameters(who, &self.retriever, &self.generator))?;
-        if who == Who::Retriever && self.retriever.moves_passages() {
-            self.at.moved = self.at.step;
-            // Its passages are others than those of the index, whichever step that was made after.
-            self.rebuild()?;
-            self.put_index(Instant::now(), progress)?;
-        }
-        let text = format!(
-            "the {who}'s turns no longer help ({} measurements without gain): it stays as it was after step {} ({:.4})",
-            state.best.waited,
-            state.best.best_step,
-            state.best.best.unwrap_or(f64::NAN)
-        );
-        progress.aside(|| tracing::info!("step {}: {text}", self.at.step));
-        Ok(self.sink.record("stopped", self.at.step, &json!({"side": who, "text": text}))?)
-    }
-
-    pub(super) fn look_at_contexts(&mut self, scores: &DevScores, progress: &Progress) -> Result<()> {
-        let ignoring =
-            self.config.generator.contexts.count > 0 && scores.context_gain < self.config.alarm.context_gain;
-        if ignoring && !self.at.ignoring {
-            let text = format!(
-                "the generator ignores its contexts: a token of the right answer is {:+.4} nats likelier with its own \
-                 passages than with another question's. Let it learn from passages that hold the answers first \
-                 (`train generator`), or begin the retriever's turns later (retriever.start_at)",
-                scores.context_gain
-            );
-            self.alarm("ignored_contexts", text, progress)?;
-        }
-        self.at.ignoring = ignoring;
-        Ok(())
-    }
-
-    /// Writes `best/`: both models as the ecosystem reads them, the index, and what makes a pipeline of them.
-    pub(super) fn save_best(&self, dev: Option<(&DevScores, &[Sample])>) -> Result<()> {
-        let out = self.dir.path();
-        let contexts = self.config.generator.contexts.count;
-        replace_dir::<Error>(&out.join("best"), |d| {
-            st_dir::save(&self.retriever.model, &d.join(pipeline::RETRIEVER), None)?;
-            self.generator.model.save(&d.join(pipeline::GENERATOR))?;
-            self.index.save(&d.join(pipeline::INDEX), &self.corpus)?;
-            let c = self.config;
-            let corpus = std::path::absolute(c.data.corpus.as_ref().unwrap_or(&c.data.train))?;
-            let s = &self.retriever.model.settings;
-            Pipeline {
-                corpus,
-                contexts,
-                prompt: c.generator.prompt.clone(),
-                decode: c.eval.decode.clone(),
-                max_query_tokens: s.max_query_tokens,
-                max_passage_tokens: s.max_passage_tokens,
-            }
-            .save(d)
-        })?;
-        let facts = json!({"step": self.at.step, "dev": dev.map(|d| d.0)});
-        write_json(&out.join("best.json"), &facts)?;
-        match dev {
-            Some((_, samples)) => write_json(&out.join(AFTER), &json!({"samples": samples})),
-            None => Ok(()),
-        }
-    }
-
-    /// `samples.jsonl` and `table.json`, which `ragduet report` shows.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        let out = self.dir.path();
-        let read = |name: &str| -> Option<serde_json::Value> {
-            serde_json::from_slice(&fs_err::read(out.join(name)).ok()?).ok()
-        };
-        let (Some(before), Some(after)) = (read(BEFORE), read(AFTER)) else { return Ok(()) };
+        // Where dev was not measured before training there is nothing to compare with.
+        let before = read_json(&dir.join(BEFORE)).unwrap_or_default();
         let mut lines = String::new();
-        for (i, r) in self.dev.iter().take(self.config.eval.samples).enumerate() {
+        for (i, r) in dev.iter().take(samples).enumerate() {
             let line = json!({
                 "question": r.question, "answers": r.answers,
                 "before": before["samples"][i], "after": after["samples"][i],
             });
             lines += &format!("{line}\n");
         }
-        write_atomic(&out.join("samples.jsonl"), lines.as_bytes())?;
-        let scores =
-            |value: &serde_json::Value| -> Option<DevScores> { serde_json::from_value(value.clone()).ok() };
-        self.before = self.before.or_else(|| scores(&before["scores"]));
-        self.best = self.best.or_else(|| scores(&read("best.json")?["dev"]));
-        let (Some(before), Some(best)) = (self.before, self.best) else { return Ok(()) };
-        let columns: Vec<String> = before.named().iter().map(|(n, _)| n.replace('_', " ")).collect();
-        let row = |name: &str, s: &DevScores| json!({"name": name, "values": s.named().iter().map(|(_, v)| v).collect::<Vec<_>>()});
-        let rows = [row("before (dev)", &before), row("best (dev)", &best)];
-        write_json(&out.join("table.json"), &json!({"columns": columns, "rows": rows}))
+        write_atomic(&dir.join("samples.jsonl"), lines.as_bytes())?;
+        let scores = |value: &Value| -> Option<DevScores> { serde_json::from_value(value.clone()).ok() };
+        (self.before, self.best) = (scores(&before["scores"]), scores(&best["dev"]));
+        let Some(best) = self.best else { return Ok(()) };
+        let columns: Vec<String> = best.named().iter().map(|(n, _)| n.replace('_', " ")).collect();
+        let row = |name: &str, s: DevScores| json!({"name": name, "values": s.named().iter().map(|(_, v)| v).collect::<Vec<_>>()});
+        let before = self.before.map(|s| row("before (dev)", s));
+        let rows: Vec<Value> = before.into_iter().chain([row("best (dev)", best)]).collect();
+        write_json(&dir.join("table.json"), &json!({"columns": columns, "rows": rows}))
     }
 }
 
-pub(super) const BEFORE: &str = "dev-before.json";
-const AFTER: &str = "dev-best.json";
-
-pub(super) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+fn write_json(path: &Path, value: &Value) -> Result<()> {
     Ok(write_atomic(path, format!("{value:#}\n").as_bytes())?)
+}
+
+fn read_json(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&fs_err::read(path).ok()?).ok()
 }
