@@ -64,6 +64,7 @@ const BEST: &str = "sides";
 
 impl Training {
     fn new(learner: Option<Learner>, start_at: u64, stop: Option<StopConfig>) -> Self {
+        let stop = stop.filter(|_| learner.is_some());
         Self { learner, state: SideState::default(), start_at, stop }
     }
 
