@@ -187,14 +187,14 @@ fn a_resumed_run_is_the_uninterrupted_one_whatever_the_refresh() {
         let mut c = config(tmp.path(), &format!("{DISTIL}{refresh}[save]\nevery_steps = 4\nkeep = 3\n"));
         c.run.max_steps = Some(9);
         let whole = tmp.path().join(format!("{name}-whole"));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         // Stopped after steps 3 and 5 (with a checkpoint), and at 8 as if killed: the checkpoint of step 8 is removed.
         let parts = tmp.path().join(format!("{name}-parts"));
-        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
-        assert!(!train(&c, &options(&parts, true, Some(2))).unwrap().finished);
-        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().run.finished);
+        assert!(!train(&c, &options(&parts, true, Some(2))).unwrap().run.finished);
+        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().run.finished);
         std::fs::remove_dir_all(parts.join("checkpoints/step-000000008")).unwrap();
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same(&whole, &parts);
         let refreshes = |run: &Path| {
             lines(run, "refresh").iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>()
@@ -215,7 +215,7 @@ fn both_sides_learn_and_what_they_leave_behind_answers() {
     (c.run.epochs, c.run.max_steps, c.run.log_every) = (None, Some(500), 10);
     let out = tmp.path().join("run");
     let o = run(&c, &out);
-    let (before, best) = (o.before.unwrap(), o.best.unwrap());
+    let (before, best) = (o.run.before.unwrap().scores, o.run.best.unwrap().scores);
     assert!(best.exact_match > 0.9 && best.context_gain > before.context_gain + 0.1, "{before} -> {best}");
     // What was left behind: models, index, samples, a table; and it answers on its own.
     let mut p = ragduet_joint::pipeline::RagPipeline::open(
@@ -279,15 +279,15 @@ fn a_generator_that_reads_passages_apart_teaches_by_what_it_looks_at() {
         c.generator.prompt.fusion = fusion;
         let (whole, parts) =
             (tmp.path().join(format!("whole{fusion}")), tmp.path().join(format!("parts{fusion}")));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         let seen = lines(&whole, "retriever");
         assert!(
             seen.len() >= 6 && seen.iter().all(|l| l["loss"].as_f64().is_some_and(|x| x > 0.0)),
             "{seen:?}"
         );
         assert!(seen.iter().all(|l| l["grad_norm"].as_f64().is_some_and(|x| x > 0.0)), "{seen:?}");
-        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().run.finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same(&whole, &parts);
     }
 }
@@ -311,7 +311,7 @@ fn what_is_said_with_the_right_passage_is_learned_to_be_preferred() {
     for peft in [None, Some("[lora]\nrank = 4\n")] {
         c.generator.peft = peft.map(|p| toml::from_str(p).unwrap());
         let [whole, parts] = ["whole", "parts"].map(|d| tmp.path().join(format!("{d}{}", peft.is_some())));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         let seen = lines(&whole, "generator");
         let of = |l: &Value, key: &str| l[key].as_f64().unwrap_or_else(|| panic!("{l}"));
         // Policy and reference are the same at first: log 2 and no margin.
@@ -319,8 +319,8 @@ fn what_is_said_with_the_right_passage_is_learned_to_be_preferred() {
         assert!(of(&seen[0], "reward_margin").abs() < 1e-4, "{}", seen[0]);
         let last = seen.last().unwrap();
         assert!(of(last, "reward_margin") > 0.05 && of(last, "loss") < 0.68, "{last}");
-        assert!(!train(&c, &options(&parts, false, Some(4))).unwrap().finished);
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(4))).unwrap().run.finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same_side(&whole, &parts, "generator");
     }
     c.generator.model.base = None;
@@ -363,7 +363,7 @@ fn a_side_whose_turns_no_longer_help_is_stopped_and_kept_at_its_best() {
     c.run.max_steps = Some(24);
     let out = tmp.path().join("run");
     let o = run(&c, &out);
-    assert_eq!(o.step, 24);
+    assert_eq!(o.run.step, 24);
     let stopped = lines(&out, "stopped");
     assert_eq!(stopped.len(), 1, "{stopped:?}");
     assert_eq!(stopped[0]["side"], "retriever");
@@ -439,7 +439,7 @@ fn a_model_that_starts_later_is_left_as_it_is_and_waited_for() {
     let mut c = config(tmp.path(), &format!("{DISTIL}{blocks}"));
     (c.retriever.frozen, c.generator.start_at, c.run.max_steps) = (true, 3, Some(8));
     let out = tmp.path().join("turns");
-    assert_eq!(run(&c, &out).step, 8);
+    assert_eq!(run(&c, &out).run.step, 8);
     let steps: Vec<u64> = lines(&out, "generator").iter().map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [4, 5, 6, 7, 8]);
 }
@@ -454,7 +454,7 @@ fn what_a_run_leaves_behind_is_whole_also_without_measurements() {
     // Dev is measured at the end alone: there is nothing to compare with.
     c.eval.at_start = false;
     let out = tmp.path().join("end");
-    let o = run(&c, &out);
+    let o = run(&c, &out).run;
     assert!(o.before.is_none() && o.best.is_some() && o.model_dir.is_some_and(|d| d.is_dir()));
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     let table: Value = serde_json::from_str(&read("table.json")).unwrap();
@@ -465,14 +465,14 @@ fn what_a_run_leaves_behind_is_whole_also_without_measurements() {
     // No dev set: the index that is left is that of the last passages.
     c.data.dev = None;
     let out = tmp.path().join("none");
-    let o = run(&c, &out);
+    let o = run(&c, &out).run;
     assert!(o.finished && o.best.is_none() && out.join("best/pipeline.json").is_file());
     let refreshes = lines(&out, "refresh");
     assert!(refreshes.len() == 1 && refreshes[0]["of_step"] == 3.0, "{refreshes:?}");
     let best: Value = serde_json::from_slice(&std::fs::read(out.join("best.json")).unwrap()).unwrap();
     assert!(best["step"] == 3 && best["dev"].is_null(), "{best}");
     // A run that has ended stays as it is.
-    let again = train(&c, &options(&out, true, None)).unwrap();
+    let again = train(&c, &options(&out, true, None)).unwrap().run;
     assert!(again.finished && again.step == 3);
 }
 
@@ -488,12 +488,18 @@ fn settings_that_cannot_work_are_named() {
     let all = [
         (e(&|c| c.batch.size = 0), "batch.size"),
         (e(&|c| c.retrieval.overfetch = 1), "retrieval.overfetch"),
-        (e(&|c| c.contrastive = Some(Contrastive { temperature: 0.0, weight: 1.0 })), "contrastive.temperature"),
+        (
+            e(&|c| c.contrastive = Some(Contrastive { temperature: 0.0, weight: 1.0 })),
+            "contrastive.temperature",
+        ),
         (e(&|c| c.retriever.stop = stop), "retriever.stop"),
         (e(&|c| c.eval.stop = stop), "eval.stop"),
         (e(&|c| (c.retriever.frozen, c.generator.frozen) = (true, true)), "retriever.frozen"),
         (e(&|c| c.generator.objective = GeneratorObjective::Marginal), "generator.objective"),
-        (e(&|c| c.retriever.grad_cache = Some(GradCache { chunk_tokens: 0 })), "retriever.grad_cache.chunk_tokens"),
+        (
+            e(&|c| c.retriever.grad_cache = Some(GradCache { chunk_tokens: 0 })),
+            "retriever.grad_cache.chunk_tokens",
+        ),
     ];
     for (e, key) in all {
         assert!(e.starts_with(&format!("config: {key}: ")), "{key}: {e}");

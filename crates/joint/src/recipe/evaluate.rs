@@ -15,6 +15,7 @@ use ragduet_generator::prepare::{PrepareReport, Preparer};
 use ragduet_retriever::BiEncoder;
 use ragduet_text::Context;
 use ragduet_torch::{Kind, no_grad};
+use ragduet_train::Evaluated;
 use serde::{Deserialize, Serialize};
 
 /// A retriever and a generator together, on dev.
@@ -42,6 +43,12 @@ impl DevScores {
             Best::ExactMatch => self.exact_match,
             Best::Recall => self.recall.unwrap_or(self.answer_recall),
         }
+    }
+
+    /// As the loop has it, with what the best models are chosen by.
+    pub(super) fn evaluated(self, by: Best) -> Evaluated<Self> {
+        let named = self.named().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Evaluated { scores: self, main: self.measure(by), named }
     }
 
     /// Names and values, for logs and tables.

@@ -25,29 +25,21 @@ use ragduet_generator::prepare::PrepareReport;
 use ragduet_retriever::st_dir;
 use ragduet_torch::Tensor;
 use ragduet_torch::weights::write_atomic;
-use ragduet_train::{Epoch, Evaluated, Facts, Learner, Line, Recipe, RunContext, RunOptions, RunState};
-use rand::SeedableRng;
+use ragduet_train::{
+    Epoch, Evaluated, Facts, Learner, Line, Recipe, RunContext, RunOptions, RunState, epoch_rng,
+};
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Steps done.
-    pub step: u64,
-    /// Whether the run came to its end (and was not interrupted).
-    pub finished: bool,
-    /// `best/` of the run: retriever, generator, index. `None` where none was written yet.
-    pub model_dir: Option<PathBuf>,
-    /// Dev before training, and with the best models.
-    pub before: Option<DevScores>,
-    /// See `before`.
-    pub best: Option<DevScores>,
+    /// Steps, folder (`best/`: retriever, generator, index), scores, speed.
+    pub run: ragduet_train::Outcome<DevScores>,
     /// Where the time went.
     pub seconds: Seconds,
     /// Records that could not be used, by reason.
@@ -61,16 +53,13 @@ pub struct Outcome {
 pub fn train(config: &JointConfig, options: &RunOptions) -> Result<Outcome> {
     config.validate()?;
     let done = ragduet_train::run(config, options, |context| Joint::build(config, context))?;
-    let (joint, o) = (done.recipe, done.outcome);
-    Ok(Outcome {
-        step: o.step,
-        finished: o.finished,
-        model_dir: o.model_dir,
-        before: o.before.map(|e| e.scores).or(joint.dev.before),
-        best: o.best.map(|e| e.scores).or(joint.dev.best),
-        seconds: Seconds { refresh: joint.index.seconds, ..joint.seconds },
-        prepared: joint.report,
-    })
+    let (joint, mut run) = (done.recipe, done.outcome);
+    // Of a run that was resumed, as the run folder has them.
+    let of = |scores: Option<DevScores>| scores.map(|s| s.evaluated(config.eval.best));
+    run.before = run.before.or_else(|| of(joint.dev.before));
+    run.best = run.best.or_else(|| of(joint.dev.best));
+    let seconds = Seconds { refresh: joint.index.seconds, ..joint.seconds };
+    Ok(Outcome { run, seconds, prepared: joint.report })
 }
 
 /// Both models, what they are trained on, and what the run knows of them.
@@ -216,12 +205,8 @@ impl Recipe for Joint<'_> {
 
     fn epoch(&mut self, epoch: u64, from: usize) -> Result<Epoch<Vec<usize>, Error>> {
         let mut order: Vec<usize> = (0..self.data.records.len()).collect();
-        let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), self.config.run.seed);
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let windows: Vec<Vec<usize>> = order.chunks(self.config.batch.size).map(<[usize]>::to_vec).collect();
-        let count = windows.len();
-        let rest = windows.into_iter().skip(from).map(|batch| Ok(vec![batch]));
-        Ok(Epoch { windows: Some(count), rest: Box::new(rest) })
+        order.shuffle(&mut epoch_rng(self.config.run.seed, epoch));
+        Ok(Epoch::of(&order, self.config.batch.size, 1, from))
     }
 
     fn units(&self, batch: &Vec<usize>) -> u64 {
@@ -314,8 +299,7 @@ impl Recipe for Joint<'_> {
         let (scores, samples) = evaluate(self.config, models, &self.index.live, &self.data.corpus, dev)?;
         self.dev.samples = samples;
         self.seconds.evaluation += since.elapsed().as_secs_f64();
-        let named = scores.named().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-        Ok(Some(Evaluated { scores, main: scores.measure(self.config.eval.best), named }))
+        Ok(Some(scores.evaluated(self.config.eval.best)))
     }
 
     fn evaluated(&mut self, dev: &Evaluated<DevScores>, run: &mut RunState) -> Result<()> {
