@@ -311,8 +311,9 @@ impl Recipe for Joint<'_> {
             }
             return Ok(());
         }
-        self.dev.take(scores, self.ended, run)?;
-        for who in Trainee::BOTH.into_iter().filter(|who| self.ended.is_none_or(|ended| ended == *who)) {
+        let ended = self.ended;
+        self.dev.take(scores, ended, run)?;
+        for who in Trainee::BOTH.into_iter().filter(|who| ended.is_none_or(|e| e == *who)) {
             let learns = self.sides.training(who).takes_turns(step, self.turn);
             if learns && self.sides.judge(who, &scores, step, &run.dir)? {
                 self.end(who, run)?;

@@ -139,7 +139,7 @@ pub(super) fn retriever_step(
         catch("the generator's share of the step", remedy, || scorer.backward(scored))?;
     }
     let total = scalar(&total);
-    let mut update =
+    let update =
         |learner: &mut Option<&mut Learner>| learner.as_mut().map(|l| l.update(&total, run)).transpose();
     Ok(Some(StepMetrics {
         loss: scalar(&of.loss),
