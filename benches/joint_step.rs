@@ -14,10 +14,10 @@ use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::packed::PackedExamples;
 use ragduet_generator::prepare::{PrepareReport, Preparer, PromptConfig};
 use ragduet_joint::corpus::Corpus;
-use ragduet_joint::live_index::LiveIndex;
 use ragduet_joint::objective::Needs;
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_joint::recipe::{RunOptions, train};
+use ragduet_joint::refreshed_index::RefreshedIndex;
 use ragduet_joint::retrieve::{RetrievalConfig, retrieve};
 use ragduet_joint::score::{AnswerScorer, Group};
 use ragduet_nn::Mode;
@@ -76,7 +76,7 @@ fn parts(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: u
     let (records, _) = read_questions(data, "train", None, &bad)?;
     let records = &records[..questions.min(records.len())];
     let config = RetrievalConfig { k, overfetch: 2 * k, ..RetrievalConfig::default() };
-    let index = LiveIndex::build(&m, corpus.texts(), &config.index, &config.encode(), 0)?;
+    let index = RefreshedIndex::build(&m, corpus.texts(), &config.index, &config.encode(), 0)?;
     let asked: Vec<String> = records.iter().map(|r| r.question.clone()).collect();
     let wide = RetrievalConfig { k: 2 * k, ..config.clone() };
     let fetched = retrieve(&m, corpus.texts(), &index, &asked, &wide, false)?;
@@ -135,7 +135,7 @@ fn step(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: us
     let out = std::env::temp_dir().join(format!("ragduet-joint-step-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&out);
     let config: JointConfig = serde_json::from_value(json!({
-        "device": "cpu",
+        "run": {"device": "cpu", "max_steps": STEPS},
         "data": {"train": data},
         "retriever": {
             "towers": "both",
@@ -148,11 +148,10 @@ fn step(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: us
         "retrieval": {"k": k, "overfetch": 2 * k},
         "refresh": {"every_steps": 0},
         "objective": {"distillation": {"score_temperature": 0.05}},
-        "train": {"questions": questions, "max_steps": STEPS},
+        "batch": {"size": questions},
         "save": {"every_steps": 0},
     }))?;
-    let done =
-        train(&config, &RunOptions { out: out.clone(), resume: false, quiet: true, stop_after: None })?;
+    let done = train(&config, &RunOptions { quiet: true, ..RunOptions::new(&out) })?;
     std::fs::remove_dir_all(&out)?;
     let s = done.seconds;
     Ok([s.retrieval, s.scoring, s.retriever, s.generator].map(|x| x / STEPS as f64))

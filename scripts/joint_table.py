@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RAGDUET = os.environ.get("RAGDUET", ROOT / "target/release/ragduet")
 DATA = ROOT / "datasets/maravel"
 
-# Cosines were trained at a scale of 20, that is a temperature of 0.05.
+# Cosines were trained with a temperature of 0.05.
 PDIST = 'objective={ distillation = { preset = "pdist", teacher_temperature = 0.2, score_temperature = 0.05 } }'
 REPLUG = 'objective={ distillation = { preset = "replug_lsr", score_temperature = 0.05 } }'
 EMDR2 = "objective={ emdr2 = { score_temperature = 0.05 } }"
@@ -39,7 +39,7 @@ OBJECTIVES = {
     "REPLUG-LSR": [REPLUG],
     "EMDR2": [EMDR2],
     "RAG-Sequence": [SEQUENCE],
-    "RAG-Sequence, both sides": [SEQUENCE, "generator.learns=marginal"],
+    "RAG-Sequence, both sides": [SEQUENCE, "generator.objective=marginal"],
     "RAG-Token": [TOKEN],
     "LOOP": [LOOP],
 }
@@ -65,7 +65,7 @@ def start(work):
     """The weak retriever, and the generator that learned from what it finds."""
     retriever = work / "start-retriever"
     train("retriever", "retriever/quickstart.toml", retriever, f"data.train={DATA}", f"data.dev={DATA}",
-          "train.max_steps=25", "mining.when={ after_steps = 1000000 }", "eval.every_steps=0", "loss={ info_nce = {} }")
+          "run.max_steps=25", "mining.when={ after_steps = 1000000 }", "eval.every_steps=0", "loss={ info_nce = {} }")
     for split in ("train", "dev"):
         path = work / f"{split}.rag.jsonl"
         if path.is_file():
@@ -81,7 +81,7 @@ def start(work):
     generator = work / "start-generator"
     train("generator", "generator/quickstart.toml", generator, f"data.train={work}/train.rag.jsonl",
           f"data.dev={work}/dev.rag.jsonl", "contexts.golden=answering", "contexts.max_golden=1",
-          "train.max_steps=3000")
+          "run.max_steps=3000")
     return retriever / "best", generator / "best"
 
 
@@ -117,9 +117,9 @@ def main():
         for seed in range(1, args.seeds + 1):
             out = args.work / f"{objective.lower().replace(' ', '-').replace(',', '')}-{seed}"
             began = time.time()
-            train("joint", "joint/quickstart.toml", out, f"seed={seed}", f"data.train={DATA}", f"data.dev={DATA}",
+            train("joint", "joint/quickstart.toml", out, f"run.seed={seed}", f"data.train={DATA}", f"data.dev={DATA}",
                   f"retriever.model.base={retriever}", f"generator.model.base={generator}",
-                  f"train.max_steps={args.steps}", "eval.every_steps=50", "eval.best=recall", "retriever.optim.lr=5e-4", "generator.optim.lr=5e-5",
+                  f"run.max_steps={args.steps}", "eval.every_steps=50", "eval.best=recall", "retriever.optim.lr=5e-4", "generator.optim.lr=5e-5",
                   *OBJECTIVES[objective], *args.set)
             row = out / "test.json"
             if not row.is_file():

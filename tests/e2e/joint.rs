@@ -6,20 +6,22 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-fn world(dir: &Path, more: &str) -> PathBuf {
+fn world(dir: &Path, run: &str, more: &str) -> PathBuf {
     let data = slice(dir, 24);
     std::fs::copy(root().join("datasets/maravel/answers.jsonl"), data.join("answers.jsonl")).unwrap();
     let config = dir.join("joint.toml");
     let text = format!(
         r#"
+[run]
 seed = 2
 device = "cpu"
+precision = "fp32"
+{run}
 [data]
 train = "{data}"
 dev = "{data}"
 [retriever]
 towers = "both"
-precision = "fp32"
 optim = {{ lr = 1e-3 }}
 [retriever.model]
 max_query_tokens = 32
@@ -32,7 +34,6 @@ heads = 2
 intermediate_size = 64
 max_positions = 64
 [generator]
-precision = "fp32"
 batch_tokens = 2048
 contexts = {{ count = 1, golden = "answering", max_golden = 1 }}
 [generator.model.scratch]
@@ -50,8 +51,10 @@ k = 3
 overfetch = 6
 [objective.distillation]
 teacher_temperature = 0.2
+[batch]
+size = 4
 [eval]
-questions = 6
+limit = 6
 samples = 2
 decode = {{ max_new_tokens = 4, do_sample = false }}
 {more}
@@ -68,7 +71,8 @@ fn from_questions_and_answers_to_a_pipeline() {
     let dir = tmp.path();
     let config = world(
         dir,
-        "[train]\nquestions = 4\nmax_steps = 6\nepochs = 9.0\nlog_every = 2\n[refresh]\nevery_steps = 2\n",
+        "max_steps = 6\nlog_every = 2",
+        "[refresh]\nevery_steps = 2\n",
     );
     let run = dir.join("run");
     let said = ok(&["train", "joint", "-q", "-c", s(&config), "--out", s(&run)]);
@@ -121,7 +125,7 @@ fn from_questions_and_answers_to_a_pipeline() {
     for (code, set, want) in [
         (2, "retrieval.overfetch=1", "retrieval.overfetch"),
         (2, "refresh.schedule=often", "START-END:EVERY"),
-        (2, "generator.learns=marginal", "rag_sequence"),
+        (2, "generator.objective=marginal", "rag_sequence"),
         (1, "data.train=/nowhere", "/nowhere"),
         (2, "objective.distillation.score_temperature=0", "objective.distillation.score_temperature"),
     ] {
@@ -130,7 +134,7 @@ fn from_questions_and_answers_to_a_pipeline() {
     }
     std::fs::write(data.join("answers.jsonl"), "{\"_id\": \"q\", \"answers\": 3}\n{\"answers\": [\"a\"]}\n")
         .unwrap();
-    let e = with(1, &["seed=5"]);
+    let e = with(1, &["run.seed=5"]);
     assert!(e.contains("answers.jsonl:2"), "{e}");
 }
 
@@ -138,8 +142,7 @@ fn from_questions_and_answers_to_a_pipeline() {
 fn killed_in_the_midst_of_refreshes_and_resumed_is_as_if_never_killed() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    let more = "[train]\nquestions = 4\nmax_steps = 60\nepochs = 99.0\n[refresh]\nevery_steps = 1\n[save]\nevery_steps = 7\n";
-    let config = world(dir, more);
+    let config = world(dir, "max_steps = 60", "[refresh]\nevery_steps = 1\n[save]\nevery_steps = 7\n");
     let whole = dir.join("whole");
     // Built, if need be, before the clock runs.
     binary();
@@ -147,9 +150,7 @@ fn killed_in_the_midst_of_refreshes_and_resumed_is_as_if_never_killed() {
     ok(&["train", "joint", "-q", "-c", s(&config), "--out", s(&whole)]);
     let full = started.elapsed();
     let weights = |run: &Path| {
-        let checkpoint = run.join("checkpoints/step-000000060");
-        ["retriever", "generator"]
-            .map(|side| std::fs::read(checkpoint.join(side).join("parameters.safetensors")).unwrap())
+        std::fs::read(run.join("checkpoints/step-000000060/parameters.safetensors")).unwrap()
     };
     let mut kills = 0;
     for share in [0.35, 0.7] {

@@ -1,4 +1,4 @@
-//! What a generator looks at while it reads answers: the teacher of attention distillation.
+//! Attention of a generator to each passage while it reads the answer: the teacher of attention distillation.
 
 use crate::Result;
 use ragduet_generator::Generator;
@@ -9,22 +9,22 @@ use std::ops::Range;
 
 /// A question's prompt with all of its passages, and its answer.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub struct AttentionExample {
     /// The example.
     pub example: TrainExample,
     /// The tokens of each passage, in the order of their similarities; None: there was no room for it.
     pub places: Vec<Option<Range<usize>>>,
 }
 
-/// How much each of at most `k` passages of each question is looked at, per token of the passage: [questions, k], f32,
-/// without a graph; -1 where there is none. In forward passes of at most `budget` tokens (a longer prompt has a pass of
-/// its own).
+/// Attention to each of at most `k` passages of each question, the mean over the passage's tokens: [questions, k], f32,
+/// without a graph; -1 where there is no passage. In forward passes of at most `budget` tokens (a longer prompt has a
+/// pass of its own).
 ///
 /// # Errors
 /// Those of the device.
 pub fn attention_scores(
     generator: &Generator,
-    questions: &[Looked],
+    questions: &[AttentionExample],
     k: usize,
     budget: usize,
     mode: Mode,

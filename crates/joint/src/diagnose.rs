@@ -1,24 +1,22 @@
-//! What can be seen of a retriever and a generator while they learn from one another, and what is alarming about it.
+//! Diagnostics of joint training: entropy and divergence of the distributions over passages, retrieval collapse.
 
 use ragduet_torch::{Kind, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 
-/// Entropy in nats of distributions [rows, k], the mean over rows.
-pub fn entropy(p: &Tensor) -> f64 {
+/// Entropy in nats of distributions [rows, k], the mean over rows: f64, left on the device.
+pub fn entropy(p: &Tensor) -> Tensor {
     let p = p.detach().to_kind(Kind::Double);
     let rows = p.size()[0].max(1) as f64;
-    let sum = (&p * p.clamp_min(1e-300).log()).sum(Kind::Double);
-    -f64::try_from(sum).unwrap_or(f64::NAN) / rows
+    -(&p * p.clamp_min(1e-300).log()).sum(Kind::Double) / rows
 }
 
-/// KL(p || q) in nats of distributions [rows, k], the mean over rows.
-pub fn divergence(p: &Tensor, q: &Tensor) -> f64 {
+/// KL(p || q) in nats of distributions [rows, k], the mean over rows: f64, left on the device.
+pub fn divergence(p: &Tensor, q: &Tensor) -> Tensor {
     let (p, q) = (p.detach().to_kind(Kind::Double), q.detach().to_kind(Kind::Double));
     let rows = p.size()[0].max(1) as f64;
-    let sum = (&p * (p.clamp_min(1e-300).log() - q.clamp_min(1e-300).log())).sum(Kind::Double);
-    f64::try_from(sum).unwrap_or(f64::NAN) / rows
+    (&p * (p.clamp_min(1e-300).log() - q.clamp_min(1e-300).log())).sum(Kind::Double) / rows
 }
 
 /// Share of the shown passages of a batch that are different ones: 1 where no two questions share one.
@@ -28,14 +26,14 @@ pub fn unique_share(rows: &[Vec<u32>]) -> f64 {
     unique.len() as f64 / all as f64
 }
 
-/// When to raise an alarm.
+/// Thresholds of the diagnostic alarms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlarmConfig {
-    /// Retrieval has collapsed where one passage is among those found for more than this share of the questions.
+    /// Retrieval collapse: alarm when one passage is retrieved for more than this share of the recent questions.
     pub passage_share: f64,
-    /// The generator ignores its contexts where they make a token of the right answer less likelier than this, in
-    /// nats, than another question's contexts do.
+    /// Ignored contexts: alarm when the mean log-probability gain per answer token (nats) over another question's
+    /// passages is below this.
     pub context_gain: f64,
 }
 
@@ -93,6 +91,8 @@ mod tests {
         let p = Tensor::from_slice2(&[[0.5f32, 0.5], [1.0, 0.0]]);
         let q = Tensor::from_slice2(&[[0.25f32, 0.75], [0.5, 0.5]]);
         let ln = f64::ln;
+        let entropy = |p: &Tensor| f64::try_from(entropy(p)).unwrap();
+        let divergence = |p: &Tensor, q: &Tensor| f64::try_from(divergence(p, q)).unwrap();
         assert!((entropy(&p) - ln(2.0) / 2.0).abs() < 1e-12);
         let first = 0.5 * ln(0.5 / 0.25) + 0.5 * ln(0.5 / 0.75);
         assert!((divergence(&p, &q) - (first + ln(2.0)) / 2.0).abs() < 1e-12);

@@ -15,7 +15,7 @@ pub use attention::AttentionDistillation;
 pub use distillation::{Direction, Distillation, Preset, Teacher};
 pub use emdr2::Emdr2;
 pub use leave_one_out::LeaveOneOut;
-pub use marginal::{Marginal, MarginalSettings, Normalise, RagSequence, RagToken};
+pub use marginal::{Marginal, MarginalSettings, Normalize, RagSequence, RagToken};
 
 use crate::error::bad;
 use crate::{Error, Result};
@@ -87,21 +87,22 @@ pub struct ObjectiveLoss {
     pub student: Tensor,
 }
 
-/// The objectives by name, with their settings.
+/// Retriever objective and its settings, written as `[objective.distillation]`, `[objective.emdr2]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectiveConfig {
-    /// The marginal likelihood of the answer, one passage for all of it (RAG).
+    /// RAG-Sequence: marginal likelihood of the answer over passages.
     RagSequence(RagSequence),
-    /// The marginal likelihood of the answer, a passage for each token (RAG).
+    /// RAG-Token: marginal likelihood of each answer token over passages.
     RagToken(RagToken),
-    /// The marginal likelihood with the generator as it is (EMDR2).
+    /// EMDR2: marginal likelihood with gradients to the retriever only.
     Emdr2(Emdr2),
-    /// Towards what the answer's likelihood says of each passage (perplexity distillation, REPLUG-LSR, RA-DIT).
+    /// Perplexity distillation: KL to the softmax of the answer likelihoods given each passage alone (PDist,
+    /// REPLUG-LSR, RA-DIT).
     Distillation(Distillation),
-    /// Towards what the answer loses when a passage is left out (LOOP).
+    /// Leave-one-out distillation: KL to the softmax of the likelihood loss when one passage is removed (LOOP).
     LeaveOneOut(LeaveOneOut),
-    /// Towards what the generator looks at while it reads the answer (ADist).
+    /// Attention distillation: KL to the softmax of the generator's attention to each passage (ADist).
     Attention(AttentionDistillation),
 }
 

@@ -1,7 +1,7 @@
 //! A retriever, an index and a generator as one folder that answers questions: `best` of a joint run.
 
 use crate::corpus::Corpus;
-use crate::live_index::LiveIndex;
+use crate::refreshed_index::RefreshedIndex;
 use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Found, RagRecord};
@@ -80,7 +80,7 @@ pub struct RagPipeline {
     pub corpus: Arc<Corpus>,
     /// What puts more passages than are asked for in its order, where there is one.
     pub reranker: Option<Reranker>,
-    index: LiveIndex,
+    index: RefreshedIndex,
 }
 
 /// A cross-encoder behind the retriever.
@@ -106,7 +106,7 @@ impl RagPipeline {
         corpus: Arc<Corpus>,
     ) -> Result<Self> {
         let config = RetrievalConfig::default();
-        let index = LiveIndex::build(&retriever, corpus.texts(), &config.index, &config.encode(), 0)?;
+        let index = RefreshedIndex::build(&retriever, corpus.texts(), &config.index, &config.encode(), 0)?;
         Ok(Self { settings, retriever, generator, corpus, reranker: None, index })
     }
 
@@ -128,7 +128,7 @@ impl RagPipeline {
         let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
         let generator = Generator::load(&dir.join(GENERATOR), device, compute)?;
         let corpus = Corpus::read(corpus.unwrap_or(&settings.corpus), &BadRows::default())?;
-        let index = LiveIndex::open(&dir.join(INDEX), 0)?;
+        let index = RefreshedIndex::open(&dir.join(INDEX), 0)?;
         index.check(&retriever, &corpus)?;
         Ok(Self { settings, retriever, generator, corpus: Arc::new(corpus), reranker: None, index })
     }

@@ -1,17 +1,23 @@
-//! How a retriever and a generator are trained together: a config and a loop that reads from top to bottom.
+//! Joint training: its config, and the recipe that [`ragduet_train::run()`] trains.
 
+mod alarms;
+mod alternation;
 pub mod config;
+mod data;
+mod dev_meter;
 mod evaluate;
-mod generator_turn;
-mod index_life;
+mod generator_step;
+mod index_refresh;
 mod joint;
-mod measure;
-mod preference_turn;
-mod retriever_turn;
+mod judge;
+mod links;
+mod preference_step;
+mod retriever_step;
+mod seconds;
 mod sides;
-mod state;
-mod turns;
 
+pub use alternation::{Alternating, Alternation, Simultaneous, Trainee};
 pub use evaluate::{DevScores, Sample};
 pub use joint::{Outcome, train};
 pub use ragduet_train::RunOptions;
+pub use seconds::Seconds;

@@ -7,7 +7,7 @@
 
 use crate::corpus::Corpus;
 use crate::error::bad;
-use crate::live_index::LiveIndex;
+use crate::refreshed_index::RefreshedIndex;
 use crate::{Error, Result};
 use ragduet_index::IndexConfig;
 use ragduet_retriever::st_dir::{self, Overrides};
@@ -19,19 +19,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// When and how the index is made anew. An encoder that has not changed since never needs it.
+/// Index refresh. It is skipped while the passage encoder is unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RefreshConfig {
-    /// Optimiser steps between refreshes; 0: none by steps.
+    /// Optimizer steps between refreshes; 0: no periodic refresh.
     pub every_steps: u64,
-    /// Other intervals in other parts of the run, as Atlas writes them: "0-1000:500,1000-10000:2000" is every 500 steps
-    /// up to step 1000, then every 2000. Instead of `every_steps`.
+    /// Refresh schedule in Atlas' notation, instead of `every_steps`: "0-1000:500,1000-10000:2000" refreshes every 500
+    /// steps until step 1000, then every 2000.
     pub schedule: Option<String>,
-    /// A refresh is due as soon as this share of the passages that are kept after ranking anew were not among the
-    /// index's own first (mean of the last 10 steps), in (0, 1].
+    /// Staleness threshold in (0, 1]: refresh when this share of the top k after re-scoring was outside the index's own
+    /// top k (mean of the last 10 steps). Absent: no threshold.
     pub staleness: Option<f64>,
-    /// Encodes beside the training and takes effect this many steps after it began; absent: training waits.
+    /// Background refresh: encoding runs beside training, and the new index is used this many steps later. Absent:
+    /// training waits.
     pub background_steps: Option<u64>,
 }
 
@@ -107,7 +108,7 @@ impl RefreshConfig {
 pub struct Background {
     /// The step that it began after.
     pub started: u64,
-    worker: JoinHandle<Result<LiveIndex>>,
+    worker: JoinHandle<Result<RefreshedIndex>>,
 }
 
 impl Background {
@@ -147,7 +148,7 @@ impl Background {
                 ..Overrides::default()
             };
             let model = st_dir::load(&dir, device, compute, &overrides)?;
-            LiveIndex::build(&model, corpus.texts(), &index, &encode, started)
+            RefreshedIndex::build(&model, corpus.texts(), &index, &encode, started)
         });
         Self { started, worker }
     }
@@ -156,7 +157,7 @@ impl Background {
     ///
     /// # Errors
     /// Whatever stopped it.
-    pub fn finish(self) -> Result<LiveIndex> {
+    pub fn finish(self) -> Result<RefreshedIndex> {
         self.worker.join().map_err(|_| Error::Unusable("the refresh of the index failed inside".into()))?
     }
 }

@@ -2,7 +2,7 @@
 //! encoder as it is now, keep the best (Atlas, arXiv 2208.03299, section 2.4).
 
 use crate::Result;
-use crate::live_index::LiveIndex;
+use crate::refreshed_index::RefreshedIndex;
 use ragduet_index::IndexConfig;
 use ragduet_nn::Mode;
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
@@ -12,17 +12,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
-/// How passages are found while training.
+/// Retrieval during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrievalConfig {
-    /// Passages per question that the objective compares.
+    /// Passages per question in the objective.
     pub k: usize,
-    /// Passages fetched from the index and ranked anew by the encoder as it is; at least `k`.
+    /// Passages fetched from the index per question and re-scored with the current encoder; at least `k`.
     pub overfetch: usize,
-    /// The index.
+    /// Index.
     pub index: IndexConfig,
-    /// Tokens of a forward pass without gradient.
+    /// Tokens per forward pass without gradients.
     pub batch_tokens: u64,
 }
 
@@ -58,7 +58,7 @@ pub struct Candidates {
 pub fn retrieve(
     model: &BiEncoder,
     texts: &[String],
-    index: &LiveIndex,
+    index: &RefreshedIndex,
     questions: &[String],
     config: &RetrievalConfig,
     moved: bool,

@@ -3,7 +3,7 @@
 
 use ragduet_joint::objective::{
     AnswerLogProbs, AttentionDistillation, Direction, Distillation, Emdr2, Evidence, LeaveOneOut, Marginal,
-    MarginalSettings, Normalise, ObjectiveConfig, ObjectiveLoss, Preset, RagSequence, RagToken, Teacher,
+    MarginalSettings, Normalize, ObjectiveConfig, ObjectiveLoss, Preset, RagSequence, RagToken, Teacher,
 };
 use ragduet_testkit::check_gradient;
 use ragduet_torch::{Kind, Tensor};
@@ -105,8 +105,8 @@ fn marginal(c: &Case, temperature: f64, over: Marginal) -> f64 {
     total
 }
 
-fn settings(score_temperature: f64, normalise: Normalise) -> MarginalSettings {
-    MarginalSettings { score_temperature, normalise }
+fn settings(score_temperature: f64, normalize: Normalize) -> MarginalSettings {
+    MarginalSettings { score_temperature, normalize }
 }
 
 #[test]
@@ -117,26 +117,26 @@ fn marginal_likelihoods_are_their_formulas() {
         let of = |n| settings(temperature, n);
         for (config, want) in [
             (
-                ObjectiveConfig::RagSequence(RagSequence(of(Normalise::Questions))),
+                ObjectiveConfig::RagSequence(RagSequence(of(Normalize::Questions))),
                 marginal(&c, temperature, Marginal::Sequence) / 3.0,
             ),
             (
-                ObjectiveConfig::RagSequence(RagSequence(of(Normalise::Tokens))),
+                ObjectiveConfig::RagSequence(RagSequence(of(Normalize::Tokens))),
                 marginal(&c, temperature, Marginal::Sequence) / tokens,
             ),
             (
-                ObjectiveConfig::RagToken(RagToken(of(Normalise::Questions))),
+                ObjectiveConfig::RagToken(RagToken(of(Normalize::Questions))),
                 marginal(&c, temperature, Marginal::Token) / 3.0,
             ),
             (
-                ObjectiveConfig::RagToken(RagToken(of(Normalise::Tokens))),
+                ObjectiveConfig::RagToken(RagToken(of(Normalize::Tokens))),
                 marginal(&c, temperature, Marginal::Token) / tokens,
             ),
         ] {
             close(value(&c.loss(&config).loss), want, &format!("{config:?}"));
         }
         for (over, name) in [(Marginal::Sequence, "sequence"), (Marginal::Token, "token")] {
-            let e = Emdr2 { score_temperature: temperature, marginal: over, normalise: Normalise::Questions };
+            let e = Emdr2 { score_temperature: temperature, marginal: over, normalize: Normalize::Questions };
             close(
                 value(&c.loss(&ObjectiveConfig::Emdr2(e)).loss),
                 marginal(&c, temperature, over) / 3.0,
@@ -231,7 +231,7 @@ fn as_transformers_but_for_the_prior_of_one_token_answers() {
             values: g["values"].as_array().unwrap().iter().map(rows).collect(),
             lengths: of(&g["lengths"]).iter().map(|&n| n as usize).collect(),
         };
-        let m = settings(1.0, Normalise::Questions);
+        let m = settings(1.0, Normalize::Questions);
         let token = g["kind"] == "token";
         let config = if token {
             ObjectiveConfig::RagToken(RagToken(m))
@@ -260,13 +260,13 @@ fn as_transformers_but_for_the_prior_of_one_token_answers() {
 fn with_one_passage_the_marginal_is_the_loss_of_supervised_fine_tuning() {
     let c = case(1, &[3, 1, 6], 19);
     let sft = -c.values.iter().flatten().flatten().sum::<f64>() / 10.0;
-    let m = || settings(1.0, Normalise::Tokens);
+    let m = || settings(1.0, Normalize::Tokens);
     close(value(&c.loss(&ObjectiveConfig::RagSequence(RagSequence(m()))).loss), sft, "sequence");
     close(value(&c.loss(&ObjectiveConfig::RagToken(RagToken(m()))).loss), sft, "token");
 }
 
 fn all() -> Vec<ObjectiveConfig> {
-    let m = || settings(0.5, Normalise::Tokens);
+    let m = || settings(0.5, Normalize::Tokens);
     let distil = |direction| Distillation {
         teacher_temperature: Some(0.5),
         score_temperature: Some(0.5),

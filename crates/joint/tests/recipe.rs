@@ -3,9 +3,10 @@
 
 use ragduet_generator::{ScratchArchitecture, ScratchGenerator};
 use ragduet_joint::pipeline::Reranker;
-use ragduet_joint::recipe::config::{JointConfig, Learns};
+use ragduet_joint::recipe::config::{ContrastiveConfig as Contrastive, GeneratorObjective, JointConfig};
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
 use ragduet_reranker::CrossEncoder;
+use ragduet_retriever::recipe::config::GradCacheConfig as GradCache;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, device};
 use ragduet_train::config::Config as _;
@@ -56,15 +57,18 @@ fn config(dir: &Path, more: &str) -> JointConfig {
     let d = dir.display();
     let text = format!(
         r#"
+[run]
 seed = 3
 device = "cpu"
+precision = "fp32"
+epochs = 100.0
+log_every = 1
 [data]
 train = "{d}/train.jsonl"
 dev = "{d}/dev.jsonl"
 corpus = "{d}/corpus.jsonl"
 [retriever]
 towers = "both"
-precision = "fp32"
 optim = {{ lr = 3e-3 }}
 [retriever.model]
 max_query_tokens = 24
@@ -78,7 +82,6 @@ intermediate_size = 64
 max_positions = 48
 dropout = 0.1
 [generator]
-precision = "fp32"
 batch_tokens = 512
 optim = {{ lr = 3e-3 }}
 contexts = {{ count = 1, golden = "answering", max_golden = 1 }}
@@ -96,10 +99,8 @@ question = "first"
 [retrieval]
 k = 3
 overfetch = 6
-[train]
-questions = 6
-epochs = 100.0
-log_every = 1
+[batch]
+size = 6
 [eval]
 samples = 2
 decode = {{ max_new_tokens = 8, do_sample = false }}
@@ -110,7 +111,7 @@ decode = {{ max_new_tokens = 8, do_sample = false }}
 }
 
 fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
-    RunOptions { out: out.into(), resume, quiet: true, stop_after }
+    RunOptions { resume, quiet: true, stop_after, ..RunOptions::new(out) }
 }
 
 fn run(config: &JointConfig, out: &Path) -> Outcome {
@@ -139,13 +140,18 @@ fn last(run: &Path, side: &str) -> Vec<(String, Vec<f32>)> {
     let mut steps: Vec<_> =
         std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
     steps.sort();
-    let file = steps.last().unwrap().join(side).join("parameters.safetensors");
-    let weights = Weights::open_file(&file).unwrap();
+    parameters(steps.last().unwrap(), side)
+}
+
+/// A side's parameters in a checkpoint.
+fn parameters(checkpoint: &Path, side: &str) -> Vec<(String, Vec<f32>)> {
+    let weights = Weights::open_file(&checkpoint.join("parameters.safetensors")).unwrap();
     let mut all: Vec<(String, Vec<f32>)> = weights
         .names()
-        .map(|n| {
+        .filter_map(|n| {
+            let bare = n.strip_prefix(side)?.strip_prefix('.')?;
             let t = weights.load(n, ragduet_torch::Device::Cpu).unwrap().view(-1);
-            (n.to_string(), Vec::<f32>::try_from(&t).unwrap())
+            Some((bare.to_string(), Vec::<f32>::try_from(&t).unwrap()))
         })
         .collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -173,25 +179,22 @@ fn a_resumed_run_is_the_uninterrupted_one_whatever_the_refresh() {
     let _alone = alone();
     let tmp = tempfile::tempdir().unwrap();
     world(tmp.path());
-    let steps = "[train]\nquestions = 6\nepochs = 100.0\nlog_every = 1\nmax_steps = 9\n";
     for (name, refresh) in [
         ("waiting", "[refresh]\nevery_steps = 2\n"),
         ("beside", "[refresh]\nevery_steps = 2\nbackground_steps = 3\n"),
-        ("turns", "[turns.alternating]\nretriever = 2\ngenerator = 1\nmeasure = false\n"),
+        ("turns", "[alternation.alternating]\nretriever = 2\ngenerator = 1\nmeasure = false\n"),
     ] {
         let mut c = config(tmp.path(), &format!("{DISTIL}{refresh}[save]\nevery_steps = 4\nkeep = 3\n"));
-        c.train = toml::from_str::<Value>(steps)
-            .map(|v| serde_json::from_value(v["train"].clone()).unwrap())
-            .unwrap();
+        c.run.max_steps = Some(9);
         let whole = tmp.path().join(format!("{name}-whole"));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         // Stopped after steps 3 and 5 (with a checkpoint), and at 8 as if killed: the checkpoint of step 8 is removed.
         let parts = tmp.path().join(format!("{name}-parts"));
-        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
-        assert!(!train(&c, &options(&parts, true, Some(2))).unwrap().finished);
-        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().run.finished);
+        assert!(!train(&c, &options(&parts, true, Some(2))).unwrap().run.finished);
+        assert!(!train(&c, &options(&parts, true, Some(3))).unwrap().run.finished);
         std::fs::remove_dir_all(parts.join("checkpoints/step-000000008")).unwrap();
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same(&whole, &parts);
         let refreshes = |run: &Path| {
             lines(run, "refresh").iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>()
@@ -208,15 +211,11 @@ fn both_sides_learn_and_what_they_leave_behind_answers() {
     let _alone = alone();
     let tmp = tempfile::tempdir().unwrap();
     world(tmp.path());
-    let more = format!(
-        "{DISTIL}[refresh]\nevery_steps = 10\n[train]\nquestions = 6\nepochs = 500.0\nmax_steps = 250\n"
-    );
-    let mut c =
-        config(tmp.path(), &more.replace("[train]\nquestions = 6\nepochs = 500.0\nmax_steps = 250\n", ""));
-    (c.train.epochs, c.train.max_steps, c.train.log_every) = (500.0, Some(500), 10);
+    let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 10\n"));
+    (c.run.epochs, c.run.max_steps, c.run.log_every) = (None, Some(500), 10);
     let out = tmp.path().join("run");
     let o = run(&c, &out);
-    let (before, best) = (o.before.unwrap(), o.best.unwrap());
+    let (before, best) = (o.run.before.unwrap().scores, o.run.best.unwrap().scores);
     assert!(best.exact_match > 0.9 && best.context_gain > before.context_gain + 0.1, "{before} -> {best}");
     // What was left behind: models, index, samples, a table; and it answers on its own.
     let mut p = ragduet_joint::pipeline::RagPipeline::open(
@@ -272,7 +271,7 @@ fn a_generator_that_reads_passages_apart_teaches_by_what_it_looks_at() {
     world(tmp.path());
     let mut c =
         config(tmp.path(), "[objective.attention]\nscore_temperature = 0.05\n[save]\nevery_steps = 2\n");
-    c.train.max_steps = Some(6);
+    c.run.max_steps = Some(6);
     c.generator.contexts.count = 3;
     for fusion in [true, false] {
         let scratch = c.generator.model.scratch.as_mut().unwrap();
@@ -280,15 +279,15 @@ fn a_generator_that_reads_passages_apart_teaches_by_what_it_looks_at() {
         c.generator.prompt.fusion = fusion;
         let (whole, parts) =
             (tmp.path().join(format!("whole{fusion}")), tmp.path().join(format!("parts{fusion}")));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         let seen = lines(&whole, "retriever");
         assert!(
             seen.len() >= 6 && seen.iter().all(|l| l["loss"].as_f64().is_some_and(|x| x > 0.0)),
             "{seen:?}"
         );
         assert!(seen.iter().all(|l| l["grad_norm"].as_f64().is_some_and(|x| x > 0.0)), "{seen:?}");
-        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().finished);
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(3))).unwrap().run.finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same(&whole, &parts);
     }
 }
@@ -299,20 +298,20 @@ fn what_is_said_with_the_right_passage_is_learned_to_be_preferred() {
     let tmp = tempfile::tempdir().unwrap();
     world(tmp.path());
     let mut c = config(tmp.path(), DISTIL);
-    c.train.max_steps = Some(60);
+    c.run.max_steps = Some(60);
     let first = tmp.path().join("first");
     run(&c, &first);
     let model = |side: &str| Some(first.join("best").join(side).display().to_string());
     (c.retriever.model.base, c.retriever.model.scratch) = (model("retriever"), None);
     (c.generator.model.base, c.generator.model.scratch) = (model("generator"), None);
     c.retriever.frozen = true;
-    c.generator.learns = Learns::Preferences;
-    c.train.max_steps = Some(8);
+    c.generator.objective = GeneratorObjective::Preferences;
+    c.run.max_steps = Some(8);
     c.save.every_steps = 3;
     for peft in [None, Some("[lora]\nrank = 4\n")] {
         c.generator.peft = peft.map(|p| toml::from_str(p).unwrap());
         let [whole, parts] = ["whole", "parts"].map(|d| tmp.path().join(format!("{d}{}", peft.is_some())));
-        assert!(run(&c, &whole).finished);
+        assert!(run(&c, &whole).run.finished);
         let seen = lines(&whole, "generator");
         let of = |l: &Value, key: &str| l[key].as_f64().unwrap_or_else(|| panic!("{l}"));
         // Policy and reference are the same at first: log 2 and no margin.
@@ -320,14 +319,14 @@ fn what_is_said_with_the_right_passage_is_learned_to_be_preferred() {
         assert!(of(&seen[0], "reward_margin").abs() < 1e-4, "{}", seen[0]);
         let last = seen.last().unwrap();
         assert!(of(last, "reward_margin") > 0.05 && of(last, "loss") < 0.68, "{last}");
-        assert!(!train(&c, &options(&parts, false, Some(4))).unwrap().finished);
-        assert!(train(&c, &options(&parts, true, None)).unwrap().finished);
+        assert!(!train(&c, &options(&parts, false, Some(4))).unwrap().run.finished);
+        assert!(train(&c, &options(&parts, true, None)).unwrap().run.finished);
         same_side(&whole, &parts, "generator");
     }
     c.generator.model.base = None;
     c.generator.model.scratch = Some(ScratchGenerator::default());
     let e = train(&c, &options(&tmp.path().join("none"), false, None)).unwrap_err().to_string();
-    assert!(e.contains("generator.learns") && e.contains("generator.model.base"), "{e}");
+    assert!(e.contains("generator.objective") && e.contains("generator.model.base"), "{e}");
 }
 
 #[test]
@@ -337,9 +336,9 @@ fn a_retriever_that_collapses_is_seen() {
     world(tmp.path());
     let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 1\n"));
     // Steps so large that every text gets the same embedding.
-    (c.retriever.optim.lr, c.seed) = (0.1, 1);
+    (c.retriever.optim.lr, c.run.seed) = (0.1, 1);
     c.retriever.optim.max_grad_norm = 0.0;
-    (c.train.epochs, c.train.max_steps) = (100.0, Some(40));
+    c.run.max_steps = Some(40);
     let out = tmp.path().join("run");
     run(&c, &out);
     let alarms = lines(&out, "alarm");
@@ -356,15 +355,15 @@ fn a_side_whose_turns_no_longer_help_is_stopped_and_kept_at_its_best() {
     let _alone = alone();
     let tmp = tempfile::tempdir().unwrap();
     world(tmp.path());
-    let turns = "[turns.alternating]\nretriever = 2\ngenerator = 2\n";
+    let turns = "[alternation.alternating]\nretriever = 2\ngenerator = 2\n";
     let mut c = config(tmp.path(), &format!("{DISTIL}{turns}"));
     // A retriever that is torn down by its own steps.
     c.retriever.optim.lr = 0.5;
     c.retriever.stop = Some(ragduet_train::StopConfig { patience: 2, min_gain: 0.0 });
-    (c.train.epochs, c.train.max_steps) = (100.0, Some(24));
+    c.run.max_steps = Some(24);
     let out = tmp.path().join("run");
     let o = run(&c, &out);
-    assert_eq!(o.step, 24);
+    assert_eq!(o.run.step, 24);
     let stopped = lines(&out, "stopped");
     assert_eq!(stopped.len(), 1, "{stopped:?}");
     assert_eq!(stopped[0]["side"], "retriever");
@@ -385,14 +384,14 @@ fn a_query_encoder_alone_leaves_passages_and_index_as_they_are() {
     let tmp = tempfile::tempdir().unwrap();
     world(tmp.path());
     let mut first = config(tmp.path(), DISTIL);
-    (first.train.epochs, first.train.max_steps) = (100.0, Some(2));
+    first.run.max_steps = Some(2);
     run(&first, &tmp.path().join("first"));
     let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 1\n"));
     let base = tmp.path().join("first/best/retriever");
     c.retriever.model.scratch = None;
     c.retriever.model.base = Some(base.display().to_string());
     c.retriever.towers = ragduet_joint::recipe::config::Towers::Query;
-    (c.train.epochs, c.train.max_steps) = (100.0, Some(6));
+    c.run.max_steps = Some(6);
     let out = tmp.path().join("run");
     run(&c, &out);
     assert!(lines(&out, "refresh").is_empty());
@@ -414,4 +413,100 @@ fn a_query_encoder_alone_leaves_passages_and_index_as_they_are() {
     c.retriever.towers = ragduet_joint::recipe::config::Towers::Query;
     let e = train(&c, &options(&tmp.path().join("no"), false, None)).unwrap_err().to_string();
     assert!(e.contains("retriever.towers"), "{e}");
+}
+
+#[test]
+fn a_model_that_starts_later_is_left_as_it_is_and_waited_for() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    // A marginal likelihood trains the generator alone until then.
+    let marginal = "[objective.rag_sequence]\nscore_temperature = 0.05\n[save]\nevery_steps = 1\nkeep = 9\n";
+    let mut c = config(tmp.path(), marginal);
+    c.generator.objective = GeneratorObjective::Marginal;
+    (c.retriever.start_at, c.run.max_steps) = (3, Some(5));
+    let out = tmp.path().join("marginal");
+    run(&c, &out);
+    let at = |step: usize, side| parameters(&out.join(format!("checkpoints/step-{step:09}")), side);
+    assert!(at(1, "retriever") == at(3, "retriever") && at(3, "retriever") != at(4, "retriever"));
+    assert!(at(1, "generator") != at(2, "generator"));
+    let seen = lines(&out, "retriever");
+    assert!(seen[..3].iter().all(|l| l["lr"].is_null() && l["loss"].as_f64().is_some()), "{seen:?}");
+    assert!(seen[3..].iter().all(|l| l["grad_norm"].as_f64().is_some_and(|x| x > 0.0)), "{seen:?}");
+
+    // Where they take turns, the run goes on while nobody learns yet.
+    let blocks = "[alternation.alternating]\nretriever = 1\ngenerator = 2\nmeasure = false\n";
+    let mut c = config(tmp.path(), &format!("{DISTIL}{blocks}"));
+    (c.retriever.frozen, c.generator.start_at, c.run.max_steps) = (true, 3, Some(8));
+    let out = tmp.path().join("turns");
+    assert_eq!(run(&c, &out).run.step, 8);
+    let steps: Vec<u64> = lines(&out, "generator").iter().map(|l| l["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn what_a_run_leaves_behind_is_whole_also_without_measurements() {
+    let _alone = alone();
+    let tmp = tempfile::tempdir().unwrap();
+    world(tmp.path());
+    let mut c = config(tmp.path(), &format!("{DISTIL}[refresh]\nevery_steps = 0\n"));
+    c.run.max_steps = Some(3);
+    // Dev is measured at the end alone: there is nothing to compare with.
+    c.eval.at_start = false;
+    let out = tmp.path().join("end");
+    let o = run(&c, &out).run;
+    assert!(o.before.is_none() && o.best.is_some() && o.model_dir.is_some_and(|d| d.is_dir()));
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    let table: Value = serde_json::from_str(&read("table.json")).unwrap();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 1);
+    let sample: Value = serde_json::from_str(read("samples.jsonl").lines().next().unwrap()).unwrap();
+    assert!(sample["before"].is_null() && sample["after"]["answer"].is_string(), "{sample}");
+
+    // No dev set: the index that is left is that of the last passages.
+    c.data.dev = None;
+    let out = tmp.path().join("none");
+    let o = run(&c, &out).run;
+    assert!(o.finished && o.best.is_none() && out.join("best/pipeline.json").is_file());
+    let refreshes = lines(&out, "refresh");
+    assert!(refreshes.len() == 1 && refreshes[0]["of_step"] == 3.0, "{refreshes:?}");
+    let best: Value = serde_json::from_slice(&std::fs::read(out.join("best.json")).unwrap()).unwrap();
+    assert!(best["step"] == 3 && best["dev"].is_null(), "{best}");
+    // A run that has ended stays as it is.
+    let again = train(&c, &options(&out, true, None)).unwrap().run;
+    assert!(again.finished && again.step == 3);
+}
+
+#[test]
+fn settings_that_cannot_work_are_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let stop = Some(ragduet_train::StopConfig { patience: 2, min_gain: 0.0 });
+    let e = |change: &dyn Fn(&mut JointConfig)| {
+        let mut c = config(tmp.path(), DISTIL);
+        change(&mut c);
+        c.validate().unwrap_err().to_string()
+    };
+    let all = [
+        (e(&|c| c.batch.size = 0), "batch.size"),
+        (e(&|c| c.retrieval.overfetch = 1), "retrieval.overfetch"),
+        (
+            e(&|c| c.contrastive = Some(Contrastive { temperature: 0.0, weight: 1.0 })),
+            "contrastive.temperature",
+        ),
+        (e(&|c| c.retriever.stop = stop), "retriever.stop"),
+        (e(&|c| c.eval.stop = stop), "eval.stop"),
+        (e(&|c| (c.retriever.frozen, c.generator.frozen) = (true, true)), "retriever.frozen"),
+        (e(&|c| c.generator.objective = GeneratorObjective::Marginal), "generator.objective"),
+        (
+            e(&|c| c.retriever.grad_cache = Some(GradCache { chunk_tokens: 0 })),
+            "retriever.grad_cache.chunk_tokens",
+        ),
+    ];
+    for (e, key) in all {
+        assert!(e.starts_with(&format!("config: {key}: ")), "{key}: {e}");
+    }
+    // The end of a turn is a measurement to stop by.
+    let blocks = "[alternation.alternating]\nretriever = 2\n";
+    let mut c = config(tmp.path(), &format!("{DISTIL}{blocks}"));
+    (c.retriever.stop, c.eval.stop) = (stop, stop);
+    c.validate().unwrap();
 }

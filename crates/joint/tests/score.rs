@@ -1,7 +1,7 @@
 //! Scored answers are a text-by-text log-softmax, in whatever chunks; their gradients are those of one pass.
 
 use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
-use ragduet_joint::objective::{Evidence, MarginalSettings, Needs, Normalise, ObjectiveConfig, RagSequence};
+use ragduet_joint::objective::{Evidence, MarginalSettings, Needs, Normalize, ObjectiveConfig, RagSequence};
 use ragduet_joint::score::{AnswerScorer, Group, answer_tokens};
 use ragduet_nn::Mode;
 use ragduet_text::TrainExample;
@@ -91,7 +91,7 @@ fn scores_are_those_of_each_text_alone_in_any_chunks() {
 }
 
 fn marginal() -> ObjectiveConfig {
-    let settings = MarginalSettings { score_temperature: 0.5, normalise: Normalise::Tokens };
+    let settings = MarginalSettings { score_temperature: 0.5, normalize: Normalize::Tokens };
     ObjectiveConfig::RagSequence(RagSequence(settings))
 }
 

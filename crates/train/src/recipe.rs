@@ -44,8 +44,11 @@ pub trait Recipe {
     /// The recipe's own.
     fn epoch(&mut self, epoch: u64, from: usize) -> Result<Epoch<Self::Batch, Self::Error>, Self::Error>;
 
-    /// What the losses of a batch are divided by; the loop adds it up over a window and over all processes.
-    fn counts(&self, batch: &Self::Batch) -> Counts;
+    /// What the losses of a batch are divided by; the loop adds it up over a window and over all processes. A recipe with a
+    /// [`Recipe::step`] of its own adds up what it needs itself.
+    fn counts(&self, _batch: &Self::Batch) -> Counts {
+        Counts::default()
+    }
 
     /// How many of [`Recipe::UNIT`] a batch has.
     fn units(&self, batch: &Self::Batch) -> u64;
@@ -53,16 +56,20 @@ pub trait Recipe {
     /// Ids of a batch's first examples, for messages.
     fn ids(&self, batch: &Self::Batch) -> Vec<String>;
 
-    /// Adds the gradients of a batch's share of the loss; `totals`: the sum of [`Recipe::counts`] over the step.
+    /// Adds the gradients of a batch's share of the loss; `totals`: the sum of [`Recipe::counts`] over the step. A recipe
+    /// with a [`Recipe::step`] of its own has none.
     ///
     /// # Errors
     /// The recipe's own.
     fn backward(
         &mut self,
-        batch: &Self::Batch,
-        totals: &Counts,
-        run: &mut RunState,
-    ) -> Result<Metrics, Self::Error>;
+        _batch: &Self::Batch,
+        _totals: &Counts,
+        _run: &mut RunState,
+    ) -> Result<Metrics, Self::Error> {
+        let message = "it has neither `backward` nor a `step` of its own".to_string();
+        Err(Error::Config { origin: "the recipe".into(), message }.into())
+    }
 
     /// Measures the model as it is; `None` where there is no dev set.
     ///

@@ -8,18 +8,18 @@ use ragduet_torch::{Kind, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Towards the softmax of what each passage is looked at.
+/// Attention distillation (ADist).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttentionDistillation {
-    /// Divides what the teacher's softmax is of.
+    /// Temperature of the attention scores.
     pub teacher_temperature: f64,
-    /// Whether what each passage is looked at is divided by the mean over the question's passages first. Bare (false, as
-    /// in Atlas), its size depends on the model and on the length of the prompt, and the temperature with it.
+    /// Whether attention scores are divided by their mean over the question's passages first. Without (as in Atlas)
+    /// their scale depends on the model and the prompt length.
     pub relative: bool,
-    /// Divides the similarities; as Atlas' 0.01 of q.d / sqrt(768).
+    /// Temperature of the retriever's similarities. Atlas uses 0.01 of q.d / sqrt(768).
     pub score_temperature: f64,
-    /// Which divergence is lowered.
+    /// Direction of the KL divergence.
     pub direction: Direction,
 }
 

@@ -8,55 +8,56 @@ use super::{AnswerLogProbs, Evidence, ObjectiveLoss, divergence, log_distributio
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Towards what each passage, shown alone, does for the answer. What is not given is the preset's.
+/// Perplexity distillation. Settings that are absent are the preset's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Distillation {
-    /// Settings as published.
+    /// Published settings: `pdist`, `replug_lsr` or `ra_dit`.
     pub preset: Preset,
-    /// What the teacher's softmax is of.
+    /// Teacher score of a passage.
     pub teacher: Option<Teacher>,
-    /// Divides it.
+    /// Temperature of the teacher scores.
     pub teacher_temperature: Option<f64>,
-    /// Divides the similarities.
+    /// Temperature of the retriever's similarities.
     pub score_temperature: Option<f64>,
-    /// Which divergence is lowered.
+    /// Direction of the KL divergence.
     pub direction: Option<Direction>,
 }
 
-/// Settings as published.
+/// Published settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Atlas: mean log-probabilities over 0.01; similarities q.d / sqrt(768) over 0.01, that is q.d over 0.277;
-    /// KL(teacher || retriever).
+    /// PDist (Atlas): mean log-probability, temperature 0.01; similarities q.d / sqrt(768), temperature 0.01 (q.d over
+    /// 0.277); KL(teacher || retriever).
     #[default]
     Pdist,
-    /// Probabilities over 0.1, cosines over 0.1, KL(retriever || teacher).
+    /// REPLUG-LSR: probability, temperature 0.1; cosine similarity, temperature 0.1; KL(retriever || teacher).
     ReplugLsr,
-    /// Probabilities over 0.01, dot products as they are, KL(retriever || teacher).
+    /// RA-DIT: probability, temperature 0.01; dot product, temperature 1; KL(retriever || teacher).
     RaDit,
 }
 
-/// What a teacher's softmax is of.
+/// Teacher score of a passage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Teacher {
-    /// The mean of the log-probabilities of the answer's tokens.
+    /// Mean log-probability of the answer tokens.
     MeanLogProbability,
-    /// Their sum: the posterior under a uniform prior, at temperature 1.
+    /// Log-probability of the answer (sum over tokens): at temperature 1 the posterior under a uniform prior.
     LogProbability,
-    /// The probability of the answer. Of a long answer it is about 0 under every passage, and the teacher uniform.
+    /// Probability of the answer. For long answers it is close to 0 given any passage, and the teacher distribution
+    /// close to uniform.
     Probability,
 }
 
-/// Which divergence is lowered.
+/// Direction of the KL divergence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// KL(teacher || retriever): the retriever has to cover what the teacher likes.
+    /// KL(teacher || retriever): mass-covering.
     TeacherToStudent,
-    /// KL(retriever || teacher): the retriever has to leave what the teacher does not like.
+    /// KL(retriever || teacher): mode-seeking.
     StudentToTeacher,
 }
 

@@ -5,15 +5,15 @@ use super::{AnswerLogProbs, Direction, Evidence, ObjectiveLoss, divergence, log_
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Towards the softmax of -log p(answer | all passages but one) per token.
+/// Leave-one-out distillation (LOOP): teacher score -log p(answer | all passages but one) per token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaveOneOut {
-    /// Divides what the teacher's softmax is of.
+    /// Temperature of the teacher scores.
     pub teacher_temperature: f64,
-    /// Divides the similarities; as Atlas' 0.01 of q.d / sqrt(768).
+    /// Temperature of the retriever's similarities. Atlas uses 0.01 of q.d / sqrt(768).
     pub score_temperature: f64,
-    /// Which divergence is lowered.
+    /// Direction of the KL divergence.
     pub direction: Direction,
 }
 

@@ -18,41 +18,41 @@ pub struct RagSequence(pub MarginalSettings);
 #[serde(transparent)]
 pub struct RagToken(pub MarginalSettings);
 
-/// What both have.
+/// Settings of the marginal likelihoods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MarginalSettings {
-    /// Divides the similarities; 1 as published, for dot products. Of a cosine retriever the inverse of the scale that it
-    /// was trained with, such as 0.05.
+    /// Temperature of the retriever's similarities: 1 as published for dot products; for a cosine retriever its
+    /// training temperature, such as 0.05.
     pub score_temperature: f64,
-    /// What the sum over tokens and questions is divided by.
-    pub normalise: Normalise,
+    /// Normalization of the loss.
+    pub normalize: Normalize,
 }
 
 impl Default for MarginalSettings {
     fn default() -> Self {
-        Self { score_temperature: 1.0, normalise: Normalise::Tokens }
+        Self { score_temperature: 1.0, normalize: Normalize::Tokens }
     }
 }
 
-/// What a sum over tokens and questions is divided by.
+/// Normalization of the loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Normalise {
-    /// The answers' tokens: with one passage it is the loss of supervised fine-tuning.
+pub enum Normalize {
+    /// By answer tokens: with one passage it equals the supervised loss.
     #[default]
     Tokens,
-    /// The questions: as published.
+    /// By questions, as published.
     Questions,
 }
 
-/// Over what passages are summed.
+/// Marginalization over passages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Marginal {
-    /// The whole answer.
+    /// Over the whole answer.
     Sequence,
-    /// Each of its tokens.
+    /// Per answer token.
     #[default]
     Token,
 }
@@ -76,9 +76,9 @@ impl MarginalSettings {
                 (each.sum(None::<Kind>), shares / answers.lengths().clamp_min(1.0).unsqueeze(1))
             }
         };
-        let by: Tensor = match self.normalise {
-            Normalise::Tokens => answers.mask.sum(None::<Kind>).clamp_min(1.0),
-            Normalise::Questions => Tensor::from(prior.size()[0].max(1) as f32).to_device(prior.device()),
+        let by: Tensor = match self.normalize {
+            Normalize::Tokens => answers.mask.sum(None::<Kind>).clamp_min(1.0),
+            Normalize::Questions => Tensor::from(prior.size()[0].max(1) as f32).to_device(prior.device()),
         };
         ObjectiveLoss { loss: -likelihood / by, teacher: posterior, student: prior.detach().exp() }
     }

@@ -1,6 +1,6 @@
 //! The config of `train joint`.
 
-use super::turns::Turns;
+use super::alternation::Alternation;
 use crate::Result;
 use crate::diagnose::AlarmConfig;
 use crate::error::bad;
@@ -13,85 +13,72 @@ use ragduet_generator::loss::{LikelihoodScope, PreferenceConfig};
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::config::ModelConfig as GeneratorModel;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_retriever::recipe::config::ModelConfig as RetrieverModel;
+use ragduet_retriever::recipe::config::{GradCacheConfig, ModelConfig as RetrieverModel};
 use ragduet_torch::Precision;
-use ragduet_train::{OptimizerConfig, SaveConfig, StopConfig};
+use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// A retriever and a generator that teach each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JointConfig {
-    /// Everything that is drawn comes from it.
-    #[serde(default)]
-    pub seed: u64,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// Questions, answers, and the passages that are searched.
-    pub data: DataConfig,
-    /// What finds.
-    pub retriever: RetrieverSide,
-    /// What answers.
-    pub generator: GeneratorSide,
-    /// How passages are found while training.
-    #[serde(default)]
-    pub retrieval: RetrievalConfig,
-    /// When the index follows the passage encoder.
-    #[serde(default)]
-    pub refresh: RefreshConfig,
-    /// What the retriever learns from the generator.
-    pub objective: ObjectiveConfig,
-    /// Contrastive learning beside it, from golden passages; questions without one take no part.
-    #[serde(default)]
-    pub contrastive: Option<ContrastiveConfig>,
-    /// Whose turn it is when.
-    #[serde(default)]
-    pub turns: Turns,
-    /// Length and rhythm.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// Answers while training.
-    #[serde(default)]
-    pub eval: EvalConfig,
-    /// When to raise an alarm.
-    #[serde(default)]
-    pub alarm: AlarmConfig,
-    /// Checkpoints.
-    #[serde(default)]
-    pub save: SaveConfig,
+ragduet_train::recipe_config! {
+    /// Joint training of a retriever and a generator.
+    pub struct JointConfig {
+        /// Questions, answers and the corpus.
+        pub data: DataConfig,
+        /// Retriever: model, optimizer, which encoders are trained.
+        pub retriever: RetrieverSide,
+        /// Generator: model, prompt, loss, optimizer.
+        pub generator: GeneratorSide,
+        /// Retrieval during training.
+        #[serde(default)]
+        pub retrieval: RetrievalConfig,
+        /// Index refresh: when the corpus is re-encoded with the current passage encoder.
+        #[serde(default)]
+        pub refresh: RefreshConfig,
+        /// Retriever objective: how the generator's likelihoods supervise the retriever.
+        pub objective: ObjectiveConfig,
+        /// Additional contrastive loss on gold passages; questions without one are skipped. Absent: none.
+        #[serde(default)]
+        pub contrastive: Option<ContrastiveConfig>,
+        /// Alternation: both models in every step, or in turns.
+        #[serde(default)]
+        pub alternation: Alternation,
+        /// Batch size.
+        #[serde(default)]
+        pub batch: BatchConfig,
+        /// Evaluation on the dev set during training: retrieval and generated answers.
+        #[serde(default)]
+        pub eval: EvalConfig,
+        /// Thresholds of the diagnostic alarms.
+        #[serde(default)]
+        pub alarm: AlarmConfig,
+    }
+    epochs = 1.0
 }
 
-ragduet_train::config!(JointConfig);
-
-fn auto() -> String {
-    "auto".into()
-}
-
-/// Questions with answers, and the corpus.
+/// Questions, answers and the corpus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A BEIR folder with answers, or a file of records (see `ragduet_data::read_questions`).
+    /// Training questions: a BEIR folder with `answers.jsonl`, or a file of records (see
+    /// `ragduet_data::read_questions`).
     pub train: PathBuf,
-    /// Its split.
+    /// Split of the training questions (BEIR folders only).
     #[serde(default = "train_split")]
     pub split: String,
-    /// Answers by question; absent: answers.jsonl of the folder.
+    /// Answers by question id; absent: `answers.jsonl` of the folder.
     #[serde(default)]
     pub answers: Option<PathBuf>,
-    /// The passages; absent: those of the BEIR folder.
+    /// Corpus; absent: that of the BEIR folder.
     #[serde(default)]
     pub corpus: Option<PathBuf>,
-    /// What is answered while training; absent: nothing.
+    /// Dev questions, evaluated during training; absent: no evaluation.
     #[serde(default)]
     pub dev: Option<PathBuf>,
-    /// Its split.
+    /// Split of the dev set.
     #[serde(default = "dev_split")]
     pub dev_split: String,
-    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
 }
@@ -104,45 +91,45 @@ fn dev_split() -> String {
     "dev".into()
 }
 
-/// What of the retriever learns.
+/// Encoders that are trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Towers {
-    /// The query encoder alone, a copy of its own where the base has one encoder for both: the index never goes stale.
+    /// Query encoder only (a separate copy if the base shares one encoder). The passage index never becomes stale.
     #[default]
     Query,
-    /// Both sides.
+    /// Query and passage encoder.
     Both,
 }
 
-/// The retriever's side.
+/// Retriever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetrieverSide {
-    /// Where it comes from.
+    /// Base model.
     pub model: RetrieverModel,
-    /// In what precision its products run.
+    /// Compute precision of the retriever; absent: `run.precision`.
     #[serde(default)]
-    pub precision: Precision,
-    /// Trains an adapter over the transformer.
+    pub precision: Option<Precision>,
+    /// Parameter-efficient fine-tuning: trains an adapter over the frozen transformer.
     #[serde(default)]
     pub peft: Option<PeftConfig>,
-    /// What of it learns.
+    /// Encoders that are trained: `query` or `both`.
     #[serde(default)]
     pub towers: Towers,
-    /// The optimiser; its schedule runs over this side's own steps.
+    /// Optimizer; its schedule counts the retriever's own steps.
     #[serde(default = "gentle")]
     pub optim: OptimizerConfig,
-    /// Stays as it is.
+    /// Frozen: the retriever is not trained.
     #[serde(default)]
     pub frozen: bool,
-    /// Learns from this step of the run on.
+    /// First training step of the retriever.
     #[serde(default)]
     pub start_at: u64,
-    /// Embeds with a graph at most so many tokens at a time (gradient caching).
+    /// Gradient caching: batches larger than memory. Absent: none.
     #[serde(default)]
-    pub chunk_tokens: Option<usize>,
-    /// Ends this side's learning where its turns no longer raise dev recall; its best state is kept.
+    pub grad_cache: Option<GradCacheConfig>,
+    /// Early stopping of the retriever by dev recall after its turns; its best weights are kept. Absent: never.
     #[serde(default)]
     pub stop: Option<StopConfig>,
 }
@@ -151,59 +138,60 @@ fn gentle() -> OptimizerConfig {
     OptimizerConfig { lr: 1e-5, ..OptimizerConfig::default() }
 }
 
-/// What the generator's steps lower.
+/// Training objective of the generator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Learns {
-    /// The loss of the answer behind the retrieved contexts, all in one prompt.
+pub enum GeneratorObjective {
+    /// Supervised loss of the answer given all retrieved passages in one prompt.
     #[default]
     Sft,
-    /// The same with one context in each prompt: as many examples of a question (RA-DIT).
+    /// Supervised loss of the answer given one passage per prompt: K examples per question (RA-DIT).
     SftEach,
-    /// The objective's marginal likelihood, together with the retriever; rag_sequence and rag_token alone.
+    /// Marginal likelihood of the retriever objective, with gradients to both models; `rag_sequence` and `rag_token`
+    /// only.
     Marginal,
-    /// Preferences between what it says itself when it is shown passages that hold the answer and when it is shown
-    /// passages that do not (`generator.preference`).
+    /// Preference loss between the generator's own answers with and without passages that contain the answer
+    /// (`generator.preference`).
     Preferences,
 }
 
-/// The generator's side.
+/// Generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorSide {
-    /// Where it comes from.
+    /// Base model.
     pub model: GeneratorModel,
-    /// In what precision its products run.
+    /// Compute precision of the generator; absent: `run.precision`.
     #[serde(default)]
-    pub precision: Precision,
-    /// Trains an adapter over the model.
+    pub precision: Option<Precision>,
+    /// Parameter-efficient fine-tuning: trains an adapter over the frozen model.
     #[serde(default)]
     pub peft: Option<PeftConfig>,
-    /// How prompts are made, with one passage (scoring) as with more.
+    /// Prompt format and length limit.
     #[serde(default)]
     pub prompt: PromptConfig,
-    /// Which of the retrieved passages, and of the golden ones where they are known, stand in prompts.
+    /// Selection of passages for the generator's training prompts.
     #[serde(default = "retrieved")]
     pub contexts: ContextConfig,
-    /// What it learns.
+    /// Training objective of the generator.
     #[serde(default)]
-    pub learns: Learns,
-    /// The loss of `learns = "preferences"`, a paired one; absent: DPO with a beta of 0.1.
+    pub objective: GeneratorObjective,
+    /// Preference loss for `objective = "preferences"` (a paired loss); absent: DPO with beta 0.1.
     #[serde(default)]
     pub preference: Option<PreferenceConfig>,
-    /// The optimiser; its schedule runs over this side's own steps.
+    /// Optimizer; its schedule counts the generator's own steps.
     #[serde(default)]
     pub optim: OptimizerConfig,
-    /// Tokens of a forward pass.
+    /// Tokens per forward pass.
     #[serde(default = "tokens")]
     pub batch_tokens: usize,
-    /// Stays as it is.
+    /// Frozen: the generator is not trained.
     #[serde(default)]
     pub frozen: bool,
-    /// Learns from this step of the run on.
+    /// First training step of the generator.
     #[serde(default)]
     pub start_at: u64,
-    /// Ends this side's learning where its turns no longer raise dev F1; its best state is kept.
+    /// Early stopping of the generator by dev F1 after its turns; its best weights are kept. Absent: never.
     #[serde(default)]
     pub stop: Option<StopConfig>,
 }
@@ -216,61 +204,61 @@ fn tokens() -> usize {
     8192
 }
 
-/// In-batch contrastive learning towards golden passages.
+/// In-batch contrastive loss on gold passages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContrastiveConfig {
-    /// Its factor beside the objective's.
+    /// Weight of the contrastive loss beside the objective.
     pub weight: f64,
-    /// 1 / temperature.
-    pub scale: f64,
+    /// Temperature: similarities are divided by it.
+    pub temperature: f64,
 }
 
 impl Default for ContrastiveConfig {
     fn default() -> Self {
-        Self { weight: 1.0, scale: 20.0 }
+        Self { weight: 1.0, temperature: 0.05 }
     }
 }
 
-/// Length and rhythm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Questions of a step.
-    pub questions: usize,
-    /// Passes over the questions.
-    pub epochs: f64,
-    /// Ends earlier, after this many steps.
-    pub max_steps: Option<u64>,
-    /// Steps between lines of the log.
-    pub log_every: u64,
+pub struct BatchConfig {
+    /// Questions per step.
+    pub size: usize,
 }
 
-impl Default for TrainConfig {
+impl Default for BatchConfig {
     fn default() -> Self {
-        Self { questions: 16, epochs: 1.0, max_steps: None, log_every: 10 }
+        Self { size: 16 }
     }
 }
 
-/// Finding and answering for the dev set while training; the index is made anew for it.
+/// Evaluation on the dev set during training. The index is refreshed for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Steps between evaluations; 0: at the end of turns and of the run only.
+    /// Number of dev questions, the first of the file; 0 or absent: all.
+    pub limit: usize,
+    /// Optimizer steps between evaluations; 0: at the end only (and after each turn if turns are measured).
     pub every_steps: u64,
-    /// Questions, the first of the file; 0 for all.
-    pub questions: usize,
-    /// Answers generated at a time.
-    pub batch: usize,
-    /// How answers are generated.
+    /// Epochs between evaluations; 0: none by epochs.
+    pub every_epochs: u64,
+    /// Answers generated per batch.
+    pub batch_size: usize,
+    /// Decoding.
     pub decode: DecodeConfig,
-    /// What the best state of the run is chosen by.
+    /// Measure that chooses the best model: `f1`, `exact_match` or `recall`.
     pub best: Best,
-    /// Questions of which the passages and answers before and after training are kept.
+    /// Whether the models are also evaluated before the first step.
+    pub at_start: bool,
+    /// Early stopping of the whole run by `best`; absent: never.
+    pub stop: Option<StopConfig>,
+    /// Number of sample questions whose passages and answers before and after training are saved for the report.
     pub samples: usize,
 }
 
-/// What the best state is chosen by.
+/// Measure that chooses the best model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Best {
@@ -279,7 +267,8 @@ pub enum Best {
     F1,
     /// Exact match of the answers.
     ExactMatch,
-    /// Share of questions with a golden passage (where none is known, a passage that holds an answer) among the `k`.
+    /// Recall@k: share of questions with a gold passage among the top k (without gold passages: a passage that contains
+    /// an answer).
     Recall,
 }
 
@@ -287,7 +276,17 @@ impl Default for EvalConfig {
     fn default() -> Self {
         let decode =
             DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
-        Self { every_steps: 0, questions: 200, batch: 32, decode, best: Best::F1, samples: 12 }
+        Self {
+            limit: 0,
+            every_steps: 0,
+            every_epochs: 0,
+            batch_size: 32,
+            decode,
+            best: Best::F1,
+            at_start: true,
+            stop: None,
+            samples: 12,
+        }
     }
 }
 
@@ -301,65 +300,98 @@ impl JointConfig {
         self.generator.model.check()?;
         self.generator.contexts.check()?;
         self.refresh.check()?;
-        self.turns.check()?;
+        self.alternation.check()?;
         self.objective.validate()?;
-        if self.retrieval.k == 0 || self.retrieval.batch_tokens == 0 {
-            return Err(bad("retrieval", "k and batch_tokens must be 1 or more"));
+        self.check_sizes()?;
+        if self.retriever.frozen && self.generator.frozen {
+            return Err(bad("retriever.frozen", "both models are frozen: nothing would learn"));
         }
-        if self.retrieval.overfetch < self.retrieval.k {
+        self.check_eval()?;
+        match self.generator.objective {
+            GeneratorObjective::Preferences => self.check_preferences(),
+            _ if self.generator.preference.is_some() => {
+                Err(bad("generator.preference", "is the loss of generator.objective = \"preferences\""))
+            }
+            GeneratorObjective::Marginal => self.check_marginal(),
+            GeneratorObjective::Sft | GeneratorObjective::SftEach => Ok(()),
+        }
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        let r = &self.retrieval;
+        let positive = [
+            ("retrieval.k", r.k > 0),
+            ("retrieval.batch_tokens", r.batch_tokens > 0),
+            ("batch.size", self.batch.size > 0),
+            ("generator.batch_tokens", self.generator.batch_tokens > 0),
+            (
+                "retriever.grad_cache.chunk_tokens",
+                self.retriever.grad_cache.is_none_or(|g| g.chunk_tokens > 0),
+            ),
+            ("eval.batch_size", self.eval.batch_size > 0),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, fits)| !fits) {
+            return Err(bad(key, "must be 1 or more"));
+        }
+        if r.overfetch < r.k {
             return Err(bad("retrieval.overfetch", "must be at least retrieval.k"));
         }
-        if self.train.questions == 0 || self.train.epochs.is_nan() || self.train.epochs <= 0.0 {
-            return Err(bad("train", "questions must be 1 or more and epochs above 0"));
-        }
-        if self.generator.batch_tokens == 0 || self.retriever.chunk_tokens == Some(0) {
-            return Err(bad("generator.batch_tokens", "token budgets must be 1 or more"));
-        }
-        if self.eval.batch == 0 {
-            return Err(bad("eval.batch", "must be 1 or more"));
-        }
-        if self.retriever.frozen && self.generator.frozen {
-            return Err(bad("retriever.frozen", "both sides are frozen: nothing would learn"));
-        }
-        for (key, stop) in [("retriever.stop", self.retriever.stop), ("generator.stop", self.generator.stop)]
-        {
-            if stop.is_some() && self.data.dev.is_none() {
-                return Err(bad(key, "needs `data.dev`"));
+        match self.contrastive {
+            Some(c) if !(c.temperature > 0.0 && c.temperature.is_finite()) => {
+                Err(bad("contrastive.temperature", "must be above 0"))
             }
+            Some(c) if !(c.weight >= 0.0 && c.weight.is_finite()) => {
+                Err(bad("contrastive.weight", "must be at least 0"))
+            }
+            _ => Ok(()),
         }
-        if self.generator.preference.is_some() && self.generator.learns != Learns::Preferences {
-            return Err(bad("generator.preference", "is the loss of generator.learns = \"preferences\""));
-        }
-        if self.generator.learns == Learns::Preferences {
-            let built = self.generator.preference.clone().unwrap_or_default().build()?;
-            if !built.loss.paired() {
-                return Err(bad("generator.preference.loss", "perturbed retrieval makes pairs: not kto"));
-            }
-            if built.likelihood.is_some_and(|l| l.scope == LikelihoodScope::PromptAndCompletion) {
-                return Err(bad("generator.preference.loss", "passages are not learned: not orpo"));
-            }
-            if self.generator.model.base.is_none() {
-                return Err(bad(
-                    "generator.learns",
-                    "`preferences` needs a generator that answers: generator.model.base",
-                ));
-            }
-        }
-        if self.generator.learns == Learns::Marginal {
-            if !self.objective.trains_generator() {
-                return Err(bad(
-                    "generator.learns",
-                    "`marginal` goes with objective.rag_sequence or objective.rag_token; the others teach the \
-                     retriever alone",
-                ));
-            }
-            if matches!(self.turns, Turns::Alternating(_)) {
-                return Err(bad(
-                    "turns",
-                    "a marginal likelihood trains both sides at once: turns.simultaneous",
-                ));
-            }
+    }
+
+    /// That what is stopped by dev is measured on dev.
+    fn check_eval(&self) -> Result<()> {
+        let mut schedule = self.eval();
+        // The end of a turn is as good as a number of steps.
+        schedule.every_steps += u64::from(self.alternation.measures());
+        for (key, stop) in [
+            ("eval.stop", self.eval.stop),
+            ("retriever.stop", self.retriever.stop),
+            ("generator.stop", self.generator.stop),
+        ] {
+            schedule.stop = stop;
+            schedule.check(self.data.dev.is_some()).map_err(|(_, why)| bad(key, why))?;
         }
         Ok(())
+    }
+
+    fn check_preferences(&self) -> Result<()> {
+        let built = self.generator.preference.clone().unwrap_or_default().build()?;
+        if !built.loss.paired() {
+            return Err(bad("generator.preference.loss", "perturbed retrieval makes pairs: not kto"));
+        }
+        if built.likelihood.is_some_and(|l| l.scope == LikelihoodScope::PromptAndCompletion) {
+            return Err(bad("generator.preference.loss", "passages are not learned: not orpo"));
+        }
+        if self.generator.model.base.is_none() {
+            let why = "`preferences` needs a generator that answers: generator.model.base";
+            return Err(bad("generator.objective", why));
+        }
+        Ok(())
+    }
+
+    fn check_marginal(&self) -> Result<()> {
+        if !self.objective.trains_generator() {
+            return Err(bad(
+                "generator.objective",
+                "`marginal` goes with objective.rag_sequence or objective.rag_token; the others teach the retriever \
+                 alone",
+            ));
+        }
+        match self.alternation {
+            Alternation::Simultaneous(_) => Ok(()),
+            Alternation::Alternating(_) => {
+                let why = "a marginal likelihood trains both models at once: alternation.simultaneous";
+                Err(bad("alternation", why))
+            }
+        }
     }
 }

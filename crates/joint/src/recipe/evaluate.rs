@@ -1,19 +1,21 @@
-//! Finding and answering for the dev set.
+//! Evaluation on the dev set: retrieval and answers.
 
 use super::config::{Best, JointConfig};
-use super::sides::{GeneratorPart, RetrieverPart};
 use crate::Result;
 use crate::corpus::Corpus;
-use crate::live_index::LiveIndex;
 use crate::pipeline::with_contexts;
+use crate::refreshed_index::RefreshedIndex;
 use crate::retrieve::retrieve;
 use ragduet_data::{Found, RagRecord};
+use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_all, measured};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::packed::PackedExamples;
 use ragduet_generator::prepare::{PrepareReport, Preparer};
+use ragduet_retriever::BiEncoder;
 use ragduet_text::Context;
 use ragduet_torch::{Kind, no_grad};
+use ragduet_train::Evaluated;
 use serde::{Deserialize, Serialize};
 
 /// A retriever and a generator together, on dev.
@@ -41,6 +43,12 @@ impl DevScores {
             Best::ExactMatch => self.exact_match,
             Best::Recall => self.recall.unwrap_or(self.answer_recall),
         }
+    }
+
+    /// As the loop has it, with what the best models are chosen by.
+    pub(super) fn evaluated(self, by: Best) -> Evaluated<Self> {
+        let named = self.named().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Evaluated { scores: self, main: self.measure(by), named }
     }
 
     /// Names and values, for logs and tables.
@@ -84,27 +92,26 @@ pub struct Passage {
     pub text: String,
 }
 
-/// Finds with an index that is fresh, answers, measures.
+/// Retrieves from an index that is up to date, answers, measures.
 pub(super) fn evaluate(
     config: &JointConfig,
-    retriever: &RetrieverPart,
-    generator: &GeneratorPart,
-    index: &LiveIndex,
+    (retriever, generator): (&BiEncoder, &Generator),
+    index: &RefreshedIndex,
     corpus: &Corpus,
     dev: &[RagRecord],
 ) -> Result<(DevScores, Vec<Sample>)> {
     let questions: Vec<String> = dev.iter().map(|r| r.question.clone()).collect();
-    let found = retrieve(&retriever.model, corpus.texts(), index, &questions, &config.retrieval, false)?;
+    let found = retrieve(retriever, corpus.texts(), index, &questions, &config.retrieval, false)?;
     let records = with_contexts(&dev.iter().collect::<Vec<_>>(), &found, corpus);
     let contexts = ContextConfig::retrieved(config.generator.contexts.count);
     let options = AnswerOptions {
         prompt: &config.generator.prompt,
         contexts: contexts.clone(),
         decode: &config.eval.decode,
-        batch: config.eval.batch,
-        seed: config.seed,
+        batch: config.eval.batch_size,
+        seed: config.run.seed,
     };
-    let (answers, _) = answer_all(&generator.model, &records, &options, &mut |_| ())?;
+    let (answers, _) = answer_all(generator, &records, &options, &mut |_| ())?;
     let scores = AnswerScores::of(&answers);
     let known: Vec<&RagRecord> = records.iter().filter(|r| !r.gold.is_empty()).collect();
     let hit = |r: &&&RagRecord| r.contexts.iter().any(|f| r.gold.iter().any(|g| g.id == f.passage.id));
@@ -135,13 +142,12 @@ fn sample(a: Answered) -> Sample {
 /// Mean over the answers' tokens of log p behind the question's own contexts, less that behind the next one's.
 fn context_gain(
     config: &JointConfig,
-    generator: &GeneratorPart,
+    g: &Generator,
     records: &[RagRecord],
     contexts: ContextConfig,
 ) -> Result<f64> {
-    let g = &generator.model;
     let preparer =
-        Preparer::new(g, &config.generator.prompt, contexts, config.generator.batch_tokens, config.seed)?;
+        Preparer::new(g, &config.generator.prompt, contexts, config.generator.batch_tokens, config.run.seed)?;
     let _guard = no_grad();
     let mut report = PrepareReport::default();
     let mut nll = |shift: usize| -> Result<f64> {

@@ -1,81 +1,94 @@
-//! The two sides of a run: model, optimiser, schedule.
+//! The two models of a run: how each is built, its optimizer, its early stopping.
 
-use super::config::{JointConfig, Learns, Towers};
-use super::turns::Who;
+use super::alternation::{Trainee, Turn};
+use super::config::{GeneratorObjective, JointConfig, Towers};
+use super::evaluate::DevScores;
+use super::links;
 use crate::Result;
 use crate::error::bad;
 use ragduet_generator::Generator;
 use ragduet_generator::recipe::parts;
-use ragduet_retriever::recipe::{build_model, optimizer};
+use ragduet_retriever::recipe::{build_model, learner};
 use ragduet_retriever::{BiEncoder, Representation, Side};
-use ragduet_torch::optim::Optimizer;
 use ragduet_torch::weights::{Weights, save_tensors};
-use ragduet_torch::{Device, Tensor, no_grad};
-use ragduet_train::{EarlyStopping, OptimizerConfig, Schedule, update};
+use ragduet_torch::{Compute, Device, Precision, Tensor, no_grad};
+use ragduet_train::{EarlyStopping, Learner, RunContext, StopConfig};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What a side's optimiser and schedule are; absent where the side is frozen.
+/// The retriever and the generator of a run.
 #[derive(Debug)]
-pub(super) struct Learning {
-    pub config: OptimizerConfig,
-    pub optimizer: Optimizer,
-    pub schedule: Schedule,
+pub(super) struct Sides {
+    pub retriever: RetrieverPart,
+    pub generator: GeneratorPart,
 }
 
-/// A side's progress; part of a checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct SideState {
-    /// Optimiser steps done.
-    pub steps: u64,
-    /// Its measure on dev after its turns.
-    pub best: EarlyStopping,
-    /// Whether its turns have ended.
-    pub stopped: bool,
-}
-
-/// The retriever's side.
+/// The retriever and its training.
 #[derive(Debug)]
 pub(super) struct RetrieverPart {
     pub model: BiEncoder,
-    pub learning: Option<Learning>,
+    pub training: Training,
 }
 
-/// The generator's side.
+/// The generator and its training.
 #[derive(Debug)]
 pub(super) struct GeneratorPart {
     pub model: Generator,
-    pub learning: Option<Learning>,
-    /// The model as it was at the start, where preferences are held to it and no adapter can be left off.
+    pub training: Training,
+    /// The model as it was at the start: the reference of a preference loss where no adapter can be left off.
     pub reference: Option<Generator>,
 }
 
-impl Learning {
-    fn new(config: &OptimizerConfig, optimizer: Optimizer, steps: u64) -> Self {
-        let schedule = Schedule::new(config.schedule, config.warmup, steps);
-        Self { config: config.clone(), optimizer, schedule }
+/// How one model is trained.
+#[derive(Debug)]
+pub(super) struct Training {
+    /// Optimizer and schedule; `None` where the model is frozen.
+    pub learner: Option<Learner>,
+    state: SideState,
+    /// The first step of the run in which it is trained.
+    start_at: u64,
+    stop: Option<StopConfig>,
+}
+
+/// Early stopping of one model; part of a checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SideState {
+    /// Its measure on dev after its turns.
+    pub best: EarlyStopping,
+    /// Whether its training has ended.
+    pub stopped: bool,
+}
+
+/// The folder of a run, and of its checkpoints, with the best weights of models that may be stopped.
+const BEST: &str = "sides";
+
+impl Training {
+    fn new(learner: Option<Learner>, start_at: u64, stop: Option<StopConfig>) -> Self {
+        let stop = stop.filter(|_| learner.is_some());
+        Self { learner, state: SideState::default(), start_at, stop }
     }
 
-    /// The learning rate of the step after `done`.
-    pub fn lr(&self, done: u64) -> f64 {
-        self.config.lr * self.schedule.factor(done)
+    /// Whether the model is trained in some step yet to come.
+    pub fn goes_on(&self) -> bool {
+        self.learner.is_some() && !self.state.stopped
     }
 
-    /// Clips and steps with the gradients that are there: their norm, and the learning rate.
-    pub fn step(&mut self, loss: f64, state: &mut SideState) -> Result<(f64, f64)> {
-        let lr = self.lr(state.steps);
-        let norm = update(&self.config, &mut self.optimizer, loss, lr, state.steps + 1)?;
-        state.steps += 1;
-        Ok((norm, lr))
+    /// Whether the model may be trained in a step.
+    pub fn trains_at(&self, step: u64) -> bool {
+        self.goes_on() && step >= self.start_at
+    }
+
+    /// Whether the model takes turns at a step. Of both at once one that starts later is waited for.
+    pub fn takes_turns(&self, step: u64, turn: Turn) -> bool {
+        self.goes_on() && (turn.who.is_none() || step >= self.start_at)
     }
 }
 
 impl RetrieverPart {
     /// The retriever that training starts from; `texts`: what the tokenizer of a new one is trained on.
-    pub fn build(
+    fn build(
         config: &JointConfig,
-        device: Device,
-        steps: u64,
+        (device, compute): (Device, Compute),
         texts: impl FnOnce() -> Vec<String>,
     ) -> Result<Self> {
         let side = &config.retriever;
@@ -90,7 +103,6 @@ impl RetrieverPart {
         // A query encoder that learns alone must not be the passage encoder.
         settings.separate_towers |= alone;
         let over_both = side.peft.as_ref().filter(|_| !alone);
-        let compute = side.precision.resolve(device);
         let mut model = build_model(&settings, over_both, compute, device, texts)?;
         match model.representation() {
             Representation::Dense(_) | Representation::Sparse(_) => {}
@@ -105,34 +117,28 @@ impl RetrieverPart {
         if let (true, Some(peft)) = (alone, &side.peft) {
             model.query_tower.adapt(peft, device)?;
         }
-        if side.frozen {
-            for (_, p) in model.parameters() {
-                let _ = p.set_requires_grad(false);
+        let learner = match side.frozen {
+            true => {
+                freeze(&model.parameters());
+                None
             }
-            return Ok(Self { model, learning: None });
-        }
-        let all = model.parameters();
-        let trained = if alone {
-            let (query, passage): (Vec<_>, Vec<_>) =
-                all.into_iter().partition(|(n, _)| !n.starts_with("passage_tower."));
-            for (_, p) in &passage {
-                let _ = p.set_requires_grad(false);
+            false => {
+                let fixed = |(name, _): &(String, Tensor)| alone && name.starts_with("passage_tower.");
+                let (fixed, trained): (Vec<_>, Vec<_>) = model.parameters().into_iter().partition(fixed);
+                freeze(&fixed);
+                Some(learner(&side.optim, &model, trained)?)
             }
-            query
-        } else {
-            all
         };
-        let optimizer = optimizer(&side.optim, &model, trained)?;
-        Ok(Self { model, learning: Some(Learning::new(&side.optim, optimizer, steps)) })
+        Ok(Self { model, training: Training::new(learner, side.start_at, side.stop) })
     }
 
     /// Whether its steps change passage embeddings.
     pub fn moves_passages(&self) -> bool {
-        self.learning.is_some() && self.trains(Side::Passage)
+        self.training.learner.is_some() && self.trains(Side::Passage)
     }
 
-    /// Whether a side's tower learns.
-    pub fn trains(&self, side: Side) -> bool {
+    /// Whether a tower has parameters that are trained.
+    fn trains(&self, side: Side) -> bool {
         let tower = self.model.tower(side);
         let encoder = tower.adapter.as_ref().map_or(&tower.model.params, |a| &a.params);
         let own = encoder.iter().any(|(_, p)| p.tensor.requires_grad());
@@ -142,20 +148,18 @@ impl RetrieverPart {
 
 impl GeneratorPart {
     /// The generator that training starts from; `texts`: what the tokenizer of a new one is trained on.
-    pub fn build<'a>(
+    fn build<'a>(
         config: &JointConfig,
-        device: Device,
-        steps: u64,
+        (device, compute): (Device, Compute),
         texts: impl FnOnce() -> Vec<&'a str>,
     ) -> Result<Self> {
         let side = &config.generator;
-        let compute = side.precision.resolve(device);
         let model = parts::build(&side.model, side.peft.as_ref(), compute, device, texts)?;
         if side.frozen {
             model.trained().set_trainable(|_| false);
-            return Ok(Self { model, learning: None, reference: None });
+            return Ok(Self { model, training: Training::new(None, 0, None), reference: None });
         }
-        let held = side.learns == Learns::Preferences && side.peft.is_none();
+        let held = side.objective == GeneratorObjective::Preferences && side.peft.is_none();
         let reference = if held {
             let reference = parts::build(&side.model, None, compute, device, Vec::new)?;
             reference.trained().set_trainable(|_| false);
@@ -163,38 +167,146 @@ impl GeneratorPart {
         } else {
             None
         };
-        let optimizer = parts::optimizer(&side.optim, &model)?;
-        let learning = Some(Learning::new(&side.optim, optimizer, steps));
-        Ok(Self { model, learning, reference })
+        let learner = parts::learner(&side.optim, &model)?;
+        Ok(Self { model, training: Training::new(Some(learner), side.start_at, side.stop), reference })
     }
 }
 
-/// A side's parameters by name: what its checkpoint and its best state hold.
-pub(super) fn parameters(
-    who: Who,
-    retriever: &RetrieverPart,
-    generator: &GeneratorPart,
-) -> Vec<(String, Tensor)> {
-    match who {
-        Who::Retriever => retriever.model.parameters(),
-        Who::Generator => generator.model.trained().named(),
+impl Sides {
+    /// Both models; `texts`: passages, questions and answers, what the tokenizers of new ones are trained on.
+    pub fn build(config: &JointConfig, context: &RunContext, texts: [Vec<&str>; 3]) -> Result<Self> {
+        let on = |precision: Option<Precision>| {
+            (context.device, precision.map_or(context.compute, |p| p.resolve(context.device)))
+        };
+        let [passages, questions, answers] = texts;
+        let retriever = RetrieverPart::build(config, on(config.retriever.precision), || {
+            passages.iter().chain(&questions).map(|t| (*t).to_string()).collect()
+        })?;
+        let generator = GeneratorPart::build(config, on(config.generator.precision), || {
+            [passages.as_slice(), &questions, &answers].concat()
+        })?;
+        Ok(Self { retriever, generator })
+    }
+
+    /// The training of a model.
+    pub fn training(&self, who: Trainee) -> &Training {
+        match who {
+            Trainee::Retriever => &self.retriever.training,
+            Trainee::Generator => &self.generator.training,
+        }
+    }
+
+    fn training_mut(&mut self, who: Trainee) -> &mut Training {
+        match who {
+            Trainee::Retriever => &mut self.retriever.training,
+            Trainee::Generator => &mut self.generator.training,
+        }
+    }
+
+    /// The optimizers of models that are not frozen, by name.
+    pub fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
+        let retriever = self.retriever.training.learner.as_mut().map(|l| ("retriever", l));
+        let generator = self.generator.training.learner.as_mut().map(|l| ("generator", l));
+        retriever.into_iter().chain(generator).collect()
+    }
+
+    /// Lays the schedules over so many steps of each: (retriever, generator).
+    pub fn plan(&mut self, (retriever, generator): (u64, u64)) {
+        for (who, steps) in [(Trainee::Retriever, retriever), (Trainee::Generator, generator)] {
+            if let Some(learner) = &mut self.training_mut(who).learner {
+                learner.plan(steps);
+            }
+        }
+    }
+
+    /// The parameters of a model: what a checkpoint and its best weights hold.
+    fn parameters_of(&self, who: Trainee) -> Vec<(String, Tensor)> {
+        match who {
+            Trainee::Retriever => self.retriever.model.parameters(),
+            Trainee::Generator => self.generator.model.trained().named(),
+        }
+    }
+
+    /// The parameters of models that are not frozen, as `retriever.NAME` and `generator.NAME`.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        let trained = Trainee::BOTH.into_iter().filter(|who| self.training(*who).learner.is_some());
+        trained
+            .flat_map(|who| self.parameters_of(who).into_iter().map(move |(n, p)| (format!("{who}.{n}"), p)))
+            .collect()
+    }
+
+    /// Scalars of a model: all, and those that are trained.
+    pub fn count(&self, who: Trainee) -> (u64, u64) {
+        match who {
+            Trainee::Generator => parts::trainable(&self.generator.model),
+            Trainee::Retriever => {
+                self.retriever.model.parameters().iter().fold((0, 0), |(all, own), (_, p)| {
+                    let n = p.numel() as u64;
+                    (all + n, own + if p.requires_grad() { n } else { 0 })
+                })
+            }
+        }
+    }
+
+    /// The precision of a model's matrix products.
+    pub fn compute(&self, who: Trainee) -> Compute {
+        match who {
+            Trainee::Retriever => self.retriever.model.compute,
+            Trainee::Generator => self.generator.model.compute,
+        }
+    }
+
+    /// Takes a model's measure on dev; keeps its weights where it is the best; whether its training should end.
+    pub fn judge(&mut self, who: Trainee, scores: &DevScores, step: u64, dir: &Path) -> Result<bool> {
+        let Some(stop) = self.training(who).stop else { return Ok(false) };
+        let value = match who {
+            Trainee::Retriever => scores.recall.unwrap_or(scores.answer_recall),
+            Trainee::Generator => scores.f1,
+        };
+        let best = &mut self.training_mut(who).state.best;
+        if best.update(value, step, stop.min_gain) {
+            let path = best_of(dir, who);
+            fs_err::create_dir_all(dir.join(BEST))?;
+            save_tensors(&path, &self.parameters_of(who), &[])?;
+        }
+        Ok(self.training(who).state.best.should_stop(Some(&stop)))
+    }
+
+    /// Ends a model's training with its best weights; its measurements until then.
+    pub fn end(&mut self, who: Trainee, dir: &Path) -> Result<EarlyStopping> {
+        let kept = Weights::open_file(&best_of(dir, who))?;
+        {
+            let _guard = no_grad();
+            for (name, p) in self.parameters_of(who) {
+                p.shallow_clone().copy_(&kept.load(&name, Device::Cpu)?);
+            }
+        }
+        let state = &mut self.training_mut(who).state;
+        state.stopped = true;
+        Ok(state.best)
+    }
+
+    /// Links the best weights into a checkpoint; the state of both: retriever, generator.
+    pub fn save(&self, checkpoint: &Path, dir: &Path) -> Result<[SideState; 2]> {
+        links::link(&dir.join(BEST), &checkpoint.join(BEST))?;
+        Ok(Trainee::BOTH.map(|who| self.training(who).state))
+    }
+
+    /// What [`Sides::save`] kept; parameters and optimizers are the loop's.
+    pub fn restore(&mut self, states: [SideState; 2], checkpoint: &Path, dir: &Path) -> Result<()> {
+        for (who, state) in Trainee::BOTH.into_iter().zip(states) {
+            self.training_mut(who).state = state;
+        }
+        links::replace(&checkpoint.join(BEST), &dir.join(BEST))
     }
 }
 
-/// Writes a side's parameters as they are.
-pub(super) fn keep(path: &Path, parameters: &[(String, Tensor)]) -> Result<()> {
-    if let Some(dir) = path.parent() {
-        fs_err::create_dir_all(dir)?;
-    }
-    Ok(save_tensors(path, parameters, &[])?)
+fn best_of(dir: &Path, who: Trainee) -> PathBuf {
+    dir.join(BEST).join(format!("{who}.safetensors"))
 }
 
-/// Puts back what [`keep`] wrote.
-pub(super) fn put_back(path: &Path, parameters: &[(String, Tensor)]) -> Result<()> {
-    let kept = Weights::open_file(path)?;
-    let _guard = no_grad();
-    for (name, p) in parameters {
-        p.shallow_clone().copy_(&kept.load(name, Device::Cpu)?);
+fn freeze(parameters: &[(String, Tensor)]) {
+    for (_, p) in parameters {
+        let _ = p.set_requires_grad(false);
     }
-    Ok(())
 }

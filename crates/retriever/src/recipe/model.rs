@@ -1,4 +1,4 @@
-//! Building the model that a config asks for, and the optimiser over it.
+//! Building the model that a config asks for, and the optimizer over it.
 
 use super::config::{ModelConfig, TemperatureConfig};
 use crate::biencoder::BiEncoder;

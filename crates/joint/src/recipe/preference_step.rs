@@ -1,12 +1,11 @@
-//! The generator's step on preferences from perturbed retrieval: what it says itself when it is shown passages that hold
-//! the answer is to be preferred to what it says when it is shown passages that do not, behind the passages that were
-//! found. Where it is wrong in spite of the right passages, the answer that is known takes the place of its own; where it
-//! is right without them, there is nothing to prefer. Rollouts of a perturbed module and DPO on them: RAG-DDR, Li et al.,
-//! 2024 (arXiv 2410.13509).
+//! The generator's step on preferences from perturbed retrieval: its own answer given passages that hold the answer is
+//! preferred to its own answer given passages that do not, in prompts with the passages that were found. Where the first
+//! is wrong, the known answer takes its place; where the second is right, there is no pair. Rollouts of a perturbed module
+//! and DPO on them: RAG-DDR, Li et al., 2024 (arXiv 2410.13509).
 
 use super::config::JointConfig;
-use super::generator_turn::Learned;
-use super::sides::{GeneratorPart, SideState};
+use super::generator_step::GeneratorMetrics;
+use super::sides::GeneratorPart;
 use crate::Result;
 use crate::error::catch;
 use ragduet_data::RagRecord;
@@ -20,53 +19,57 @@ use ragduet_metrics::answer::exact_match;
 use ragduet_nn::Mode;
 use ragduet_text::TrainExample;
 use ragduet_torch::{Kind, Tensor, grad, no_grad};
+use ragduet_train::{Counts, Metrics, RunState};
 
-/// One step on records with their contexts; arguments as of `generator_turn::learn`. None where the batch makes no pair
+/// One step on records with their contexts. The epoch is what rollouts are drawn by. None where the batch makes no pair
 /// (counted in `report`).
-pub(super) fn prefer(
+pub(super) fn preference_step(
     config: &JointConfig,
     part: &mut GeneratorPart,
-    state: &mut SideState,
     records: &[RagRecord],
-    epoch: u64,
     report: &mut PrepareReport,
-) -> Result<Option<Learned>> {
-    let GeneratorPart { model, learning: Some(learning), reference } = part else { return Ok(None) };
+    run: &RunState,
+) -> Result<Option<GeneratorMetrics>> {
+    let GeneratorPart { model, training, reference } = part;
+    let Some(learner) = &mut training.learner else { return Ok(None) };
     let side = &config.generator;
     let preference = side.preference.clone().unwrap_or_default().build()?;
-    let pairs = pairs(config, model, records, epoch, report)?;
-    if pairs.is_empty() {
-        return Ok(None);
-    }
+    let pairs = pairs(config, model, records, run.at.epoch, report)?;
     let tokens: usize = pairs.iter().flatten().map(|e| e.ids.len()).sum();
     let targets: usize = pairs.iter().flatten().map(TrainExample::targets).sum();
     let chosen: usize = pairs.iter().map(|p| p[0].targets()).sum();
-    let totals = Window { rows: pairs.len() as u64, likelihood_tokens: chosen as u64 };
-    learning.optimizer.clear_grads()?;
-    let (mut loss, mut rewards) = (0.0, RewardMetrics { accuracy: Some(0.0), ..RewardMetrics::default() });
+    let totals = run.world.sum(Counts(vec![pairs.len() as f64, chosen as f64]));
+    if totals[0] == 0.0 {
+        return Ok(None);
+    }
+    let window = Window { rows: totals[0] as u64, likelihood_tokens: totals[1] as u64 };
+    learner.clear()?;
+    let mut metrics = Metrics::default();
+    let mut rewards = RewardMetrics { accuracy: Some(0.0), ..RewardMetrics::default() };
     for batch in batches(&pairs, side.batch_tokens) {
         let share = batch.len() as f64 / pairs.len() as f64;
         let (value, own) = catch("the generator's step", "lower generator.batch_tokens", || {
-            step(&preference, model, reference.as_ref(), batch, totals)
+            backward(&preference, model, reference.as_ref(), batch, window)
         })?;
-        loss += value;
+        metrics.add(value);
         rewards.chosen += share * own.chosen;
         rewards.rejected += share * own.rejected;
         rewards.accuracy = rewards.accuracy.zip(own.accuracy).map(|(all, one)| all + share * one);
     }
     rewards.margin = rewards.chosen - rewards.rejected;
-    let (norm, lr) = learning.step(loss, state)?;
-    Ok(Some(Learned { loss, norm, lr, tokens, targets, rewards: Some(rewards) }))
+    let loss = metrics.loss.unwrap_or_else(|| Tensor::from(0f64));
+    let update = learner.update(&loss, run)?;
+    Ok(Some(GeneratorMetrics { loss, update, tokens, targets, rewards: Some(rewards) }))
 }
 
 /// Gradients of a batch's share of the loss; the share and its rewards.
-fn step(
+fn backward(
     preference: &Preference,
     model: &Generator,
     reference: Option<&Generator>,
     batch: &[[TrainExample; 2]],
     totals: Window,
-) -> Result<(f64, RewardMetrics)> {
+) -> Result<(Metrics, RewardMetrics)> {
     let n = batch.len() as i64;
     let sequences: Vec<&TrainExample> =
         batch.iter().map(|p| &p[0]).chain(batch.iter().map(|p| &p[1])).collect();
@@ -95,8 +98,7 @@ fn step(
     })?;
     let share = preference.share(&rows, Some(&chosen.sum(Kind::Float).neg()), totals)?;
     grad::backward(&[share.shallow_clone()], &[Tensor::ones_like(&share)])?;
-    let value = f64::try_from(share.detach().to_kind(Kind::Double)).map_err(ragduet_torch::Error::from)?;
-    Ok((value, rows.metrics(true)?))
+    Ok((Metrics::of(&share), rows.metrics(true)?))
 }
 
 /// Runs of pairs of at most so many tokens; a longer pair is one of its own.
@@ -110,11 +112,13 @@ fn batches(pairs: &[[TrainExample; 2]], budget: usize) -> Vec<&[[TrainExample; 2
         }
         held += own;
     }
-    out.push(&pairs[from..]);
+    if from < pairs.len() {
+        out.push(&pairs[from..]);
+    }
     out
 }
 
-/// What is preferred to what, behind the prompts that training sees.
+/// Pairs of a preferred and a rejected answer, with the prompts of training.
 fn pairs(
     config: &JointConfig,
     model: &Generator,
@@ -139,15 +143,16 @@ fn pairs(
         prompt: &side.prompt,
         contexts: ContextConfig::retrieved(side.contexts.count),
         decode: &config.eval.decode,
-        batch: config.eval.batch,
-        seed: config.seed.wrapping_add(epoch),
+        batch: config.eval.batch_size,
+        seed: config.run.seed.wrapping_add(epoch),
     };
     let said = |shown: &[RagRecord]| -> Result<Vec<Answered>> {
         let _guard = no_grad();
-        catch("answering", "lower eval.batch", || Ok(answer_all(model, shown, &options, &mut |_| ())?.0))
+        catch("answering", "lower eval.batch_size", || Ok(answer_all(model, shown, &options, &mut |_| ())?.0))
     };
     let (with, without) = (said(&with)?, said(&without)?);
-    let preparer = Preparer::new(model, &side.prompt, side.contexts.clone(), side.batch_tokens, config.seed)?;
+    let preparer =
+        Preparer::new(model, &side.prompt, side.contexts.clone(), side.batch_tokens, config.run.seed)?;
     let mut out = Vec::new();
     for ((r, with), without) in asked.into_iter().zip(with).zip(without) {
         let right = |a: &Answered| exact_match(&a.answer, &r.answers) == 1.0;

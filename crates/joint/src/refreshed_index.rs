@@ -1,4 +1,4 @@
-//! The passages' embeddings as they were at some step, searchable, and saved so that a resumed run searches the same.
+//! Index of the corpus by the passage encoder of some step; saved, so that a resumed run searches the same.
 
 use crate::corpus::Corpus;
 use crate::{Error, Result};
@@ -6,20 +6,30 @@ use ragduet_index::{Hit, IdMap, IndexConfig, SearchParams, VectorIndexMut, Vecto
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
 use std::path::Path;
 
-/// An index of the corpus.
-pub struct LiveIndex {
+/// Index of the corpus.
+pub struct RefreshedIndex {
     index: Box<dyn VectorIndexMut>,
     /// The step whose passage encoder it was made with.
     pub step: u64,
 }
 
-impl std::fmt::Debug for LiveIndex {
+impl std::fmt::Debug for RefreshedIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LiveIndex({:?}, {} rows, step {})", self.index.kind(), self.index.len(), self.step)
+        write!(f, "RefreshedIndex({:?}, {} rows, step {})", self.index.kind(), self.index.len(), self.step)
     }
 }
 
-impl LiveIndex {
+impl RefreshedIndex {
+    /// Without rows, for `model`'s embeddings.
+    ///
+    /// # Errors
+    /// Settings of the index that cannot be.
+    pub fn empty(model: &BiEncoder, config: &IndexConfig) -> Result<Self> {
+        // Encoded texts are comparable by dot product, whatever the model's similarity.
+        let dot = ragduet_index::Similarity::Dot;
+        Ok(Self { index: ragduet_index::build(config, dot, model.dim() as usize)?, step: 0 })
+    }
+
     /// Encodes all texts with the passage encoder as it is.
     ///
     /// # Errors
@@ -32,11 +42,9 @@ impl LiveIndex {
         step: u64,
     ) -> Result<Self> {
         let rows = encode_texts(model, Side::Passage, texts, encode, &mut |_, _| ())?;
-        let dim = model.dim() as usize;
-        // Encoded texts are comparable by dot product, whatever the model's similarity.
-        let mut index = ragduet_index::build(config, ragduet_index::Similarity::Dot, dim)?;
-        index.add(Vectors::new(&rows, dim)?)?;
-        Ok(Self { index, step })
+        let mut made = Self { step, ..Self::empty(model, config)? };
+        made.index.add(Vectors::new(&rows, model.dim() as usize)?)?;
+        Ok(made)
     }
 
     /// The `k` best rows of each query ([n * dim], comparable by dot product), best first.

@@ -1,0 +1,87 @@
+//! Questions, answers and corpus of a run.
+
+use super::config::JointConfig;
+use crate::corpus::Corpus;
+use crate::{Error, Result};
+use ragduet_data::{BadRows, RagRecord, read_questions};
+use ragduet_train::Fingerprint;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a run is trained on, and measured on.
+#[derive(Debug)]
+pub(super) struct JointData {
+    pub corpus: Arc<Corpus>,
+    pub records: Vec<RagRecord>,
+    /// Rows of each record's golden passages.
+    pub gold: Vec<Vec<u32>>,
+    pub dev: Vec<RagRecord>,
+}
+
+impl JointData {
+    /// # Errors
+    /// Files that do not read, or hold no question with an answer.
+    pub fn read(config: &JointConfig, bad: &BadRows) -> Result<Self> {
+        let d = &config.data;
+        let read = |path: &Path, split: &str| -> Result<Vec<RagRecord>> {
+            let (records, without) = read_questions(path, split, d.answers.as_deref(), bad)?;
+            if without > 0 {
+                tracing::warn!("{}: {without} questions have no answer and were left out", path.display());
+            }
+            if records.is_empty() {
+                return Err(Error::Unusable(format!("{}: no questions with answers", path.display())));
+            }
+            Ok(records)
+        };
+        let records = read(&d.train, &d.split)?;
+        let mut dev = d.dev.as_deref().map_or(Ok(Vec::new()), |path| read(path, &d.dev_split))?;
+        if config.eval.limit > 0 {
+            dev.truncate(config.eval.limit);
+        }
+        let corpus = Corpus::read(d.corpus.as_ref().unwrap_or(&d.train), bad)?;
+        let gold = |r: &RagRecord| r.gold.iter().filter_map(|g| corpus.row(&g.id)).collect::<Vec<_>>();
+        let gold: Vec<Vec<u32>> = records.iter().map(gold).collect();
+        let missing = records.iter().zip(&gold).map(|(r, rows)| r.gold.len() - rows.len()).sum::<usize>();
+        if missing > 0 {
+            tracing::warn!(
+                "{missing} golden passages of questions are not in the corpus and cannot be found"
+            );
+        }
+        Ok(Self { corpus: Arc::new(corpus), records, gold, dev })
+    }
+
+    /// Passages, questions and answers: what the tokenizers of new models are trained on.
+    pub fn texts(&self) -> [Vec<&str>; 3] {
+        let answers = self.records.iter().flat_map(|r| r.answers.iter().map(String::as_str));
+        [
+            self.corpus.texts().iter().map(String::as_str).collect(),
+            self.records.iter().map(|r| r.question.as_str()).collect(),
+            answers.collect(),
+        ]
+    }
+
+    /// The share of a batch's questions with a golden passage among those found, of those for which one is known.
+    pub fn gold_found(&self, batch: &[usize], found: &[Vec<u32>]) -> Option<f64> {
+        let known = batch.iter().map(|&i| &self.gold[i]).zip(found).filter(|(gold, _)| !gold.is_empty());
+        let (mut all, mut hits) = (0usize, 0usize);
+        for (gold, rows) in known {
+            all += 1;
+            hits += usize::from(rows.iter().any(|r| gold.contains(r)));
+        }
+        (all > 0).then(|| hits as f64 / all as f64)
+    }
+
+    /// A hash of what is trained on.
+    pub fn fingerprint(&self) -> u64 {
+        let of = |r: &RagRecord| [r.id.clone(), r.question.clone()].into_iter().chain(r.answers.clone());
+        let records: Vec<String> = self.records.iter().flat_map(of).collect();
+        Fingerprint::default()
+            .texts(self.corpus.ids())
+            .texts(self.corpus.texts().iter().map(String::as_str))
+            .texts(records.iter().map(String::as_str))
+            .numbers(self.gold.iter().flat_map(|rows| {
+                std::iter::once(rows.len() as u64).chain(rows.iter().map(|&r| u64::from(r)))
+            }))
+            .digest()
+    }
+}

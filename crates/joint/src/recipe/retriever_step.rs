@@ -1,0 +1,240 @@
+//! The retriever's step: the answers' likelihoods given each passage, the objective's loss, and its gradient in the encoders
+//! (and, of a marginal likelihood, in the generator).
+
+use super::alternation::Trained;
+use super::config::{ContrastiveConfig, JointConfig};
+use super::judge::Judge;
+use super::sides::{GeneratorPart, RetrieverPart, Sides};
+use crate::diagnose::{divergence, entropy};
+use crate::error::catch;
+use crate::objective::ObjectiveLoss;
+use crate::refreshed_index::RefreshedIndex;
+use crate::retrieve::{Candidates, Shared, embed_frozen};
+use crate::{Error, Result};
+use ragduet_data::RagRecord;
+use ragduet_generator::prepare::PrepareReport;
+use ragduet_nn::Mode;
+use ragduet_retriever::recipe::config::GradCacheConfig;
+use ragduet_retriever::{BiEncoder, Side, grad_cache};
+use ragduet_text::Encoding;
+use ragduet_torch::{Kind, Tensor, grad, no_grad};
+use ragduet_train::{Learner, Line, RunState, Update};
+use std::time::Instant;
+
+/// A batch of questions with what was found for them.
+#[derive(Debug)]
+pub(super) struct RetrieverBatch<'a> {
+    /// The questions, with their passages as contexts.
+    pub records: &'a [RagRecord],
+    /// Rows of the golden passages of each, where they are in the corpus.
+    pub gold: Vec<&'a [u32]>,
+    pub found: &'a Candidates,
+    pub index: &'a RefreshedIndex,
+    /// Whether passages have to be embedded again rather than read from the index.
+    pub stale: bool,
+    pub texts: &'a [String],
+    /// The models that the step trains.
+    pub trained: Trained,
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub(super) struct StepMetrics {
+    /// The objective's loss, and the contrastive one's.
+    pub loss: Tensor,
+    pub contrastive: Option<Tensor>,
+    pub retriever: Option<Update>,
+    pub generator: Option<Update>,
+    /// Of the distribution over passages, in nats.
+    pub entropy: Tensor,
+    /// KL from the teacher's distribution over passages to the retriever's.
+    pub divergence: Tensor,
+    /// Seconds of scoring, and of the rest.
+    pub scoring: f64,
+    pub updating: f64,
+}
+
+impl StepMetrics {
+    /// Lines of the log: the retriever's, and the generator's where it was trained with it.
+    pub fn lines(self) -> impl Iterator<Item = Line> {
+        let line = |kind, update: Option<Update>| Line {
+            kind,
+            lr: update.map(|u| u.lr),
+            grad_norm: update.map(|u| u.grad_norm),
+            ..Line::default()
+        };
+        let mut retriever = line("retriever", self.retriever);
+        retriever.loss = Some(self.loss);
+        retriever.terms.extend(self.contrastive.map(|c| ("contrastive", c)));
+        let generator = self.generator.map(|update| line("generator", Some(update)));
+        std::iter::once(retriever).chain(generator)
+    }
+}
+
+/// One step. None where no question can be scored (counted in `report`).
+pub(super) fn retriever_step(
+    config: &JointConfig,
+    sides: &mut Sides,
+    batch: &RetrieverBatch<'_>,
+    report: &mut PrepareReport,
+    run: &RunState,
+) -> Result<Option<StepMetrics>> {
+    let Sides { retriever, generator: GeneratorPart { model: generator, training, .. } } = sides;
+    let marginal = batch.trained.generator;
+    let moves_passages = batch.trained.retriever && retriever.moves_passages();
+    let started = Instant::now();
+    let remedy = "lower generator.batch_tokens, retrieval.k or batch.size";
+    let (asked, judge) = catch("scoring the answers", remedy, || {
+        Judge::of(config, generator, batch.records, marginal, report)
+    })?;
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let scoring = started.elapsed().as_secs_f64();
+
+    let found: Vec<Vec<u32>> = asked.iter().map(|&i| batch.found.rows[i].clone()).collect();
+    let gold: Vec<&[u32]> = asked.iter().map(|&i| batch.gold[i]).collect();
+    let golden = config.contrastive.iter().flat_map(|_| gold.iter().flat_map(|g| g.iter().copied()));
+    let shared = Shared::new(&found, config.retrieval.k, golden, retriever.model.device);
+    let questions: Vec<String> = asked.iter().map(|&i| batch.records[i].question.clone()).collect();
+    let queries = retriever.model.tokenize(Side::Query, &questions)?;
+
+    let (mut outcome, mut contrastive, mut failed) = (None, None, None);
+    let loss = |q: &Tensor, p: &Tensor| -> Tensor {
+        let scores = shared.scores(q, p);
+        let evidence = judge.evidence(&scores, &shared.present);
+        let of: ObjectiveLoss = match config.objective.loss(&evidence) {
+            Ok(of) => of,
+            Err(e) => {
+                failed = Some(e);
+                return q.sum(Kind::Float) * 0.0;
+            }
+        };
+        let mut total = of.loss.shallow_clone();
+        if let Some(c) = &config.contrastive
+            && let Some(value) = info_nce(c, q, p, &gold, &shared)
+        {
+            total += &value * c.weight;
+            contrastive = Some(scalar(&value));
+        }
+        outcome = Some(of);
+        total
+    };
+    // The optimizers of the models that the step trains.
+    let RetrieverPart { model: encoder, training: own } = retriever;
+    let mut learners = [
+        own.learner.as_mut().filter(|_| batch.trained.retriever),
+        training.learner.as_mut().filter(|_| marginal),
+    ];
+    learners.iter().flatten().try_for_each(|l| l.clear())?;
+    let remedy_of_step = "lower batch.size, or set retriever.grad_cache.chunk_tokens";
+    let total = catch("the retriever's step", remedy_of_step, || {
+        backward(encoder, moves_passages, &queries, &shared, batch, config, loss)
+    })?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let of = outcome.ok_or_else(|| Error::Unusable("the objective was not computed".into()))?;
+    if let (true, Judge::Answers(scorer, scored)) = (marginal, &judge) {
+        catch("the generator's share of the step", remedy, || scorer.backward(scored))?;
+    }
+    let total = scalar(&total);
+    let update =
+        |learner: &mut Option<&mut Learner>| learner.as_mut().map(|l| l.update(&total, run)).transpose();
+    Ok(Some(StepMetrics {
+        loss: scalar(&of.loss),
+        contrastive,
+        retriever: update(&mut learners[0])?,
+        generator: update(&mut learners[1])?,
+        entropy: entropy(&of.student),
+        divergence: divergence(&of.teacher, &of.student),
+        scoring,
+        updating: started.elapsed().as_secs_f64() - scoring,
+    }))
+}
+
+/// One number, without a graph, on its device.
+fn scalar(t: &Tensor) -> Tensor {
+    t.detach().to_kind(Kind::Double)
+}
+
+/// Adds the loss' gradients in what of the retriever is trained; the loss, detached. `moves`: whether that is passages, too.
+fn backward(
+    m: &BiEncoder,
+    moves: bool,
+    queries: &[Encoding],
+    shared: &Shared,
+    batch: &RetrieverBatch<'_>,
+    config: &JointConfig,
+    loss: impl FnOnce(&Tensor, &Tensor) -> Tensor,
+) -> Result<Tensor> {
+    let train = Mode::train(m.compute);
+    let queries_at_once = || queries.iter().collect::<Vec<_>>();
+    let texts = || -> Result<Vec<Encoding>> {
+        let picked: Vec<String> = shared.rows.iter().map(|&row| batch.texts[row as usize].clone()).collect();
+        Ok(m.tokenize(Side::Passage, &picked)?)
+    };
+    if moves {
+        let comparable = |q: &Tensor, p: &Tensor| loss(&m.comparable(q), &m.comparable(p));
+        let passages = texts()?;
+        if let Some(GradCacheConfig { chunk_tokens }) = config.retriever.grad_cache {
+            return Ok(grad_cache::backward(m, queries, &passages, chunk_tokens, train, 1.0, comparable)?);
+        }
+        let q = m.embed(Side::Query, &queries_at_once(), train)?;
+        let p = m.embed(Side::Passage, &passages.iter().collect::<Vec<_>>(), train)?;
+        return finish(comparable(&q, &p));
+    }
+    // Passages stay as they are: no graph, and no forward pass either where the index holds them.
+    let p = if batch.stale {
+        embed_frozen(m, Side::Passage, &texts()?, config.retrieval.batch_tokens as usize)?
+    } else {
+        let rows = shared.rows.iter().map(|&row| batch.index.row(row)).collect::<Result<Vec<_>>>()?;
+        Tensor::from_slice(&rows.concat()).view([shared.rows.len() as i64, m.dim()]).to_device(m.device)
+    };
+    let q = if batch.trained.retriever {
+        m.embed(Side::Query, &queries_at_once(), train)?
+    } else {
+        let _guard = no_grad();
+        m.embed(Side::Query, &queries_at_once(), Mode::eval(m.compute))?
+    };
+    finish(loss(&m.comparable(&q), &p))
+}
+
+fn finish(value: Tensor) -> Result<Tensor> {
+    if value.requires_grad() {
+        grad::backward(&[value.shallow_clone()], &[Tensor::ones_like(&value)])?;
+    }
+    Ok(value.detach())
+}
+
+/// In-batch cross-entropy towards the first golden passage of each question that has one, over all passages of the
+/// batch but its other golden ones.
+fn info_nce(
+    config: &ContrastiveConfig,
+    queries: &Tensor,
+    passages: &Tensor,
+    gold: &[&[u32]],
+    shared: &Shared,
+) -> Option<Tensor> {
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    let width = shared.rows.len();
+    let mut hidden = Vec::new();
+    for (i, of) in gold.iter().enumerate() {
+        let places: Vec<usize> = of.iter().filter_map(|&row| shared.place(row)).collect();
+        let Some((&first, others)) = places.split_first() else { continue };
+        rows.push(i as i64);
+        targets.push(first as i64);
+        let mut mask = vec![0f32; width];
+        others.iter().filter(|&&o| o != first).for_each(|&o| mask[o] = f32::NEG_INFINITY);
+        hidden.extend(mask);
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    let device = queries.device();
+    let queries = queries.index_select(0, &Tensor::from_slice(&rows).to_device(device));
+    let mask = Tensor::from_slice(&hidden).view([rows.len() as i64, width as i64]).to_device(device);
+    let logits = queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
+        * (1.0 / config.temperature);
+    Some((logits + mask).cross_entropy_for_logits(&Tensor::from_slice(&targets).to_device(device)))
+}
