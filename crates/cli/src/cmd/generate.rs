@@ -8,10 +8,10 @@ use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
-use ragduet_generator::recipe::choice_config::ChoiceConfig;
-use ragduet_generator::recipe::config::SftConfig;
+use ragduet_generator::recipe::config::{DistilConfig, SftConfig, TfewConfig};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_torch::{Precision, Quantize, device};
+use ragduet_train::{RunDir, config};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,7 @@ impl GeneratorArgs {
     pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
         let trained = trained_with(self.given()?);
         let prompt = match &self.prompt {
-            Some(path) => ragduet_train::config::load(path, &[])?,
+            Some(path) => config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
         };
         let usual = trained.map_or(5, |t| t.contexts);
@@ -132,15 +132,16 @@ pub fn trained_with(generator: &str) -> Option<TrainedWith> {
     if let Ok(p) = Pipeline::read(beside) {
         return Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None });
     }
-    let path = beside.join("config.toml");
-    if !path.is_file() {
-        return None;
-    }
-    if let Ok(c) = ragduet_train::config::load::<ChoiceConfig>(&path, &[]) {
+    let path = RunDir::config_of(beside).ok()?;
+    if let Ok(c) = config::load::<TfewConfig>(&path, &[]) {
         let (contexts, length_norm) = (c.shown().count, Some(c.loss.length_norm));
         return Some(TrainedWith { prompt: c.prompt, contexts, length_norm });
     }
-    let c: SftConfig = ragduet_train::config::load(&path, &[]).ok()?;
+    if let Ok(c) = config::load::<DistilConfig>(&path, &[]) {
+        let contexts = c.eval.contexts.unwrap_or(c.contexts.count);
+        return Some(TrainedWith { prompt: c.prompt, contexts, length_norm: None });
+    }
+    let c: SftConfig = config::load(&path, &[]).ok()?;
     let contexts = c.eval.contexts.unwrap_or(c.contexts.count);
     Some(TrainedWith { prompt: c.prompt, contexts, length_norm: None })
 }

@@ -64,16 +64,16 @@ impl Args {
         };
         let before = measure(&initial_model(&config)?)?;
         println!("2. Training it on questions and passages; hard negatives are mined again as it learns.");
-        let options = RunOptions { out: self.out.clone(), resume: false, quiet, stop_after: None };
+        let options = RunOptions { quiet, ..RunOptions::new(&self.out) };
         let outcome = train(&config, &options)?;
         if !outcome.finished {
             anyhow::bail!("stopped at step {}", outcome.step);
         }
-        let device = device::parse(&config.device)?;
+        let device = device::parse(&config.run.device)?;
         let model = st_dir::load(
-            &outcome.model_dir,
+            &self.out.join("best"),
             device,
-            config.precision.resolve(device),
+            config.run.precision.resolve(device),
             &Overrides::default(),
         )?;
         let after = measure(&model)?;
@@ -151,7 +151,7 @@ impl Reader<'_> {
         let read: SftConfig = config::load(&file, &common)?;
         // Without passages there is little to read in a step, and nothing to exchange.
         let alone =
-            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "train.max_steps=400"];
+            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "run.max_steps=400"];
         let alone: Vec<String> = common.iter().cloned().chain(alone.map(String::from)).collect();
         let recall: SftConfig = config::load(&file, &alone)?;
         let records: Vec<RagRecord> = read_rag(&test, &BadRows::default())?.collect::<Result<_, _>>()?;
@@ -195,19 +195,19 @@ impl Reader<'_> {
     /// Trains a generator and answers with the best of the run.
     fn answers(&self, config: &SftConfig, out: &Path, records: &[RagRecord]) -> Result<Vec<Answered>> {
         let options =
-            generating::RunOptions { out: out.into(), resume: false, quiet: self.quiet, stop_after: None };
-        let outcome = sft::train(config, &options)?;
+            generating::RunOptions { quiet: self.quiet, ..generating::RunOptions::new(out) };
+        let outcome = sft::train(config, &options)?.run;
         if !outcome.finished {
             anyhow::bail!("stopped at step {}", outcome.step);
         }
-        let device = device::parse(&config.device)?;
-        let generator = Generator::load(&outcome.model_dir, device, config.precision.resolve(device))?;
+        let device = device::parse(&config.run.device)?;
+        let generator = Generator::load(&out.join("best"), device, config.run.precision.resolve(device))?;
         let options = AnswerOptions {
             prompt: &config.prompt,
             contexts: ContextConfig::retrieved(config.contexts.count),
             decode: &config.eval.decode,
             batch: BATCH,
-            seed: config.seed,
+            seed: config.run.seed,
         };
         let bar = counter("answering the test split", Some(records.len() as u64), self.quiet);
         let (answers, _) = answer_all(&generator, records, &options, &mut |n| bar.set_position(n as u64))?;

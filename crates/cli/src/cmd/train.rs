@@ -62,6 +62,7 @@ pub struct Job {
     about: &'static str,
     example: &'static str,
     schema: fn() -> String,
+    #[cfg(test)]
     check: fn(&Path) -> Result<()>,
     run: fn(&Common, &Retrieval, bool) -> Result<()>,
 }
@@ -72,6 +73,7 @@ const fn job<T: TrainJob>() -> Job {
         about: T::ABOUT,
         example: T::EXAMPLE,
         schema: config::schema::<T>,
+        #[cfg(test)]
         check: |file| config::load::<T>(file, &[])?.check(),
         run: run::<T>,
     }
@@ -99,17 +101,6 @@ pub fn find(name: &str) -> Result<&'static Job> {
     let names = || ALL.iter().map(|j| j.name).collect::<Vec<_>>().join(", ");
     let found = ALL.iter().find(|j| j.name == name);
     found.ok_or_else(|| crate::common::Usage(format!("`{name}` is no training method: {}", names())).into())
-}
-
-impl Job {
-    /// Checks a config file.
-    ///
-    /// # Errors
-    /// What is wrong with it, with its place.
-    #[cfg(test)]
-    pub fn check(&self, file: &Path) -> Result<()> {
-        (self.check)(file)
-    }
 }
 
 /// Arguments of `train`: which method, and its own.
@@ -140,6 +131,9 @@ pub struct Common {
     /// With --resume: a key of the config that may differ from the run's, such as run.epochs or batch.
     #[arg(long, value_name = "KEY", requires = "resume")]
     allow: Vec<String>,
+    /// Check the config, with everything that --set overrides, and stop.
+    #[arg(long, conflicts_with = "resume")]
+    check: bool,
     /// Print the outcome as JSON.
     #[arg(long)]
     json: bool,
@@ -222,6 +216,11 @@ impl Args {
 fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
     let mut config: T = config::load(&file, &c.set)?;
+    if c.check {
+        config.check()?;
+        println!("{} is a config of `ragduet train {}`", file.display(), T::NAME);
+        return Ok(());
+    }
     config.retrieve(r, &out, quiet)?;
     let options = RunOptions { out, resume: c.resume, quiet, stop_after: None, allow: c.allow.clone() };
     let o = config.train(&options)?;
@@ -233,7 +232,7 @@ fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
             ("bad_rows".into(), o.bad_rows.into()),
         ]);
         said.extend(o.json);
-        return crate::common::print_json(&said.into());
+        return crate::common::print_json(&serde_json::Value::from(said));
     }
     if !o.finished {
         println!("stopped at step {}; go on with --resume", o.step);
@@ -292,7 +291,7 @@ mod tests {
                 let file = entry.unwrap().path();
                 let whole: serde_json::Value = config::load(&file, &[]).unwrap();
                 let job = find(method(area, &whole)).unwrap();
-                job.check(&file).unwrap_or_else(|e| panic!("{}: {e:#}", file.display()));
+                (job.check)(&file).unwrap_or_else(|e| panic!("{}: {e:#}", file.display()));
                 seen += 1;
             }
         }

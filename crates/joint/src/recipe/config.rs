@@ -9,7 +9,7 @@ use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
-use ragduet_generator::loss::{LikelihoodScope, PreferenceConfig};
+use ragduet_generator::loss::{LikelihoodScope, PreferenceLossConfig};
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::config::ModelConfig as GeneratorModel;
 use ragduet_nn::peft::PeftConfig;
@@ -178,7 +178,7 @@ pub struct GeneratorSide {
     pub objective: GeneratorObjective,
     /// Preference loss for `objective = "preferences"` (a paired loss); absent: DPO with beta 0.1.
     #[serde(default)]
-    pub preference: Option<PreferenceConfig>,
+    pub preference: Option<PreferenceLossConfig>,
     /// Optimizer; its schedule counts the generator's own steps.
     #[serde(default)]
     pub optim: OptimizerConfig,

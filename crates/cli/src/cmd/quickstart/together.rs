@@ -50,12 +50,12 @@ impl Together<'_> {
             set("generator.model.base", &self.out.join("generator/best")),
         ];
         let config: JointConfig = config::load(&self.project.join("configs/joint/quickstart.toml"), &sets)?;
-        let options = RunOptions { out: out.clone(), resume: false, quiet: self.quiet, stop_after: None };
+        let options = RunOptions { quiet: self.quiet, ..RunOptions::new(&out) };
         let outcome = train(&config, &options)?;
-        if !outcome.finished {
-            anyhow::bail!("stopped at step {}", outcome.step);
+        if !outcome.run.finished {
+            anyhow::bail!("stopped at step {}", outcome.run.step);
         }
-        println!("   {} steps: {}", outcome.step, outcome.seconds);
+        println!("   {} steps: {}", outcome.run.step, outcome.seconds);
 
         println!("8. All of it on the test split ({QUESTIONS} questions):\n");
         let (mut records, _) = read_questions(self.data, "test", None, &BadRows::default())?;
@@ -66,7 +66,7 @@ impl Together<'_> {
             "", "recall@1", "recall@5", "exact match", "f1", "support"
         );
         let best = self.out.join("best");
-        let (reader, joint) = (self.out.join("generator/best"), &outcome.dir);
+        let (reader, joint) = (self.out.join("generator/best"), out.join("best"));
         let rows = [
             ("base", None, None),
             ("retriever alone", Some(best.clone()), None),
@@ -86,25 +86,25 @@ impl Together<'_> {
     /// A trained retriever, or the one that training started from.
     fn retriever(&self, dir: Option<&Path>) -> Result<BiEncoder> {
         let Some(dir) = dir else { return Ok(initial_model(self.retriever)?) };
-        let device = device::parse(&self.retriever.device)?;
+        let device = device::parse(&self.retriever.run.device)?;
         let m = &self.retriever.model;
         let overrides = Overrides {
             max_query_tokens: m.max_query_tokens,
             max_passage_tokens: m.max_passage_tokens,
             ..Overrides::default()
         };
-        Ok(st_dir::load(dir, device, self.retriever.precision.resolve(device), &overrides)?)
+        Ok(st_dir::load(dir, device, self.retriever.run.precision.resolve(device), &overrides)?)
     }
 
     /// Likewise.
     fn generator(&self, dir: Option<&Path>, records: &[RagRecord]) -> Result<Generator> {
         let c = self.reader;
-        let device = device::parse(&c.device)?;
-        let compute = c.precision.resolve(device);
+        let device = device::parse(&c.run.device)?;
+        let compute = c.run.precision.resolve(device);
         Ok(match dir {
             Some(dir) => Generator::load(dir, device, compute)?,
             None => {
-                rng::seed(c.seed);
+                rng::seed(c.run.seed);
                 parts::build(&c.model, None, compute, device, || {
                     records.iter().map(|r| r.question.as_str()).collect()
                 })?

@@ -3,7 +3,7 @@
 use super::{Retrieval, Summary, TrainJob, retrieval};
 use anyhow::Result;
 pub use ragduet_classifier::recipe::ClassifierConfig;
-pub use ragduet_generator::recipe::{DistilConfig, PreferenceConfig, SftConfig, TfewConfig};
+pub use ragduet_generator::recipe::config::{DistilConfig, PreferenceConfig, SftConfig, TfewConfig};
 use ragduet_generator::recipe::{distil, preference, sft, tfew};
 pub use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;

@@ -3,7 +3,7 @@
 use crate::cmd::search::{IndexArgs, Line};
 use anyhow::Result;
 use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
-use ragduet_generator::recipe::SftConfig;
+use ragduet_generator::recipe::config::SftConfig;
 use ragduet_train::RETRIEVED;
 use std::path::{Path, PathBuf};
 
