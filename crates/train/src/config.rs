@@ -116,6 +116,11 @@ pub fn schema<T: JsonSchema>() -> String {
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
+/// The reference page of the config of `ragduet train <job>`, in Markdown.
+pub fn reference<T: JsonSchema>(job: &str) -> String {
+    crate::reference::markdown(job, schemars::schema_for!(T).as_value())
+}
+
 /// Dotted keys at which two resolved configs differ.
 pub fn differences(a: &str, b: &str) -> Vec<String> {
     fn walk(path: &str, a: Option<&Value>, b: Option<&Value>, out: &mut Vec<String>) {

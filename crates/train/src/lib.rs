@@ -21,6 +21,7 @@ mod options;
 mod prefetch;
 mod progress;
 mod recipe;
+mod reference;
 mod resume;
 mod run;
 mod rundir;

@@ -62,6 +62,7 @@ pub struct Job {
     about: &'static str,
     example: &'static str,
     schema: fn() -> String,
+    reference: fn(&str) -> String,
     #[cfg(test)]
     check: fn(&Path) -> Result<()>,
     run: fn(&Common, &Retrieval, bool) -> Result<()>,
@@ -73,6 +74,7 @@ const fn job<T: TrainJob>() -> Job {
         about: T::ABOUT,
         example: T::EXAMPLE,
         schema: config::schema::<T>,
+        reference: config::reference::<T>,
         #[cfg(test)]
         check: |file| config::load::<T>(file, &[])?.check(),
         run: run::<T>,
@@ -110,7 +112,7 @@ pub struct Args(Chosen);
 #[derive(Debug)]
 enum Chosen {
     Train { name: String, common: Box<Common>, retrieval: Box<Retrieval> },
-    Schema { of: String },
+    Schema { of: String, markdown: bool },
 }
 
 /// What all methods take.
@@ -141,6 +143,7 @@ pub struct Common {
 
 const SCHEMA: &str = "schema";
 const OF: &str = "of";
+const MARKDOWN: &str = "markdown";
 /// The one method that takes `--index`.
 const GENERATOR: &str = "generator";
 
@@ -163,6 +166,9 @@ impl clap::Subcommand for Args {
             Command::new(SCHEMA)
                 .about(about)
                 .arg(of)
+                .arg(clap::Arg::new(MARKDOWN).long(MARKDOWN).action(clap::ArgAction::SetTrue).help(
+                    "Print the reference page of the config instead, in Markdown",
+                ))
                 .after_help("Example: ragduet train schema generator > generator.schema.json"),
         )
     }
@@ -183,7 +189,7 @@ impl FromArgMatches for Args {
         };
         if name == SCHEMA {
             let of = own.get_one::<String>(OF).cloned().unwrap_or_default();
-            return Ok(Self(Chosen::Schema { of }));
+            return Ok(Self(Chosen::Schema { of, markdown: own.get_flag(MARKDOWN) }));
         }
         let retrieval = match name == GENERATOR {
             true => Retrieval::from_arg_matches(own)?,
@@ -204,8 +210,9 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         match self.0 {
             Chosen::Train { name, common, retrieval } => (find(&name)?.run)(&common, &retrieval, quiet),
-            Chosen::Schema { of } => {
-                print!("{}", (find(&of)?.schema)());
+            Chosen::Schema { of, markdown } => {
+                let job = find(&of)?;
+                print!("{}", if markdown { (job.reference)(&of) } else { (job.schema)() });
                 Ok(())
             }
         }
