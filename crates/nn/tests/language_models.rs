@@ -1,6 +1,8 @@
 //! Language models against transformers: logits, gradients, and the ways to the same logits (packed or alone, with a
 //! cache in one go, in chunks, token by token, after reordering). Goldens and their script lie in `golden/lm/`.
 
+mod goldens;
+
 use ragduet_nn::{
     CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model,
     save_language_model,
@@ -176,34 +178,15 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
     assert_relative(&Tensor::cat(&hidden, 0), &plain, 2e-2, &format!("{name}: bf16 cache"));
 }
 
-macro_rules! parity {
-    ($($name:ident),*) => { $( #[test] fn $name() { check(stringify!($name)); } )* };
+#[test]
+fn every_variant_computes_what_transformers_does() {
+    let decoders = goldens::language_models().into_iter().filter(|(_, spec)| spec.is_decoder_only());
+    let names: Vec<String> = decoders.map(|(name, _)| name).collect();
+    assert!(names.len() >= 26, "{names:?}");
+    let each = goldens::one_of_each(|spec| spec.is_decoder_only());
+    assert!(each.iter().all(|name| names.contains(name)), "an architecture without a golden: {each:?}");
+    names.iter().for_each(|name| check(name));
 }
-parity!(
-    llama,
-    llama_tied_biased,
-    llama_mha_gelu,
-    llama_linear,
-    llama_dynamic,
-    llama_llama3,
-    llama_llama3_old,
-    llama_linear_old,
-    llama_yarn,
-    llama_yarn_factors,
-    llama_bf16,
-    mistral,
-    mistral_global,
-    qwen2,
-    qwen2_sliding,
-    qwen3,
-    qwen3_layer_types,
-    smollm3,
-    smollm3_sliding,
-    gpt2,
-    gpt2_scaled,
-    gpt_neox,
-    gpt_neox_serial
-);
 
 #[test]
 fn layers_are_found_by_name() {
@@ -211,6 +194,7 @@ fn layers_are_found_by_name() {
         ("qwen3", "model.layers.0.self_attn.q_norm.weight", "model.embed_tokens.weight"),
         ("gpt2", "transformer.h.0.attn.c_attn.weight", "transformer.wpe.weight"),
         ("gpt_neox", "gpt_neox.layers.0.mlp.dense_h_to_4h.bias", "gpt_neox.embed_in.weight"),
+        ("gemma3_multimodal", "model.layers.0.pre_feedforward_layernorm.weight", "model.embed_tokens.weight"),
     ] {
         let m = load_language_model(&golden(name), Device::Cpu).unwrap();
         for (parameter, depth) in
@@ -284,7 +268,7 @@ fn strange_directories_are_refused_with_a_reason() {
     };
     use serde_json::json;
     let e = error("llama", "model_type", json!("mamba"));
-    assert!(e.contains("language models: llama, mistral"), "{e}");
+    assert!(e.contains("language models: llama, mistral") && e.contains(", mt5, gemma3"), "{e}");
     let e = error("llama", "rope_parameters", json!({"rope_type": "longrope", "rope_theta": 1e4}));
     assert!(e.contains("llama3"), "{e}");
     let e = error("llama", "rope_parameters", json!({"rope_type": "linear"}));
@@ -293,10 +277,98 @@ fn strange_directories_are_refused_with_a_reason() {
     assert!(e.contains("num_key_value_heads = 3"), "{e}");
     let e = error("llama", "num_hidden_layers", json!(3));
     assert!(e.contains("missing: model.layers.2.input_layernorm.weight"), "{e}");
+    for (key, value, words) in [
+        ("layer_types", json!(["sliding_attention"]), "for each of the num_hidden_layers layers"),
+        ("layer_types", json!(["linear_attention", "full_attention", "full_attention"]), "full_attention"),
+        ("sliding_window", json!(null), "a number of tokens"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 1e4}),
+            "one for `sliding_attention`",
+        ),
+        ("rope_parameters", json!({"full_attention": {"rope_type": "longrope"}}), "llama3"),
+        ("final_logit_softcapping", json!(30.0), "final_logit_softcapping = 30.0"),
+        ("attn_logit_softcapping", json!(50.0), "attn_logit_softcapping = 50.0"),
+        ("use_bidirectional_attention", json!(true), "no later token"),
+    ] {
+        let e = error("gemma3", key, value);
+        assert!(e.contains(key) && e.contains(words), "{e}");
+    }
     let e = error("gpt2", "add_cross_attention", json!(true));
     assert!(e.contains("add_cross_attention"), "{e}");
     let e = error("gpt2", "tie_word_embeddings", json!(false));
     assert!(e.contains("missing: lm_head.weight"), "{e}");
+}
+
+/// What of Gemma 3's spellings means the same, computes the same.
+#[test]
+fn ropes_and_windows_of_layers_have_two_spellings() {
+    let dir = tempfile::tempdir().unwrap();
+    let logits = |edit: &dyn Fn(&mut serde_json::Value)| {
+        copy("gemma3_old", dir.path(), edit);
+        let model = load_language_model(dir.path(), Device::Cpu).unwrap();
+        full(causal(&model), &[(3u32..30).collect::<Vec<u32>>()])
+    };
+    let _guard = no_grad();
+    let old = logits(&|_| ());
+    let rewrite = |json: &mut serde_json::Value| {
+        let map = json.as_object_mut().unwrap();
+        for key in ["sliding_window_pattern", "rope_theta", "rope_local_base_freq", "rope_scaling"] {
+            assert!(map.remove(key).is_some(), "{key}");
+        }
+        json["layer_types"] = ["sliding_attention", "sliding_attention", "full_attention"].into();
+        json["rope_parameters"] = serde_json::json!({
+            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 900.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 40.0},
+        });
+    };
+    assert_eq!(max_diff(&logits(&rewrite), &old), 0.0);
+    let other = |key: &'static str, value: serde_json::Value| {
+        max_diff(&logits(&|json| json[key] = value.clone()), &old)
+    };
+    for (key, value) in [
+        ("rope_theta", 1e4.into()),
+        ("rope_local_base_freq", 1e4.into()),
+        ("rope_scaling", serde_json::Value::Null),
+        ("sliding_window_pattern", 2.into()),
+        ("sliding_window", 3.into()),
+        ("query_pre_attn_scalar", 8.into()),
+    ] {
+        assert!(other(key, value) > 1e-3, "{key} matters");
+    }
+}
+
+#[test]
+fn of_several_models_the_language_model_is_read() {
+    let m = load_language_model(&golden("gemma3_multimodal"), Device::Cpu).unwrap();
+    assert_eq!(m.config["model_type"], "gemma3_text");
+    assert_eq!(m.generation.eos_token_id, [2]);
+    let left = |part: &str| m.report.ignored.iter().filter(|n| n.starts_with(part)).count();
+    assert_eq!(left("multi_modal_projector."), 2);
+    assert_eq!(left("vision_tower.") + 2, m.report.ignored.len());
+    assert!(m.params.iter().all(|(n, _)| n.starts_with("model.")));
+    // As transformers names the parts in memory, and with a head that is the embedding.
+    let dir = tempfile::tempdir().unwrap();
+    copy("gemma3_multimodal", dir.path(), |_| {});
+    let text = [vec![5u32, 6, 7]];
+    let want = full(causal(&m), &text);
+    let mut named: Vec<(String, Tensor)> = m
+        .params
+        .named()
+        .into_iter()
+        .map(|(n, t)| (n.replacen("model.", "model.language_model.", 1), t.detach().copy()))
+        .collect();
+    named.push(("model.vision_tower.x".into(), Tensor::ones([4], (Kind::Float, Device::Cpu))));
+    let words = m.params.get("model.embed_tokens.weight").unwrap().detach();
+    named.push(("lm_head.weight".into(), words.copy()));
+    let save = |named: &[(String, Tensor)]| {
+        ragduet_torch::weights::save_model(dir.path(), named, u64::MAX).unwrap();
+        load_language_model(dir.path(), Device::Cpu)
+    };
+    assert_eq!(max_diff(&full(causal(&save(&named).unwrap()), &text), &want), 0.0);
+    named.last_mut().unwrap().1 = words * 2.0;
+    let e = save(&named).unwrap_err().to_string();
+    assert!(e.contains("the stored head is not the embedding"), "{e}");
 }
 
 #[test]

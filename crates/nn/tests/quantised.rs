@@ -105,7 +105,8 @@ fn methods() -> Vec<PeftConfig> {
 #[test]
 fn outputs_and_adapters_gradients_are_those_of_the_values() {
     let _turn = alone();
-    let bases = ["lm/llama", "lm/qwen3", "lm/gpt2", "lm/gpt_neox", "lm/flan_t5", "bert", "modernbert"];
+    let bases =
+        ["lm/llama", "lm/qwen3", "lm/gemma3", "lm/gpt2", "lm/gpt_neox", "lm/flan_t5", "bert", "modernbert"];
     for (base, bits) in bases.iter().flat_map(|b| [(*b, Bits::Nf4), (*b, Bits::Int8)]) {
         let what = format!("{base} {}", bits.name());
         let model = Model::load(base, Some(bits));

@@ -1,6 +1,6 @@
 //! Architectures: a file each. Language models are rows of [`LANGUAGE_MODELS`], encoders variants of [`Architecture`].
 //!
-//! A new decoder-only model is a file (its config, its layer, a function that builds a `Decoder` of them; `llama.rs` shows
+//! A new decoder-only model is a file (its config, its layer, a function that builds a `Decoder` of them; `gemma3.rs` shows
 //! all there is), a row here, and goldens in `tests/golden/lm`.
 
 mod attention;
@@ -9,6 +9,7 @@ mod decoder;
 mod distilbert;
 mod encoders;
 mod gated_mlp;
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod llama;
@@ -52,7 +53,7 @@ const T5: LmNames = LmNames {
 };
 
 /// The language models.
-pub static LANGUAGE_MODELS: [ArchSpec; 9] = [
+pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     // Llama 1 to 3 and SmolLM2.
     ArchSpec {
         model_type: "llama",
@@ -93,6 +94,14 @@ pub static LANGUAGE_MODELS: [ArchSpec; 9] = [
         classifier: Some("SmolLM3ForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::SmolLm3)),
+        settings: |_, _| Vec::new(),
+    },
+    ArchSpec {
+        model_type: "gemma3_text",
+        class: "Gemma3ForCausalLM",
+        classifier: Some("Gemma3TextForSequenceClassification"),
+        names: LLAMA,
+        build: Build::Decoder(gemma3::build),
         settings: |_, _| Vec::new(),
     },
     ArchSpec {
@@ -144,7 +153,22 @@ pub static LANGUAGE_MODELS: [ArchSpec; 9] = [
 ];
 
 /// Checkpoints of several models whose language model is read.
-pub static MULTIMODAL: [Multimodal; 0] = [];
+pub static MULTIMODAL: [Multimodal; 1] = [Multimodal {
+    model_type: "gemma3",
+    text: "gemma3_text",
+    renamed: &[
+        ("language_model.model.", "model."),
+        ("language_model.lm_head.", "lm_head."),
+        // As transformers 5 names them in memory.
+        ("model.language_model.", "model."),
+    ],
+    left_out: &[
+        "vision_tower.",
+        "multi_modal_projector.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
+    ],
+}];
 
 /// The `model_type`s that are read as language models, for error messages.
 pub(crate) fn language_model_types() -> String {

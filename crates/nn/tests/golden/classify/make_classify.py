@@ -1,18 +1,19 @@
 """Random tiny classifiers, their logits and the gradients of a loss, by transformers' AutoModelForSequenceClassification.
 
-    python crates/nn/tests/golden/classify/make_classify.py        (transformers 5.3.0, torch 2.11.0)
+    python crates/nn/tests/golden/classify/make_classify.py [case...]        (transformers 5.3.0, torch 2.11.0)
 
 Per case a folder as save_pretrained writes it, and golden.safetensors: ids, types, lengths, targets, the logits of
 each text, the loss (cross-entropy, squared error or binary cross-entropy by problem_type) and its gradients.
 """
 
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    AutoModelForSequenceClassification, BertConfig, DistilBertConfig, GPT2Config, GPTNeoXConfig, LlamaConfig,
-    MistralConfig, ModernBertConfig, MPNetConfig, Qwen2Config, Qwen3Config, RobertaConfig, SmolLM3Config,
+    AutoModelForSequenceClassification, BertConfig, DistilBertConfig, Gemma3TextConfig, GPT2Config, GPTNeoXConfig,
+    LlamaConfig, MistralConfig, ModernBertConfig, MPNetConfig, Qwen2Config, Qwen3Config, RobertaConfig, SmolLM3Config,
     XLMRobertaConfig,
 )
 
@@ -51,12 +52,19 @@ CASES = {
     "smollm3": (SmolLM3Config(**LLAMA), 3, SINGLE),
     "gpt2": (GPT2Config(vocab_size=61, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0), 3, SINGLE),
     "gpt_neox": (GPTNeoXConfig(**COMMON | dict(num_attention_heads=2), max_position_embeddings=64, pad_token_id=0), 3, SINGLE),
+    "gemma3": (
+        Gemma3TextConfig(**LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=8, sliding_window_pattern=2),
+        3, SINGLE,
+    ),
 }
 LENGTHS = [1, 7, 40, 23]
 
 
 def main():
+    only = sys.argv[1:]
     for i, (name, (config, labels, problem)) in enumerate(CASES.items()):
+        if only and name not in only:
+            continue
         torch.manual_seed(i)
         config.num_labels = labels
         config.problem_type = problem
@@ -65,7 +73,7 @@ def main():
         ).float()
         with torch.no_grad():
             for n, p in model.named_parameters():
-                p.copy_(torch.randn_like(p) * (0.15 if p.dim() > 1 else 0.3) + (1.0 if "norm" in n.lower() and "weight" in n else 0.0))
+                p.copy_(torch.randn_like(p) * (0.15 if p.dim() > 1 else 0.3) + (1.0 if "norm" in n.lower() and "weight" in n and name != "gemma3" else 0.0))
         model.eval()
         folder = HERE / name
         model.save_pretrained(folder)

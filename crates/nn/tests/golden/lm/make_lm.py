@@ -15,8 +15,8 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config,
-    SmolLM3Config,
+    AutoModelForCausalLM, Gemma3Config, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
+    Qwen2Config, Qwen3Config, SmolLM3Config,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -40,6 +40,15 @@ LLAMA3 = ROPE | dict(
 )
 YARN = ROPE | dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 FOUR = WIDE | dict(num_hidden_layers=4)
+# A hidden size whose root is no round number, and a scale of scores that is not the head's.
+GEMMA3 = WIDE | dict(hidden_size=24, num_hidden_layers=3, query_pre_attn_scalar=10, sliding_window=6)
+GEMMA3_ROPES = dict(
+    full_attention=dict(rope_type="linear", factor=3.0, rope_theta=700.0),
+    sliding_attention=dict(rope_type="default", rope_theta=50.0),
+)
+TINY_VISION = dict(
+    hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
+)
 
 # Configs; the second of a pair are keys to set (None: to remove) in the written config.json.
 CONFIGS = {
@@ -89,6 +98,21 @@ CONFIGS = {
         GPTNeoXConfig(**NEOX, use_parallel_residual=False, attention_bias=False, hidden_act="gelu_new"),
         {"rope_parameters": None, "rotary_pct": 0.5, "rotary_emb_base": 300},
     ),
+    "gemma3": Gemma3TextConfig(**GEMMA3, sliding_window_pattern=2, rope_parameters=GEMMA3_ROPES),
+    "gemma3_old": (
+        Gemma3TextConfig(
+            **GEMMA3 | dict(num_key_value_heads=1), attention_bias=True, tie_word_embeddings=False,
+            hidden_activation="gelu", sliding_window_pattern=3,
+        ),
+        {
+            "layer_types": None, "rope_parameters": None, "sliding_window_pattern": 3, "rope_theta": 900.0,
+            "rope_local_base_freq": 40.0, "rope_scaling": {"factor": 2.0, "rope_type": "linear"},
+        },
+    ),
+    "gemma3_multimodal": Gemma3Config(
+        text_config=GEMMA3 | dict(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"]),
+        vision_config=TINY_VISION, mm_tokens_per_image=1, bos_token_id=1, eos_token_id=2,
+    ),
 }
 LENGTHS = [1, 7, 40, 22]
 
@@ -99,7 +123,8 @@ def write(name, config, changes):
     with torch.no_grad():
         # Larger than the initialisation, so that every part matters in the outcome.
         for n, p in model.named_parameters():
-            norm = "norm" in n or ".ln_" in n
+            # Gemma stores its norms' weights less 1.
+            norm = ("norm" in n or ".ln_" in n) and not name.startswith("gemma")
             p.copy_(torch.randn_like(p) * 0.3 + (1.0 if norm and "weight" in n else 0.0))
     if name.endswith("bf16"):
         model.bfloat16()
@@ -131,7 +156,7 @@ def main():
         for text in texts:
             # transformers 5.3 keeps the frequencies of the longest text so far ("dynamic"), although it means not to.
             rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
-            if rotary is not None:
+            if hasattr(rotary, "original_inv_freq"):
                 rotary.inv_freq = rotary.original_inv_freq.clone()
             logits.append(model(input_ids=text[None], use_cache=False).logits[0])
         packed = torch.cat(logits)
@@ -139,7 +164,9 @@ def main():
         (packed * probe).sum().backward()
         out = {"ids": torch.cat(texts), "lengths": torch.tensor(LENGTHS), "logits": packed.detach(), "probe": probe}
         for n, p in model.named_parameters():
-            out[f"grad.{n}"] = p.grad
+            # Of several models the language model, under the names of its own.
+            if p.grad is not None:
+                out[f"grad.{n.replace('model.language_model.', 'model.')}"] = p.grad
         save_file({k: v.contiguous() for k, v in out.items()}, folder / "golden.safetensors")
         stored = load_file(folder / "model.safetensors")
         print(name, sum(p.numel() for p in model.parameters()), len(stored), packed.detach().std().item())

@@ -70,6 +70,12 @@ CASES = {
     "lora_all_biases_gpt2": ("lm/gpt2", LM, LoraConfig(r=2, target_modules=["c_attn"], bias="all", fan_in_fan_out=True)),
     "lora_all_biases_neox": ("lm/gpt_neox", LM, LoraConfig(r=2, target_modules=["dense_4h_to_h"], bias="all")),
     "dora_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["value"], bias="lora_only", use_dora=True)),
+    # Gemma multiplies what its table holds, with an adapter's part, but no learned rows.
+    "lora_tables_gemma3": ("lm/gemma3_old", LM, LoraConfig(
+        r=2, lora_alpha=4, target_modules=["embed_tokens", "q_proj", "down_proj"],
+    )),
+    "prompt_gemma3": ("lm/gemma3", LM, PromptTuningConfig(num_virtual_tokens=5)),
+    "prefix_gemma3": ("lm/gemma3", LM, PrefixTuningConfig(num_virtual_tokens=4)),
 }
 LENGTHS = [1, 7, 30, 12]
 
