@@ -4,7 +4,7 @@
 //! cargo run --release -p ragduet-index --example measure -- [rows] [dim] [native|hnsw_rs]
 //! ```
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common.rs"]
 mod common;
 
 use std::time::Instant;

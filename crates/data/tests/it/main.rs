@@ -1,0 +1,5 @@
+//! Readers, writers and records, on the shipped data and COVID-QA.
+
+mod covid_qa;
+mod formats;
+mod records;

@@ -1,0 +1,11 @@
+//! Indexes against exact search, formulas and other implementations.
+
+mod bm25s;
+mod common;
+mod compressed;
+mod exact;
+mod fusion;
+mod hnsw;
+mod lexical;
+mod multi_vector;
+mod sparse;
