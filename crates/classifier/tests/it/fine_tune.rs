@@ -3,20 +3,12 @@
 use ragduet_classifier::recipe::{ClassifierConfig, train};
 use ragduet_classifier::{Answer, Classifier, Scores, Task};
 use ragduet_nn::{EncoderModel, fresh_encoder, save_encoder};
+use ragduet_testkit::alone;
 use ragduet_text::{WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device, Quantise, device, rng};
 use ragduet_train::RunOptions;
 use ragduet_train::config::Config as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
-
-/// Runs draw from the process's generators.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    device::set_threads(1);
-    TURN.lock().unwrap_or_else(|e| e.into_inner())
-}
 
 const RED: [&str; 4] = ["rose", "brick", "blood", "ruby"];
 const BLUE: [&str; 4] = ["sea", "sky", "ink", "plum"];
@@ -76,7 +68,7 @@ fn accuracy(scores: &Scores) -> f64 {
 
 #[test]
 fn a_classifier_learns_and_a_stopped_run_is_the_unstopped_one() {
-    let _turn = turn();
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), majority);
     let config = config(dir.path(), "[sampling]\nbalanced = true\n[loss]\nlabel_smoothing = 0.05");
@@ -105,7 +97,7 @@ fn a_classifier_learns_and_a_stopped_run_is_the_unstopped_one() {
 
 #[test]
 fn adapters_learn_beside_a_new_head_and_their_folders_load() {
-    let _turn = turn();
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), majority);
     for (method, settings) in [
@@ -160,7 +152,7 @@ fn adapters_learn_beside_a_new_head_and_their_folders_load() {
 
 #[test]
 fn adapters_learn_over_codes() {
-    let _turn = turn();
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), majority);
     for (quantise, method, settings) in [
@@ -199,7 +191,7 @@ fn adapters_learn_over_codes() {
 
 #[test]
 fn numbers_sets_and_pairs() {
-    let _turn = turn();
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), |red, blue| ((red as f64 - blue as f64) / 2.0).into());
     let numbers = config(dir.path(), "task = \"regression\"");
@@ -244,7 +236,7 @@ fn numbers_sets_and_pairs() {
 
 #[test]
 fn what_cannot_work_is_said_before_training() {
-    let _turn = turn();
+    let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     world(dir.path(), majority);
     let e = |more: &str| {

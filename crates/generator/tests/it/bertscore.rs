@@ -2,6 +2,7 @@
 
 use ragduet_generator::bertscore::BertScorer;
 use ragduet_metrics::Example;
+use ragduet_testkit::alone;
 use ragduet_torch::{Compute, Device};
 use serde::Deserialize;
 use std::path::Path;
@@ -22,7 +23,7 @@ struct Scores {
 
 #[test]
 fn equal_to_bert_score() {
-    ragduet_torch::device::set_threads(1);
+    let _alone = alone();
     let golden: Golden = serde_json::from_str(include_str!("../golden/bertscore.json")).unwrap();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bertscore");
     let examples: Vec<Example> = golden

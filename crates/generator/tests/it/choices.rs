@@ -10,20 +10,12 @@ use ragduet_generator::prepare::PromptConfig;
 use ragduet_generator::recipe::RunOptions;
 use ragduet_generator::recipe::choice_config::ChoiceConfig;
 use ragduet_generator::recipe::choices::{Outcome, train};
+use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const THINGS: [&str; 8] = ["door", "gate", "roof", "wall", "lamp", "boat", "tree", "road"];
 const COLOURS: [&str; 3] = ["red", "dark green", "a pale sort of blue"];

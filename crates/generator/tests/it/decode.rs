@@ -5,6 +5,7 @@ use ragduet_generator::decode::{
     DecodeConfig, Decoding, Finish, Generated, Hooks, Request, Stepper, TokenEvent, filtered, generate,
 };
 use ragduet_generator::{Error, Result};
+use ragduet_testkit::alone;
 use ragduet_torch::Tensor;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -81,7 +82,6 @@ fn with(config: DecodeConfig) -> Decoding {
 }
 
 fn run(requests: &[Request], d: &Decoding) -> Vec<Vec<Generated>> {
-    ragduet_torch::device::set_threads(1);
     generate(&mut Table::default(), requests, d, Hooks::default()).unwrap()
 }
 
@@ -99,6 +99,7 @@ fn check_log_probs(prompt: &[u32], g: &Generated) {
 
 #[test]
 fn tokens_are_those_of_transformers() {
+    let _alone = alone();
     let g = golden();
     let prompts = prompts();
     for case in g["cases"].as_array().unwrap() {
@@ -128,6 +129,7 @@ fn tokens_are_those_of_transformers() {
 
 #[test]
 fn a_sequence_does_not_depend_on_its_neighbours() {
+    let _alone = alone();
     let mut prompts = prompts();
     prompts.push(vec![12]);
     prompts.push(vec![3, 3, 19, 20, 21, 22]);
@@ -158,6 +160,7 @@ fn a_sequence_does_not_depend_on_its_neighbours() {
 
 #[test]
 fn seeds_repeat_and_differ() {
+    let _alone = alone();
     let config = DecodeConfig {
         do_sample: Some(true),
         num_return_sequences: Some(2),
@@ -180,6 +183,7 @@ fn seeds_repeat_and_differ() {
 
 #[test]
 fn filters_keep_what_transformers_keeps() {
+    let _alone = alone();
     let g = golden();
     let rows: Vec<Vec<f32>> = serde_json::from_value(g["logits"].clone()).unwrap();
     let logits = Tensor::from_slice2(&rows);
@@ -221,6 +225,7 @@ fn chi_square_limit(k: f64) -> f64 {
 
 #[test]
 fn samples_follow_the_filtered_distribution() {
+    let _alone = alone();
     let n = 20_000;
     let d = with(DecodeConfig {
         do_sample: Some(true),
@@ -271,6 +276,7 @@ fn text(tokens: &[u32]) -> Result<String> {
 
 #[test]
 fn stop_strings_end_a_sequence_across_token_borders() {
+    let _alone = alone();
     let stops = vec!["</s>".to_string(), "de ".to_string(), "ad".to_string()];
     for beams in [1, 3] {
         let config = DecodeConfig {
@@ -308,6 +314,7 @@ fn stop_strings_end_a_sequence_across_token_borders() {
 
 #[test]
 fn hooks_see_every_token_and_may_break_off() {
+    let _alone = alone();
     let d = with(DecodeConfig { eos_token_id: Some(vec![3, 17]), ..DecodeConfig::default() });
     let r = requests(&prompts());
     let mut seen: Vec<Vec<u32>> = vec![vec![]; r.len()];
@@ -337,6 +344,7 @@ fn hooks_see_every_token_and_may_break_off() {
 
 #[test]
 fn finished_sequences_cost_nothing() {
+    let _alone = alone();
     let d = with(DecodeConfig { eos_token_id: Some(vec![3, 17, 44]), ..DecodeConfig::default() });
     let r = requests(&prompts());
     let mut table = Table::default();
@@ -366,6 +374,7 @@ impl Stepper for Broken {
 
 #[test]
 fn edge_cases() {
+    let _alone = alone();
     let d = with(DecodeConfig::default());
     assert!(run(&[], &d).is_empty());
     let none = with(DecodeConfig { max_new_tokens: Some(0), ..DecodeConfig::default() });

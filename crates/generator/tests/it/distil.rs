@@ -6,23 +6,14 @@ use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::distil::{Outcome, train};
 use ragduet_generator::recipe::distil_config::DistilConfig;
 use ragduet_generator::recipe::{RunOptions, sft};
+use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
 use ragduet_train::config::Config as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const COLOURS: [&str; 4] = ["red", "green", "blue", "white"];
 

@@ -5,6 +5,7 @@ use ragduet_generator::loss::DistilLoss;
 use ragduet_generator::loss::distil::{
     CHUNK, Distilled, Divergence, JsdConfig, KlConfig, Projection, Taught, TopK, distil, top_k,
 };
+use ragduet_testkit::alone;
 use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad, rng};
 use serde_json::Value;
 
@@ -113,6 +114,7 @@ fn divergences() -> Vec<Divergence> {
 
 #[test]
 fn values_and_gradients_are_those_of_trl_and_pytorch() {
+    let _alone = alone();
     let golden: Value = serde_json::from_str(include_str!("../golden/distil.json")).unwrap();
     let (n, vocab) = (golden["rows"].as_i64().unwrap(), golden["vocab"].as_i64().unwrap());
     let read = |v: &Value| Tensor::from_slice(&serde_json::from_value::<Vec<f64>>(v.clone()).unwrap());
@@ -145,6 +147,7 @@ fn values_and_gradients_are_those_of_trl_and_pytorch() {
 
 #[test]
 fn whole_distributions_follow_their_formulas_however_they_are_cut() {
+    let _alone = alone();
     rng::seed(1);
     // The last two: rows that only one of them has.
     for vocab in [(23, 23), (23, 31), (31, 23)] {
@@ -178,6 +181,7 @@ fn whole_distributions_follow_their_formulas_however_they_are_cut() {
 
 #[test]
 fn the_likeliest_and_the_rest_follow_their_formulas_and_are_a_bound() {
+    let _alone = alone();
     rng::seed(2);
     for vocab in [(23, 23), (23, 31), (31, 23)] {
         let c = case(11, vocab, Kind::Double);
@@ -215,6 +219,7 @@ fn the_likeliest_and_the_rest_follow_their_formulas_and_are_a_bound() {
 
 #[test]
 fn gradients_are_the_numerical_ones() {
+    let _alone = alone();
     rng::seed(3);
     for (i, divergence) in divergences().into_iter().enumerate() {
         let c = case(4, (9, 9), Kind::Double);
@@ -242,6 +247,7 @@ fn gradients_are_the_numerical_ones() {
 
 #[test]
 fn the_generalised_divergence_has_both_others_at_its_ends() {
+    let _alone = alone();
     rng::seed(4);
     let c = case(11, (23, 23), Kind::Double);
     let of = |divergence: Divergence| {
@@ -269,6 +275,7 @@ fn the_generalised_divergence_has_both_others_at_its_ends() {
 
 #[test]
 fn nobody_learns_from_an_equal() {
+    let _alone = alone();
     rng::seed(5);
     for kind in [Kind::Double, Kind::Float] {
         let mut c = case(11, (23, 23), kind);
@@ -292,6 +299,7 @@ fn nobody_learns_from_an_equal() {
 
 #[test]
 fn bf16_is_close_a_frozen_weight_has_no_gradient_and_no_rows_are_no_loss() {
+    let _alone = alone();
     rng::seed(6);
     let mut c = case(64, (200, 200), Kind::Float);
     c.compute = Compute::Bf16;
@@ -329,6 +337,7 @@ fn bf16_is_close_a_frozen_weight_has_no_gradient_and_no_rows_are_no_loss() {
 
 #[test]
 fn what_cannot_be_is_refused() {
+    let _alone = alone();
     for (text, key) in [
         ("weight = 0.0", "weight"),
         ("weight = 1.5", "weight"),

@@ -9,8 +9,8 @@ use ragduet_torch::{Compute, Device, Kind, Tensor, device, rng};
 /// autograd keeps more.
 #[test]
 fn two_matrices_of_logits_never_exist() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
-    device::set_threads(1);
     rng::seed(1);
     let (n, vocab) = (1024, 150_000);
     let new = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));

@@ -5,12 +5,12 @@ use ragduet_data::RagRecord;
 use ragduet_generator::answers::{Answered, measured};
 use ragduet_generator::entailment::{EntailmentScores, Judge};
 use ragduet_nn::{fresh_encoder, save_encoder};
+use ragduet_testkit::alone;
 use ragduet_text::{Context, WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device, device, rng};
 use std::path::Path;
 
 fn nli(dir: &Path, labels: [&str; 3]) {
-    device::set_threads(1);
     rng::seed(2);
     let corpus = "how tall is the tower it is forty metres of grey stone on a cliff by sea . ?";
     let options = WordPieceOptions { vocab_size: 90, min_frequency: 1, ..Default::default() };
@@ -37,6 +37,7 @@ fn answered(answer: &str, passages: &[&str]) -> Answered {
 
 #[test]
 fn sentences_count_by_their_best_passage() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     nli(dir.path(), ["contradiction", "Entailment", "neutral"]);
     let judge = Judge::load(dir.path(), Device::Cpu, Compute::F32).unwrap();
@@ -81,6 +82,7 @@ fn sentences_count_by_their_best_passage() {
 
 #[test]
 fn a_model_without_the_label_is_refused() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     nli(dir.path(), ["a", "b", "c"]);
     let e = Judge::load(dir.path(), Device::Cpu, Compute::F32).unwrap_err().to_string();

@@ -5,20 +5,13 @@ use ragduet_generator::recipe::RunOptions;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::sft::{Outcome, train};
 use ragduet_nn::{PackedTokens, fresh_language_model, save_language_model};
+use ragduet_testkit::alone;
 use ragduet_text::{ByteBpeOptions, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A base with random weights, and records to learn.
 fn prepare(dir: &Path) {

@@ -5,6 +5,7 @@ use ragduet_generator::recipe::RunOptions;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::sft::train;
 use ragduet_nn::{fresh_language_model, save_language_model};
+use ragduet_testkit::alone;
 use ragduet_text::{ByteBpeOptions, train_byte_bpe};
 use ragduet_torch::device::fast_bf16;
 use ragduet_torch::weights::Weights;
@@ -12,14 +13,6 @@ use ragduet_torch::{Bits, Compute, Device, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Records of doors and their colours, which are called `answers`.
 fn records(path: &Path, answers: [&str; 3]) -> String {

@@ -11,6 +11,7 @@ use ragduet_generator::recipe::config::{PreferenceRecipe, SftConfig};
 use ragduet_generator::recipe::{RunOptions, preference, sft};
 use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
 use ragduet_nn::{Mode, PackedTokens, load_language_model};
+use ragduet_testkit::alone;
 use ragduet_text::{ByteBpeOptions, ExampleOptions, TrainExample, train_byte_bpe};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor, no_grad, rng};
@@ -18,16 +19,6 @@ use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A model of `nn`'s goldens; its tokenizer serves stop strings alone.
 fn golden_model(name: &str) -> Generator {

@@ -5,21 +5,12 @@ use ragduet_generator::decode::{DecodeConfig, Request};
 use ragduet_generator::recipe::RunOptions;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::sft::{Outcome, train};
+use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Tensor};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const COLOURS: [&str; 4] = ["red", "green", "blue", "white"];
 

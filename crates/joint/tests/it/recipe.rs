@@ -6,20 +6,12 @@ use ragduet_joint::pipeline::Reranker;
 use ragduet_joint::recipe::config::{JointConfig, Learns};
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
 use ragduet_reranker::CrossEncoder;
+use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, device};
 use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
-
-/// The generators and the threads are the process's.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    let guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    device::set_threads(1);
-    guard
-}
 
 const COLOURS: [&str; 5] = ["red", "green", "blue", "white", "black"];
 const THINGS: [&str; 24] = [

@@ -4,16 +4,9 @@ use ragduet_generator::{Generator, ScratchArchitecture, ScratchGenerator};
 use ragduet_joint::objective::{Evidence, MarginalSettings, Needs, Normalise, ObjectiveConfig, RagSequence};
 use ragduet_joint::score::{AnswerScorer, Group, answer_tokens};
 use ragduet_nn::Mode;
+use ragduet_testkit::alone;
 use ragduet_text::TrainExample;
 use ragduet_torch::{Compute, Device, Kind, Tensor, device, no_grad, rng};
-use std::sync::{Mutex, MutexGuard};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    let guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    device::set_threads(1);
-    guard
-}
 
 fn generator(architecture: ScratchArchitecture) -> Generator {
     rng::seed(6);

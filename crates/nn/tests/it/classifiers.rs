@@ -2,7 +2,7 @@
 //! their script lie in `golden/classify/`.
 
 use ragduet_nn::{Labels, Mode, PackedTokens, SequenceClassifier, load_encoder};
-use ragduet_testkit::{assert_close, max_diff};
+use ragduet_testkit::{alone, assert_close, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor};
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ fn loss(logits: &Tensor, targets: &Tensor, problem: &str) -> Tensor {
 
 #[test]
 fn logits_and_gradients_are_those_of_transformers() {
+    let _alone = alone();
     let mut seen = 0;
     for entry in std::fs::read_dir(golden("classify")).unwrap() {
         let dir = entry.unwrap().path();
@@ -106,6 +107,7 @@ fn logits_and_gradients_are_those_of_transformers() {
 
 #[test]
 fn bare_models_get_a_head() {
+    let _alone = alone();
     let labels =
         Labels { names: vec!["no".into(), "yes".into()], problem: "single_label_classification".into() };
     for name in ["bert", "roberta", "distilbert", "mpnet", "modernbert", "lm/llama", "lm/gpt2", "lm/gpt_neox"]

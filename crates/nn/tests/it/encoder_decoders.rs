@@ -6,7 +6,7 @@ use ragduet_nn::{
     LanguageModel, Mode, PackedTokens, Seq2SeqCache, Seq2SeqLm, fresh_language_model, load_language_model,
     save_language_model,
 };
-use ragduet_testkit::{assert_close, assert_relative, max_diff};
+use ragduet_testkit::{alone, assert_close, assert_relative, max_diff};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, grad, no_grad};
@@ -71,6 +71,7 @@ fn rows(packed: &Tensor, texts: &[Vec<u32>], i: usize) -> Tensor {
 
 #[test]
 fn logits_and_gradients_are_those_of_transformers() {
+    let _alone = alone();
     for name in NAMES {
         let (c, model) = (case(name), load(name));
         let lm = model.seq2seq().unwrap();
@@ -100,6 +101,7 @@ fn logits_and_gradients_are_those_of_transformers() {
 
 #[test]
 fn packed_alone_and_low_precision_agree() {
+    let _alone = alone();
     let _guard = no_grad();
     // How far transformers' own bf16 pass is from its f32 pass: large scores, which T5 does not scale, suffer.
     for (name, theirs) in NAMES.into_iter().zip([1.6e-2, 7.5e-2, 9.2e-2, 1.9e-2]) {
@@ -127,6 +129,7 @@ fn packed_alone_and_low_precision_agree() {
 
 #[test]
 fn every_way_of_filling_a_cache_gives_the_logits_of_the_pass_without_one() {
+    let _alone = alone();
     let _guard = no_grad();
     for name in NAMES {
         let (c, model) = (case(name), load(name));
@@ -190,6 +193,7 @@ fn every_way_of_filling_a_cache_gives_the_logits_of_the_pass_without_one() {
 
 #[test]
 fn dropout_is_the_configs_until_it_is_set() {
+    let _alone = alone();
     for name in NAMES {
         let (c, mut model) = (case(name), load(name));
         let states = |m: &LanguageModel, mode| hidden(m.seq2seq().unwrap(), &c.sources, &c.targets, mode);
@@ -204,6 +208,7 @@ fn dropout_is_the_configs_until_it_is_set() {
 
 #[test]
 fn saved_models_read_back_whatever_said_that_the_head_is_tied() {
+    let _alone = alone();
     for name in NAMES {
         let (c, model) = (case(name), load(name));
         let before = full(model.seq2seq().unwrap(), &c.sources, &c.targets);
@@ -230,6 +235,7 @@ fn saved_models_read_back_whatever_said_that_the_head_is_tied() {
 
 #[test]
 fn copies_of_the_embedding_must_be_copies() {
+    let _alone = alone();
     let model = load("t5");
     let embedding = model.params.get("shared.weight").unwrap().detach();
     let dir = tempfile::tempdir().unwrap();
@@ -257,6 +263,7 @@ fn copies_of_the_embedding_must_be_copies() {
 
 #[test]
 fn layers_are_found_by_name_the_decoders_after_the_encoders() {
+    let _alone = alone();
     let m = load("t5_silu");
     let lm = m.seq2seq().unwrap();
     assert!(m.causal().is_none());
@@ -276,6 +283,7 @@ fn layers_are_found_by_name_the_decoders_after_the_encoders() {
 
 #[test]
 fn a_fresh_model_starts_as_transformers_would() {
+    let _alone = alone();
     let config = serde_json::json!({
         "model_type": "t5", "vocab_size": 300, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 1, "num_heads": 4,
         "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "eos_token_id": 1,
@@ -314,6 +322,7 @@ fn a_fresh_model_starts_as_transformers_would() {
 
 #[test]
 fn the_loss_is_that_of_labels() {
+    let _alone = alone();
     for name in NAMES {
         let (c, model) = (case(name), load(name));
         let logits = full(model.seq2seq().unwrap(), &c.sources, &c.targets);
@@ -330,6 +339,7 @@ fn the_loss_is_that_of_labels() {
 /// What the bias costs: positions far apart share a bucket, so a long source is not the short one repeated.
 #[test]
 fn positions_matter_up_to_the_greatest_distance() {
+    let _alone = alone();
     let _guard = no_grad();
     let model = load("t5");
     let lm = model.seq2seq().unwrap();

@@ -5,7 +5,7 @@ use ragduet_nn::{
     CausalLm, KvCache, LanguageModel, Mode, PackedTokens, fresh_language_model, load_language_model,
     save_language_model,
 };
-use ragduet_testkit::{assert_close, assert_relative, max_diff};
+use ragduet_testkit::{alone, assert_close, assert_relative, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, grad, no_grad};
 use std::path::{Path, PathBuf};
@@ -177,7 +177,7 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
 }
 
 macro_rules! parity {
-    ($($name:ident),*) => { $( #[test] fn $name() { check(stringify!($name)); } )* };
+    ($($name:ident),*) => { $( #[test] fn $name() { let _alone = alone(); check(stringify!($name)); } )* };
 }
 parity!(
     llama,
@@ -207,6 +207,7 @@ parity!(
 
 #[test]
 fn layers_are_found_by_name() {
+    let _alone = alone();
     for (name, first, embedding) in [
         ("qwen3", "model.layers.0.self_attn.q_norm.weight", "model.embed_tokens.weight"),
         ("gpt2", "transformer.h.0.attn.c_attn.weight", "transformer.wpe.weight"),
@@ -232,6 +233,7 @@ fn copy(from: &str, to: &Path, edit: impl Fn(&mut serde_json::Value)) {
 
 #[test]
 fn bare_checkpoints_with_buffers_and_shards_load() {
+    let _alone = alone();
     for (name, prefix, buffer) in [
         ("gpt2", "transformer.", "h.0.attn.bias"),
         ("gpt_neox", "gpt_neox.", "gpt_neox.layers.1.attention.masked_bias"),
@@ -259,6 +261,7 @@ fn bare_checkpoints_with_buffers_and_shards_load() {
 
 #[test]
 fn a_tied_head_is_stored_once_and_another_one_is_refused() {
+    let _alone = alone();
     let m = load_language_model(&golden("qwen3"), Device::Cpu).unwrap();
     let dir = tempfile::tempdir().unwrap();
     save_language_model(&m, dir.path()).unwrap();
@@ -277,6 +280,7 @@ fn a_tied_head_is_stored_once_and_another_one_is_refused() {
 
 #[test]
 fn strange_directories_are_refused_with_a_reason() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let error = |from: &str, key: &str, value: serde_json::Value| {
         copy(from, dir.path(), |json| json[key] = value.clone());
@@ -301,6 +305,7 @@ fn strange_directories_are_refused_with_a_reason() {
 
 #[test]
 fn generation_config_is_read_and_kept() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     copy("llama", dir.path(), |json| {
         json["eos_token_id"] = 2.into();
@@ -327,6 +332,7 @@ fn generation_config_is_read_and_kept() {
 
 #[test]
 fn a_fresh_model_starts_as_configured() {
+    let _alone = alone();
     let config = serde_json::json!({
         "model_type": "llama", "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 2,
@@ -346,6 +352,7 @@ fn a_fresh_model_starts_as_configured() {
 
 #[test]
 fn a_step_of_training_is_seen_by_the_next_generated_token() {
+    let _alone = alone();
     let m = load_language_model(&golden("llama"), Device::Cpu).unwrap();
     let lm = causal(&m);
     let _guard = no_grad();

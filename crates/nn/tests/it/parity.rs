@@ -1,7 +1,7 @@
 //! Hidden states and gradients against transformers (goldens and the script that made them lie in `golden/`).
 
 use ragduet_nn::{Mode, PackedTokens, load_encoder, save_encoder};
-use ragduet_testkit::{assert_close, assert_relative, max_diff};
+use ragduet_testkit::{alone, assert_close, assert_relative, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, grad};
 use std::path::{Path, PathBuf};
@@ -86,12 +86,13 @@ fn check(name: &str) {
 }
 
 macro_rules! parity {
-    ($($name:ident),*) => { $( #[test] fn $name() { check(stringify!($name)); } )* };
+    ($($name:ident),*) => { $( #[test] fn $name() { let _alone = alone(); check(stringify!($name)); } )* };
 }
 parity!(bert, bert_relu, roberta, xlm_roberta, distilbert, mpnet, modernbert);
 
 #[test]
 fn layers_are_found_by_name() {
+    let _alone = alone();
     for (name, first, second) in [
         ("bert", "encoder.layer.0.output.dense.weight", "encoder.layer.1.output.dense.weight"),
         ("distilbert", "transformer.layer.0.ffn.lin1.weight", "transformer.layer.1.ffn.lin1.weight"),
@@ -108,6 +109,7 @@ fn layers_are_found_by_name() {
 
 #[test]
 fn a_strange_directory_is_refused_with_a_reason() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let error = |json: &str| {
         std::fs::write(dir.path().join("config.json"), json).unwrap();
@@ -129,6 +131,7 @@ fn a_strange_directory_is_refused_with_a_reason() {
 
 #[test]
 fn a_checkpoint_with_a_head_and_old_names_loads() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(golden("bert").join("config.json"), dir.path().join("config.json")).unwrap();
     let w = Weights::open_dir(&golden("bert")).unwrap();

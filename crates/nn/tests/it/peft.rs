@@ -8,7 +8,7 @@ use ragduet_nn::peft::{
 use ragduet_nn::{
     EncoderModel, LanguageModel, LmKind, Mode, PackedTokens, load_encoder, load_language_model,
 };
-use ragduet_testkit::{assert_close, assert_relative, max_diff};
+use ragduet_testkit::{alone, assert_close, assert_relative, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, ParamStore, Tensor, grad, no_grad};
 use std::path::{Path, PathBuf};
@@ -94,6 +94,7 @@ fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
 
 #[test]
 fn outputs_and_gradients_equal_pefts() {
+    let _alone = alone();
     let cases = cases();
     assert!(cases.len() >= 42);
     for name in cases {
@@ -250,6 +251,7 @@ const BASES: [&str; 15] = [
 
 #[test]
 fn every_method_works_on_every_architecture() {
+    let _alone = alone();
     for base in BASES {
         let model = Model::load(base);
         model.params().set_trainable(|_| false);
@@ -303,6 +305,7 @@ fn every_method_works_on_every_architecture() {
 
 #[test]
 fn folders_that_do_not_fit_are_errors() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let copy = |name: &str, edit: &dyn Fn(&mut serde_json::Value)| {
         let from = golden("peft").join(name);
@@ -338,6 +341,7 @@ fn folders_that_do_not_fit_are_errors() {
 
 #[test]
 fn recomputed_layers_give_an_adapter_the_same_gradients() {
+    let _alone = alone();
     for base in ["lm/llama", "lm/gpt2", "lm/gpt_neox"] {
         let Model::Lm(mut model) = Model::load(base) else { panic!("a language model") };
         model.params.set_trainable(|_| false);

@@ -3,7 +3,7 @@
 
 use ragduet_nn::peft::{Adapter, Combination, LoraBias, LoraConfig, LoraInit, PeftConfig, Targets, TaskType};
 use ragduet_nn::{LanguageModel, Mode, PackedTokens, load_language_model, load_quantised_language_model};
-use ragduet_testkit::{assert_close, max_diff};
+use ragduet_testkit::{alone, assert_close, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Bits, Compute, Device, Tensor, grad, no_grad};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,7 @@ fn pissa(name: &str) -> LoraConfig {
 
 #[test]
 fn pissa_starts_trains_and_is_saved_as_pefts() {
+    let _alone = alone();
     for name in ["llama", "gpt2", "dora_llama"] {
         let dir = golden("peft_extras").join(format!("pissa_{name}"));
         let data = Weights::open_file(&dir.join("golden.safetensors")).unwrap();
@@ -147,6 +148,7 @@ fn check_conversion(
 
 #[test]
 fn pissa_over_four_bits_changes_nothing_at_the_start() {
+    let _alone = alone();
     let dir = golden("lm/llama");
     let model = load_quantised_language_model(&dir, Device::Cpu, Some(Bits::Nf4)).unwrap();
     let adapter =
@@ -161,6 +163,7 @@ fn pissa_over_four_bits_changes_nothing_at_the_start() {
 
 #[test]
 fn combinations_are_pefts() {
+    let _alone = alone();
     let dir = golden("peft_extras/combine");
     let data = Weights::open_file(&dir.join("golden.safetensors")).unwrap();
     let texts = texts_of(&data, &[11]);
@@ -201,6 +204,7 @@ fn combinations_are_pefts() {
 
 #[test]
 fn a_merge_taken_back_leaves_the_base_bit_for_bit() {
+    let _alone = alone();
     for (name, config) in [
         ("lm/llama", LoraConfig { rank: 2, ..LoraConfig::default() }),
         ("lm/gpt2", LoraConfig { rank: 2, bias: LoraBias::LoraOnly, ..LoraConfig::default() }),
@@ -236,6 +240,7 @@ fn a_merge_taken_back_leaves_the_base_bit_for_bit() {
 /// Adapters of all kinds stay resident over one base; a pass names one, and sees nothing of the others.
 #[test]
 fn adapters_take_turns_over_one_base() {
+    let _alone = alone();
     let dir = |name: &str| golden("peft").join(name);
     let names = ["lora_llama", "dora_llama", "ia3_llama", "prompt_llama", "prefix_llama", "bn_houlsby_llama"];
     let texts = [vec![5u32, 9, 3, 20], vec![7]];
@@ -278,6 +283,7 @@ fn adapters_take_turns_over_one_base() {
 
 #[test]
 fn layers_are_chosen_by_number() {
+    let _alone = alone();
     let model = base("lm/llama");
     let make = |layers: Vec<u32>| {
         let lora = LoraConfig { layers, targets: names(&["q_proj", "up_proj"]), ..LoraConfig::default() };

@@ -46,8 +46,8 @@ fn step(peft: Option<&PeftConfig>, compute: Compute) -> (u64, u64) {
 
 #[test]
 fn an_adapters_step_takes_a_part_of_the_whole_models() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
-    device::set_threads(1);
     let lora = PeftConfig::Lora(LoraConfig { rank: 8, ..LoraConfig::default() });
     let ia3 = PeftConfig::Ia3(Ia3Config::default());
     for compute in [Compute::F32, Compute::Bf16] {

@@ -8,18 +8,9 @@ use ragduet_nn::{
     EncoderModel, EncoderOptions, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model,
     load_encoder, load_encoder_with, load_quantised_language_model, save_encoder, save_language_model,
 };
-use ragduet_testkit::{assert_close, assert_relative};
+use ragduet_testkit::{alone, assert_close, assert_relative};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, device, grad, no_grad, rng};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    device::use_caching_allocator();
-    device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 enum Model {
     Lm(Box<LanguageModel>),
@@ -176,7 +167,8 @@ fn large(dir: &Path) -> PathBuf {
 
 #[test]
 fn memory_is_that_of_the_codes_also_while_loading() {
-    let _turn = alone();
+    ragduet_testkit::in_own_process!();
+    device::use_caching_allocator();
     let dir = tempfile::tempdir().unwrap();
     let path = large(dir.path());
     let before = device::cpu_tensor_memory().unwrap().in_use;

@@ -42,8 +42,8 @@ fn compare(name: &str, model: &mut LanguageModel, texts: &[Vec<u32>]) -> (u64, u
 
 #[test]
 fn gradients_are_the_same_and_memory_is_lower() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
-    device::set_threads(1);
     let text = |n: u32| (0..n).map(|i| 3 + i * 7 % 20).collect::<Vec<u32>>();
     for name in ["llama", "qwen3", "gpt2", "gpt_neox"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lm").join(name);

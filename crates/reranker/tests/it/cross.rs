@@ -7,6 +7,7 @@ use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_reranker::recipe::train;
 use ragduet_reranker::{Activation, CrossEncoder};
 use ragduet_retriever::{Pooling, ScratchModel, Settings, Similarity, st_dir};
+use ragduet_testkit::alone;
 use ragduet_text::Prompts;
 use ragduet_torch::{Compute, Device, device, rng};
 use ragduet_train::RunOptions;
@@ -14,13 +15,6 @@ use ragduet_train::config::Config as _;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    device::set_threads(1);
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cross")

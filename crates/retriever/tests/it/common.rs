@@ -8,16 +8,6 @@ use ragduet_torch::weights::Weights;
 use ragduet_torch::{Device, Tensor};
 use ragduet_train::config::Config as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-pub fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub fn options(out: &Path, resume: bool, stop_after: Option<u64>) -> RunOptions {
     RunOptions { out: out.into(), resume, quiet: true, stop_after }

@@ -6,22 +6,12 @@ use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contriever::{Contrast, ContrieverConfig, KeyEncoder, train};
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train as train_dense};
 use ragduet_retriever::{BiEncoder, Side, st_dir};
-use ragduet_testkit::{check_gradient, max_diff};
+use ragduet_testkit::{alone, check_gradient, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Tests of one process share the generators: those that draw take turns.
-static GENERATORS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // Idle pools of the other tests' threads spin, and the tensors are tiny.
-    ragduet_torch::device::set_threads(1);
-    GENERATORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const T: f64 = 0.3;
 

@@ -1,7 +1,7 @@
 //! Late interaction and distillation: losses against their formulas in f64 and finite differences, gradient caching,
 //! resuming bit for bit, batches against single texts, exact search.
 
-use crate::common::{THINGS, alone, assert_same, config, options};
+use crate::common::{THINGS, assert_same, config, options};
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{
     BatchKl, Compared, EmbeddingMse, InfoNce, KlDistillation, LossBatch, LossConfig, Relations, Sum, Term,
@@ -13,7 +13,7 @@ use ragduet_retriever::{
     BiEncoder, EncodeSettings, Pair, Result, Side, Teacher, TokenVectors, encode_texts, grad_cache,
     search_exact,
 };
-use ragduet_testkit::{check_gradient, max_diff};
+use ragduet_testkit::{alone, check_gradient, max_diff};
 use ragduet_torch::ops::{Segments, maxsim};
 use ragduet_torch::{Compute, Device, Kind, Tensor, grad, no_grad, rng};
 use std::path::Path;

@@ -4,7 +4,7 @@ use ragduet_retriever::loss::{
     Compared, InfoNce, KlDistillation, LossBatch, LossConfig, MarginMse, Matryoshka, Relations, Triplet,
     fixed_scale, normalize,
 };
-use ragduet_testkit::check_gradient;
+use ragduet_testkit::{alone, check_gradient};
 use ragduet_torch::{Device, Kind, Tensor, rng};
 
 const DIM: usize = 6;
@@ -57,6 +57,7 @@ fn close(a: f64, b: f64) {
 
 #[test]
 fn info_nce_is_its_formula_with_every_setting() {
+    let _alone = alone();
     let (q, p) = tensors();
     let (r, s) = (relations(), similarity(&q, &p));
     let nll =
@@ -102,6 +103,7 @@ fn info_nce_is_its_formula_with_every_setting() {
 
 #[test]
 fn the_others_are_their_formulas() {
+    let _alone = alone();
     let (q, p) = tensors();
     let (r, s) = (relations(), similarity(&q, &p));
     let triplet = LossConfig::Triplet(Triplet { margin: 0.7, ..Triplet::default() });
@@ -142,6 +144,7 @@ fn the_others_are_their_formulas() {
 
 #[test]
 fn gradients_are_the_numerical_ones() {
+    let _alone = alone();
     let (q, p) = tensors();
     let r = relations();
     let all = [
@@ -178,6 +181,7 @@ fn gradients_are_the_numerical_ones() {
 
 #[test]
 fn impossible_settings_are_refused() {
+    let _alone = alone();
     let e = |c: LossConfig| c.build().unwrap_err().to_string();
     assert!(e(info(InfoNce { label_smoothing: 1.0, ..InfoNce::default() })).contains("label_smoothing"));
     assert!(

@@ -1,5 +1,4 @@
-//! Gradient caching takes the memory of one chunk, however large the batch. In a file of its own: the figures are of
-//! the whole process.
+//! Gradient caching takes the memory of one chunk, however large the batch. The figures are of the whole process.
 
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, LossBatch, LossConfig, Relations, fixed_scale};
@@ -60,6 +59,7 @@ fn peak(m: &BiEncoder, rows: usize, chunk_tokens: usize) -> u64 {
 
 #[test]
 fn gradient_caching_takes_the_memory_of_a_chunk() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
     let dir = tempfile::tempdir().unwrap();
     let m = model(dir.path());

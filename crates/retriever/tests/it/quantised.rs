@@ -3,6 +3,7 @@
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
+use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Quantise};
 use ragduet_train::config::Config as _;
@@ -31,7 +32,7 @@ fn adapter(run: &Path) -> Vec<(String, ragduet_torch::Tensor)> {
 
 #[test]
 fn an_encoder_of_four_bits_learns_through_an_adapter() {
-    ragduet_torch::device::set_threads(1);
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let mut text = String::new();

@@ -1,14 +1,14 @@
 //! A run that is stopped and resumed ends with the weights of one that was not, bit for bit; a batch that goes
 //! through gradient caching gives the gradients of a plain one; exports read back as they were.
 
-use crate::common::{alone, assert_same, options};
+use crate::common::{assert_same, options};
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, InfoNce, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::dense::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, Side, grad_cache};
-use ragduet_testkit::{max_diff, relative_diff};
+use ragduet_testkit::{alone, max_diff, relative_diff};
 use ragduet_torch::{Compute, Device, Tensor, grad, no_grad, rng};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! Sparse models: vectors, loss and gradients of sentence-transformers' SparseEncoder in every family, training, resuming,
 //! gradient caching, mining, search.
 
-use crate::common::{THINGS, alone, assert_same, config, options};
+use crate::common::{THINGS, assert_same, config, options};
 use ragduet_index::IndexConfig;
 use ragduet_metrics::Measure;
 use ragduet_nn::Mode;
@@ -13,7 +13,7 @@ use ragduet_retriever::loss::{
 use ragduet_retriever::recipe::dense::{initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_sparse, encode_texts, grad_cache};
-use ragduet_testkit::max_diff;
+use ragduet_testkit::{alone, max_diff};
 use ragduet_torch::weights::Weights;
 use ragduet_torch::{Compute, Device, Kind, Tensor, rng};
 use serde_json::Value;

@@ -24,6 +24,7 @@ fn peak(scores: impl Fn(&Tensor, &Tensor) -> Tensor) -> u64 {
 
 #[test]
 fn memory_is_a_small_part_of_the_materialised_form() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
     let segments = |lengths: &[usize]| Segments::new(lengths, Device::Cpu);
     let ours = peak(|q, d| maxsim(q, &segments(&QUERIES), d, &segments(&PASSAGES), None));

@@ -14,11 +14,10 @@ fn peak(f: impl FnOnce()) -> u64 {
     device::cpu_tensor_memory().unwrap().peak - before
 }
 
-/// One test, so that nothing else runs meanwhile.
 #[test]
 fn memory_stays_far_below_what_is_not_kept_and_the_draws_are_the_same() {
+    ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
-    device::set_threads(1);
     rng::seed(1);
     draws();
     logits();
