@@ -5,7 +5,7 @@ use ragduet_classifier::{Answer, Classifier, Scores, Task};
 use ragduet_nn::{EncoderModel, fresh_encoder, save_encoder};
 use ragduet_testkit::alone;
 use ragduet_text::{WordPieceOptions, train_wordpiece};
-use ragduet_torch::{Compute, Device, Quantise, device, rng};
+use ragduet_torch::{Compute, Device, Quantise, rng};
 use ragduet_train::RunOptions;
 use ragduet_train::config::Config as _;
 use std::path::Path;

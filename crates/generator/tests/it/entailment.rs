@@ -7,7 +7,7 @@ use ragduet_generator::entailment::{EntailmentScores, Judge};
 use ragduet_nn::{fresh_encoder, save_encoder};
 use ragduet_testkit::alone;
 use ragduet_text::{Context, WordPieceOptions, train_wordpiece};
-use ragduet_torch::{Compute, Device, device, rng};
+use ragduet_torch::{Compute, Device, rng};
 use std::path::Path;
 
 fn nli(dir: &Path, labels: [&str; 3]) {

@@ -107,7 +107,7 @@ proptest! {
         let config =
             LexicalConfig { variant: VARIANTS[variant], k1, b, delta, ..LexicalConfig::terms_as_they_are() };
         let index = index(&config, &texts);
-        let mut queries = crate::texts(6, words + 2, 12, 2000);
+        let mut queries = self::texts(6, words + 2, 12, 2000);
         queries.extend(texts.iter().take(2).cloned());
         let some = (0..n as u32).filter(|id| id % 3 == 1);
         let filter = match filter { 0 => None, 1 => Some(IdFilter::allow(some)), _ => Some(IdFilter::deny(some)) };
@@ -123,7 +123,7 @@ proptest! {
     fn neither_k_nor_the_batch_changes_a_score(n in 1usize..5000, stream in 0u64..100, k in 1usize..50) {
         let texts = texts(n, 400, 20, stream);
         let index = index(&LexicalConfig::terms_as_they_are(), &texts);
-        let queries = crate::texts(5, 400, 15, 777);
+        let queries = self::texts(5, 400, 15, 777);
         let all = index.search(&queries, &SearchParams::top(n)).unwrap();
         for (query, all) in queries.iter().zip(&all) {
             let few = &index.search(&[query], &SearchParams::top(k)).unwrap()[0];
@@ -141,7 +141,7 @@ proptest! {
         let (kept, gone): (Vec<u32>, Vec<u32>) = (0..n as u32).partition(|&id| keep(id));
         let only = index(&config, &kept.iter().map(|&id| texts[id as usize].clone()).collect::<Vec<_>>());
         let mut index = LexicalIndex::new(&config).unwrap();
-        let queries = crate::texts(6, 300, 8, 888);
+        let queries = self::texts(6, 300, 8, 888);
         for (at, piece) in texts.chunks(piece).enumerate() {
             let added = index.add(piece).unwrap();
             prop_assert_eq!(added.len(), piece.len());

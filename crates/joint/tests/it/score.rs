@@ -6,7 +6,7 @@ use ragduet_joint::score::{AnswerScorer, Group, answer_tokens};
 use ragduet_nn::Mode;
 use ragduet_testkit::alone;
 use ragduet_text::TrainExample;
-use ragduet_torch::{Compute, Device, Kind, Tensor, device, no_grad, rng};
+use ragduet_torch::{Compute, Device, Kind, Tensor, no_grad, rng};
 
 fn generator(architecture: ScratchArchitecture) -> Generator {
     rng::seed(6);

@@ -9,7 +9,7 @@ use ragduet_reranker::{Activation, CrossEncoder};
 use ragduet_retriever::{Pooling, ScratchModel, Settings, Similarity, st_dir};
 use ragduet_testkit::alone;
 use ragduet_text::Prompts;
-use ragduet_torch::{Compute, Device, device, rng};
+use ragduet_torch::{Compute, Device, rng};
 use ragduet_train::RunOptions;
 use ragduet_train::config::Config as _;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 //! fast-plaid; by hand:
 //!
 //! ```text
-//! cargo run --release -p ragduet-index --example multi_vector -- DIR [bits]
+//! cargo run --release -p ragduet-index-benches --bin index_multi_vector -- DIR [bits]
 //! ```
 //!
 //! `DIR` holds `passages.npy` and `queries.npy` (`float32`, one row a token) and `passages.txt` and `queries.txt` (the

@@ -1,10 +1,10 @@
 //! Measures build time, recall and queries per second of the indexes on clustered unit vectors.
 //!
 //! ```text
-//! cargo run --release -p ragduet-index --example measure -- [rows] [dim] [native|hnsw_rs]
+//! cargo run --release -p ragduet-index-benches --bin index_measure -- [rows] [dim] [native|hnsw_rs]
 //! ```
 
-#[path = "../tests/it/common.rs"]
+#[path = "../../crates/index/tests/it/common.rs"]
 mod common;
 
 use std::time::Instant;

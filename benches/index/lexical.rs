@@ -1,7 +1,7 @@
 //! Measures a lexical index: seconds to build it, queries per second. `scripts/bench_lexical` runs it beside bm25s.
 //!
 //! ```text
-//! cargo run --release -p ragduet-index --example lexical -- texts.txt queries.txt
+//! cargo run --release -p ragduet-index-benches --bin index_lexical -- texts.txt queries.txt
 //! ```
 //!
 //! The files hold one text or query a line, its terms separated by spaces. One line of JSON comes out.

@@ -2,7 +2,7 @@
 //! with the seconds that took and the ids that were found.
 //!
 //! ```text
-//! cargo run --release -p ragduet-index --example contest -- corpus.npy queries.npy
+//! cargo run --release -p ragduet-index-benches --bin index_contest -- corpus.npy queries.npy
 //! ```
 
 mod npy;

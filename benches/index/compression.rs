@@ -1,12 +1,11 @@
 //! What compression costs: bytes a passage against nDCG@10, over embeddings that `scripts/compression` makes.
 //!
 //! ```text
-//! cargo run --release -p ragduet-index --example compression -- FOLDER QRELS
+//! cargo run --release -p ragduet-index-benches --bin index_compression -- FOLDER QRELS
 //! ```
 //!
 //! The folder holds `corpus.npy` and `queries.npy` (`f32`) and the ids of their rows, one a line, in `corpus.txt` and
-//! `queries.txt`. The judgements are as BEIR's. It is an example rather than one of `benches`, because those link
-//! libtorch.
+//! `queries.txt`. The judgements are as BEIR's.
 
 mod npy;
 

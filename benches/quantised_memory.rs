@@ -1,7 +1,7 @@
 //! What a quantised base takes: resident memory after loading and at its peak, and the time of a step of LoRA over it.
 //!
-//!     cargo run --release -p ragduet-nn --example quantised_memory -- make DIR [layers]
-//!     cargo run --release -p ragduet-nn --example quantised_memory -- DIR none|int8|nf4 [tokens]
+//!     cargo run --release -p ragduet-benches --bin quantised_memory -- make DIR [layers]
+//!     cargo run --release -p ragduet-benches --bin quantised_memory -- DIR none|int8|nf4 [tokens]
 //!
 //! `make` writes a Llama with random weights (about 12M a layer). Each measurement is a process of its own.
 
