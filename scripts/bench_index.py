@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our dense indexes beside faiss and hnswlib: the same vectors, two threads each, in turns; medians and ratios.
 
-    cargo build --release -p ragduet-index --example contest
+    cargo build --release -p ragduet-index-benches
     env -u OPENBLAS_CORETYPE .venv/bin/python scripts/bench_index.py
 
 Needs faiss-cpu and hnswlib in .venv. Rows are unit vectors around random centres, 100 a centre. On a machine that others
@@ -32,13 +32,13 @@ def clustered(n, dim, centres, rng):
 
 
 class Ours:
-    """`crates/index/examples/contest.rs`, asked line by line."""
+    """`benches/index/contest.rs`, asked line by line."""
 
     def __init__(self, corpus, queries, threads):
         folder = Path(tempfile.mkdtemp())
         np.save(folder / "corpus.npy", corpus)
         np.save(folder / "queries.npy", queries)
-        binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/contest"
+        binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/index_contest"
         self.process = subprocess.Popen(
             [binary, folder / "corpus.npy", folder / "queries.npy"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

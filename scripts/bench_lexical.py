@@ -6,7 +6,7 @@ for name in ["RAYON_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"]:
 import bm25s, Stemmer
 
 TOPS = [10, 100]
-ours = pathlib.Path("target/release/examples/lexical")
+ours = pathlib.Path("target/release/index_lexical")
 
 
 def corpora(data, mixed):

@@ -94,7 +94,7 @@ def main():
             directory = pathlib.Path(what)
         passages, queries = read(directory, "passages"), read(directory, "queries")
         ours = subprocess.Popen(
-            [ROOT / "target/release/examples/multi_vector", directory],
+            [ROOT / "target/release/index_multi_vector", directory],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "RAYON_NUM_THREADS": str(THREADS)},
         )

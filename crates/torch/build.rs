@@ -12,6 +12,7 @@ fn main() {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=RUSTC_WORKSPACE_WRAPPER");
+    println!("cargo:rerun-if-env-changed=CLIPPY_ARGS");
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         println!("cargo:warning=torch-sys did not report its libtorch; run scripts/setup");
         return;
@@ -28,11 +29,12 @@ fn main() {
     link(&lib);
 }
 
-/// Whether clippy alone looks at the workspace: it links nothing, and cargo runs this script for it and for the build,
-/// each of which would compile for minutes.
+/// Whether this is `cargo clippy`: it links nothing, and cargo runs this script for it and for the build, each of which
+/// would compile for minutes. (scripts/test builds with Clippy as the compiler, without `cargo clippy`.)
 fn linting() -> bool {
     let wrapper = std::env::var_os("RUSTC_WORKSPACE_WRAPPER").map(PathBuf::from);
-    wrapper.is_some_and(|w| w.file_stem().is_some_and(|n| n == "clippy-driver"))
+    let clippy = wrapper.is_some_and(|w| w.file_stem().is_some_and(|n| n == "clippy-driver"));
+    clippy && std::env::var_os("CLIPPY_ARGS").is_some()
 }
 
 fn compile(lib: &Path) {

@@ -1,7 +1,7 @@
 //! A retriever and a generator trained together through the binary: the run folder, killed and resumed, asked, measured;
 //! and what goes wrong.
 
-use crate::util::{binary, fails, ok, ragduet, root, s, slice};
+use crate::util::{fails, ok, ragduet, root, s, slice};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -144,8 +144,6 @@ fn killed_in_the_midst_of_refreshes_and_resumed_is_as_if_never_killed() {
     let dir = tmp.path();
     let config = world(dir, "max_steps = 60", "[refresh]\nevery_steps = 1\n[save]\nevery_steps = 7\n");
     let whole = dir.join("whole");
-    // Built, if need be, before the clock runs.
-    binary();
     let started = std::time::Instant::now();
     ok(&["train", "joint", "-q", "-c", s(&config), "--out", s(&whole)]);
     let full = started.elapsed();

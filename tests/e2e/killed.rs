@@ -1,6 +1,6 @@
 //! SIGKILL at a random moment, then `--resume`: the weights of a run that was left alone.
 
-use crate::util::{binary, config, ok, ragduet, s, slice};
+use crate::util::{config, ok, ragduet, s, slice};
 use std::time::Duration;
 
 #[test]
@@ -12,8 +12,6 @@ fn killed_and_resumed_is_as_if_never_killed() {
                 10.0\nnegatives_per_query = 2\n";
     let config = config(dir, &data, more);
     let whole = dir.join("whole");
-    // Built, if need be, before the clock runs.
-    binary();
     let started = std::time::Instant::now();
     ok(&["train", "retriever", "-c", s(&config), "--out", s(&whole), "--quiet"]);
     let full = started.elapsed();

@@ -3,33 +3,15 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 /// The repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The binary, built once per test run: cargo does not build the binaries of other packages for a test.
+/// The binary, which cargo builds for these tests.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--quiet", "-p", "ragduet-cli"]).current_dir(root());
-        // What cargo tells a test of its package makes some build scripts (ring's) run again, and everything above them is
-        // then compiled anew, here and at the next build outside.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_"))
-            {
-                cargo.env_remove(name);
-            }
-        }
-        let status = cargo.status().unwrap();
-        assert!(status.success(), "the binary does not build");
-        // target/release/deps/e2e-... -> target/release/ragduet; under another profile the sibling folder.
-        let exe = std::env::current_exe().unwrap();
-        exe.ancestors().nth(3).unwrap().join("release/ragduet")
-    })
+    Path::new(env!("CARGO_BIN_EXE_ragduet"))
 }
 
 /// The command, offline and on one thread (several run at once).

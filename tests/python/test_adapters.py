@@ -7,6 +7,7 @@ Run by scripts/test after `cargo build --release --workspace --example adapt`.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ADAPT = ROOT / "target/release/examples/adapt"
+ADAPT = pathlib.Path(os.environ.get("RAGDUET", ROOT / "target/release/ragduet")).parent / "examples/adapt"
 GOLDEN = ROOT / "crates/nn/tests/golden"
 
 

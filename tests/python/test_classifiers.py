@@ -22,7 +22,7 @@ from transformers import (
 )
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RAGDUET = ROOT / "target/release/ragduet"
+RAGDUET = pathlib.Path(os.environ.get("RAGDUET", ROOT / "target/release/ragduet"))
 WORDS = "red blue rose brick sky sea the a is near not".split()
 COMMON = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, vocab_size=len(WORDS) + 4)
 BASES = {

@@ -1,9 +1,11 @@
 """What Ragduet writes, in the real sentence-transformers and transformers; what it computes, beside theirs.
 
-Run by scripts/test after the binary is built:  .venv/bin/python -m unittest discover -s tests/python
+Run by scripts/test over the binary that RAGDUET names; by hand, after `cargo build --release`:
+.venv/bin/python -m unittest discover -s tests/python
 """
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer, losses
 from transformers import AutoModel, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = ROOT / "target/release/ragduet"
+BINARY = pathlib.Path(os.environ.get("RAGDUET", ROOT / "target/release/ragduet"))
 MARAVEL = ROOT / "datasets/maravel"
 
 

@@ -6,6 +6,7 @@ Run by scripts/test after `cargo build --release --workspace --example resave`.
 
 import json
 import logging
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RESAVE = ROOT / "target/release/examples/resave"
+RESAVE = pathlib.Path(os.environ.get("RAGDUET", ROOT / "target/release/ragduet")).parent / "examples/resave"
 GOLDEN = ROOT / "crates/nn/tests/golden/lm"
 PROMPT = [5, 30, 12, 8, 19, 33, 4, 4, 21]
 NEW = 64

@@ -1,6 +1,9 @@
-//! What the workspace's tests share: tolerances whose failures say how far off, and a finite-difference gradient
-//! check.
+//! What the workspace's tests share: tolerances whose failures say how far off, a finite-difference gradient check, and
+//! ways to be alone in a process.
 
+mod process;
+
+pub use process::{alone, done_elsewhere};
 use ragduet_torch::{Kind, Tensor, no_grad};
 
 /// The largest absolute difference.

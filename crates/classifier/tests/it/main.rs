@@ -1,0 +1,3 @@
+//! Training and prediction on small models.
+
+mod fine_tune;

@@ -1,0 +1,6 @@
+//! Readers, writers and records, on the shipped data and COVID-QA.
+
+mod collections;
+mod covid_qa;
+mod formats;
+mod records;

@@ -1,0 +1,12 @@
+//! Indexes against exact search, formulas and other implementations.
+
+mod bm25s;
+mod common;
+mod compressed;
+mod exact;
+mod fusion;
+mod hnsw;
+mod lexical;
+mod manifest;
+mod multi_vector;
+mod sparse;

@@ -1,0 +1,12 @@
+//! Architectures, adapters and quantised weights against their references.
+
+mod classifiers;
+mod encoder_decoders;
+mod goldens;
+mod language_models;
+mod parity;
+mod peft;
+mod peft_extras;
+mod peft_memory;
+mod quantised;
+mod recompute;

@@ -1,0 +1,223 @@
+//! Models over quantised weights: they compute what their weights' values compute, adapters learn over them, and they are
+//! small. A process of its own: the generator and the allocator's counters are global.
+
+use ragduet_nn::peft::{
+    Adapter, Base, BottleneckConfig, Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig, Targets,
+};
+use ragduet_nn::{
+    EncoderModel, EncoderOptions, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model,
+    load_encoder, load_encoder_with, load_quantised_language_model, save_encoder, save_language_model,
+};
+use ragduet_testkit::{alone, assert_close, assert_relative};
+use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, device, grad, no_grad, rng};
+use std::path::{Path, PathBuf};
+
+enum Model {
+    Lm(Box<LanguageModel>),
+    Encoder(Box<EncoderModel>),
+}
+
+impl Model {
+    fn load(base: &str, bits: Option<Bits>) -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(base);
+        let model = if base.starts_with("lm/") {
+            let mut lm = load_quantised_language_model(&dir, Device::Cpu, bits).unwrap();
+            // What is made again in the backward pass goes through the same products.
+            if let Some(causal) = lm.causal_mut() {
+                causal.set_recompute(true);
+            }
+            Model::Lm(Box::new(lm))
+        } else {
+            Model::Encoder(Box::new(
+                load_encoder_with(&dir, Device::Cpu, &EncoderOptions { bits, ..EncoderOptions::default() })
+                    .unwrap(),
+            ))
+        };
+        model.params().set_trainable(|_| false);
+        model
+    }
+
+    fn params(&self) -> &ParamStore {
+        match self {
+            Model::Lm(m) => &m.params,
+            Model::Encoder(m) => &m.params,
+        }
+    }
+
+    fn base(&self) -> Base<'_> {
+        match self {
+            Model::Lm(m) => m.base(Device::Cpu).unwrap(),
+            Model::Encoder(m) => m.base(Device::Cpu).unwrap(),
+        }
+    }
+
+    /// Texts packed: logits, or hidden states.
+    fn run(&self, m: Mode) -> Tensor {
+        let texts: [&[u32]; 3] = [&[5, 9, 3, 20, 11], &[7], &[8, 8, 4, 30, 31, 6, 12]];
+        let batch = PackedTokens::from_ids(texts, Device::Cpu);
+        match self {
+            Model::Lm(model) => {
+                let hidden = match &model.kind {
+                    LmKind::Causal(lm) => lm.forward(&batch, m),
+                    LmKind::Seq2Seq(lm) => lm.decode(&batch, &lm.encode(&batch, m), &batch.segments, m),
+                };
+                model.kind.logits(&hidden, m)
+            }
+            Model::Encoder(model) => model.encoder.forward(&batch, m),
+        }
+    }
+}
+
+/// The model whose weights are what the codes of `of` stand for.
+fn dequantised(base: &str, of: &Model) -> Model {
+    let model = Model::load(base, None);
+    let _guard = no_grad();
+    for (name, q) in of.params().quantised() {
+        let mut to = model.params().get(name).unwrap().shallow_clone();
+        let values = q.values(Kind::Float);
+        // GPT-2 keeps [in, out].
+        to.copy_(&if base.ends_with("gpt2") { values.tr() } else { values });
+    }
+    model
+}
+
+fn methods() -> Vec<PeftConfig> {
+    let lora = LoraConfig { rank: 3, ..LoraConfig::default() };
+    vec![
+        PeftConfig::Lora(lora.clone()),
+        PeftConfig::Lora(LoraConfig { dora: true, ..lora }),
+        PeftConfig::Ia3(Ia3Config::default()),
+        PeftConfig::Prompt(PromptConfig { tokens: 4, ..PromptConfig::default() }),
+        PeftConfig::Prefix(PrefixConfig { tokens: 4, projection: None }),
+        PeftConfig::Bottleneck(BottleneckConfig::default()),
+    ]
+}
+
+#[test]
+fn outputs_and_adapters_gradients_are_those_of_the_values() {
+    let _turn = alone();
+    let bases =
+        ["lm/llama", "lm/qwen3", "lm/gemma3", "lm/gpt2", "lm/gpt_neox", "lm/flan_t5", "bert", "modernbert"];
+    for (base, bits) in bases.iter().flat_map(|b| [(*b, Bits::Nf4), (*b, Bits::Int8)]) {
+        let what = format!("{base} {}", bits.name());
+        let model = Model::load(base, Some(bits));
+        let codes = model.params().quantised().count();
+        assert!(codes > 5, "{what}: {codes} weights");
+        assert!(
+            model.params().quantised().all(|(n, _)| !n.contains("head") && !n.contains("embed")),
+            "{what}"
+        );
+        let plain = dequantised(base, &model);
+        assert_eq!(model.params().count(), plain.params().count(), "{what}: parameters are counted as such");
+        let eval = Mode::eval(Compute::F32);
+        assert_close(&model.run(eval), &plain.run(eval), 1e-5, &what);
+        {
+            let _guard = no_grad();
+            assert_close(&model.run(eval), &plain.run(eval), 1e-5, &what);
+        }
+        for config in methods() {
+            let weights_alone = matches!(config, PeftConfig::Lora(_) | PeftConfig::Ia3(_));
+            if base.contains("t5") && !weights_alone {
+                continue;
+            }
+            let what = format!("{what}: {}", config.method());
+            let [(ours, grads), (want, wanted)] = [&model, &plain].map(|m| {
+                rng::seed(3);
+                let adapter = Adapter::fresh(m.base(), &config).unwrap();
+                // Away from the start, where B is zero.
+                for (_, t) in adapter.params.trainable() {
+                    let _guard = no_grad();
+                    let moved = Tensor::randn_like(&t) * 0.1;
+                    let _ = t.shallow_clone().g_add_(&moved);
+                }
+                let y = m.run(eval.with(Some(adapter.id)));
+                rng::seed(4);
+                grad::backward(&[y.shallow_clone()], &[Tensor::randn_like(&y)]).unwrap();
+                let grads: Vec<_> =
+                    adapter.params.trainable().into_iter().map(|(n, t)| (n, t.grad().copy())).collect();
+                (y.detach(), grads)
+            });
+            assert_close(&ours, &want, 2e-5, &what);
+            assert!(!grads.is_empty());
+            for ((n, g), (_, w)) in grads.iter().zip(&wanted) {
+                assert_relative(g, w, 1e-4, &format!("{what}: {n}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_passes_are_close() {
+    let _turn = alone();
+    let model = Model::load("lm/llama", Some(Bits::Nf4));
+    let wide = model.run(Mode::eval(Compute::F32));
+    let off = (model.run(Mode::eval(Compute::Bf16)).to_kind(Kind::Float) - &wide).abs().max();
+    let size = wide.abs().max();
+    assert!(f64::try_from(off / size).unwrap() < 0.03);
+}
+
+fn large(dir: &Path) -> PathBuf {
+    let config = serde_json::json!({
+        "model_type": "llama", "vocab_size": 64, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": true,
+    });
+    rng::seed(3);
+    save_language_model(&fresh_language_model(config, Device::Cpu).unwrap(), dir).unwrap();
+    dir.into()
+}
+
+#[test]
+fn memory_is_that_of_the_codes_also_while_loading() {
+    ragduet_testkit::in_own_process!();
+    device::use_caching_allocator();
+    let dir = tempfile::tempdir().unwrap();
+    let path = large(dir.path());
+    let before = device::cpu_tensor_memory().unwrap().in_use;
+    device::reset_peak(Device::Cpu).unwrap();
+    let model = load_quantised_language_model(&path, Device::Cpu, Some(Bits::Nf4)).unwrap();
+    let memory = device::cpu_tensor_memory().unwrap();
+    let (held, peak) = (memory.in_use - before, memory.peak - before);
+    let bf16 = model.params.count().0 * 2;
+    println!("bf16 {bf16} B, held {held} B, peak {peak} B, counted {} B", model.params.bytes());
+    assert!(model.params.bytes() < bf16 * 3 / 10, "{} of {bf16}", model.params.bytes());
+    assert!(held < bf16 * 3 / 10, "{held} of {bf16}");
+    // Beside the codes the largest weight in f32, and what quantising it takes.
+    assert!(peak < bf16 * 3 / 4, "{peak} of {bf16}");
+
+    // A step keeps none of the values.
+    model.params.set_trainable(|_| false);
+    let lora = LoraConfig { rank: 4, targets: Targets::default(), ..LoraConfig::default() };
+    let adapter = Adapter::fresh(model.base(Device::Cpu).unwrap(), &PeftConfig::Lora(lora)).unwrap();
+    let batch = PackedTokens::from_ids([[5u32, 6, 7, 8].as_slice()], Device::Cpu);
+    let lm = model.causal().unwrap();
+    let y = lm.forward(&batch, Mode::train(Compute::Bf16).with(Some(adapter.id)));
+    let held = device::cpu_tensor_memory().unwrap().in_use - before;
+    assert!(held < bf16 * 4 / 10, "{held} of {bf16} with a graph");
+    y.sum(Kind::Float).backward();
+    assert!(adapter.params.iter().all(|(_, p)| p.tensor.grad().defined()));
+    drop(y);
+    let _guard = no_grad();
+    let _ = lm.forward(&batch, Mode::eval(Compute::Bf16));
+    let held = device::cpu_tensor_memory().unwrap().in_use - before;
+    assert!(held < bf16 * 4 / 10, "{held} of {bf16} after a pass without gradients");
+}
+
+#[test]
+fn what_codes_cannot_do_is_said() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    for base in ["lm/llama", "bert"] {
+        let model = Model::load(base, Some(Bits::Int8));
+        let e = match &model {
+            Model::Lm(m) => save_language_model(m, dir.path()),
+            Model::Encoder(m) => save_encoder(m, dir.path()),
+        };
+        let e = e.unwrap_err().to_string();
+        assert!(e.contains("ragduet merge") && e.contains("int8"), "{e}");
+        let adapter = Adapter::fresh(model.base(), &methods()[0]).unwrap();
+        let e = adapter.merge(model.params()).unwrap_err().to_string();
+        assert!(e.contains("without quantisation"), "{e}");
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    assert_eq!(load_encoder(&dir, Device::Cpu).unwrap().params.quantised().count(), 0);
+}

@@ -1,0 +1,3 @@
+//! Pages of run folders.
+
+mod pages;

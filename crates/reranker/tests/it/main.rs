@@ -1,0 +1,4 @@
+//! Ranking losses and cross-encoders on small models.
+
+mod cross;
+mod losses;

@@ -1,0 +1,10 @@
+//! Losses and recipes of retrievers on small models.
+
+mod common;
+mod contriever;
+mod late;
+mod loss;
+mod memory;
+mod quantised;
+mod resume;
+mod sparse;

@@ -1,0 +1,6 @@
+//! Tokenizers and prompts against transformers.
+
+mod chat;
+mod directories;
+mod parity;
+mod seq2seq;

@@ -1,0 +1,4 @@
+//! Memory that losses and recomputation take.
+
+mod maxsim_memory;
+mod memory;
