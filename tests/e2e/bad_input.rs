@@ -62,7 +62,7 @@ fn rows() {
         has(&train_fails(&c, 1, "", &[]), &[words]);
     }
     // The same rows, skipped and counted.
-    let args = train(&c, "[train]\nmax_steps = 1\n", &["data.skip_bad_rows=true"]);
+    let args = train(&c, "[run]\nmax_steps = 1\n", &["data.skip_bad_rows=true"]);
     ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(std::fs::read_to_string(c.dir.join("run/bad_rows.jsonl")).unwrap().contains("corpus.jsonl"));
     std::fs::write(&corpus, &good).unwrap();
@@ -75,12 +75,12 @@ fn settings() {
     let c = case();
     has(&train_fails(&c, 2, "", &["optim.lrr=1"]), &["--set optim.lrr=1", "unknown field `lrr`"]);
     has(&train_fails(&c, 2, "[optm]\nlr = 1\n", &[]), &["config.toml", "optm"]);
-    has(&train_fails(&c, 2, "", &["seed=\"one\""]), &["--set seed", "invalid type"]);
+    has(&train_fails(&c, 2, "", &["run.seed=\"one\""]), &["--set run.seed", "invalid type"]);
     has(&train_fails(&c, 2, "", &["loss.info_nce.label_smoothing=2.0"]), &["label_smoothing", "below 1"]);
     has(&train_fails(&c, 2, "", &["model.max_query_tokens=65"]), &["max_query_tokens", "64 positions"]);
     has(&train_fails(&c, 2, "", &["model.base=x"]), &["give one of `base`"]);
     has(&train_fails(&c, 1, "", &["loss={triplet={}}"]), &["have no negatives", "[mining]"]);
-    has(&train_fails(&c, 1, "", &["device=cuda:99"]), &["cuda:99", "doctor"]);
+    has(&train_fails(&c, 1, "", &["run.device=cuda:99"]), &["cuda:99", "doctor"]);
     fails(2, &["train", "retriever"]);
     fails(2, &["eval", "retriever", "-m", "x", "--precision", "fp8", "--data", "y"]);
 }
@@ -92,7 +92,7 @@ fn models() {
     has(&eval(&c.dir.join("nowhere")), &["no such folder"]);
     let offline = fails(1, &["eval", "retriever", "-m", "org/name", "--data", s(&c.data)]);
     has(&offline, &["org/name", "HF_HUB_OFFLINE"]);
-    let args = train(&c, "[train]\nmax_steps = 1\n", &[]);
+    let args = train(&c, "[run]\nmax_steps = 1\n", &[]);
     ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let best = c.dir.join("run/best");
     // A folder that is taken, and a lock of a living process.
@@ -129,7 +129,7 @@ fn models() {
 #[test]
 fn files() {
     let c = case();
-    let args = train(&c, "[train]\nmax_steps = 1\n", &[]);
+    let args = train(&c, "[run]\nmax_steps = 1\n", &[]);
     ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let (best, idx) = (c.dir.join("run/best"), c.dir.join("idx"));
     ok(&["index", "build", "-m", s(&best), "--corpus", s(&c.data.join("corpus.jsonl")), "-o", s(&idx)]);

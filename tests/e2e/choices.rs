@@ -29,14 +29,14 @@ fn from_a_mixture_to_a_few_examples_to_a_table() {
     };
     let run = |file: &std::path::Path, out: &str, sets: &[&str]| {
         let out = dir.join(out);
-        let mut args = vec!["train", "generator", "--quiet", "-c", s(file), "--out", s(&out)];
+        let mut args = vec!["train", "tfew", "--quiet", "-c", s(file), "--out", s(&out)];
         sets.iter().for_each(|set| args.extend(["--set", set]));
         ok(&args);
         out.join("best")
     };
     let text = format!(
-        "recipe = \"choices\"\nprecision = \"fp32\"\n[model]\nscratch = {{ {sizes} }}\n[data]\ntasks = [{}, {}]\n\
-         [contexts]\ncount = 1\n[train]\nsteps = 4\n",
+        "[run]\nprecision = \"fp32\"\nmax_steps = 4\n[model]\nscratch = {{ {sizes} }}\n[data]\ntasks = [{}, {}]\n\
+         [contexts]\ncount = 1\n",
         task("colour", ", weight = 1.0"),
         task("size", ", weight = 2.0"),
     );
@@ -46,7 +46,7 @@ fn from_a_mixture_to_a_few_examples_to_a_table() {
     let shipped = |name: &str| root().join("configs/generator").join(name);
     let tasks = format!("data.tasks=[{}, {}]", task("colour", ""), task("size", ""));
     let model = format!("model.base={:?}", s(&base));
-    let short = "train.steps=3";
+    let short = "run.max_steps=3";
     let vectors = run(&shipped("tfew-pretrain.toml"), "pretrained", &[&model, &tasks, short]);
     let few =
         [format!("model.base={:?}", s(&vectors)), format!("data.tasks=[{}]", task("size", ", shots = 8"))];

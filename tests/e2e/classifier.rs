@@ -26,9 +26,8 @@ fn world(dir: &Path) {
         .collect();
     std::fs::write(dir.join("records.jsonl"), records).unwrap();
     let config = format!(
-        "precision = \"fp32\"\n[model.scratch]\nvocab_size = 300\nhidden_size = 32\nlayers = 2\nheads = 2\nkv_heads = 2\n\
-         intermediate_size = 64\n[data]\ntrain = {:?}\n[contexts]\ncount = 0\n[train]\nmax_steps = 40\n\
-         epochs = 40\n[batch]\ntokens = 512\n[optim]\nlr = 1e-2\n",
+        "[run]\nprecision = \"fp32\"\nmax_steps = 40\n[model.scratch]\nvocab_size = 300\nhidden_size = 32\nlayers = 2\nheads = 2\nkv_heads = 2\n\
+         intermediate_size = 64\n[data]\ntrain = {:?}\n[contexts]\ncount = 0\n[batch]\ntokens = 512\n[optim]\nlr = 1e-2\n",
         s(&dir.join("records.jsonl"))
     );
     std::fs::write(dir.join("base.toml"), config).unwrap();
@@ -42,14 +41,14 @@ fn from_labelled_texts_to_labels() {
     world(dir);
     let (config, run) = (root().join("configs/classifier/text.toml"), dir.join("run"));
     let sets = [
-        "precision=fp32".to_string(),
+        "run.precision=fp32".to_string(),
         format!("model.base={:?}", s(&dir.join("base/best"))),
         format!("data.train={:?}", s(&dir.join("train.jsonl"))),
         format!("data.dev={:?}", s(&dir.join("dev.jsonl"))),
         "optim.lr=3e-3".into(),
         "optim.head_lr=3e-3".into(),
         "batch.size=8".into(),
-        "train.epochs=8".into(),
+        "run.epochs=8".into(),
     ];
     let train = |out: &Path, more: &[&str]| -> Value {
         let mut args = vec!["train", "classifier", "-q", "--json", "-c", s(&config), "--out", s(out)];
@@ -58,7 +57,7 @@ fn from_labelled_texts_to_labels() {
         serde_json::from_str(&ok(&args)).unwrap()
     };
     let whole = train(&run, &[]);
-    let accuracy = whole["best"]["classification"]["accuracy"].as_f64().unwrap();
+    let accuracy = whole["best"]["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.8, "{whole}");
     assert_eq!(whole["labels"], json!(["blue", "green", "red"]));
 

@@ -14,7 +14,7 @@ fn from_contexts_to_answers() {
     let data = slice(dir, 30);
     std::fs::copy(root().join("datasets/maravel/answers.jsonl"), data.join("answers.jsonl")).unwrap();
     let run = dir.join("retriever");
-    let short = "[train]\nmax_steps = 3\nepochs = 9.0\n";
+    let short = "[run]\nmax_steps = 3\nepochs = 9.0\n";
     ok(&["train", "retriever", "-c", s(&config(dir, &data, short)), "--out", s(&run), "--quiet"]);
     let best = run.join("best");
     let records = dir.join("train.jsonl");
@@ -33,8 +33,10 @@ fn from_contexts_to_answers() {
         &sft,
         format!(
             r#"
+[run]
 seed = 3
 device = "cpu"
+max_steps = 5
 [model.scratch]
 vocab_size = 500
 hidden_size = 32
@@ -50,11 +52,8 @@ dev = "{0}"
 count = 2
 [batch]
 tokens = 1500
-[train]
-max_steps = 5
-epochs = 9
 [eval]
-questions = 5
+limit = 5
 [eval.decode]
 max_new_tokens = 6
 do_sample = false
@@ -234,7 +233,7 @@ fn the_schemas_in_configs_are_current() {
         "contriever",
         "generator",
         "distil",
-        "choices",
+        "tfew",
         "preference",
         "classifier",
         "cross-encoder",

@@ -22,7 +22,7 @@ fn from_data_to_search() {
     assert!(ok(&["data", "convert", s(&triplets), "--to", s(&parquet)]).contains(&examples));
 
     let mining =
-        "every_steps = 6\n[mining]\nwhen = { every_steps = 6 }\n[train]\nmax_steps = 12\nepochs = 9.0\n";
+        "every_steps = 6\n[mining]\nwhen = { every_steps = 6 }\n[run]\nmax_steps = 12\nepochs = 9.0\n";
     let run = dir.join("run");
     let trained = json(&ok(&[
         "train",
@@ -96,7 +96,7 @@ fn from_data_to_search() {
     let text = std::fs::read_to_string(dir.join("config.toml")).unwrap();
     let text =
         text.replace(&format!("train = \"{}\"", data.display()), &format!("train = \"{}\"", mined.display()));
-    let text = text.split("[mining]").next().unwrap().to_string() + "[train]\nmax_steps = 2\n";
+    let text = text.split("[mining]").next().unwrap().to_string() + "[run]\nmax_steps = 2\n";
     std::fs::write(dir.join("config2.toml"), text).unwrap();
     ok(&["train", "retriever", "-c", s(&dir.join("config2.toml")), "--out", s(&run2), "--quiet"]);
 

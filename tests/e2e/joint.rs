@@ -69,11 +69,7 @@ decode = {{ max_new_tokens = 4, do_sample = false }}
 fn from_questions_and_answers_to_a_pipeline() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    let config = world(
-        dir,
-        "max_steps = 6\nlog_every = 2",
-        "[refresh]\nevery_steps = 2\n",
-    );
+    let config = world(dir, "max_steps = 6\nlog_every = 2", "[refresh]\nevery_steps = 2\n");
     let run = dir.join("run");
     let said = ok(&["train", "joint", "-q", "-c", s(&config), "--out", s(&run)]);
     assert!(said.contains("refresh") && said.contains("before") && said.contains("best"), "{said}");
@@ -147,9 +143,8 @@ fn killed_in_the_midst_of_refreshes_and_resumed_is_as_if_never_killed() {
     let started = std::time::Instant::now();
     ok(&["train", "joint", "-q", "-c", s(&config), "--out", s(&whole)]);
     let full = started.elapsed();
-    let weights = |run: &Path| {
-        std::fs::read(run.join("checkpoints/step-000000060/parameters.safetensors")).unwrap()
-    };
+    let weights =
+        |run: &Path| std::fs::read(run.join("checkpoints/step-000000060/parameters.safetensors")).unwrap();
     let mut kills = 0;
     for share in [0.35, 0.7] {
         let run = dir.join(format!("killed-{share}"));

@@ -8,8 +8,8 @@ fn killed_and_resumed_is_as_if_never_killed() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
     let data = slice(dir, 120);
-    let more = "every_steps = 20\n[save]\nevery_steps = 3\n[mining]\nwhen = { every_steps = 25 }\n[train]\nepochs = \
-                10.0\nnegatives_per_query = 2\n";
+    let more = "every_steps = 20\n[save]\nevery_steps = 3\n[mining]\nwhen = { every_steps = 25 }\n[run]\nepochs = \
+                10.0\n[batch]\nnegatives_per_query = 2\n";
     let config = config(dir, &data, more);
     let whole = dir.join("whole");
     let started = std::time::Instant::now();

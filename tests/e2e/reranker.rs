@@ -9,9 +9,11 @@ fn cross(dir: &Path, base: &Path, data: &Path) -> std::path::PathBuf {
     let file = dir.join("cross.toml");
     let text = format!(
         r#"
+[run]
 seed = 1
 device = "cpu"
 precision = "fp32"
+max_steps = 3
 [model]
 base = "{0}"
 [data]
@@ -21,9 +23,7 @@ dev = "{1}"
 model = "{0}"
 [loss.lambda]
 [batch]
-questions = 6
-[train]
-max_steps = 3
+size = 6
 negatives_per_query = 3
 [eval]
 depth = 8
@@ -41,13 +41,13 @@ fn from_a_first_stage_to_a_ranking_in_another_order() {
     let dir = tmp.path();
     let data = slice(dir, 24);
     let first = dir.join("first");
-    let c = config(dir, &data, "[train]\nmax_steps = 2\n");
+    let c = config(dir, &data, "[run]\nmax_steps = 2\n");
     ok(&["train", "retriever", "-q", "-c", s(&c), "--out", s(&first)]);
     let base = first.join("best");
     let c = cross(dir, &base, &data);
     let run = dir.join("cross");
     let said = ok(&["train", "cross-encoder", "-q", "-c", s(&c), "--out", s(&run)]);
-    assert!(said.contains("first stage") && said.contains("re-ranked") && said.contains("pairs/s"), "{said}");
+    assert!(said.contains("first stage") && said.contains("best") && said.contains("pairs/s"), "{said}");
     let model = run.join("best");
     for name in
         ["config.toml", "metrics.jsonl", "best.json", "first-stage/negatives.json", "first-stage/dev.trec"]

@@ -7,8 +7,8 @@ fn from_pairs_to_an_index_of_weights() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
     let data = slice(dir, 60);
-    let loss = "every_steps = 0\n[scale]\nvalue = 1.0\n[loss.sum]\nterms = [{ loss = { info_nce = {} } }, \
-                { loss = { flops = { queries = 1e-3, passages = 1e-3 } } }]\n[train]\nepochs = 2.0\n";
+    let loss = "every_steps = 0\n[temperature]\nvalue = 1.0\n[loss.sum]\nterms = [{ loss = { info_nce = {} } }, \
+                { loss = { flops = { queries = 1e-3, passages = 1e-3 } } }]\n[run]\nepochs = 2.0\n";
     let toml = config(dir, &data, loss);
     let text = std::fs::read_to_string(&toml).unwrap().replacen("[model]", "[model]\nsparse = {}", 1);
     std::fs::write(&toml, text).unwrap();

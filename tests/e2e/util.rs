@@ -78,12 +78,19 @@ pub fn slice(dir: &Path, queries: usize) -> PathBuf {
     to
 }
 
-/// A config for a tiny model on that folder.
+/// A config for a tiny model on that folder. `more` begins with keys of `[eval]`; its `[run]` and `[batch]` add to these.
 pub fn config(dir: &Path, data: &Path, more: &str) -> PathBuf {
+    let mut more = more.to_string();
+    for (table, own) in
+        [("[run]\n", "seed = 7\ndevice = \"cpu\"\n"), ("[batch]\n", "size = { examples = 10 }\n")]
+    {
+        if !more.contains(table) {
+            more += &format!("\n{table}");
+        }
+        more = more.replacen(table, &format!("{table}{own}"), 1);
+    }
     let text = format!(
         r#"
-seed = 7
-device = "cpu"
 [model]
 max_query_tokens = 32
 max_passage_tokens = 64
@@ -97,8 +104,6 @@ max_positions = 64
 [data]
 train = "{0}"
 dev = "{0}"
-[batch]
-size = {{ examples = 10 }}
 [optim]
 lr = 1e-3
 [eval]

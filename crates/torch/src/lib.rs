@@ -25,7 +25,7 @@ pub use error::{Error, Result, is_oom};
 pub use guard::catch;
 pub use params::{Init, LoadReport, Matrix, Param, ParamBuilder, ParamStore};
 pub use precision::{Compute, Precision};
-pub use quant::{Bits, Quantize, Quantised};
+pub use quant::{Bits, Quantised, Quantize};
 pub use tch::{Device, IndexOp, Kind, Tensor};
 
 /// Turns gradient tracking off on this thread until the guard is dropped, also by a panic.

@@ -56,8 +56,13 @@ impl<'s> Page<'s> {
     /// The rows of a table's own keys, then the sections of the tables within.
     fn table(&mut self, path: &str, at: &'s Json) {
         let Some(keys) = at.get("properties").and_then(Json::as_object) else { return };
-        let required: Vec<&str> =
-            at.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+        let required: Vec<&str> = at
+            .get("required")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Json::as_str)
+            .collect();
         let (mut rows, mut sections) = (String::new(), Vec::new());
         for (key, own) in keys {
             let (there, name) = self.resolve(own);
@@ -77,7 +82,12 @@ impl<'s> Page<'s> {
                 None if required.contains(&key.as_str()) => "required".into(),
                 None => "absent".into(),
             };
-            let _ = writeln!(rows, "| `{key}` | {} | {default} | {} |", kind(self, there, name.as_deref()), cell(&says));
+            let _ = writeln!(
+                rows,
+                "| `{key}` | {} | {default} | {} |",
+                kind(self, there, name.as_deref()),
+                cell(&says)
+            );
         }
         if !rows.is_empty() {
             let _ = writeln!(self.out, "| key | value | default | meaning |\n|---|---|---|---|\n{rows}");
@@ -121,7 +131,12 @@ fn is_null(at: &Json) -> bool {
 }
 
 fn description(at: &Json) -> String {
-    at.get("description").and_then(Json::as_str).unwrap_or_default().trim().replace("\n\n", " ").replace('\n', " ")
+    at.get("description")
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+        .trim()
+        .replace("\n\n", " ")
+        .replace('\n', " ")
 }
 
 /// The variants of a choice that have settings: key, schema, description.
@@ -174,8 +189,11 @@ fn kind(page: &Page<'_>, at: &Json, name: Option<&str>) -> String {
 fn shown(value: &Json) -> String {
     match value {
         Json::Object(map) => {
-            let all: Vec<String> =
-                map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| format!("{k} = {}", shown(v))).collect();
+            let all: Vec<String> = map
+                .iter()
+                .filter(|(_, v)| !v.is_null())
+                .map(|(k, v)| format!("{k} = {}", shown(v)))
+                .collect();
             if all.is_empty() { "{}".into() } else { format!("{{ {} }}", all.join(", ")) }
         }
         Json::Array(all) => format!("[{}]", all.iter().map(shown).collect::<Vec<_>>().join(", ")),

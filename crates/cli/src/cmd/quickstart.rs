@@ -194,8 +194,7 @@ impl Reader<'_> {
 
     /// Trains a generator and answers with the best of the run.
     fn answers(&self, config: &SftConfig, out: &Path, records: &[RagRecord]) -> Result<Vec<Answered>> {
-        let options =
-            generating::RunOptions { quiet: self.quiet, ..generating::RunOptions::new(out) };
+        let options = generating::RunOptions { quiet: self.quiet, ..generating::RunOptions::new(out) };
         let outcome = sft::train(config, &options)?.run;
         if !outcome.finished {
             anyhow::bail!("stopped at step {}", outcome.step);

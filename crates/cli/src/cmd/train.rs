@@ -166,9 +166,12 @@ impl clap::Subcommand for Args {
             Command::new(SCHEMA)
                 .about(about)
                 .arg(of)
-                .arg(clap::Arg::new(MARKDOWN).long(MARKDOWN).action(clap::ArgAction::SetTrue).help(
-                    "Print the reference page of the config instead, in Markdown",
-                ))
+                .arg(
+                    clap::Arg::new(MARKDOWN)
+                        .long(MARKDOWN)
+                        .action(clap::ArgAction::SetTrue)
+                        .help("Print the reference page of the config instead, in Markdown"),
+                )
                 .after_help("Example: ragduet train schema generator > generator.schema.json"),
         )
     }

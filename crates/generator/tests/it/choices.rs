@@ -79,7 +79,8 @@ fn config(dir: &Path, more: &str) -> TfewConfig {
 }
 
 fn run(config: &TfewConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() })
+        .unwrap()
 }
 
 fn lines(run: &Path, kind: &str) -> Vec<serde_json::Value> {

@@ -127,7 +127,11 @@ fn a_student_learns_the_teachers_distribution() {
         assert!(o.student.run.finished && o.teacher.is_none());
         let (first, last) = ends(&curve(&out, "divergence"));
         assert!(last < 0.3 * first, "{name}: {first} {last}");
-        assert!(o.student.run.best.clone().unwrap().scores.exact_match >= 0.5, "{name}: {:?}", o.student.run.best);
+        assert!(
+            o.student.run.best.clone().unwrap().scores.exact_match >= 0.5,
+            "{name}: {:?}",
+            o.student.run.best
+        );
         // The new student got the teacher's tokenizer, and its folder is a generator.
         assert_eq!(vocabulary(name), vocabulary("teacher"), "{name}");
         let _ = Generator::load(&out.join("best"), Device::Cpu, Compute::F32).unwrap();
@@ -270,7 +274,10 @@ fn what_the_teacher_said_is_asked_once() {
         std::fs::write(&path, text).unwrap();
     }
     let c = config(dir, &format!("{sequence}\nteacher.store = \"{}\"", store.display()), None, 150);
-    assert_eq!(run(&c, &dir.join("told-again"), false, None).student.run.best.unwrap().scores.exact_match, 0.0);
+    assert_eq!(
+        run(&c, &dir.join("told-again"), false, None).student.run.best.unwrap().scores.exact_match,
+        0.0
+    );
 }
 
 #[test]

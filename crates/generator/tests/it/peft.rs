@@ -53,7 +53,8 @@ fn config(dir: &Path, peft: &str, steps: u64) -> SftConfig {
 }
 
 fn run(c: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(c, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
+    train(c, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() })
+        .unwrap()
 }
 
 fn losses(run: &Path) -> Vec<f64> {

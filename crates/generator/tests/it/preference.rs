@@ -64,7 +64,8 @@ fn config(dir: &Path, loss: &str, more: &str) -> PreferenceConfig {
 }
 
 fn run(config: &PreferenceConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() })
+        .unwrap()
 }
 
 fn lines(run: &Path) -> Vec<serde_json::Value> {
@@ -134,7 +135,11 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     set_up(dir.path());
-    let c = config(dir.path(), "dpo = { beta = 0.2 }", "run.epochs = 3\neval = { every_steps = 2, at_start = false }");
+    let c = config(
+        dir.path(),
+        "dpo = { beta = 0.2 }",
+        "run.epochs = 3\neval = { every_steps = 2, at_start = false }",
+    );
     let weights = |run: &Path| -> Vec<(String, Tensor)> {
         let w = Weights::open_dir(&run.join("best")).unwrap();
         w.names().map(|n| (n.to_string(), w.load(n, Device::Cpu).unwrap())).collect()

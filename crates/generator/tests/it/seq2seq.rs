@@ -354,7 +354,11 @@ fn config(records: &Path, model: &str, run: &str) -> SftConfig {
 }
 
 fn run(config: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> sft::Outcome {
-    sft::train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
+    sft::train(
+        config,
+        &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() },
+    )
+    .unwrap()
 }
 
 fn losses(run: &Path) -> Vec<f64> {

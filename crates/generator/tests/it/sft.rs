@@ -71,7 +71,8 @@ fn config(records: &Path, epochs: f64, more: &str) -> SftConfig {
 }
 
 fn run(config: &SftConfig, out: &Path, resume: bool, stop_after: Option<u64>) -> Outcome {
-    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() }).unwrap()
+    train(config, &RunOptions { out: out.into(), resume, quiet: true, stop_after, ..RunOptions::default() })
+        .unwrap()
 }
 
 fn weights(run: &Path) -> Vec<(String, Tensor)> {
