@@ -35,9 +35,9 @@ def ours(minilm, rows, precision):
         tmp = pathlib.Path(tmp)
         (tmp / "pairs.jsonl").write_text("".join(json.dumps({"query": q, "positive": p}) + "\n" for q, p in rows))
         (tmp / "c.toml").write_text(
-            f'precision = "{precision}"\n[model]\nbase = "{minilm}"\nmax_query_tokens = {QUERY}\n'
+            f'[run]\nprecision = "{precision}"\nepochs = 1.0\n[model]\nbase = "{minilm}"\nmax_query_tokens = {QUERY}\n'
             f"max_passage_tokens = {PASSAGE}\n[model.late_interaction]\ndim = 128\n[data]\ntrain = \"{tmp}/pairs.jsonl\"\n"
-            f"[scale]\nvalue = 1.0\n[batch]\nsize = {{ examples = {BATCH} }}\n[train]\nepochs = 1\n[optim]\nlr = 1e-5\n"
+            f"[temperature]\nvalue = 1.0\n[batch]\nsize = {{ examples = {BATCH} }}\n[optim]\nlr = 1e-5\n"
         )
         done = subprocess.run([BINARY, "-q", "train", "retriever", "-c", tmp / "c.toml", "--out", tmp / "run", "--json"],
                               capture_output=True, text=True, check=True)

@@ -61,7 +61,7 @@ def main():
         return float(re.search(r"\(([\d.]+) texts/s", out)[1])
 
     def ours_train(precision):
-        out = run("train", "retriever", "-c", tmp / "c.toml", "--set", f"precision={precision}", "--json", "--quiet",
+        out = run("train", "retriever", "-c", tmp / "c.toml", "--set", f"run.precision={precision}", "--json", "--quiet",
                   "--out", tmp / f"run-{time.time_ns()}")
         return json.loads(out)["pairs_per_second"]
 

@@ -35,11 +35,11 @@ def pairs():
 def train(base, tmp, rows, queries, passages, steps):
     (tmp / "pairs.jsonl").write_text("".join(json.dumps({"query": q, "positive": p}) + "\n" for q, p in rows))
     (tmp / "c.toml").write_text(
-        f'precision = "fp32"\n[model]\nbase = "{base}"\nmax_query_tokens = {LENGTH}\nmax_passage_tokens = {LENGTH}\n'
-        f"sparse = {{}}\n[data]\ntrain = \"{tmp}/pairs.jsonl\"\n[scale]\nvalue = 1.0\n[loss.sum]\nterms = [\n"
+        f'[run]\nprecision = "fp32"\nmax_steps = {steps}\n[model]\nbase = "{base}"\nmax_query_tokens = {LENGTH}\nmax_passage_tokens = {LENGTH}\n'
+        f"sparse = {{}}\n[data]\ntrain = \"{tmp}/pairs.jsonl\"\n[temperature]\nvalue = 1.0\n[loss.sum]\nterms = [\n"
         f"{{ loss = {{ info_nce = {{}} }} }},\n"
         f"{{ loss = {{ flops = {{ queries = {queries}, passages = {passages}, warmup = 0 }} }} }} ]\n"
-        f"[batch]\nsize = {{ examples = {BATCH} }}\n[train]\nepochs = 99\nmax_steps = {steps}\n[optim]\nlr = 1e-5\n"
+        f"[batch]\nsize = {{ examples = {BATCH} }}\n[optim]\nlr = 1e-5\n"
     )
     command = [BINARY, "-q", "train", "retriever", "-c", tmp / "c.toml", "--out", tmp / "run", "--json"]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

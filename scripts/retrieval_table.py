@@ -31,7 +31,7 @@ def train(a, kind, config, name, *settings):
     out = a.work / name
     if not (out / "best").exists():
         started = time.time()
-        sets = [f"seed={a.seed}", f"model.base={a.encoder}", f"data.train={a.data}", f"data.dev={a.data}", *settings]
+        sets = [f"run.seed={a.seed}", f"model.base={a.encoder}", f"data.train={a.data}", f"data.dev={a.data}", *settings]
         run("train", kind, "-c", config, "--out", out, *[x for s in sets for x in ("--set", s)],
             *(["--resume"] if (out / "checkpoints").exists() else []))
         print(f"{name}: {time.time() - started:.0f} s", flush=True)
@@ -92,14 +92,14 @@ def main():
 
     words = ["mining.with={lexical={}}"]
     cross = train(a, "cross-encoder", "configs/reranker/covid-qa.toml", "cross", f"first_stage.model={a.encoder}",
-                  "first_stage.mining.with={lexical={}}", "train.negatives_per_query=3", "model.max_tokens=192",
-                  "eval.depth=20", "eval.questions=60")
+                  "first_stage.mining.with={lexical={}}", "batch.negatives_per_query=3", "model.max_tokens=192",
+                  "eval.depth=20", "eval.limit=60")
     dense = train(a, "retriever", "configs/retriever/covid-qa.toml", "dense", *words, 'mining.when="start"',
-                  "mining.select.rank_min=1", "mining.select.rank_max=40", "train.epochs=3", "eval.max_passages=1000")
-    colbert = train(a, "retriever", "configs/retriever/colbert.toml", "colbert", "train.epochs=2",
-                    "train.negatives_per_query=1", "model.max_passage_tokens=180")
+                  "mining.select.rank_min=1", "mining.select.rank_max=40", "run.epochs=3.0", "eval.max_passages=1000")
+    colbert = train(a, "retriever", "configs/retriever/colbert.toml", "colbert", "run.epochs=2.0",
+                    "batch.negatives_per_query=1", "model.max_passage_tokens=180")
     distilled = train(a, "retriever", "configs/retriever/distil.toml", "distilled", f"teacher.cross_encoder.path={cross}",
-                      "train.negatives_per_query=2", "mining.select.count=8")
+                      "batch.negatives_per_query=2", "mining.select.count=8")
     from_colbert = train(a, "retriever", "configs/retriever/distil-colbert.toml", "distilled-colbert",
                          f"teacher.retriever.path={colbert}")
     splade = [] if a.no_splade else [train(a, "retriever", "configs/retriever/splade.toml", "splade")]

@@ -84,8 +84,8 @@ class Classifiers(unittest.TestCase):
         base = self.base(name)
         config = self.dir / "config.toml"
         config.write_text(
-            f'precision = "fp32"\n{peft}\n[model]\nbase = "{base}"\n[data]\ntrain = "{self.dir}/train.jsonl"\n'
-            "[train]\nepochs = 3\n[optim]\nlr = 1e-2\n"
+            f'[run]\nprecision = "fp32"\nepochs = 3.0\n{peft}\n[model]\nbase = "{base}"\n[data]\ntrain = "{self.dir}/train.jsonl"\n'
+            "[optim]\nlr = 1e-2\n"
         )
         out = self.dir / f"{name}-run"
         self.ragduet("train", "classifier", "-c", config, "--out", out)

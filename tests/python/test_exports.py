@@ -61,8 +61,8 @@ class Exports(unittest.TestCase):
     def train(cls, name, settings):
         config = cls.tmp / f"{name}.toml"
         config.write_text(
-            "seed = 1\n[model]\nmax_query_tokens = 32\nmax_passage_tokens = 96\n[data]\n"
-            f'train = "{MARAVEL}"\n[train]\nmax_steps = 2\n[batch]\nsize = {{ examples = 8 }}\n'
+            "[run]\nseed = 1\nmax_steps = 2\n[model]\nmax_query_tokens = 32\nmax_passage_tokens = 96\n[data]\n"
+            f'train = "{MARAVEL}"\n[batch]\nsize = {{ examples = 8 }}\n'
         )
         sets = [x for s in settings for x in ("--set", s)]
         ragduet("train", "retriever", "-c", config, "--out", cls.tmp / name, "--quiet", *sets)
@@ -115,8 +115,8 @@ class Exports(unittest.TestCase):
     def test_cross_encoder(self):
         config = self.tmp / "cross.toml"
         config.write_text(
-            f'seed = 3\nprecision = "fp32"\n[model]\nbase = "{self.base}"\n[data]\ntrain = "{MARAVEL}"\n'
-            "[loss.softmax]\n[train]\nmax_steps = 3\n"
+            f'[run]\nseed = 3\nprecision = "fp32"\nmax_steps = 3\n[model]\nbase = "{self.base}"\n[data]\ntrain = "{MARAVEL}"\n'
+            "[loss.softmax]\n"
         )
         out, first, again = self.tmp / "cross", self.tmp / "first.trec", self.tmp / "again.trec"
         ragduet("train", "cross-encoder", "-c", config, "--out", out, "--quiet")
@@ -157,8 +157,8 @@ class Exports(unittest.TestCase):
         lr, decay = 1e-3, 0.01
         toml = self.tmp / "step.toml"
         toml.write_text(
-            f'precision = "fp32"\n[model]\nbase = "{still}"\nmax_query_tokens = 96\nmax_passage_tokens = 96\n[data]\n'
-            f'train = "{pairs}"\n[batch]\nsize = {{ examples = 8 }}\n[train]\nmax_steps = 1\nlog_every = 1\n[optim]\n'
+            f'[run]\nprecision = "fp32"\nmax_steps = 1\nlog_every = 1\n[model]\nbase = "{still}"\nmax_query_tokens = 96\nmax_passage_tokens = 96\n[data]\n'
+            f'train = "{pairs}"\n[batch]\nsize = {{ examples = 8 }}\n[optim]\n'
             f"lr = {lr}\nweight_decay = {decay}\nwarmup = {{ steps = 0 }}\nmax_grad_norm = 0.0\n"
         )
         run = self.tmp / "step"

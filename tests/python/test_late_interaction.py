@@ -27,8 +27,8 @@ class LateInteraction(unittest.TestCase):
     def train(cls, name, settings, late="{dim=16}"):
         config = cls.tmp / f"{name}.toml"
         config.write_text(
-            "seed = 1\nprecision = \"fp32\"\n[model]\nmax_query_tokens = 16\nmax_passage_tokens = 48\n"
-            f"late_interaction = {late}\n[data]\ntrain = \"{MARAVEL}\"\n[train]\nmax_steps = 2\n"
+            "[run]\nseed = 1\nprecision = \"fp32\"\nmax_steps = 2\n[model]\nmax_query_tokens = 16\nmax_passage_tokens = 48\n"
+            f"late_interaction = {late}\n[data]\ntrain = \"{MARAVEL}\"\n"
             "[batch]\nsize = { examples = 8 }\n"
         )
         sets = [x for s in settings for x in ("--set", s)]
@@ -154,8 +154,8 @@ class LateInteraction(unittest.TestCase):
             (still / "config.json").write_text(json.dumps(config))
         toml = self.tmp / f"{name}.toml"
         toml.write_text(
-            f'precision = "fp32"\n[model]\nbase = "{still}"\n[data]\ntrain = "{data}"\n[batch]\n'
-            f"size = {{ examples = 4 }}\n{loss}\n[train]\nmax_steps = 1\nlog_every = 1\nnegatives_per_query = 3\n"
+            f'[run]\nprecision = "fp32"\nmax_steps = 1\nlog_every = 1\n[model]\nbase = "{still}"\n[data]\ntrain = "{data}"\n[batch]\n'
+            f"size = {{ examples = 4 }}\nnegatives_per_query = 3\n{loss}\n"
             f"[optim]\nlr = 1e-5\nwarmup = {{ steps = 0 }}\nmax_grad_norm = 0.0\n{more}"
         )
         run = self.tmp / name
@@ -178,7 +178,7 @@ class LateInteraction(unittest.TestCase):
         data = lines(self.tmp / "pairs.jsonl",
                      [{"query": q, "positive": g[0], "negative": g[1]} for q, g in zip(queries, groups)])
         for name, more in (("contrastive", ""), ("cached", "[grad_cache]\nchunk_tokens = 100\n")):
-            folder, ours = self.step(name, data, "[scale]\nvalue = 2.0", more)
+            folder, ours = self.step(name, data, "[temperature]\nvalue = 0.5", more)
             model = self.load(folder).train()
             loss = losses.Contrastive(model, temperature=0.5)
             features = [model.tokenize(queries, is_query=True)] + [
@@ -195,7 +195,7 @@ class LateInteraction(unittest.TestCase):
             for q, g, t in zip(queries, groups, teacher)])
         for normalize in (True, False):
             folder, ours = self.step(f"kd-{normalize}", data,
-                                     f"[loss.kl]\nnormalize = {str(normalize).lower()}\n[scale]\nvalue = 1.0")
+                                     f"[loss.kl]\nnormalize = {str(normalize).lower()}\n[temperature]\nvalue = 1.0")
             model = self.load(folder).train()
             loss = losses.Distillation(model, normalize_scores=normalize)
             flat = [p for g in groups for p in g]

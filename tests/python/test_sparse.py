@@ -29,9 +29,9 @@ class Sparse(unittest.TestCase):
     def train(cls, name, settings, sparse="{}", data=MARAVEL, more="", steps=2, size=8):
         config = cls.tmp / f"{name}.toml"
         config.write_text(
-            "seed = 1\nprecision = \"fp32\"\n[model]\nmax_query_tokens = 48\nmax_passage_tokens = 48\n"
-            f"sparse = {sparse}\n[data]\ntrain = \"{data}\"\n[train]\nmax_steps = {steps}\nlog_every = 1\n"
-            f"[scale]\nvalue = 1.0\n[batch]\nsize = {{ examples = {size} }}\n{FLOPS}\n{more}"
+            f"[run]\nseed = 1\nprecision = \"fp32\"\nmax_steps = {steps}\nlog_every = 1\n[model]\nmax_query_tokens = 48\nmax_passage_tokens = 48\n"
+            f"sparse = {sparse}\n[data]\ntrain = \"{data}\"\n"
+            f"[temperature]\nvalue = 1.0\n[batch]\nsize = {{ examples = {size} }}\n{FLOPS}\n{more}"
         )
         sets = [x for s in settings for x in ("--set", s)]
         ragduet("train", "retriever", "-c", config, "--out", cls.tmp / name, "--quiet", *sets)

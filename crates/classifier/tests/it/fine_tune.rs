@@ -14,7 +14,7 @@ const RED: [&str; 4] = ["rose", "brick", "blood", "ruby"];
 const BLUE: [&str; 4] = ["sea", "sky", "ink", "plum"];
 
 /// A bare encoder's folder, and files of texts whose words say the class.
-fn world(dir: &Path, label: impl Fn(usize, usize) -> serde_json::Value) {
+pub fn world(dir: &Path, label: impl Fn(usize, usize) -> serde_json::Value) {
     let words: Vec<&str> = RED.iter().chain(&BLUE).chain(&["the", "is", "near"]).copied().collect();
     let options = WordPieceOptions { vocab_size: 100, min_frequency: 1, ..Default::default() };
     let tokenizer = train_wordpiece(words.iter().copied(), &options).unwrap();

@@ -1,3 +1,4 @@
 //! Training and prediction on small models.
 
 mod fine_tune;
+mod reward;

@@ -1,23 +1,36 @@
 //! The training methods as the command line has them: what each is called, and what is printed of its outcome.
 
-use super::{Retrieval, Summary, TrainJob, retrieval};
+use super::{Job, Retrieval, Summary, TrainJob, job, retrieval};
 use anyhow::Result;
-pub use ragduet_classifier::recipe::ClassifierConfig;
-pub use ragduet_generator::recipe::config::{DistilConfig, PreferenceConfig, SftConfig, TfewConfig};
+use ragduet_classifier::recipe::{ClassifierConfig, RewardConfig};
+use ragduet_generator::recipe::config::{DistilConfig, PreferenceConfig, SftConfig, TfewConfig};
 use ragduet_generator::recipe::{distil, preference, sft, tfew};
-pub use ragduet_joint::recipe::config::JointConfig;
+use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
 use ragduet_reranker::CrossEncoder;
-pub use ragduet_reranker::recipe::config::CrossEncoderConfig;
-use ragduet_retriever::recipe::config::RetrieverConfig as Retriever;
-pub use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_reranker::recipe::config::CrossEncoderConfig;
+use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive;
 use ragduet_retriever::recipe::contriever;
-pub use ragduet_retriever::recipe::contriever::ContrieverConfig;
+use ragduet_retriever::recipe::contriever::ContrieverConfig;
 use ragduet_retriever::{Teacher, TeacherConfig};
 use ragduet_train::{Evaluated, Outcome, RunOptions};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+/// All training methods. A new one is a row here and a [`TrainJob`].
+pub static JOBS: &[Job] = &[
+    job::<RetrieverConfig>(),
+    job::<ContrieverConfig>(),
+    job::<SftConfig>(),
+    job::<DistilConfig>(),
+    job::<PreferenceConfig>(),
+    job::<TfewConfig>(),
+    job::<ClassifierConfig>(),
+    job::<RewardConfig>(),
+    job::<CrossEncoderConfig>(),
+    job::<JointConfig>(),
+];
 
 /// What all outcomes have, with measures before and after as a table. `unit`: what the speed counts.
 fn summary<S>(o: &Outcome<S>, unit: &str) -> Summary {
@@ -76,7 +89,7 @@ impl TrainJob for RetrieverConfig {
 }
 
 /// A cross-encoder as the teacher, which the retriever's crate does not know.
-fn teacher(config: &Retriever) -> Result<Option<Box<dyn Teacher>>> {
+fn teacher(config: &RetrieverConfig) -> Result<Option<Box<dyn Teacher>>> {
     let Some(TeacherConfig::CrossEncoder(named)) = &config.teacher else { return Ok(None) };
     let device = ragduet_torch::device::parse(&config.run.device)?;
     let dir = ragduet_nn::hub::resolve(&named.path)?;
@@ -201,6 +214,23 @@ impl TrainJob for ClassifierConfig {
             .with("texts", texts)
             .with("cut", cut)
             .line(format!("{texts} texts ({cut} truncated)")))
+    }
+}
+
+impl TrainJob for RewardConfig {
+    const NAME: &'static str = "reward";
+    const ABOUT: &'static str = "Train a reward model on preferences (Bradley-Terry loss)";
+    const EXAMPLE: &'static str = "ragduet train reward -c configs/reward/preferences.toml --out runs/reward";
+
+    fn check(&self) -> Result<()> {
+        Ok(self.validate()?)
+    }
+
+    fn train(&self, options: &RunOptions) -> Result<Summary> {
+        let o = ragduet_classifier::recipe::train_reward(self, options)?;
+        let (pairs, cut) = o.pairs;
+        let line = format!("{pairs} pairs ({cut} answers truncated)");
+        Ok(summary(&o.run, "pairs").with("cut", cut).line(line))
     }
 }
 
