@@ -36,7 +36,8 @@ METHODS = {
     "teacher's answers": "objective.sequence = {}",
 }
 CONFIG = """
-seed = {seed}
+run.seed = {seed}
+run.max_steps = {steps}
 {more}
 [data]
 train = "{work}/train.rag.jsonl"
@@ -51,17 +52,15 @@ count = 1
 substitute_rate = 1.0
 [batch]
 tokens = 2048
-[train]
-epochs = 100
-max_steps = {steps}
 [optim]
 lr = 3e-3
 beta2 = 0.98
 weight_decay = 0.01
 warmup = {{ ratio = 0.05 }}
 [eval]
-questions = 200
-batch = 64
+limit = 200
+batch_size = 64
+at_start = false
 [model.scratch]
 vocab_size = 4000
 hidden_size = {hidden}

@@ -56,7 +56,9 @@ METHODS = {
 }
 
 RETRIEVER = """
+[run]
 seed = 1
+epochs = 1.0
 {peft}
 [model]
 base = "{base}"
@@ -70,8 +72,6 @@ dev_split = "dev"
 [loss.info_nce]
 [batch]
 size = {{ examples = 32 }}
-[train]
-epochs = 1.0
 [optim]
 lr = {lr}
 weight_decay = {decay}
@@ -81,7 +81,9 @@ measures = ["ndcg@10", "recall@10"]
 at_start = false
 """
 GENERATOR = """
+[run]
 seed = 1
+max_steps = {steps}
 {peft}
 [model]
 {model}
@@ -99,17 +101,15 @@ count = 1
 substitute_rate = 1.0
 [batch]
 tokens = 2048
-[train]
-epochs = 100
-max_steps = {steps}
 [optim]
 lr = {lr}
 beta2 = 0.98
 weight_decay = {decay}
 warmup = {{ ratio = 0.05 }}
 [eval]
-questions = 300
-batch = 64
+limit = 300
+batch_size = 64
+at_start = false
 """
 GENERATOR_SCRATCH = """
 [model.scratch]
@@ -217,8 +217,8 @@ class Side:
                 with tempfile.TemporaryDirectory() as out:
                     done, _, _ = run(
                         "train", self.name, "-c", self.config(peft, best["lr"], base), "--out", f"{out}/run", "--json",
-                        "--set", f"train.max_steps={SPEED_STEPS}", "--set", "save.every_steps=0",
-                        *([] if self.retriever else ["--set", "eval.questions=1"]),
+                        "--set", f"run.max_steps={SPEED_STEPS}", "--set", "save.every_steps=0",
+                        *([] if self.retriever else ["--set", "eval.limit=1"]),
                     )
                 seen[name].append(done["pairs_per_second" if self.retriever else "tokens_per_second"])
         return {name: statistics.median(values) for name, values in seen.items()}

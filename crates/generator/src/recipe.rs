@@ -8,4 +8,5 @@ pub mod sft;
 mod supervised;
 pub mod tfew;
 
+pub use config::{DistilConfig, PreferenceConfig, SftConfig, TfewConfig};
 pub use ragduet_train::RunOptions;

@@ -8,6 +8,7 @@ mod context;
 mod early_stop;
 mod environment;
 mod error;
+mod error_enum;
 mod events;
 mod fingerprint;
 mod groups;

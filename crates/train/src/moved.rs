@@ -1,7 +1,7 @@
 //! Settings that have other names than in earlier versions: what the error about an old one says.
 
 /// (old key, new key, what else changes). Keys of configs that have the new key and not the old one.
-const MOVED: [(&str, &str, &str); 31] = [
+const MOVED: [(&str, &str, &str); 32] = [
     ("seed", "run.seed", ""),
     ("device", "run.device", ""),
     ("precision", "run.precision", ""),
@@ -21,6 +21,7 @@ const MOVED: [(&str, &str, &str); 31] = [
     ("batch.eval_tokens", "eval.batch_tokens", ""),
     ("eval.batch", "eval.batch_size", ""),
     ("eval.questions", "eval.limit", ""),
+    ("objective.sequence.batch", "objective.sequence.batch_size", ""),
     ("eval_every_steps", "eval.every_steps", ""),
     ("scale", "temperature", " (a temperature is 1 / scale)"),
     ("scale.value", "temperature.value", " (a temperature is 1 / scale)"),
@@ -29,10 +30,10 @@ const MOVED: [(&str, &str, &str); 31] = [
     ("contrastive.scale", "contrastive.temperature", " (a temperature is 1 / scale)"),
     ("turns", "alternation", ""),
     ("generator.learns", "generator.objective", ""),
-    ("model.quantize", "model.quantize", ""),
-    ("retriever.model.quantize", "retriever.model.quantize", ""),
-    ("generator.model.quantize", "generator.model.quantize", ""),
-    ("teacher.quantize", "teacher.quantize", ""),
+    ("model.quantise", "model.quantize", ""),
+    ("retriever.model.quantise", "retriever.model.quantize", ""),
+    ("generator.model.quantise", "generator.model.quantize", ""),
+    ("teacher.quantise", "teacher.quantize", ""),
 ];
 
 /// Where a key has moved to, for a config that `has` keys: the sentence. `has` knows the config's keys.
@@ -66,6 +67,7 @@ mod tests {
         assert_eq!(moved("seed", retriever).unwrap(), "`seed` is now `run.seed`");
         assert!(moved("scale.value", retriever).unwrap().contains("1 / scale"));
         assert_eq!(moved("batch.size", retriever), None);
+        assert_eq!(MOVED.iter().find(|(old, new, _)| old == new), None);
         assert_eq!(moved("generator.learns", retriever), None, "not of this config");
         assert!(moved("train", retriever).unwrap().contains("[run]"));
     }

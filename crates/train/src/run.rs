@@ -318,10 +318,21 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
     fn measures_now(&self) -> bool {
         let (at, e) = (&self.run.at, &self.eval);
         let by_steps = e.every_steps > 0 && at.step.is_multiple_of(e.every_steps);
-        let by_epochs = e.every_epochs > 0
-            && at.windows == Some(at.window)
-            && (at.epoch + 1).is_multiple_of(e.every_epochs);
+        let by_epochs =
+            e.every_epochs > 0 && self.ended_epoch().is_some_and(|n| n.is_multiple_of(e.every_epochs));
         by_steps || by_epochs || at.step == at.total
+    }
+
+    /// How many passes over the data are done, where the last step ended one.
+    fn ended_epoch(&self) -> Option<u64> {
+        let at = self.run.at;
+        if at.windows.is_some() {
+            return (at.windows == Some(at.window)).then_some(at.epoch + 1);
+        }
+        // A stream's steps know no borders of epochs.
+        let done = |at: &At| self.recipe.epochs_done(at) as u64;
+        let (step, window) = (at.step.saturating_sub(1), at.window.saturating_sub(1));
+        (done(&at) > done(&At { step, window, ..at })).then(|| done(&at))
     }
 
     fn saves_now(&self) -> bool {

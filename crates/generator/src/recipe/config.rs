@@ -7,13 +7,14 @@ mod tfew;
 
 pub use distil::{DistilConfig, Objective, SequenceConfig, TeacherCache, TeacherConfig, TopKConfig};
 pub use preference::{PreferenceConfig, PreferenceEvalConfig};
-pub use sft::{EvalConfig, SftConfig};
+pub use sft::{SftConfig, SftEvalConfig};
 pub use tfew::{TaskConfig, TfewBatchConfig, TfewConfig, TfewDataConfig, TfewEvalConfig};
 
 use crate::error::{Result, bad};
 use crate::model::ScratchGenerator;
 use ragduet_data::RecordFormat;
 use ragduet_torch::Quantize;
+use ragduet_train::check_dropout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -44,12 +45,7 @@ impl ModelConfig {
         if self.base.is_some() == self.scratch.is_some() {
             return Err(bad("model", "give one of `base` (a folder or hub id) and `[model.scratch]`"));
         }
-        for (key, p) in [("dropout", self.dropout), ("attention_dropout", self.attention_dropout)] {
-            if p.is_some_and(|p| !(0.0..1.0).contains(&p)) {
-                return Err(bad(&format!("model.{key}"), "must be at least 0 and below 1"));
-            }
-        }
-        Ok(())
+        check_dropout(self.dropout, self.attention_dropout).map_err(|(key, why)| bad(key, why))
     }
 }
 
@@ -60,12 +56,12 @@ impl ModelConfig {
 pub struct DataConfig {
     /// Training set.
     pub train: PathBuf,
-    /// Dev set, evaluated during training; absent: no evaluation.
-    #[serde(default)]
-    pub dev: Option<PathBuf>,
     /// Record format; absent: detected from the columns, row by row.
     #[serde(default)]
     pub format: Option<RecordFormat>,
+    /// Dev set, evaluated during training; absent: no evaluation.
+    #[serde(default)]
+    pub dev: Option<PathBuf>,
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,

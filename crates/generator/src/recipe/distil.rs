@@ -79,9 +79,9 @@ fn student(
     let loss: Box<dyn TokenLoss> = match (&config.objective, &config.teacher.cache) {
         (Objective::Sequence(_), _) => Box::new(SftLoss::default()),
         (&Objective::Logits(loss), Some(TeacherCache::TopK(TopKConfig { k }))) => {
-            let (windows, _) = epochs.epoch(0)?;
+            let (batches, _) = epochs.epoch(0)?;
             let ask = Ask { student: &generator, longest, k: *k, temperature: loss.divergence.temperature() };
-            let cache = Cache::make(&ask, &teacher, windows.iter().flatten(), context.quiet)?;
+            let cache = Cache::make(&ask, &teacher, &batches, context.quiet)?;
             Box::new(Logits { loss, source: Source::Cache(cache) })
         }
         (&Objective::Logits(loss), None) => {

@@ -7,10 +7,8 @@ use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Tokenizer;
 use ragduet_torch::{Compute, Device};
-use ragduet_train::{Learner, OptimizerConfig, Place, of_base};
-use rand::SeedableRng;
+use ragduet_train::{Learner, OptimizerConfig, Place, epoch_rng, of_base};
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 /// The model that training starts from. `texts`: what the tokenizer of a new one is trained on. Draws from the global
 /// generators.
@@ -73,8 +71,7 @@ pub(super) fn described(generator: &Generator) -> String {
 /// The order of so many examples in an epoch.
 pub(super) fn shuffled(examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..examples).collect();
-    let seed = xxhash_rust::xxh3::xxh3_64_with_seed(&epoch.to_le_bytes(), seed);
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    order.shuffle(&mut epoch_rng(seed, epoch));
     order
 }
 

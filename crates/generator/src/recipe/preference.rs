@@ -86,13 +86,14 @@ pub fn train(config: &PreferenceConfig, options: &RunOptions) -> Result<Outcome>
 }
 
 /// A generator that learns preferences.
-struct Policy {
-    config: PreferenceConfig,
+struct Policy<'a> {
+    config: &'a PreferenceConfig,
     preference: Preference,
     generator: Generator,
     learner: Learner,
     train: Set,
     dev: Set,
+    /// Batches of the first epoch.
     per_epoch: usize,
 }
 
@@ -104,8 +105,8 @@ struct Set {
     reference: Option<References>,
 }
 
-impl Policy {
-    fn build(config: &PreferenceConfig, context: &RunContext) -> Result<Self> {
+impl<'a> Policy<'a> {
+    fn build(config: &'a PreferenceConfig, context: &RunContext) -> Result<Self> {
         let preference = config.preference.build()?;
         let peft = config.peft.as_ref();
         let generator = build(&config.model, peft, context.compute, context.device, Vec::new)?;
@@ -123,8 +124,8 @@ impl Policy {
         for (set, name) in [(&mut train, "reference"), (&mut dev, "reference-dev")] {
             set.reference = references(&generator, &preference, config, &set.rows, context, name)?;
         }
-        let per_epoch = windows(config, &train.rows, 0).len();
-        Ok(Self { config: config.clone(), preference, generator, learner, train, dev, per_epoch })
+        let per_epoch = batches(config, &train.rows, 0).len();
+        Ok(Self { config, preference, generator, learner, train, dev, per_epoch })
     }
 
     /// What the likelihood term is over: the whole sequence, or the completion.
@@ -196,12 +197,12 @@ impl Policy {
     }
 }
 
-impl Recipe for Policy {
+impl Recipe for Policy<'_> {
     type Batch = Vec<usize>;
     type Scores = Scores;
     type Error = Error;
 
-    const UNIT: &'static str = "rows";
+    const UNIT: &'static str = "pairs";
 
     fn parameters(&self) -> Vec<(String, Tensor)> {
         self.generator.trained().named()
@@ -209,10 +210,6 @@ impl Recipe for Policy {
 
     fn learners(&mut self) -> Vec<(&'static str, &mut Learner)> {
         vec![("", &mut self.learner)]
-    }
-
-    fn steps_per_epoch(&self) -> f64 {
-        self.per_epoch as f64
     }
 
     fn fingerprint(&self) -> u64 {
@@ -225,9 +222,13 @@ impl Recipe for Policy {
         format!("{}{}; {}", said(&self.train), dev.unwrap_or_default(), described(&self.generator))
     }
 
+    fn steps_per_epoch(&self) -> f64 {
+        self.per_epoch.div_ceil(self.config.batch.accumulate) as f64
+    }
+
     fn epoch(&mut self, epoch: u64, from: usize) -> Result<Epoch<Vec<usize>, Error>> {
-        let windows = windows(&self.config, &self.train.rows, epoch);
-        Ok(Epoch { windows: Some(windows.len()), rest: Box::new(windows.into_iter().skip(from).map(Ok)) })
+        let batches = batches(self.config, &self.train.rows, epoch);
+        Ok(Epoch::of_batches(batches, self.config.batch.accumulate, from))
     }
 
     fn counts(&self, batch: &Vec<usize>) -> Counts {
@@ -255,7 +256,7 @@ impl Recipe for Policy {
             return Ok(None);
         }
         let _guard = no_grad();
-        let batches = windows(&self.config, &self.dev.rows, 0).concat();
+        let batches = batches(self.config, &self.dev.rows, 0);
         let (mut totals, mut all) = (Counts::default(), Metrics::default());
         batches.iter().for_each(|b| totals.add(&self.count(&self.dev, b)));
         for batch in &batches {
@@ -275,13 +276,12 @@ impl Recipe for Policy {
     }
 }
 
-/// The optimiser steps of an epoch: windows of forward passes of rows.
-fn windows(config: &PreferenceConfig, rows: &[Row], epoch: u64) -> Vec<Vec<Vec<usize>>> {
+/// The forward passes of an epoch: places of rows.
+fn batches(config: &PreferenceConfig, rows: &[Row], epoch: u64) -> Vec<Vec<usize>> {
     let order = shuffled(rows.len(), config.run.seed, epoch);
     let lengths: Vec<usize> = order.iter().map(|&i| rows[i].tokens()).collect();
     let packed = pack_in_order(&lengths, config.batch.tokens).rows;
-    let batches: Vec<Vec<usize>> = packed.iter().map(|row| row.iter().map(|&i| order[i]).collect()).collect();
-    batches.chunks(config.batch.accumulate).map(<[Vec<usize>]>::to_vec).collect()
+    packed.iter().map(|row| row.iter().map(|&i| order[i]).collect()).collect()
 }
 
 /// The sequences of a side that rows of a batch have, with the rows' places.

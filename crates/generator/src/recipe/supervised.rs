@@ -4,7 +4,7 @@
 //! into forward passes of `batch.tokens`. The loss of a step is the mean over the learned tokens of its whole window;
 //! what a token costs is a [`TokenLoss`].
 
-use super::config::{BatchConfig, SftConfig};
+use super::config::SftConfig;
 use super::parts::{described, learner, shuffled};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
@@ -59,9 +59,9 @@ pub(super) struct Supervised {
     learner: Learner,
     loss: Box<dyn TokenLoss>,
     epochs: EpochBuilder,
+    /// Batches of the first epoch, which is made before the run begins.
     per_epoch: usize,
-    /// The first epoch, which is made before the run begins.
-    first: Option<Vec<Vec<PackedExamples>>>,
+    first: Option<Vec<PackedExamples>>,
     prepared: PrepareReport,
     /// Tokens of all steps, and those of them that were learned.
     read: u64,
@@ -112,7 +112,7 @@ impl Recipe for Supervised {
     }
 
     fn steps_per_epoch(&self) -> f64 {
-        self.per_epoch as f64
+        self.per_epoch.div_ceil(self.config.batch.accumulate) as f64
     }
 
     fn fingerprint(&self) -> u64 {
@@ -132,7 +132,7 @@ impl Recipe for Supervised {
                 made
             }
         };
-        Ok(Epoch { windows: Some(made.len()), rest: Box::new(made.into_iter().skip(from).map(Ok)) })
+        Ok(Epoch::of_batches(made, self.config.batch.accumulate, from))
     }
 
     fn counts(&self, batch: &PackedExamples) -> Counts {
@@ -231,7 +231,7 @@ pub(super) struct EpochBuilder {
     records: Records,
     substitutes: Substitutes,
     substitute_rate: f64,
-    batch: BatchConfig,
+    tokens: usize,
     seed: u64,
     same_examples: bool,
 }
@@ -247,18 +247,18 @@ impl EpochBuilder {
         records: Records,
         same_examples: bool,
     ) -> Result<Self> {
-        let (contexts, limit, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
-        let preparer = Preparer::new(generator, &config.prompt, contexts, limit, seed)?.into_owned();
+        let (contexts, tokens, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
+        let preparer = Preparer::new(generator, &config.prompt, contexts, tokens, seed)?.into_owned();
         let substitutes = Substitutes::of(&records.train);
-        let (substitute_rate, batch) = (config.contexts.substitute_rate, config.batch.clone());
-        Ok(Self { preparer, records, substitutes, substitute_rate, batch, seed, same_examples })
+        let substitute_rate = config.contexts.substitute_rate;
+        Ok(Self { preparer, records, substitutes, substitute_rate, tokens, seed, same_examples })
     }
 
-    /// The optimiser steps of an epoch, windows of forward passes, and what became of the records.
+    /// The forward passes of an epoch, and what became of the records.
     ///
     /// # Errors
     /// Prompts that cannot be made; nothing to learn from.
-    pub fn epoch(&self, epoch: u64) -> Result<(Vec<Vec<PackedExamples>>, PrepareReport)> {
+    pub fn epoch(&self, epoch: u64) -> Result<(Vec<PackedExamples>, PrepareReport)> {
         let drawn = if self.same_examples { 0 } else { epoch };
         let made: Vec<(Option<(String, TrainExample)>, PrepareReport)> =
             shuffled(self.records.train.len(), self.seed, epoch)
@@ -280,13 +280,6 @@ impl EpochBuilder {
         if examples.is_empty() {
             return Err(Error::Unusable(format!("nothing to train on: {report}")));
         }
-        let mut windows: Vec<Vec<PackedExamples>> = Vec::new();
-        for batch in PackedExamples::pack_named(examples, self.batch.tokens) {
-            match windows.last_mut() {
-                Some(w) if w.len() < self.batch.accumulate => w.push(batch),
-                _ => windows.push(vec![batch]),
-            }
-        }
-        Ok((windows, report))
+        Ok((PackedExamples::pack_named(examples, self.tokens), report))
     }
 }

@@ -63,8 +63,8 @@ struct Task {
 }
 
 /// A generator that learns to choose.
-struct Tfew {
-    config: TfewConfig,
+struct Tfew<'a> {
+    config: &'a TfewConfig,
     generator: Generator,
     learner: Learner,
     stream: Rc<Stream>,
@@ -72,8 +72,8 @@ struct Tfew {
     prepared: PrepareReport,
 }
 
-impl Tfew {
-    fn build(config: &TfewConfig, context: &RunContext) -> Result<Self> {
+impl<'a> Tfew<'a> {
+    fn build(config: &'a TfewConfig, context: &RunContext) -> Result<Self> {
         let read = |task| read(config, task, &context.bad_rows);
         let mut tasks = config.data.tasks.iter().map(read).collect::<Result<Vec<Task>>>()?;
         let peft = config.peft.as_ref();
@@ -90,7 +90,7 @@ impl Tfew {
         let counts = tasks.iter().map(|t| t.train.len()).collect();
         let order = Order { counts, mixing: config.mixing(), seed };
         let stream = Rc::new(Stream { preparer, tasks, order, size: config.batch.size, tokens });
-        Ok(Self { config: config.clone(), generator, learner, stream, data, prepared })
+        Ok(Self { config, generator, learner, stream, data, prepared })
     }
 
     fn left_out(&self) -> usize {
@@ -98,7 +98,7 @@ impl Tfew {
     }
 }
 
-impl Recipe for Tfew {
+impl Recipe for Tfew<'_> {
     /// The records of a forward pass.
     type Batch = Vec<MultipleChoiceExample>;
     type Scores = ChoiceScores;
@@ -167,7 +167,7 @@ impl Recipe for Tfew {
     }
 
     fn evaluate(&mut self, _: &mut RunState) -> Result<Option<Evaluated<ChoiceScores>>> {
-        let config = &self.config;
+        let config = self.config;
         let options = ChoiceOptions {
             prompt: &config.prompt,
             contexts: config.shown(),

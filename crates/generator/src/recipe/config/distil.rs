@@ -1,6 +1,6 @@
 //! The config of distillation.
 
-use super::{BatchConfig, DataConfig, EvalConfig, ModelConfig, SftConfig};
+use super::{BatchConfig, DataConfig, ModelConfig, SftConfig, SftEvalConfig};
 use crate::contexts::ContextConfig;
 use crate::decode::DecodeConfig;
 use crate::error::{Result, bad};
@@ -43,7 +43,7 @@ recipe_config! {
         pub contexts: ContextConfig,
         /// Evaluation during training: generated answers for the dev set.
         #[serde(default)]
-        pub eval: EvalConfig,
+        pub eval: SftEvalConfig,
     }
     epochs = 3.0
 }
@@ -124,7 +124,7 @@ pub struct SequenceConfig {
 
 impl Default for SequenceConfig {
     fn default() -> Self {
-        Self { decode: EvalConfig::default().decode, batch_size: 64, prompt: None }
+        Self { decode: SftEvalConfig::default().decode, batch_size: 64, prompt: None }
     }
 }
 

@@ -51,7 +51,7 @@ fn gentle() -> OptimizerConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PreferenceEvalConfig {
-    /// Whether the model is evaluated before training.
+    /// Whether the model is also evaluated before the first step.
     pub at_start: bool,
     /// Optimizer steps between evaluations; 0: at the end only.
     pub every_steps: u64,

@@ -38,7 +38,7 @@ recipe_config! {
         pub optim: OptimizerConfig,
         /// Evaluation during training: generated answers for the dev set.
         #[serde(default)]
-        pub eval: EvalConfig,
+        pub eval: SftEvalConfig,
     }
     epochs = 3.0
 }
@@ -59,39 +59,41 @@ impl SftConfig {
 /// Evaluation during training: generated answers for the dev set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Number of dev questions, the first of the file; 0 or absent: all.
-    pub limit: usize,
-    /// Passages per prompt, the top retrieved ones; absent: as in training.
-    pub contexts: Option<usize>,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Answers generated per batch.
-    pub batch_size: usize,
-    /// Whether the model is evaluated before training.
-    pub at_start: bool,
-    /// Early stopping by token F1; absent: never.
-    pub stop: Option<StopConfig>,
+pub struct SftEvalConfig {
     /// Decoding.
     pub decode: DecodeConfig,
+    /// Number of dev questions, the first of the file; 0 or absent: all.
+    pub limit: usize,
+    /// Early stopping by token F1; absent: never.
+    pub stop: Option<StopConfig>,
+    /// Passages per prompt, the top retrieved ones; absent: as in training.
+    pub contexts: Option<usize>,
+    /// Whether the model is also evaluated before the first step.
+    pub at_start: bool,
+    /// Optimizer steps between evaluations; 0: at the end only.
+    pub every_steps: u64,
+    /// Answers generated per batch.
+    pub batch_size: usize,
+    /// Epochs between evaluations; 0: at the end only.
+    pub every_epochs: u64,
 }
 
-impl Default for EvalConfig {
+impl Default for SftEvalConfig {
     fn default() -> Self {
-        // Greedy, so that the figure of one model is one figure.
-        let decode =
-            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
         Self {
+            // Greedy, so that the figure of one model is one figure.
+            decode: DecodeConfig {
+                max_new_tokens: Some(48),
+                do_sample: Some(false),
+                ..DecodeConfig::default()
+            },
             limit: 0,
-            contexts: None,
-            every_steps: 0,
-            every_epochs: 0,
-            batch_size: 16,
-            at_start: true,
             stop: None,
-            decode,
+            contexts: None,
+            at_start: true,
+            every_steps: 0,
+            batch_size: 16,
+            every_epochs: 0,
         }
     }
 }

@@ -123,7 +123,7 @@ pub struct TfewEvalConfig {
     pub every_epochs: u64,
     /// Early stopping by mean accuracy over tasks; absent: never.
     pub stop: Option<StopConfig>,
-    /// Whether the model is evaluated before training.
+    /// Whether the model is also evaluated before the first step.
     pub at_start: bool,
 }
 

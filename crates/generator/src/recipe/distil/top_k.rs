@@ -63,13 +63,12 @@ impl Cache {
     ///
     /// # Errors
     /// A teacher that does not load or fit the student; files.
-    pub fn make<'b>(
+    pub fn make(
         ask: &Ask<'_>,
         teacher: &Teacher<'_>,
-        batches: impl Iterator<Item = &'b PackedExamples>,
+        batches: &[PackedExamples],
         quiet: bool,
     ) -> Result<Self> {
-        let batches: Vec<&PackedExamples> = batches.collect();
         let mut asked = teacher.fingerprint()?;
         let rows = ask.student.model.kind.vocab_size();
         asked.update(format!("{} {} {rows}", ask.k, ask.temperature).as_bytes());

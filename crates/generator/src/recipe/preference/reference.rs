@@ -2,7 +2,7 @@
 //! resumed run has other weights.
 
 use super::rows::{Row, fingerprint};
-use super::{side_of, windows};
+use super::{batches, side_of};
 use crate::error::{Result, catch};
 use crate::loss::Preference;
 use crate::model::Generator;
@@ -75,7 +75,7 @@ fn compute(
     for side in out.iter_mut().take(sides) {
         side.resize(rows.len(), 0.0);
     }
-    for batch in windows(config, rows, 0).concat() {
+    for batch in batches(config, rows, 0) {
         let all: Vec<(usize, usize, &TrainExample)> = (0..sides)
             .flat_map(|side| side_of(rows, &batch, side).into_iter().map(move |(i, e)| (side, i, e)))
             .collect();
