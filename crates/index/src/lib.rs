@@ -59,7 +59,7 @@ pub use filter::IdFilter;
 pub use fusion::{FusionConfig, fuse, fuse_hits};
 pub use hnsw::{AuditOptions, HnswBuilder, HnswConfig, HnswIndex, SelfAudit};
 pub use ids::IdMap;
-pub use index::{IndexKind, VectorIndex, VectorIndexMut};
+pub use index::{VectorIndex, VectorIndexMut};
 pub use lexical::{Bm25Variant, LexicalConfig, LexicalIndex, Stemmer, Stopwords, Words};
 pub use multi_vector::{
     CompressedMultiVectorIndex, ExactMultiVectorIndex, MultiSearchParams, MultiVectorConfig,
@@ -68,4 +68,4 @@ pub use multi_vector::{
 pub use rows::Precision;
 pub use sparse::{SparseIndex, SparseVectors};
 pub use store::{OpenOptions, kind};
-pub use types::{Hit, SearchParams, Similarity, Vectors};
+pub use types::{Hit, IndexKind, SearchParams, Similarity, Vectors};

@@ -102,6 +102,37 @@ impl SearchParams<'_> {
     }
 }
 
+/// The kinds of index there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    /// Every query against every row.
+    Exact,
+    /// A navigable graph.
+    Hnsw,
+    /// Every query against every row, of which less is kept than was given.
+    Compressed,
+    /// Words and where they stand.
+    Lexical,
+    /// Several vectors a passage, compared by MaxSim.
+    MultiVector,
+    /// Weights of words, as a model gives them.
+    Sparse,
+}
+
+impl std::fmt::Display for IndexKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Hnsw => "HNSW",
+            Self::Compressed => "compressed",
+            Self::Lexical => "lexical",
+            Self::MultiVector => "multi-vector",
+            Self::Sparse => "sparse",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
