@@ -158,7 +158,8 @@ struct Reward<'a> {
 impl<'a> Reward<'a> {
     fn build(config: &'a RewardConfig, context: &RunContext) -> Result<Self> {
         let read = |path: &Path| -> Result<Vec<PreferenceRecord>> {
-            let all = read_preferences(path, &context.bad_rows)?.collect::<std::result::Result<Vec<_>, _>>()?;
+            let all =
+                read_preferences(path, &context.bad_rows)?.collect::<std::result::Result<Vec<_>, _>>()?;
             match all.is_empty() {
                 true => Err(Error::Unusable(format!("{}: no usable row", path.display()))),
                 false => Ok(all),
@@ -170,7 +171,8 @@ impl<'a> Reward<'a> {
         let labels = LabelSet::given(Task::Regression, vec!["LABEL_0".into()])?;
         let model = config.model.build(labels, config.peft.as_ref(), context)?;
         let texts = texts_of(&model, &train)?;
-        let fingerprint = Fingerprint::default().texts(texts.iter().flat_map(|(p, a)| [p.as_str(), a])).digest();
+        let fingerprint =
+            Fingerprint::default().texts(texts.iter().flat_map(|(p, a)| [p.as_str(), a])).digest();
         let asked: Vec<Text<'_>> = texts.iter().map(|(p, a)| (p.as_str(), Some(a.as_str()))).collect();
         let (encodings, cut) = model.encode(&asked)?;
         if cut > 0 {

@@ -1,7 +1,7 @@
 //! A reward model learns which answers are better, its loss is the formula, and a stopped run is the unstopped one.
 
-use ragduet_classifier::recipe::{BradleyTerry, RewardConfig, train_reward};
 use ragduet_classifier::Classifier;
+use ragduet_classifier::recipe::{BradleyTerry, RewardConfig, train_reward};
 use ragduet_testkit::{alone, check_gradient};
 use ragduet_torch::{Compute, Device, Kind, Tensor};
 use ragduet_train::RunOptions;

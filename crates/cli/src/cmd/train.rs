@@ -5,8 +5,8 @@ mod retrieval;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches};
-pub use jobs::print_table;
 use jobs::JOBS;
+pub use jobs::print_table;
 use ragduet_train::{RecipeConfig, RunDir, RunOptions, config};
 use retrieval::Retrieval;
 use std::path::{Path, PathBuf};

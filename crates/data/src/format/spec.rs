@@ -7,6 +7,9 @@ use crate::collection::parts::Parts;
 use crate::stream::{ExampleIter, Examples, Passages};
 use crate::{BadRows, Result, WriteCounts};
 
+/// Opens a collection; `Ok(None)` where the path holds something else of the format.
+type OpenCollection = fn(&Path) -> Result<Option<Box<dyn Parts>>>;
+
 /// A format. What a format cannot do is `None`, or an empty list.
 pub(crate) struct Spec {
     /// The name, as configs and the command line spell it.
@@ -25,7 +28,7 @@ pub(crate) struct Spec {
     pub(crate) output: &'static [&'static str],
     /// Reads a collection: corpus, queries and judgements. `Ok(None)` where the path holds something else of the
     /// format. Examples and corpus are then read through it.
-    pub(crate) collection: Option<fn(&Path) -> Result<Option<Box<dyn Parts>>>>,
+    pub(crate) collection: Option<OpenCollection>,
     /// Reads examples.
     pub(crate) examples: Option<fn(&Reading<'_>) -> Result<Examples>>,
     /// Reads passages.

@@ -159,9 +159,8 @@ impl Questions {
                 continue;
             }
             let example = question_example(question, passage).and_then(|example| {
-                match &mut self.seen {
-                    Some(seen) => unique(seen, &example.query.id)?,
-                    None => {}
+                if let Some(seen) = &mut self.seen {
+                    unique(seen, &example.query.id)?;
                 }
                 Ok(example)
             });

@@ -88,7 +88,7 @@ impl Decoder {
     fn embed(&self, ids: &Tensor, positions: &Tensor, soft: Option<&SoftPass>, m: Mode) -> Stream {
         let mut x = self.words.forward(ids, m);
         if self.shape.embedding_scale != 1.0 {
-            x = x * held(self.shape.embedding_scale, m.compute);
+            x *= held(self.shape.embedding_scale, m.compute);
         }
         if let Some(soft) = soft {
             x = soft.embed(x);
