@@ -59,7 +59,7 @@ impl FirstStageRun {
             if let Some(dev) = &dev {
                 let e = &config.eval;
                 let (_, run) = evaluate_model(&model, dev, &e.measures, e.depth, &encode, &mut |_, _| ())?;
-                run.write_trec(&folder.join(RANKED), "first-stage")?;
+                run.write_trec(folder.join(RANKED), "first-stage")?;
             }
             let rows: Vec<Vec<u32>> = chosen.iter().map(|c| c.iter().map(|m| m.passage).collect()).collect();
             let text = serde_json::to_vec(&rows).map_err(|e| Error::Unusable(e.to_string()))?;
@@ -70,7 +70,7 @@ impl FirstStageRun {
             let rows = serde_json::from_slice(&fs_err::read(&file)?).map_err(|e| {
                 Error::Unusable(format!("{}: {e}; remove the run folder and begin anew", file.display()))
             })?;
-            let run = dev.as_ref().map(|_| Run::read_trec(&folder.join(RANKED))).transpose()?;
+            let run = dev.as_ref().map(|_| Run::read_trec(folder.join(RANKED))).transpose()?;
             Ok((rows, run))
         };
         let (negatives, run) = context.dir.artifact(&context.world, FOLDER, &key, make, read)?;
