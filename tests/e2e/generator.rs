@@ -236,6 +236,7 @@ fn the_schemas_in_configs_are_current() {
         "tfew",
         "preference",
         "classifier",
+        "reward",
         "cross-encoder",
         "joint",
     ];
@@ -248,6 +249,15 @@ fn the_schemas_in_configs_are_current() {
             "{} train schema {of} > {}",
             binary().display(),
             path.display()
+        );
+        let page = root().join(format!("docs/config/{of}.md"));
+        let kept = std::fs::read_to_string(&page).unwrap_or_default();
+        assert_eq!(
+            ok(&["train", "schema", of, "--markdown"]),
+            kept,
+            "{} train schema {of} --markdown > {}",
+            binary().display(),
+            page.display()
         );
     }
 }

@@ -7,16 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The kind of answer.
+/// Task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// One of the classes.
+    /// Single-label classification.
     #[default]
     Classification,
-    /// Any number of the classes.
+    /// Multi-label classification.
     MultiLabel,
-    /// A number.
+    /// Regression to one number.
     Regression,
 }
 

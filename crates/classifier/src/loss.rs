@@ -8,27 +8,27 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What an error costs.
+/// Classification loss.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassifierLoss {
-    /// What classes weigh.
+    /// Class weights.
     pub class_weights: ClassWeights,
-    /// So much of a target's probability is spread over all classes (of a classification).
+    /// Label smoothing: share of the target distribution spread evenly over all classes (single-label classification).
     pub label_smoothing: f64,
 }
 
-/// What classes weigh.
+/// Class weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClassWeights {
-    /// All alike.
+    /// Equal weights.
     #[default]
     None,
-    /// In inverse proportion to how often each occurs in the training set: n / (classes * n_c), as scikit-learn has it.
-    /// Of several labels per text, a class's positives weigh what its negatives do.
+    /// Inverse class frequency, n / (classes * n_c), as scikit-learn's `balanced`. With several labels per text:
+    /// positives and negatives of a class weigh the same in sum.
     Balanced,
-    /// By name; classes without one weigh 1.
+    /// Weights by class name; others weigh 1.
     Table(BTreeMap<String, f64>),
 }
 

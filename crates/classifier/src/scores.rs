@@ -21,19 +21,19 @@ pub enum Scores {
     Regression(Regression),
 }
 
-/// By which figure the best model is chosen.
+/// Measure that chooses the best model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// The share of right answers; of several labels, the share of texts whose labels are all right.
+    /// Accuracy; with several labels per text, subset accuracy.
     Accuracy,
-    /// F1 averaged over classes.
+    /// Macro-averaged F1.
     MacroF1,
-    /// F1 of all classes together.
+    /// Micro-averaged F1.
     MicroF1,
-    /// Pearson's correlation.
+    /// Pearson correlation.
     Pearson,
-    /// Spearman's correlation.
+    /// Spearman correlation.
     Spearman,
     /// Mean squared error.
     Mse,

@@ -107,7 +107,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Which model, and on what it runs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model folder, or id on the Hugging Face hub (`org/name` or `org/name@revision`).
+    /// Model folder or Hugging Face id (`org/name` or `org/name@revision`).
     #[arg(short, long)]
     pub model: String,
     #[command(flatten)]
@@ -117,22 +117,22 @@ pub struct ModelArgs {
 /// On what a model runs, and what is wanted otherwise than its folder says.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelOptions {
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Compute precision: auto (bf16 where the device is faster with it), fp32 or bf16.
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
-    /// Pooling of a plain encoder whose folder does not say: mean, cls or last_token.
+    /// Pooling of an encoder whose folder does not specify it: mean, cls or last_token.
     #[arg(long)]
     pub pooling: Option<Pooling>,
-    /// Longest query in tokens, instead of the model's own limit.
+    /// Maximum query length in tokens, instead of the model's.
     #[arg(long)]
     pub max_query_tokens: Option<usize>,
-    /// Longest passage in tokens, instead of the model's own limit.
+    /// Maximum passage length in tokens, instead of the model's.
     #[arg(long)]
     pub max_passage_tokens: Option<usize>,
-    /// Tokens per forward pass.
+    /// Tokens per forward pass during evaluation.
     #[arg(long, default_value_t = EncodeSettings::default().batch_tokens)]
     pub batch_tokens: u64,
 }
@@ -189,19 +189,19 @@ impl ModelOptions {
 /// How a dataset is read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReadArgs {
-    /// Format of the data, where its name does not show it (`ragduet data formats` lists them).
+    /// Data format, if the file name does not tell it (`ragduet data formats` lists them).
     #[arg(long)]
     pub format: Option<Format>,
-    /// Split of a BEIR or MS MARCO directory.
+    /// Split of a BEIR or MS MARCO folder.
     #[arg(long)]
     pub split: Option<String>,
-    /// Corpus that ids in the examples point to.
+    /// Corpus file, for examples that refer to passages by id.
     #[arg(long)]
     pub corpus: Option<PathBuf>,
-    /// Queries that ids in the examples point to.
+    /// Query file, for examples that refer to queries by id.
     #[arg(long)]
     pub queries: Option<PathBuf>,
-    /// Move rows that cannot be used to this file (JSON Lines, with the reason) instead of stopping.
+    /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
 }

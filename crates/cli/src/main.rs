@@ -6,58 +6,59 @@ mod common;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 
-/// Trains both halves of a retrieval-augmented generation system.
+/// Train the retriever and the generator of a RAG system, apart or jointly.
 #[derive(Debug, Parser)]
 #[command(name = "ragduet", version, about, long_about = None, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// More on standard error: -v shows what is being decided, -vv everything.
+    /// Verbosity on standard error: -v for decisions, -vv for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Only errors on standard error, no progress.
+    /// Errors only on standard error; no progress bars.
     #[arg(short, long, global = true)]
     quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The whole story on the shipped dataset, in minutes, on a CPU.
+    /// Demo on the shipped dataset, on a CPU: train a retriever, a generator and both jointly, with figures before and
+    /// after.
     Quickstart(cmd::quickstart::Args),
     /// Train a model.
     #[command(subcommand)]
     Train(cmd::train::Args),
-    /// Mine hard negatives with a model, into a file of training examples.
+    /// Mine hard negatives into a file of training examples.
     Mine(cmd::mine::Args),
-    /// Turn texts into embeddings.
+    /// Encode texts to embeddings.
     Encode(cmd::encode::Args),
-    /// Build and look at vector indexes.
+    /// Build and check indexes: exact, HNSW, late interaction, sparse, BM25.
     Index(cmd::index::Args),
-    /// Find passages for questions.
+    /// Search an index.
     Search(cmd::search::Args),
-    /// Find passages for the questions of a dataset, as records for a generator.
+    /// Retrieve passages for the questions of a dataset and write training records for a generator.
     Retrieve(cmd::retrieve::Args),
-    /// Put a ranking in a cross-encoder's order.
+    /// Re-rank a TREC run file with a cross-encoder.
     Rerank(Box<cmd::rerank::Args>),
-    /// Answer a file of records with a generator.
+    /// Generate answers for a file of records.
     Generate(Box<cmd::generate::Args>),
-    /// Answer questions from an index, with sources.
+    /// Answer questions from an index (retrieval-augmented generation), with sources.
     Ask(Box<cmd::ask::Args>),
-    /// Say what texts are, with a classifier.
+    /// Classify texts.
     Classify(cmd::classify::Args),
-    /// Measure a model.
+    /// Evaluate retrievers, re-rankers, generators, RAG pipelines and classifiers.
     Eval(cmd::eval::Args),
-    /// Work an adapter into its base.
+    /// Merge an adapter into its base model.
     Merge(cmd::merge::Args),
-    /// Make one adapter of several.
+    /// Combine several LoRA adapters into one.
     Combine(cmd::combine::Args),
-    /// Convert and describe data.
+    /// Convert datasets, print statistics, list formats.
     Data(cmd::data::Args),
-    /// Describe a model, an adapter, an index or a run.
+    /// Describe a model, adapter, index or run folder.
     Info(cmd::info::Args),
-    /// Make one HTML page of runs.
+    /// Write an HTML report of one or several runs.
     Report(cmd::report::Args),
-    /// What this machine offers, what is missing, and how to mend it.
+    /// Check this machine: devices, libraries, problems and remedies.
     Doctor(cmd::doctor::Args),
 }
 

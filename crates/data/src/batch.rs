@@ -22,17 +22,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How examples are arranged into batches.
+/// Batch size and composition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
-    /// How large a batch is.
+    /// Batch size in examples or tokens.
     pub size: BatchSize,
-    /// Whether examples of similar length go together.
+    /// Grouping of examples of similar length.
     pub length_grouping: LengthGrouping,
-    /// Whether two examples of a batch may share a query or a passage. In-batch negatives are wrong where they do.
+    /// Whether queries and passages must be unique within a batch. Duplicates would be false in-batch negatives.
     pub no_duplicates: bool,
-    /// Whether batches that are not full at the end of the epoch are left out.
+    /// Whether incomplete batches at the end of an epoch are dropped.
     pub drop_last: bool,
 }
 
@@ -47,34 +47,34 @@ impl Default for BatchConfig {
     }
 }
 
-/// How large a batch is.
+/// Batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BatchSize {
-    /// A number of examples.
+    /// Number of examples.
     Examples(usize),
-    /// A number of tokens.
+    /// Token budget.
     Tokens(TokenBudget),
 }
 
-/// Limits of a batch that is measured in tokens.
+/// Token budget of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBudget {
-    /// Most tokens of a batch, queries and passages together, without padding.
+    /// Maximum tokens of a batch, queries and passages together, without padding.
     pub budget: u64,
-    /// Most examples of a batch.
+    /// Maximum number of examples in a batch.
     pub max_examples: usize,
 }
 
-/// Whether examples of similar length go together.
+/// Grouping of examples of similar length.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LengthGrouping {
-    /// Any lengths together.
+    /// No grouping.
     #[default]
     Off,
-    /// Examples are sorted by length within windows of about this many batches.
+    /// Sorting by length within windows of about this many batches.
     Window(usize),
 }
 

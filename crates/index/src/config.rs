@@ -17,16 +17,15 @@ use crate::{
     OpenOptions, Result, Similarity, VectorIndexMut,
 };
 
-/// Which index, and how it is built.
+/// Index type and its settings, written as `[index.hnsw]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum IndexConfig {
-    /// Every query against every row: never wrong, nothing to build.
+    /// Exact search: every query against every vector.
     Exact(ExactConfig),
-    /// A navigable graph: many times faster for single queries over many rows, right in all but a few cases.
+    /// HNSW graph: approximate, many times faster for single queries over many vectors.
     Hnsw(HnswConfig),
-    /// A scan over bytes, signs or centroids instead of numbers: a fraction of the memory, with or without a second
-    /// look at what was found.
+    /// Compressed vectors (int8, binary, product quantization): a fraction of the memory, optionally with rescoring.
     Compressed(CompressionConfig),
 }
 

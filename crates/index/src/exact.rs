@@ -15,11 +15,11 @@ use crate::{
     Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
 };
 
-/// Settings of an exact index.
+/// Exact index.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExactConfig {
-    /// How vectors are stored.
+    /// Storage precision of the vectors.
     pub precision: Precision,
 }
 

@@ -28,15 +28,15 @@ pub use learn::{Learned, learn_weights};
 
 use crate::{Error, Hit, Result};
 
-/// How rankings are fused.
+/// Fusion of several rankings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FusionConfig {
-    /// Reciprocal ranks: robust, and nothing has to be learned.
+    /// Reciprocal rank fusion: no score calibration needed.
     Rrf(RrfConfig),
-    /// Scores between 0 for a system's worst hit and 1 for its best.
+    /// Weighted sum of min-max normalized scores.
     MinMax(ScoresConfig),
-    /// Scores in deviations from a system's mean.
+    /// Weighted sum of z-scores.
     ZScore(ScoresConfig),
 }
 
@@ -44,17 +44,17 @@ pub enum FusionConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RrfConfig {
-    /// How little the first ranks stand out from those that follow.
+    /// RRF constant k: larger values flatten the difference between ranks.
     pub k: f64,
-    /// What each system counts, in their order; none: 1 for all, as published.
+    /// Weight of each system, in order; empty: 1 each, as published.
     pub weights: Vec<f64>,
 }
 
-/// Settings of fusion by scores.
+/// Score-based fusion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoresConfig {
-    /// What each system counts, in their order; none: 1 for all.
+    /// Weight of each system, in order; empty: 1 each.
     pub weights: Vec<f64>,
 }
 

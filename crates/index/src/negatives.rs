@@ -20,29 +20,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Hit, Result};
 
-/// How negatives are chosen.
+/// Selection of negatives from a ranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NegativeSelection {
-    /// The first rank, from 0, that may be taken: skipping the very top skips many unlabelled positives.
+    /// First rank (from 0) that is eligible. Skipping the top ranks avoids unlabelled positives.
     pub rank_min: usize,
-    /// The rank that the window ends before; without it the window ends with the candidates.
+    /// End of the rank window, exclusive; absent: all candidates.
     pub rank_max: Option<usize>,
-    /// Negatives score at most this.
+    /// Maximum similarity of a negative; absent: no limit.
     pub max_score: Option<f32>,
-    /// Negatives score at least this.
+    /// Minimum similarity of a negative; absent: no limit.
     pub min_score: Option<f32>,
-    /// Negatives score less than the positive by at least this.
+    /// Absolute margin: a negative's similarity is at most the positive's minus this; absent: none.
     pub absolute_margin: Option<f32>,
-    /// Negatives score less than the positive by at least this share of its score.
+    /// Relative margin: a negative's similarity is below the positive's by at least this share of it; absent: none.
     pub relative_margin: Option<f32>,
-    /// Which positive the margins are measured from, where a query has several.
+    /// Positive that the margins refer to, if a query has several.
     pub positive: PositiveScore,
-    /// Negatives per query, at most.
+    /// Maximum number of negatives per query.
     pub count: usize,
-    /// How they are drawn from those that pass.
+    /// Sampling from the eligible candidates.
     pub sampling: Sampling,
-    /// Seeds the draw, together with the query's id: queries may come in any order.
+    /// Random seed, combined with the query id.
     pub seed: u64,
 }
 
@@ -63,35 +63,35 @@ impl Default for NegativeSelection {
     }
 }
 
-/// Which of several positives' scores the margins are measured from.
+/// Positive that the margins refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PositiveScore {
-    /// The least: a negative is below every positive. What sentence-transformers does.
+    /// The lowest-scoring positive, as in sentence-transformers: negatives are below every positive.
     #[default]
     Min,
-    /// The greatest: a positive that the model does not recognise yet does not cost the query its negatives.
+    /// The highest-scoring positive: a positive that the model does not recognize yet does not exclude all negatives.
     Max,
 }
 
-/// How negatives are drawn from the candidates that pass.
+/// Sampling from the eligible candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
-    /// The best-ranked.
+    /// Top-ranked candidates.
     #[default]
     Top,
-    /// Any, with equal chance.
+    /// Uniform sampling.
     Uniform,
-    /// Any, the more likely the greater the score.
+    /// Softmax sampling by similarity.
     Softmax(SoftmaxSampling),
 }
 
-/// Drawing with a chance in proportion to `exp(score / temperature)`, without replacement.
+/// Sampling without replacement, probability proportional to `exp(score / temperature)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SoftmaxSampling {
-    /// Small temperatures come near the best-ranked, great ones near equal chances.
+    /// Temperature: low values approach `top`, high values `uniform`.
     pub temperature: f32,
 }
 

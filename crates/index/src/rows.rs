@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, IdFilter, Result, Similarity, Vectors, kernel};
 
-/// In which numbers vectors are stored. They are always computed with in `f32`.
+/// Storage precision of vectors; similarities are computed in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Four bytes a number.
+    /// 32 bits per component.
     #[default]
     F32,
-    /// Two bytes a number, three decimal digits: for normalised embeddings hardly ever a different ranking.
+    /// 16 bits per component (three decimal digits): rankings of normalized embeddings hardly change.
     F16,
 }
 

@@ -34,9 +34,9 @@ pub struct Pipeline {
     pub corpus: PathBuf,
     /// Passages in a prompt.
     pub contexts: usize,
-    /// How prompts are made.
+    /// Prompt format and length limit.
     pub prompt: PromptConfig,
-    /// How answers are generated.
+    /// Decoding.
     pub decode: DecodeConfig,
     /// Longest question in tokens.
     pub max_query_tokens: usize,
@@ -72,9 +72,9 @@ impl Pipeline {
 pub struct RagPipeline {
     /// What it is beside its parts.
     pub settings: Pipeline,
-    /// What finds.
+    /// Retriever: model, optimizer, which encoders are trained.
     pub retriever: BiEncoder,
-    /// What answers.
+    /// Generator: model, prompt, loss, optimizer.
     pub generator: Generator,
     /// The passages.
     pub corpus: Arc<Corpus>,
@@ -90,7 +90,7 @@ pub struct Reranker {
     pub model: CrossEncoder,
     /// How many of the retriever's passages it reads.
     pub depth: usize,
-    /// Tokens of a forward pass.
+    /// Tokens per forward pass.
     pub batch_tokens: usize,
 }
 

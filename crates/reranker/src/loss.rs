@@ -42,23 +42,23 @@ pub trait RankingLoss: std::fmt::Debug {
     }
 }
 
-/// The losses by name, with their settings.
+/// Ranking loss and its settings, written as `[loss.bce]`, `[loss.softmax]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RankingLossConfig {
-    /// Binary cross-entropy of each pair.
+    /// Binary cross-entropy of each pair (pointwise).
     Bce(Bce),
-    /// Softmax cross-entropy towards the positive among its candidates.
+    /// Softmax cross-entropy of the positive among its candidates (LCE, listwise).
     Softmax(Softmax),
-    /// Cross-entropy between the softmax of the labels and that of the scores.
+    /// ListNet: cross-entropy between the softmax of the labels and of the scores.
     ListNet(ListNet),
-    /// A teacher's margins by mean squared error.
+    /// Margin-MSE: mean squared error to a teacher's score margins.
     MarginMse(MarginMse),
-    /// Pairwise logistic.
+    /// RankNet: pairwise logistic loss.
     RankNet(RankNet),
-    /// Likelihood of the order of the labels.
+    /// ListMLE: Plackett-Luce likelihood of the label order.
     ListMle(ListMle),
-    /// Pairwise logistic, weighted by what an exchange costs in nDCG.
+    /// LambdaLoss: pairwise logistic loss weighted by the change in nDCG.
     Lambda(Lambda),
 }
 

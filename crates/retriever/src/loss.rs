@@ -121,30 +121,30 @@ pub trait RetrievalLoss: std::fmt::Debug {
     }
 }
 
-/// The losses by name, with their settings.
+/// Retrieval loss and its settings, written as `[loss.info_nce]`, `[loss.triplet]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossConfig {
-    /// Softmax cross-entropy over positives, own negatives and in-batch negatives.
+    /// InfoNCE: softmax cross-entropy of the positive against hard and in-batch negatives.
     InfoNce(InfoNce),
-    /// Hinge on the difference of similarities or distances.
+    /// Triplet margin loss.
     Triplet(Triplet),
-    /// The teacher's score margins by mean squared error.
+    /// Margin-MSE: mean squared error between the student's and the teacher's score margins.
     MarginMse(MarginMse),
-    /// The teacher's distribution over a query's candidates.
+    /// KL distillation over a query's own candidates, from teacher scores.
     Kl(KlDistillation),
     /// The order of scored pairs, across queries: labels of the data or a teacher's scores.
     #[serde(rename = "cosent")]
     CoSent(CoSent),
-    /// Another loss at several embedding sizes.
+    /// Matryoshka wrapper: another loss at several embedding dimensions.
     Matryoshka(Matryoshka),
-    /// A larger bi-encoder's vectors by mean squared error.
+    /// Embedding distillation: mean squared error to a larger bi-encoder's embeddings.
     EmbeddingMse(EmbeddingMse),
-    /// A larger bi-encoder's distribution over the passages of the batch.
+    /// In-batch KL distillation: a larger bi-encoder's distribution over all passages of the batch.
     BatchKl(BatchKl),
-    /// What keeps sparse vectors sparse, beside another loss.
+    /// FLOPS regularization of sparse vectors; a term of `sum`.
     Flops(Flops),
-    /// The weighted sum of several losses.
+    /// Weighted sum of losses.
     Sum(Sum),
 }
 

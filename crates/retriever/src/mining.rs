@@ -24,25 +24,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// How negatives are mined.
+/// Hard-negative mining.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MiningConfig {
-    /// When, within a training run.
+    /// When negatives are mined during a run.
     pub when: When,
-    /// What finds them.
+    /// Retriever that ranks the candidates: the model being trained, another retriever, or BM25.
     pub with: Finder,
-    /// Through which index.
+    /// Index that is searched.
     pub index: MiningIndex,
-    /// Settings of the graph, where one is used.
+    /// Settings of the HNSW graph, if one is used.
     pub hnsw: HnswConfig,
-    /// Queries on which a graph's recall is measured against the scan.
+    /// Queries on which the HNSW graph's recall against exact search is measured.
     pub audit_queries: usize,
-    /// A graph whose recall on them is lower stops the run.
+    /// Minimum recall of the HNSW graph; below it the run stops with an error.
     pub min_recall: f64,
-    /// Which of the ranked passages become negatives.
+    /// Selection of negatives from the ranking.
     pub select: NegativeSelection,
-    /// Whether negatives that the data came with are kept beside the mined ones.
+    /// Whether negatives of the training data are kept beside the mined ones.
     pub keep_given: bool,
 }
 
@@ -62,15 +62,15 @@ impl Default for MiningConfig {
     }
 }
 
-/// When a run mines.
+/// When negatives are mined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// Once, with the model that training starts from.
+    /// Once before training, with the initial model.
     Start,
-    /// At the start and again every so many optimiser steps, with the model as it then is.
+    /// Before training and again every N optimizer steps, with the current model.
     EverySteps(u64),
-    /// Every so many steps, but not at the start: the first steps see in-batch negatives only.
+    /// Every N optimizer steps but not before training; until then there are in-batch negatives only.
     AfterSteps(u64),
 }
 
@@ -85,7 +85,7 @@ impl When {
     }
 }
 
-/// What finds negatives.
+/// Retriever that ranks the candidates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Finder {
@@ -93,7 +93,7 @@ pub enum Finder {
     Own(SelfMining),
     /// Another retriever, of any kind.
     Model(OtherModel),
-    /// Words: BM25.
+    /// BM25.
     Lexical(LexicalConfig),
 }
 
@@ -112,46 +112,46 @@ pub struct SelfMining {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtherModel {
-    /// Folder or hub id.
+    /// Model folder or Hugging Face id.
     pub path: String,
 }
 
-/// Which index a round searches.
+/// Index that is searched while mining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MiningIndex {
-    /// The cheaper one.
+    /// Whichever of exact search and HNSW the cost model estimates to be faster.
     Auto,
-    /// The exact scan.
+    /// Exact search.
     Exact,
-    /// The graph.
+    /// Approximate search in an HNSW graph.
     Hnsw,
 }
 
-/// What a round did.
+/// Statistics of one mining round.
 #[derive(Debug, Clone, Serialize)]
 pub struct MiningReport {
-    /// Queries mined for.
+    /// Queries.
     pub queries: usize,
-    /// Passages searched.
+    /// Passages in the index.
     pub passages: usize,
     /// `exact` or `hnsw`.
     pub index: IndexKind,
-    /// The graph's recall against the scan, where a graph was used.
+    /// Recall of the HNSW graph against exact search, if a graph was used.
     pub recall: Option<RecallReport>,
-    /// Negatives chosen in all.
+    /// Negatives selected, over all queries.
     pub chosen: u64,
-    /// Queries for which none passed.
+    /// Queries without any negative.
     pub without: usize,
-    /// Why candidates were not chosen.
+    /// Rejected candidates by reason.
     pub dropped: Dropped,
-    /// Mean score of the queries' lowest positives, and of the chosen negatives.
+    /// Mean similarity of the lowest positive of each query.
     pub mean_positive: f64,
-    /// See `mean_positive`.
+    /// Mean similarity of the selected negatives.
     pub mean_negative: f64,
-    /// Seconds spent encoding.
+    /// Encoding time in seconds.
     pub encode_seconds: f64,
-    /// Seconds spent building the index, searching and choosing.
+    /// Time for index construction, search and selection in seconds.
     pub search_seconds: f64,
 }
 

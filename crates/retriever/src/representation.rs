@@ -31,14 +31,14 @@ pub enum Side {
     Passage,
 }
 
-/// How two embeddings are compared.
+/// Similarity of two embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Similarity {
-    /// Of unit vectors.
+    /// Cosine similarity.
     #[default]
     Cosine,
-    /// As they are.
+    /// Inner product without normalization.
     Dot,
 }
 

@@ -12,36 +12,36 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Layout of a new encoder.
+/// Architecture of a new encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScratchArchitecture {
-    /// Learned positions.
+    /// BERT: learned absolute positions.
     #[default]
     Bert,
-    /// Rotary positions, which soft tokens before a text do not move against one another; global attention everywhere.
+    /// ModernBERT: rotary positions, global attention in every layer. Soft prompts do not shift its relative positions.
     ModernBert,
 }
 
-/// The new encoder and its size.
+/// New encoder with random weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScratchModel {
-    /// `bert` or `modernbert`.
+    /// Architecture: `bert` or `modernbert`.
     pub architecture: ScratchArchitecture,
-    /// Word pieces.
+    /// Vocabulary size of the WordPiece tokenizer.
     pub vocab_size: usize,
-    /// Size of a hidden state.
+    /// Hidden size.
     pub hidden_size: i64,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub layers: i64,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: i64,
-    /// Size of the feed-forward layer.
+    /// Inner size of the feed-forward layers.
     pub intermediate_size: i64,
-    /// Positions.
+    /// Maximum sequence length in tokens.
     pub max_positions: i64,
-    /// Dropout everywhere.
+    /// Dropout of hidden states and attention probabilities.
     pub dropout: f64,
     /// Standard deviation of the initial weights.
     pub initializer_range: f64,

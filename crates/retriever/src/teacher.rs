@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TeacherConfig {
-    /// A cross-encoder: its logits.
+    /// Cross-encoder: its logits are the teacher scores.
     CrossEncoder(ModelRef),
     /// Another retriever, of any kind: its similarities, or its vectors where the loss is over vectors.
     Retriever(ModelRef),
@@ -31,7 +31,7 @@ pub enum TeacherConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRef {
-    /// Folder or hub id.
+    /// Model folder or Hugging Face id.
     pub path: String,
 }
 

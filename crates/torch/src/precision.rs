@@ -8,12 +8,12 @@ use crate::{Device, Kind, device};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// bf16 on CUDA (Ampere and later) and on CPUs with AVX512-BF16 or AMX, f32 elsewhere.
+    /// bf16 on CUDA (Ampere and later) and on CPUs with AVX512-BF16 or AMX; fp32 elsewhere.
     #[default]
     Auto,
-    /// Everything in f32.
+    /// f32 throughout.
     Fp32,
-    /// Matrix products and attention in bf16; norms, softmax, losses and master weights in f32.
+    /// bf16 matrix products and attention; norms, softmax, losses and master weights in f32.
     Bf16,
 }
 

@@ -32,12 +32,12 @@ pub enum Bits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantize {
-    /// f32.
+    /// No quantization: f32.
     #[default]
     None,
-    /// 8 bits, by row.
+    /// 8-bit integers with a scale per row.
     Int8,
-    /// 4 bits (QLoRA).
+    /// 4-bit NormalFloat with double quantization (QLoRA).
     Nf4,
 }
 

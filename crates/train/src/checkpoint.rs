@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// How often checkpoints are written, and how many stay.
+/// Checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SaveConfig {
-    /// Optimiser steps between checkpoints; 0: at the end only.
+    /// Optimizer steps between checkpoints; 0: at the end only.
     pub every_steps: u64,
-    /// How many are kept.
+    /// Number of checkpoints kept; older ones are deleted.
     pub keep: usize,
 }
 

@@ -4,13 +4,13 @@ use crate::checked;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When to give up.
+/// Early stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopConfig {
-    /// Evaluations without improvement before training stops.
+    /// Evaluations without improvement after which training stops.
     pub patience: u32,
-    /// A smaller gain is none.
+    /// Minimum improvement that counts.
     #[serde(default, deserialize_with = "checked::not_negative")]
     pub min_gain: f64,
 }

@@ -5,30 +5,30 @@ use ragduet_torch::optim::{AdafactorOptions, AdamWOptions, GroupRule, OptimizerO
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which optimiser.
+/// Optimizer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// AdamW.
     #[default]
     AdamW,
-    /// Adafactor: little memory, steps relative to the size of a parameter.
+    /// Adafactor: factored second moments (little memory), updates relative to the parameter's scale.
     Adafactor,
 }
 
-/// What Adafactor has and AdamW has not.
+/// Settings of Adafactor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdafactorConfig {
-    /// The learning rate is multiplied by the parameter's root mean square.
+    /// Relative step size: the learning rate is multiplied by the root mean square of the parameter.
     pub scale_parameter: bool,
-    /// Updates with a greater root mean square are scaled down to it.
+    /// Update clipping: updates with a larger root mean square are scaled down to it.
     #[serde(deserialize_with = "checked::positive")]
     pub clip_threshold: f64,
-    /// The second moment of step t decays by 1 - t^-this.
+    /// Exponent d of the second moment's decay, 1 - t^-d at step t.
     #[serde(deserialize_with = "checked::positive")]
     pub decay_exponent: f64,
-    /// Decay of a first moment; absent: none is kept.
+    /// First-moment decay; absent: no first moment.
     #[serde(deserialize_with = "checked::optional_decay")]
     pub beta1: Option<f64>,
 }
@@ -39,18 +39,18 @@ impl Default for AdafactorConfig {
     }
 }
 
-/// The optimiser.
+/// Optimizer and learning-rate schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
-    /// Which: `adamw` or `adafactor`.
+    /// Optimizer: `adamw` or `adafactor`.
     pub name: OptimizerName,
-    /// Settings of Adafactor alone.
+    /// Settings of Adafactor.
     pub adafactor: AdafactorConfig,
-    /// Base learning rate, the highest of the schedule.
+    /// Peak learning rate.
     #[serde(deserialize_with = "checked::positive")]
     pub lr: f64,
-    /// Decoupled weight decay; biases and norms have none.
+    /// Decoupled weight decay. Biases and norms are exempt.
     #[serde(deserialize_with = "checked::not_negative")]
     pub weight_decay: f64,
     /// AdamW: decay of the first moment.
@@ -59,23 +59,23 @@ pub struct OptimizerConfig {
     /// AdamW: decay of the second moment.
     #[serde(deserialize_with = "checked::decay")]
     pub beta2: f64,
-    /// AdamW: added to the root of the second moment.
+    /// AdamW: epsilon, added to the root of the second moment.
     #[serde(deserialize_with = "checked::positive")]
     pub eps: f64,
-    /// Each layer learns this much slower than the one above it; 1: all alike.
+    /// Layer-wise learning-rate decay: factor from each layer to the one below; 1: the same rate for all layers.
     #[serde(deserialize_with = "checked::factor")]
     pub layer_decay: f64,
-    /// Learning rate of new parts behind the encoder (projection, temperature); absent: `lr`.
+    /// Learning rate of new parameters after the encoder (projection, head, temperature); absent: `lr`.
     #[serde(deserialize_with = "checked::optional_not_negative")]
     pub head_lr: Option<f64>,
-    /// What follows the warm-up.
+    /// Learning-rate schedule after warm-up.
     pub schedule: ScheduleConfig,
-    /// How the learning rate rises.
+    /// Learning-rate warm-up.
     pub warmup: Warmup,
-    /// Gradients are scaled down to this norm; 0: never.
+    /// Gradient clipping: maximum global norm; 0: no clipping.
     #[serde(deserialize_with = "checked::not_negative")]
     pub max_grad_norm: f64,
-    /// Names of parameters that do not train; `*` stands for anything.
+    /// Frozen parameters, by name; `*` matches anything.
     pub freeze: Vec<String>,
 }
 

@@ -8,28 +8,28 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 
-/// What follows the warm-up: `"linear"`, `"cosine"`, `"constant"`, or a table of one of them with its settings
+/// Learning-rate schedule after warm-up: `"linear"`, `"cosine"`, `"constant"`, or a table with settings
 /// (`[optim.schedule.cosine]`).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ScheduleConfig {
-    /// Down to 0 in a line.
+    /// Linear decay to 0.
     #[default]
     Linear,
-    /// Down along a cosine.
+    /// Cosine decay.
     Cosine(CosineConfig),
-    /// Stays.
+    /// Constant learning rate.
     Constant,
 }
 
-/// The shape of a cosine.
+/// Cosine decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CosineConfig {
-    /// The lowest learning rate, as a share of the highest.
+    /// Final learning rate as a share of the peak.
     #[serde(deserialize_with = "checked::share")]
     #[schemars(range(min = 0, max = 1))]
     pub min_ratio: f64,
-    /// Periods of the cosine; half a one ends at the lowest point.
+    /// Number of cosine periods; 0.5 ends at the minimum.
     #[serde(deserialize_with = "checked::positive")]
     pub cycles: f64,
 }
@@ -40,24 +40,24 @@ impl Default for CosineConfig {
     }
 }
 
-/// The table form.
+/// Schedule as a table with settings.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Table {
-    /// Down to 0 in a line.
+    /// Linear decay to 0.
     Linear(NoSettings),
-    /// Down along a cosine.
+    /// Cosine decay.
     Cosine(CosineConfig),
-    /// Stays.
+    /// Constant learning rate.
     Constant(NoSettings),
 }
 
-/// A table without keys.
+/// No settings.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoSettings {}
 
-/// The short form.
+/// Schedule by name.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Name {
@@ -123,14 +123,14 @@ impl JsonSchema for ScheduleConfig {
     }
 }
 
-/// How long the learning rate rises from 0.
+/// Learning-rate warm-up: linear from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {
-    /// This share of all steps.
+    /// Warm-up as a share of all optimizer steps.
     #[serde(deserialize_with = "checked::share")]
     Ratio(#[schemars(range(min = 0, max = 1))] f64),
-    /// This many steps.
+    /// Warm-up in optimizer steps.
     Steps(u64),
 }
 

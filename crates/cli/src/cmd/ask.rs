@@ -19,16 +19,16 @@ use std::path::PathBuf;
 /// Example: ragduet ask --run runs/joint "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A joint run: its retriever, index and generator, where no others are given.
+    /// Joint run folder: provides retriever, index and generator unless others are given.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
     generator: GeneratorArgs,
-    /// The questions; without any, one is read from each line of standard input.
+    /// Questions; without any, one per line of standard input.
     questions: Vec<String>,
-    /// Print JSON, all at once.
+    /// Print JSON at the end instead of streaming text.
     #[arg(long)]
     json: bool,
 }

@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 /// The classifier and how it runs.
 #[derive(Debug, clap::Args)]
 pub struct ClassifierArgs {
-    /// Classifier folder (a Hugging Face model with a classification head, or `best` of a run), or hub id.
+    /// Classifier folder (a Hugging Face sequence-classification model, or `best` of a run) or Hugging Face id.
     #[arg(short, long)]
     pub model: String,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Compute precision: auto, fp32 or bf16.
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
-    /// Longer texts are cut to so many tokens; what the model can take if not given.
+    /// Maximum tokens of a text, longer ones are truncated; the model's maximum if not given.
     #[arg(long)]
     pub max_tokens: Option<usize>,
-    /// Tokens of a forward pass.
+    /// Tokens per forward pass.
     #[arg(long, default_value_t = 16_384)]
     pub batch_tokens: usize,
 }
@@ -62,16 +62,16 @@ pub struct Args {
     /// Texts, or pairs of texts (JSON Lines, JSON, Parquet).
     #[arg(short, long, required_unless_present = "text", conflicts_with = "text")]
     input: Option<PathBuf>,
-    /// One text.
+    /// A single text.
     #[arg(long)]
     text: Option<String>,
-    /// The second text of a pair.
+    /// Second text of a pair.
     #[arg(long, requires = "text")]
     pair: Option<String>,
-    /// Where to write; standard output if not given.
+    /// Output file; standard output if not given.
     #[arg(short, long)]
     out: Option<PathBuf>,
-    /// Move rows that cannot be used to this file instead of stopping.
+    /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
 }
@@ -150,10 +150,10 @@ pub struct ClassifierEval {
     /// Labelled texts (JSON Lines, JSON, Parquet).
     #[arg(long)]
     data: PathBuf,
-    /// Move rows that cannot be used to this file instead of stopping.
+    /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
-    /// Write what was said of each text.
+    /// Write the prediction for each text to this file.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Print JSON.

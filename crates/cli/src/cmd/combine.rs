@@ -11,23 +11,23 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `combine`.
 ///
-/// Reads LoRA adapters of generators (`best/` of runs with [peft.lora]) over one base, each with a weight, and writes one
-/// adapter's folder that does what they do together.
+/// Reads LoRA adapters of generators (`best/` of runs with [peft.lora]) over the same base model and writes their
+/// weighted sum as one adapter.
 ///
 /// Example: ragduet combine runs/a/best=0.7 runs/b/best=0.3 -o both
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Adapters' folders with their weights, as FOLDER=WEIGHT; without one 1.
+    /// Adapter folders with weights, as FOLDER=WEIGHT; default weight 1.
     #[arg(required = true)]
     adapters: Vec<String>,
-    /// cat: the exact sum, of the sum of the ranks; svd: its best approximation of one rank; linear: sums of the factors.
+    /// Method: cat (exact sum; the ranks add up), svd (best approximation of one rank) or linear (sum of the factors).
     #[arg(long, value_enum, default_value = "cat")]
     how: How,
-    /// The rank with svd; the highest of theirs if not given.
+    /// Rank for svd; the highest of the inputs if not given.
     #[arg(long)]
     rank: Option<i64>,
-    /// Folder to write.
+    /// Output folder.
     #[arg(short, long)]
     out: PathBuf,
 }

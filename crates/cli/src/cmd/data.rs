@@ -14,26 +14,26 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Read one format, write another.
+    /// Convert a dataset from one format to another.
     ///
     /// Example: ragduet data convert squad.json --to triplets.jsonl.zst
     Convert {
-        /// File or directory to read.
+        /// Input file or folder.
         from: PathBuf,
-        /// File or directory to write.
+        /// Output file or folder.
         #[arg(long)]
         to: PathBuf,
-        /// Format to write, where its name does not show it.
+        /// Output format, if the name does not tell it.
         #[arg(long)]
         to_format: Option<Format>,
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// Counts, lengths, duplicates, overlap between splits.
+    /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits.
     ///
     /// Example: ragduet data stats scifact --json
     Stats {
-        /// File or directory to read.
+        /// File or folder.
         path: PathBuf,
         #[command(flatten)]
         read: ReadArgs,
@@ -41,7 +41,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// The formats that are read and written.
+    /// List the data formats.
     Formats,
 }
 

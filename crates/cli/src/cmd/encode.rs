@@ -24,10 +24,10 @@ pub struct Args {
     /// Corpus: a BEIR directory, or a file of passages (JSON Lines, Parquet, TSV, plain text; also .gz and .zst).
     #[arg(short, long)]
     input: PathBuf,
-    /// Folder to write.
+    /// Output folder.
     #[arg(short, long)]
     out: PathBuf,
-    /// What the texts are: `passage` or `query` (the prompt and the length limit differ).
+    /// Kind of text: `passage` or `query` (prompt and length limit differ).
     #[arg(long, default_value = "passage", value_parser = ["passage", "query"])]
     side: String,
     #[command(flatten)]

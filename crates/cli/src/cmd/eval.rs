@@ -16,29 +16,32 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Rank a corpus for judged queries and score the ranking as trec_eval does: by a model, by words, by both, re-ranked.
-    /// Several systems come in one table, with a significance test, the time of a query and the size of the index.
+    /// Evaluate retrieval with trec_eval's measures: dense, late-interaction and sparse models, BM25, hybrids, with or
+    /// without re-ranking.
+    ///
+    /// Several systems come in one table, with a significance test, latency and index size.
     ///
     /// Example: ragduet eval retriever -m sentence-transformers/all-MiniLM-L6-v2 --data scifact --split test
+    ///
     /// Example: ragduet eval retriever -m runs/dense/best -m runs/colbert/best --index bm25,model,hybrid --data scifact
     Retriever(Box<super::eval_retriever::Args>),
-    /// Answer a file of records and score the answers: exact match, token F1, what the passages are worth.
+    /// Evaluate generated answers: exact match, token F1, and the effect of the passages.
     ///
     /// Example: ragduet eval generator -g runs/reader/best --data test.rag.jsonl --compare
     Generator(Box<super::eval_answers::GeneratorEval>),
-    /// Find passages, answer, and measure the whole: retrieval, answers, faithfulness.
+    /// Evaluate a RAG pipeline: retrieval, answers, faithfulness.
     ///
     /// Example: ragduet eval rag -m runs/retriever/best -g runs/reader/best --data datasets/maravel --compare
     Rag(Box<super::eval_answers::RagEval>),
-    /// Measure a classifier on labelled texts.
+    /// Evaluate a classifier on labelled texts.
     ///
     /// Example: ragduet eval classifier -m runs/topics/best --data test.jsonl
     Classifier(super::classify::ClassifierEval),
-    /// Choose among the choices of records by their likelihood, and score what was chosen, task by task.
+    /// Evaluate multiple-choice records by rank classification (likelihood of each choice), per task.
     ///
     /// Example: ragduet eval choices -g runs/tfew/best --data title.test.jsonl verify.test.jsonl
     Choices(Box<super::eval_choices::Args>),
-    /// Score a TREC run file.
+    /// Evaluate a TREC run file.
     ///
     /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
     Run(RunArgs),
@@ -46,15 +49,15 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// The run file.
+    /// Run file.
     run: PathBuf,
-    /// Judgements (BEIR or TREC form).
+    /// Relevance judgements (qrels; BEIR or TREC format).
     #[arg(long)]
     qrels: PathBuf,
     /// Measures.
     #[arg(long, value_delimiter = ',')]
     measures: Vec<Measure>,
-    /// Compare with this run file, by a paired randomisation test.
+    /// Second run file, compared by a paired randomization test.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// Print JSON.

@@ -22,21 +22,20 @@ use std::path::{Path, PathBuf};
 /// What both commands measure.
 #[derive(Debug, clap::Args)]
 struct Wanted {
-    /// Answer without passages, with another question's, and with the own ones in another order as well: what the
-    /// passages are worth.
+    /// Also answer without passages, with another question's passages and with shuffled passages.
     #[arg(long)]
     compare: bool,
-    /// WordNet's `dict` folder, for METEOR's synonyms.
+    /// WordNet's `dict` folder, for METEOR's synonym matching.
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
-    /// An encoder's folder or hub id for BERTScore, with :N for the outputs of its layer N.
+    /// Encoder for BERTScore (folder or Hugging Face id), with :N for the output of layer N.
     #[arg(long, value_name = "DIR[:LAYER]")]
     bertscore: Option<String>,
-    /// A local model for natural language inference (a classifier with a label `entailment`), folder or hub id: whether
+    /// Natural-language-inference model (a classifier with a label `entailment`; folder or Hugging Face id): whether
     /// the passages entail each sentence of an answer.
     #[arg(long, value_name = "DIR")]
     nli: Option<String>,
-    /// Write a line per question (JSON Lines): what was shown, what was answered, its measures.
+    /// Write passages, answer and measures of each question to this file (JSON Lines).
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Print JSON.
@@ -52,7 +51,7 @@ pub struct GeneratorEval {
     /// Records with questions, passages and answers.
     #[arg(long)]
     data: PathBuf,
-    /// Only the first questions of the file.
+    /// Number of questions, the first of the file.
     #[arg(long)]
     questions: Option<usize>,
     #[command(flatten)]
@@ -64,10 +63,10 @@ pub struct GeneratorEval {
 /// Example: ragduet eval rag --run runs/joint --data datasets/maravel --compare
 #[derive(Debug, clap::Args)]
 pub struct RagEval {
-    /// A joint run: its retriever and generator, where no others are given.
+    /// Joint run folder: provides retriever and generator unless others are given.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// The retriever's folder, or hub id.
+    /// Retriever folder or Hugging Face id.
     #[arg(short, long)]
     model: Option<String>,
     #[command(flatten)]
@@ -75,14 +74,14 @@ pub struct RagEval {
     /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
-    /// Its split.
+    /// Split.
     #[arg(long, default_value = "test")]
     split: String,
     /// Answers by question (JSON Lines with `_id` and `answers`); those of the collection if not given, which a BEIR
     /// folder has in answers.jsonl.
     #[arg(long)]
     answers: Option<PathBuf>,
-    /// Only the first questions of the split.
+    /// Number of questions, the first of the split.
     #[arg(long)]
     questions: Option<usize>,
     #[command(flatten)]

@@ -14,16 +14,17 @@ use std::path::{Path, PathBuf};
 /// Arguments of `eval choices`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Generator folder (a Hugging Face language model, or `best` of a run), or hub id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run) or Hugging Face id.
     #[arg(short, long)]
     generator: String,
-    /// Files of records with choices, each a task (named by the file up to the first dot) where records name none.
+    /// Files of multiple-choice records; a file is a task (named by the file up to the first dot) unless its records
+    /// name theirs.
     #[arg(long, required = true, num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Only the first records of each file.
+    /// Number of records per file, the first ones.
     #[arg(long)]
     questions: Option<usize>,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Compute precision: auto, fp32 or bf16.
@@ -32,17 +33,16 @@ pub struct Args {
     /// Prompt settings (TOML, the keys of `[prompt]`); those of the run that trained the generator if not given.
     #[arg(long, value_name = "FILE")]
     prompt: Option<PathBuf>,
-    /// Passages shown; as many as in training if not given.
+    /// Passages per prompt; as in training if not given.
     #[arg(long)]
     contexts: Option<usize>,
-    /// The power of a choice's length by which its log-likelihood is divided; that of the training run if not given,
-    /// else 1.
+    /// Exponent of length normalization; that of the training run if not given, else 1.
     #[arg(long)]
     length_norm: Option<f64>,
-    /// Tokens of a forward pass.
+    /// Tokens per forward pass.
     #[arg(long, default_value_t = 8192)]
     tokens: usize,
-    /// Write a line per record (JSON Lines): log-likelihoods, what was chosen.
+    /// Write log-likelihoods and predictions of each record to this file (JSON Lines).
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Print JSON.

@@ -19,28 +19,28 @@ use std::time::Instant;
 /// Arguments of `eval retriever`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model folder, or id on the Hugging Face hub: one vector a text, late interaction, or weights of words. Several are compared.
+    /// Model folder or Hugging Face id: dense, late-interaction or sparse. May be given several times.
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<String>,
     #[command(flatten)]
     on: ModelOptions,
-    /// What searches: model (each model given), bm25 (words), hybrid (words and each model, fused).
+    /// Systems to evaluate: model (each model given), bm25, hybrid (BM25 fused with each model).
     #[arg(long, value_delimiter = ',', value_parser = ["model", "dense", "colbert", "sparse", "bm25", "hybrid"])]
     index: Vec<String>,
-    /// Late interaction: bits per number of a compressed index (1, 2, 4, 8); 0 compares with every passage exactly.
+    /// Late interaction: bits per residual component of a compressed index (1, 2, 4, 8); 0: exact MaxSim.
     #[arg(long, default_value_t = 0)]
     bits: u8,
-    /// BM25: how soon more occurrences of a word stop counting.
+    /// BM25 k1: term-frequency saturation.
     #[arg(long, default_value_t = LexicalConfig::default().k1)]
     k1: f64,
-    /// BM25: how much long passages are marked down.
+    /// BM25 b: document-length normalization.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
     #[command(flatten)]
     vectors: VectorArgs,
     #[command(flatten)]
     fusion: FusionArgs,
-    /// Learn the weights of the fusion on this split of the data.
+    /// Split on which the fusion weights are optimized.
     #[arg(long, value_name = "SPLIT")]
     learn_weights: Option<String>,
     /// A collection (such as a BEIR directory), or a file of examples whose passages are then the corpus.
@@ -54,16 +54,16 @@ pub struct Args {
     /// Passages ranked per query.
     #[arg(long, default_value_t = 1000)]
     depth: usize,
-    /// Judge on all judged passages and a sample of the others, up to this many in all.
+    /// Upper bound of the evaluated corpus: all judged passages and a random sample of the others.
     #[arg(long)]
     max_passages: Option<usize>,
-    /// Write the ranking as a TREC run file; of several systems, a folder with a file each.
+    /// Write the ranking as a TREC run file; for several systems a folder of run files.
     #[arg(long, value_name = "FILE")]
     save_run: Option<PathBuf>,
-    /// Compare with this TREC run file, by a paired randomisation test.
+    /// TREC run file, compared by a paired randomization test.
     #[arg(long, value_name = "FILE", conflicts_with = "rerank")]
     compare: Option<PathBuf>,
-    /// With --rerank both rankings are measured, and compared by a paired randomisation test.
+    /// Rankings before and after re-ranking are both evaluated and compared by a paired randomization test.
     #[command(flatten)]
     rerank: RerankArgs,
     /// Print JSON.

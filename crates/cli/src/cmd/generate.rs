@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 /// The generator and how it answers; shared by the commands that answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneratorArgs {
-    /// Generator folder (a Hugging Face language model, or `best` of a run), or hub id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run) or Hugging Face id.
     #[arg(short, long)]
     pub generator: Option<String>,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Compute precision: auto, fp32 or bf16.
@@ -34,40 +34,40 @@ pub struct GeneratorArgs {
     /// Prompt settings (TOML, the keys of `[prompt]`); those of the run that trained the generator if not given.
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
-    /// Passages shown; as many as in training if not given, 0 for none (closed-book).
+    /// Passages per prompt; as in training if not given, 0: closed-book.
     #[arg(long)]
     pub contexts: Option<usize>,
-    /// Most tokens of an answer.
+    /// Maximum number of generated tokens.
     #[arg(long, default_value_t = 128)]
     pub max_new_tokens: usize,
-    /// Draw from the distribution instead of taking the likeliest token.
+    /// Sampling instead of greedy decoding.
     #[arg(long)]
     pub sample: bool,
-    /// Divides the logits when sampling.
+    /// Sampling temperature.
     #[arg(long)]
     pub temperature: Option<f64>,
-    /// Sample among the k likeliest tokens.
+    /// Top-k sampling.
     #[arg(long)]
     pub top_k: Option<usize>,
-    /// Sample among the likeliest tokens that together reach this probability.
+    /// Top-p (nucleus) sampling.
     #[arg(long)]
     pub top_p: Option<f64>,
-    /// Sample among tokens at least this times as likely as the likeliest.
+    /// Min-p sampling.
     #[arg(long)]
     pub min_p: Option<f64>,
-    /// Above 1: tokens that occurred are less likely.
+    /// Repetition penalty (above 1).
     #[arg(long)]
     pub repetition_penalty: Option<f64>,
-    /// Beams.
+    /// Number of beams.
     #[arg(long)]
     pub beams: Option<usize>,
-    /// Ends an answer where its text contains this; may be given several times.
+    /// Stop string; may be given several times.
     #[arg(long)]
     pub stop: Vec<String>,
-    /// Seed of samples.
+    /// Random seed of sampling.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Answers generated at a time.
+    /// Answers generated per batch.
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
 }
@@ -86,7 +86,7 @@ impl GeneratorArgs {
             .with_context(|| format!("cannot load the generator `{generator}`"))
     }
 
-    /// How answers are generated.
+    /// Decoding.
     pub fn decode(&self) -> DecodeConfig {
         DecodeConfig {
             max_new_tokens: Some(self.max_new_tokens),
@@ -156,7 +156,7 @@ pub struct Args {
     /// Records with questions and passages (`ragduet retrieve` writes them).
     #[arg(short, long)]
     input: PathBuf,
-    /// Answers, one JSON object a line. A file that is there is gone on with: its questions are not asked again.
+    /// Output file, one JSON object per answer. An existing file is continued: answered questions are skipped.
     #[arg(short, long)]
     out: PathBuf,
 }

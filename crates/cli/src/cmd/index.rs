@@ -25,9 +25,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Build an index from a corpus and a model, or from the folder that `encode` wrote.
+    /// Build an index from a corpus and a model, or from embeddings that `encode` wrote.
     ///
     /// Example: ragduet index build -m runs/x/best --corpus corpus.jsonl -o corpus.idx --kind hnsw
+    ///
     /// Example: ragduet index build --kind lexical --corpus corpus.jsonl -o words.idx
     Build(Box<Build>),
 }
@@ -37,51 +38,50 @@ struct Build {
     /// Folder written by `ragduet encode`.
     #[arg(long, conflicts_with = "corpus")]
     embeddings: Option<PathBuf>,
-    /// Corpus to encode.
+    /// Corpus: a BEIR folder or a file of passages.
     #[arg(long)]
     corpus: Option<PathBuf>,
     /// Model folder or hub id, for `--corpus`.
     #[arg(short, long)]
     model: Option<String>,
-    /// Folder to write.
+    /// Output folder.
     #[arg(short, long)]
     out: PathBuf,
-    /// exact or hnsw (over one vector a text), multi_vector (late interaction), sparse (weights of words, by a sparse
-    /// model), lexical (words: BM25, no model). If not given: what the model is made for, exact where it is said what is
-    /// kept of vectors, else hnsw, or lexical where there is no model.
+    /// Index type: exact or hnsw (dense vectors), multi_vector (late interaction), sparse (SPLADE), lexical (BM25, no
+    /// model). If not given: by the model (dense: hnsw, or exact with --vectors); lexical without a model.
     #[arg(long, value_parser = ["exact", "hnsw", "multi_vector", "sparse", "lexical"])]
     kind: Option<String>,
     #[command(flatten)]
     vectors: VectorArgs,
-    /// Late interaction: bits per number (1, 2, 4, 8); 0 keeps all vectors (f16) and compares with all of them.
+    /// Late interaction: bits per residual component (1, 2, 4, 8); 0: exact MaxSim over f16 vectors.
     #[arg(long, default_value_t = ResidualConfig::default().bits)]
     bits: u8,
-    /// BM25: how soon more occurrences of a word stop counting.
+    /// BM25 k1: term-frequency saturation.
     #[arg(long, default_value_t = LexicalConfig::default().k1)]
     k1: f64,
-    /// BM25: how much long passages are marked down.
+    /// BM25 b: document-length normalization.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
-    /// BM25: how endings are taken off words: porter (as Lucene's English analyser), none, or a language of Snowball's.
+    /// BM25 stemmer: porter (as Lucene's English analyzer), none, or a Snowball language.
     #[arg(long, value_parser = parse_choice::<Stemmer>, default_value = "porter")]
     stemmer: Stemmer,
-    /// HNSW: which code makes the graph: hnsw_rs, hnsw_rs_serial (one core, the same graph every time) or native (several
-    /// times faster, all cores, the same graph every time).
+    /// HNSW builder: hnsw_rs, hnsw_rs_serial (one thread, deterministic) or native (parallel, deterministic, several
+    /// times faster).
     #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
     builder: HnswBuilder,
-    /// HNSW: links per row.
+    /// HNSW M: links per node.
     #[arg(long, default_value_t = HnswConfig::default().m)]
     m: usize,
-    /// HNSW: how widely the build looks.
+    /// HNSW ef_construction: candidate list size during construction.
     #[arg(long, default_value_t = HnswConfig::default().ef_construction)]
     ef_construction: usize,
-    /// HNSW: how widely a search looks.
+    /// HNSW ef_search: candidate list size during search.
     #[arg(long, default_value_t = HnswConfig::default().ef_search)]
     ef_search: usize,
-    /// HNSW: queries (drawn from the rows) on which recall against exact search is measured; 0 for none.
+    /// HNSW: number of queries (sampled from the vectors) on which recall against exact search is measured; 0: none.
     #[arg(long, default_value_t = 200)]
     audit: usize,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Compute precision: auto, fp32 or bf16.

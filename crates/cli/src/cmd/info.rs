@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Example: ragduet info runs/covid/best
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder of a model, an adapter, an index or a run; or one with adapters in it, which are listed.
+    /// Folder of a model, adapter, index or run; or a folder of adapters, which are listed.
     path: PathBuf,
     /// Print JSON.
     #[arg(long)]

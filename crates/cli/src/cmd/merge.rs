@@ -9,16 +9,16 @@ use std::path::PathBuf;
 
 /// Arguments of `merge`.
 ///
-/// Reads an adapter's folder (`best/` of a run with [peft]), its base from where the adapter says, and writes a model's
-/// folder that needs neither. Works for LoRA, DoRA and (IA)^3; prompts and prefixes are no weights.
+/// Reads an adapter folder (`best/` of a run with [peft]) and its base model, and writes a model folder with the
+/// adapter merged into the weights. Works for LoRA, DoRA and (IA)^3; prompt and prefix tuning cannot be merged.
 ///
 /// Example: ragduet merge runs/x/best -o merged
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The adapter's folder.
+    /// Adapter folder.
     adapter: PathBuf,
-    /// Folder to write.
+    /// Output folder.
     #[arg(short, long)]
     out: PathBuf,
 }

@@ -23,34 +23,35 @@ pub struct Args {
     data: PathBuf,
     #[command(flatten)]
     read: ReadArgs,
-    /// File to write (JSON Lines or Parquet; .gz and .zst compress).
+    /// Output file (JSON Lines or Parquet; .gz and .zst compress).
     #[arg(short, long)]
     out: PathBuf,
     /// Negatives per query.
     #[arg(long, default_value_t = NegativeSelection::default().count)]
     count: usize,
-    /// First rank, from 0, that may be taken.
+    /// First eligible rank, from 0.
     #[arg(long, default_value_t = NegativeSelection::default().rank_min)]
     rank_min: usize,
-    /// Rank that the window ends before.
+    /// End of the rank window, exclusive.
     #[arg(long)]
     rank_max: Option<usize>,
-    /// Negatives score at most this.
+    /// Maximum similarity of a negative.
     #[arg(long)]
     max_score: Option<f32>,
-    /// Negatives score less than the positive by at least this.
+    /// Absolute margin: a negative's similarity is at most the positive's minus this.
     #[arg(long)]
     absolute_margin: Option<f32>,
-    /// Negatives score less than the positive by at least this share of its score (0.05: at most 95 % of it).
+    /// Relative margin: a negative's similarity is below the positive's by at least this share of it (0.05: at most 95
+    /// %).
     #[arg(long)]
     relative_margin: Option<f32>,
-    /// Draw evenly from those that pass instead of taking the best-ranked.
+    /// Uniform sampling from the eligible candidates instead of the top-ranked.
     #[arg(long)]
     uniform: bool,
-    /// Seed of the draw.
+    /// Random seed of sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// auto, exact or hnsw.
+    /// Index: auto, exact or hnsw.
     #[arg(long, default_value = "auto", value_parser = ["auto", "exact", "hnsw"])]
     index: String,
     /// Print the report as JSON.

@@ -25,10 +25,10 @@ use together::Together;
 /// Arguments of `quickstart`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The project's folder, with configs/ and datasets/.
+    /// Project folder, with configs/ and datasets/.
     #[arg(long, default_value = ".")]
     project: PathBuf,
-    /// The run folder; one of an earlier quickstart is replaced.
+    /// Run folder; that of an earlier quickstart is replaced.
     #[arg(long, default_value = "runs/quickstart")]
     out: PathBuf,
     /// Override a key of configs/retriever/quickstart.toml.

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 
 /// Arguments of `report`.
 ///
-/// Writes one HTML file that opens without a network: curves of all runs over one another, best figures, what the configs
-/// differ in, sample questions with their passages, the environment.
+/// Writes one self-contained HTML file: training curves, best figures, config differences, sample questions with
+/// passages and answers, environment.
 ///
 /// Example: ragduet report runs/a runs/b answers.jsonl -o report.html
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Folders of runs (those in them are taken as well), and files that `ragduet eval --save` wrote.
+    /// Run folders (runs inside them included) and files written by `ragduet eval --save`.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// File to write; one that is there is replaced.
+    /// Output file; an existing one is replaced.
     #[arg(short, long, default_value = "report.html")]
     out: PathBuf,
 }

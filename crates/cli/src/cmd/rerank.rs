@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 /// Arguments of `rerank`.
 ///
-/// Reads questions, passages and a ranking of any system, puts the best passages of each question in a cross-encoder's
-/// order, writes the new ranking, and measures both where the questions are judged.
+/// Re-ranks the top passages of each question of a TREC run file with a cross-encoder, writes the new run file, and
+/// evaluates both if the questions are judged.
 ///
 /// Example: ragduet rerank --rerank runs/cross/best --run bm25.trec --data scifact --split test -o reranked.trec
 #[derive(Debug, clap::Args)]
@@ -18,18 +18,18 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     rerank: RerankArgs,
-    /// The ranking, a TREC run file.
+    /// Input ranking (TREC run file).
     #[arg(long)]
     run: PathBuf,
-    /// A BEIR directory.
+    /// BEIR folder.
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
     read: ReadArgs,
-    /// The ranking to write, a TREC run file.
+    /// Output ranking (TREC run file).
     #[arg(short, long)]
     out: PathBuf,
-    /// Where to run: auto, cpu, cuda or cuda:N.
+    /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Compute precision: auto, fp32 or bf16.

@@ -20,7 +20,7 @@ pub struct Args {
     /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
-    /// Its split.
+    /// Split.
     #[arg(long, default_value = "train")]
     split: String,
     /// Answers by question (JSON Lines with `_id` and `answers`); those of the collection if not given, which a BEIR
@@ -32,10 +32,10 @@ pub struct Args {
     k: usize,
     #[command(flatten)]
     rerank: RerankArgs,
-    /// The file to write, records for `train generator` and `generate` (JSON Lines).
+    /// Output file: records for `train generator` and `generate` (JSON Lines).
     #[arg(short, long)]
     out: PathBuf,
-    /// Move rows that cannot be used to this file instead of stopping.
+    /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
 }

@@ -18,22 +18,21 @@ use std::rc::Rc;
 /// Which index is searched, and with what.
 #[derive(Debug, Clone, clap::Args)]
 pub struct IndexArgs {
-    /// Index folder: over single vectors, token vectors (late interaction), words or a model's weights of words. Given more than once, all are searched
-    /// and what they find is fused.
+    /// Index folder: dense, late-interaction, sparse or BM25. Given several times, the rankings are fused.
     #[arg(long)]
     index: Vec<PathBuf>,
-    /// Model, where it is not the one that an index was built with.
+    /// Retriever, instead of the one the index was built with.
     #[arg(short, long)]
     model: Option<String>,
     #[command(flatten)]
     fusion: FusionArgs,
-    /// Corpus for showing texts, where it has moved.
+    /// Corpus with the passage texts, if it has moved.
     #[arg(long)]
     corpus: Option<PathBuf>,
-    /// Where the retriever runs: auto, cpu, cuda or cuda:N.
+    /// Device of the retriever: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     search_device: String,
-    /// The retriever's compute precision: auto, fp32 or bf16.
+    /// Compute precision of the retriever: auto, fp32 or bf16.
     #[arg(long, default_value = "auto")]
     search_precision: ragduet_torch::Precision,
     #[command(flatten)]
@@ -194,12 +193,12 @@ fn reorder(found: &mut Found, by: &Reranker, k: usize) -> Result<()> {
 pub struct Args {
     #[command(flatten)]
     from: IndexArgs,
-    /// The questions; without any, one is read from each line of standard input.
+    /// Questions; without any, one per line of standard input.
     questions: Vec<String>,
     /// Passages per question.
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// HNSW: how widely to look, instead of the index's own setting.
+    /// HNSW ef_search: candidate list size, instead of the index's.
     #[arg(long)]
     ef: Option<usize>,
     /// Print JSON.

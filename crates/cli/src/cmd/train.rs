@@ -105,16 +105,16 @@ enum Chosen {
 /// What all methods take.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// The config (TOML). With --resume the run's own is used.
+    /// Config file (TOML). With --resume the run's own config is used.
     #[arg(short, long, required_unless_present = "resume")]
     config: Option<PathBuf>,
-    /// Override a key: --set optim.lr=3e-5
+    /// Override a config key: --set optim.lr=3e-5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The run folder; runs/<name of the config> if not given.
+    /// Run folder; runs/<config name> if not given.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Go on with the run that is in the run folder.
+    /// Resume the run in the run folder.
     #[arg(long)]
     resume: bool,
     /// With --resume: a key of the config that may differ from the run's, such as run.epochs or batch.

@@ -8,10 +8,10 @@ use ragduet_index::fusion::{RrfConfig, ScoresConfig};
 /// How rankings are fused.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FusionArgs {
-    /// How what several indexes find is fused: rrf (reciprocal ranks; the default), min_max or z_score (of scores).
+    /// Fusion of the rankings of several indexes: rrf (reciprocal rank fusion; default), min_max or z_score.
     #[arg(long, value_parser = ["rrf", "min_max", "z_score"])]
     fusion: Option<String>,
-    /// What each index counts, in their order (0.3,0.7); all the same if not given.
+    /// Weight of each index, in order (0.3,0.7); equal if not given.
     #[arg(long, value_delimiter = ',')]
     fusion_weights: Vec<f64>,
     #[arg(long, value_name = "K", help = "rrf: how little the first ranks stand out [default: 60]")]

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 /// Whether what is found is re-ranked, and with what.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RerankArgs {
-    /// Re-rank what is found with this cross-encoder (folder or hub id).
+    /// Cross-encoder that re-ranks the results (folder or Hugging Face id).
     #[arg(long, value_name = "MODEL")]
     pub rerank: Option<String>,
-    /// Passages that are re-ranked for each question.
+    /// Number of passages re-ranked per question.
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub rerank_depth: usize,
 }

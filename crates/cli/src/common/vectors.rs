@@ -11,21 +11,19 @@ use ragduet_index::{
 /// In what form vectors are kept.
 #[derive(Debug, Clone, clap::Args)]
 pub struct VectorArgs {
-    /// An exact index: what it keeps of each vector. f32, f16, int8 (a byte a number), binary (a bit), pq (a byte for
-    /// some numbers: product quantisation).
+    /// Exact index: storage form of vectors: f32, f16, int8, binary or pq (product quantization).
     #[arg(long, value_enum, default_value = "f32")]
     vectors: Kept,
-    /// Compare with the first so many numbers of each vector alone (for models trained with Matryoshka losses).
+    /// Truncation of embeddings to the first N components (models trained with Matryoshka losses).
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
-    /// What was found is scored again by vectors of this form, kept beside. If not given: int8 for binary and pq, none
-    /// for the others.
+    /// Rescoring with vectors of this form, kept beside. If not given: int8 for binary and pq, none for the others.
     #[arg(long, value_enum)]
     rescore: Option<Rescore>,
-    /// So many times the hits asked for are scored again.
+    /// Oversampling factor: factor * k candidates are rescored.
     #[arg(long, value_name = "TIMES", default_value_t = RescoreConfig::default().factor)]
     rescore_factor: usize,
-    /// pq: bytes a vector [default: one for each eight numbers]
+    /// pq: bytes per vector [default: one per eight components]
     #[arg(long, value_name = "N")]
     pq_parts: Option<usize>,
 }

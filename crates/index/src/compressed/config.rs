@@ -16,60 +16,60 @@ use crate::{Error, Precision, Result};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompressionConfig {
-    /// In what form rows are scanned.
+    /// Storage form of the scanned vectors.
     pub form: Form,
-    /// Scan only the first so many numbers of each vector (scaled to length 1 again under the cosine): for models
-    /// trained with Matryoshka losses (Kusupati et al., arXiv 2205.13147). Rows kept for rescoring stay whole.
+    /// Truncation: only the first N components are scanned (re-normalized for cosine), for models trained with
+    /// Matryoshka losses (Kusupati et al., arXiv 2205.13147). Vectors kept for rescoring stay whole. Absent: all.
     pub dimensions: Option<usize>,
-    /// Find more rows than were asked for, and score those again by rows of a finer form.
+    /// Rescoring: more candidates than requested are retrieved and scored again with finer vectors. Absent: none.
     pub rescore: Option<RescoreConfig>,
 }
 
-/// In what form rows are scanned. Bytes are those of a row of `d` numbers.
+/// Storage form of the scanned vectors; sizes are for d components.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Form {
-    /// As they are: `4 d` bytes. Of use with `dimensions`.
+    /// f32: `4 d` bytes. Useful with `dimensions`.
     F32,
-    /// Rounded: `2 d` bytes.
+    /// f16: `2 d` bytes.
     F16,
-    /// A byte a number and a scale a row: `d + 4` bytes.
+    /// 8-bit integers with a scale per vector: `d + 4` bytes.
     #[default]
     Int8,
-    /// The signs and a scale a row: `d / 8 + 4` bytes. Wants rescoring.
+    /// Signs with a scale per vector: `d / 8 + 4` bytes. Use with rescoring.
     Binary(BinaryConfig),
-    /// The nearest of 256 centroids for each part of a row: as many bytes as there are parts. Wants rescoring.
+    /// Product quantization: one byte (of 256 centroids) per sub-vector. Use with rescoring.
     Pq(PqConfig),
 }
 
-/// Settings of rows kept as signs.
+/// Binary quantization.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BinaryConfig {
-    /// What a query is compared as.
+    /// Representation of the query.
     pub query: BinaryQuery,
 }
 
-/// What a query is compared as with the signs of a row.
+/// Representation of the query against binary vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BinaryQuery {
-    /// Its numbers, rounded to six bits: finds clearly more, takes some times as long.
+    /// Six-bit components: clearly higher recall, several times slower.
     #[default]
     Numbers,
-    /// Its signs: the Hamming distance, as sentence-transformers' `ubinary`.
+    /// Signs: Hamming distance, as sentence-transformers' `ubinary`.
     Signs,
 }
 
-/// Settings of product quantisation (Jégou, Douze and Schmid, 2011).
+/// Product quantization (Jégou, Douze and Schmid, 2011).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PqConfig {
-    /// Parts that a row is cut into, as equal as can be; a byte each. Eight numbers a part are usual.
+    /// Number of sub-vectors, one byte each. Eight components per sub-vector are usual.
     pub parts: usize,
-    /// Rounds of k-means over the first rows added, from which the centroids are learnt.
+    /// k-means iterations for the centroids, trained on the first vectors added.
     pub rounds: usize,
-    /// Seeds the choice of the rows to learn from.
+    /// Random seed of the k-means training sample.
     pub seed: u64,
 }
 
@@ -79,25 +79,25 @@ impl Default for PqConfig {
     }
 }
 
-/// How rows that were found are scored again.
+/// Rescoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RescoreConfig {
-    /// The form that is kept for it, of all numbers.
+    /// Storage form of the vectors used for rescoring, all components.
     pub rows: RescoreRows,
-    /// So many times the hits asked for are scored again.
+    /// Oversampling factor: factor * k candidates are rescored.
     pub factor: usize,
 }
 
-/// The form of rows that are kept to score with again.
+/// Storage form of the vectors used for rescoring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RescoreRows {
-    /// Four bytes a number: scores are exact. May stay on disk.
+    /// 32 bits per component: exact scores. May stay on disk.
     F32,
-    /// Two bytes a number. May stay on disk.
+    /// 16 bits per component. May stay on disk.
     F16,
-    /// A byte a number and a scale a row.
+    /// 8 bits per component and a scale per vector.
     #[default]
     Int8,
 }

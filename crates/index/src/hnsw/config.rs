@@ -5,35 +5,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Settings of an HNSW index (Malkov and Yashunin, arXiv 1603.09320).
+/// HNSW graph (Malkov and Yashunin, arXiv 1603.09320).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HnswConfig {
-    /// Links per row and upper layer; twice as many in the lowest. More cost memory and time and find more.
+    /// M: links per node and upper layer, twice as many in the bottom layer. More links cost memory and time and raise
+    /// recall.
     pub m: usize,
-    /// How widely the build looks for neighbours.
+    /// ef_construction: candidate list size during construction.
     pub ef_construction: usize,
-    /// How widely a search looks, unless it says otherwise. Raised to `k` where it is less.
+    /// ef_search: candidate list size during search, at least `k`.
     pub ef_search: usize,
-    /// Which code makes the graph of an empty index.
+    /// Graph builder for a new index.
     pub builder: HnswBuilder,
-    /// Scales how many layers there are: 1 is the paper's. `hnsw_rs` only builds with 1 here, because it prints to
-    /// the standard output when this is changed.
+    /// Factor of the layer-count parameter mL; 1: the paper's. `hnsw_rs` accepts only 1 here.
     pub level_scale: f64,
-    /// Seeds the layers that rows go to. `hnsw_rs` has a fixed seed of its own.
+    /// Random seed of the layer assignment. `hnsw_rs` has a fixed seed of its own.
     pub seed: u64,
 }
 
-/// Which code makes the graph of an empty index. Rows added to a graph later are always linked by the native code.
+/// Graph builder for a new index. Vectors added later are always inserted by the native builder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HnswBuilder {
-    /// The crate `hnsw_rs`, in parallel: which links it makes depends on how the threads race.
+    /// The crate `hnsw_rs`, parallel; not deterministic.
     #[default]
     HnswRs,
-    /// The crate `hnsw_rs`, one row after the other: the same graph every time, on one core.
+    /// The crate `hnsw_rs`, one thread; deterministic.
     HnswRsSerial,
-    /// This crate: in parallel, and the same graph every time.
+    /// Native builder, parallel and deterministic.
     Native,
 }
 

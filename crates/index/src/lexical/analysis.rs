@@ -27,13 +27,13 @@ const LONGEST_STEMMED: usize = 255;
 
 macro_rules! stemmers {
     ($($language:ident),*) => {
-        /// How endings are taken off words: Snowball's stemmers (snowballstem.org, version 3), by language.
+        /// Stemmer: Snowball's (version 3), by language.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Stemmer {
-            /// Not at all.
+            /// No stemming.
             None,
-            /// Porter's of 1980 for English, behind taking off a possessive `'s`: Lucene's `EnglishAnalyzer`.
+            /// Porter's English stemmer (1980) after removal of the possessive `'s`, as in Lucene's `EnglishAnalyzer`.
             #[default]
             Porter,
             $(#[doc = concat!("For ", stringify!($language), ".")] $language,)*

@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 use super::analysis::Stemmer;
 use crate::{Error, Result};
 
-/// Settings of a lexical index: how texts become terms, and how terms become scores.
+/// BM25: text analysis and scoring.
 ///
-/// The defaults are those behind the published BM25 figures on BEIR: Lucene's `EnglishAnalyzer`, k1 = 0.9, b = 0.4.
+/// The defaults are those of the published BM25 figures on BEIR: Lucene's `EnglishAnalyzer`, k1 = 0.9, b = 0.4.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LexicalConfig {
-    /// Which BM25.
+    /// BM25 variant.
     pub variant: Bm25Variant,
-    /// How soon more occurrences of a term in a text stop counting: 0 counts the first alone.
+    /// k1: term-frequency saturation; 0: term frequency is ignored.
     pub k1: f64,
-    /// How much long texts are marked down: 0 not at all, 1 in proportion to their length.
+    /// b: document-length normalization; 0: none, 1: full.
     pub b: f64,
-    /// What every occurrence counts at least; `bm25l` and `bm25plus` alone have it. Their authors take 0.5 and 1.
+    /// delta: lower bound of a term occurrence's contribution, for `bm25l` (0.5 as published) and `bm25plus` (1).
     pub delta: f64,
-    /// Where a text is cut into words.
+    /// Word segmentation.
     pub words: Words,
-    /// Whether words are compared in lower case. Stemmers expect it.
+    /// Lower-casing. Stemmers expect it.
     pub lowercase: bool,
-    /// Words that are left out, from texts and queries alike.
+    /// Stop words, removed from texts and queries.
     pub stopwords: Stopwords,
-    /// How endings are taken off words.
+    /// Stemmer.
     pub stemmer: Stemmer,
 }
 
@@ -63,31 +63,31 @@ pub enum Bm25Variant {
     Bm25plus,
 }
 
-/// Where a text is cut into words.
+/// Word segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Words {
-    /// At the word borders of Unicode's annex 29, as Lucene's `StandardTokenizer` does: `don't`, `3.5` and `U.S` are
-    /// words, so are single letters, and each Han character.
+    /// Unicode word boundaries (annex 29), as Lucene's `StandardTokenizer`: `don't`, `3.5`, `U.S`, single letters and
+    /// each Han character are words.
     #[default]
     Unicode,
-    /// Runs of at least two letters, digits or underscores: `\w\w+`, bm25s' and scikit-learn's rule. Unlike Python's
+    /// Runs of at least two letters, digits or underscores: `\w\w+`, as in bm25s and scikit-learn. Unlike Python's
     /// `\w`, a combining vowel sign is part of its word.
     WordCharacters,
-    /// At white space alone: for texts that are cut already.
+    /// White space only: for pre-tokenized texts.
     Whitespace,
 }
 
-/// Words that are left out.
+/// Stop words.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopwords {
-    /// None.
+    /// No bias is trained.
     None,
-    /// Lucene's 33 English ones, which are bm25s' as well.
+    /// Lucene's 33 English stop words (also bm25s').
     #[default]
     English,
-    /// These; where `lowercase` is set, in lower case.
+    /// The given words; lower case if `lowercase` is set.
     List(Vec<String>),
 }
 

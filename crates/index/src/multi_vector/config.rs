@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ExactConfig, Result};
 
-/// Which multi-vector index.
+/// Multi-vector index (late interaction).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MultiVectorConfig {
-    /// All vectors as they are, every query against every passage: never wrong.
+    /// Exact MaxSim over all token vectors.
     Exact(ExactConfig),
-    /// Centroids and residuals of few bits: a fifth of the memory or less, and many times faster.
+    /// Centroids and quantized residuals, as in PLAID: a third of the memory of f16 vectors or less, and many times
+    /// faster.
     Compressed(ResidualConfig),
 }
 
@@ -26,20 +27,20 @@ impl Default for MultiVectorConfig {
     }
 }
 
-/// Settings of a compressed index.
+/// Centroids and quantized residuals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResidualConfig {
-    /// Bits per number of a residual: 1, 2, 4 or 8.
+    /// Bits per residual component: 1, 2, 4 or 8.
     pub bits: u8,
-    /// Centroids; omitted, 16 times the square root of the expected number of token vectors, rounded down to a power
-    /// of two, and at most a quarter of those trained on. Never more than those trained on.
+    /// Number of centroids; absent: 16 times the square root of the expected number of token vectors, rounded down to a
+    /// power of two, at most a quarter of the training sample.
     pub centroids: Option<usize>,
-    /// Rounds of k-means.
+    /// k-means iterations.
     pub iterations: usize,
-    /// Token vectors that the centroids are trained on; omitted, 64 for each centroid.
+    /// Number of token vectors in the k-means training sample; absent: 64 per centroid.
     pub sample: Option<usize>,
-    /// Which vectors are drawn, and where k-means begins.
+    /// Random seed of sampling and k-means.
     pub seed: u64,
 }
 

@@ -6,19 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A method and its settings; written as `[peft.lora]`, `[peft.ia3]` and so on.
+/// Method of parameter-efficient fine-tuning and its settings, written as `[peft.lora]`, `[peft.ia3]` and so on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PeftConfig {
-    /// Low-rank updates.
+    /// LoRA: low-rank updates of weight matrices.
     Lora(LoraConfig),
-    /// Learned scales of keys, values and feed-forward activations.
+    /// (IA)^3: learned scaling of keys, values and feed-forward activations.
     Ia3(Ia3Config),
-    /// Learned embeddings before the text.
+    /// Prompt tuning: learned embeddings before the text.
     Prompt(PromptConfig),
-    /// Learned keys and values before the text, in every layer.
+    /// Prefix tuning: learned keys and values before the text in every layer.
     Prefix(PrefixConfig),
-    /// Small networks behind the sub-layers.
+    /// Bottleneck adapters: small networks after or beside the sub-layers.
     Bottleneck(BottleneckConfig),
 }
 
@@ -39,33 +39,33 @@ impl PeftConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// Rank of the updates.
+    /// Rank r of the updates.
     pub rank: i64,
-    /// The update is scaled by alpha / rank.
+    /// Scaling: updates are multiplied by alpha / rank.
     pub alpha: f64,
-    /// Dropout on what the update takes in.
+    /// Dropout of the input of an update.
     pub dropout: f64,
-    /// Linear layers and lookup tables that get one.
+    /// Target modules: linear layers and embeddings that get an update.
     pub targets: Targets,
-    /// Names that do not, though `targets` fits them.
+    /// Modules excluded although `targets` matches them.
     pub exclude: Vec<String>,
-    /// Numbers of the layers that get one; empty: all.
+    /// Layer numbers that get updates; empty: all layers.
     pub layers: Vec<u32>,
-    /// Which of the base's biases learn along.
+    /// Training of biases.
     pub bias: LoraBias,
-    /// Other ranks by pattern.
+    /// Ranks of single modules, by name pattern.
     pub rank_pattern: BTreeMap<String, i64>,
-    /// Other alphas by pattern.
+    /// Alphas of single modules, by name pattern.
     pub alpha_pattern: BTreeMap<String, f64>,
-    /// Scale by alpha / sqrt(rank): rsLoRA.
+    /// rsLoRA: scaling by alpha / sqrt(rank).
     pub rank_stabilized: bool,
-    /// Learn the length of each row of the weight apart from its direction: DoRA.
+    /// DoRA: magnitude and direction of the weight rows are learned separately.
     pub dora: bool,
-    /// How the updates start.
+    /// Initialization.
     pub init: LoraInit,
-    /// Linear layers and tables that are trained whole, in a copy (`lm_head`, `embed_tokens`, a classifier's head).
+    /// Modules trained in full, in a copy stored with the adapter (`lm_head`, `embed_tokens`, a classification head).
     pub modules_to_save: Vec<String>,
-    /// The B matrices learn this much faster than the A matrices: LoRA+ (Hayou et al., 2024, arXiv 2402.12354).
+    /// LoRA+: ratio of the B matrices' learning rate to the A matrices' (Hayou et al., 2024, arXiv 2402.12354).
     pub b_lr_ratio: f64,
 }
 
@@ -90,42 +90,42 @@ impl Default for LoraConfig {
     }
 }
 
-/// How LoRA's updates start.
+/// Initialization of LoRA.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
-    /// A uniform as in a fresh linear layer, B zero: nothing changes at the start.
+    /// A uniform as in a linear layer, B zero: the initial update is zero.
     #[default]
     Kaiming,
-    /// A normal with deviation 1 / rank, B zero.
+    /// A normal with standard deviation 1 / rank, B zero: the initial update is zero.
     Gaussian,
-    /// B A is the largest singular values and vectors of the weight, and the base what is left of it: PiSSA (Meng et al.,
-    /// 2024, arXiv 2404.02948). Nothing changes at the start. The base stays as it is: what is saved is a LoRA of twice
-    /// the rank over it, as peft's conversion makes one. Dropout acts on the change from the start.
+    /// PiSSA (Meng et al., 2024, arXiv 2404.02948): B A starts as the weight's leading singular vectors, subtracted
+    /// from the base. The initial update is zero. Saved as a LoRA of twice the rank over the unchanged base, as peft's
+    /// conversion does. Dropout applies to the change from the start.
     Pissa,
 }
 
-/// Which biases learn. They are the adapter's own; the base's stay.
+/// Training of biases. Trained biases belong to the adapter; the base stays unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraBias {
-    /// None.
+    /// No bias is trained.
     #[default]
     None,
-    /// Those of the layers that get an update.
+    /// Biases of the target modules.
     LoraOnly,
-    /// All of the model's, of norms, too.
+    /// All biases of the model, those of norms included.
     All,
 }
 
-/// (IA)^3 (Liu et al., 2022, arXiv 2205.05638): keys, values and the feed-forward's inner activations, each times a
-/// learned vector that starts at 1.
+/// (IA)^3 (Liu et al., 2022, arXiv 2205.05638): keys, values and inner feed-forward activations are multiplied by
+/// learned vectors, initialized to 1.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ia3Config {
-    /// Layers whose outputs are scaled; absent: the paper's, keys and values.
+    /// Modules whose outputs are scaled; absent: keys and values, as in the paper.
     pub targets: Option<Targets>,
-    /// Layers whose inputs are scaled; absent: the feed-forward's last.
+    /// Modules whose inputs are scaled; absent: the last feed-forward projection.
     pub feedforward: Option<Targets>,
 }
 
@@ -133,9 +133,9 @@ pub struct Ia3Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// How many.
+    /// Number of soft tokens.
     pub tokens: i64,
-    /// How they start.
+    /// Initialization.
     pub init: PromptInit,
 }
 
@@ -145,16 +145,16 @@ impl Default for PromptConfig {
     }
 }
 
-/// How soft prompts start.
+/// Initialization of a soft prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptInit {
-    /// Normal, with the deviation of the token embedding.
+    /// Normal distribution with the standard deviation of the token embeddings.
     Random,
-    /// As the embeddings of random tokens.
+    /// Embeddings of random vocabulary tokens.
     #[default]
     Vocabulary,
-    /// As the embeddings of these tokens, again and again (what the caller made of a text).
+    /// Embeddings of the given token ids, repeated as needed.
     Tokens(Vec<u32>),
 }
 
@@ -162,10 +162,10 @@ pub enum PromptInit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrefixConfig {
-    /// How many.
+    /// Number of prefix tokens.
     pub tokens: i64,
-    /// Keys and values come out of a small network while they are learned, of this inner size; absent: they are the
-    /// parameters themselves.
+    /// Reparametrization: hidden size of the MLP that produces keys and values during training; absent: they are
+    /// trained directly.
     pub projection: Option<i64>,
 }
 
@@ -179,26 +179,26 @@ impl Default for PrefixConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BottleneckConfig {
-    /// Where they are and what they take in.
+    /// Placement: `houlsby`, `pfeiffer` or `parallel`.
     pub kind: BottleneckKind,
-    /// The hidden size is divided by it; absent: 16, of parallel ones 2.
+    /// Reduction factor: inner size = hidden size / reduction; absent: 16, for `parallel` 2.
     pub reduction: Option<f64>,
-    /// Absent: relu, of Houlsby's swish.
+    /// Activation; absent: relu, for `houlsby` swish.
     pub activation: Option<Activation>,
-    /// What they give is multiplied by it; absent: 1, of parallel ones 4.
+    /// Scaling of the adapter's output; absent: 1, for `parallel` 4.
     pub scaling: Option<f64>,
 }
 
-/// Kinds of bottleneck adapters.
+/// Placement of bottleneck adapters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BottleneckKind {
-    /// Behind attention and feed-forward (AdapterHub's `double_seq_bn`).
+    /// After attention and after the feed-forward (AdapterHub's `double_seq_bn`).
     Houlsby,
-    /// Behind the feed-forward (`seq_bn`).
+    /// After the feed-forward (`seq_bn`).
     #[default]
     Pfeiffer,
-    /// Beside the feed-forward (`par_bn`); nothing changes at the start.
+    /// Beside the feed-forward (`par_bn`); the initial output is zero.
     Parallel,
 }
 

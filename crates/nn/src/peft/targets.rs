@@ -6,14 +6,14 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Modules by name, as in peft: a list of names, each whole or the end of a dotted path; or one text, which is
-/// `all-linear` (every linear layer but the output head) or a regular expression for the whole path.
+/// Target modules by name, as in peft: a list of names (a full dotted path or its end), or a string: `all-linear`
+/// (every linear layer but the output head) or a regular expression for the full path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Targets {
     /// `all-linear`, or a regular expression.
     Pattern(String),
-    /// Names or ends of paths.
+    /// Module names: full dotted paths or their ends.
     Names(Vec<String>),
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bce {
-    /// w: the weight of positives; the number of negatives of each evens them out.
+    /// Weight w of positives; the number of negatives per positive balances the classes.
     pub pos_weight: f64,
 }
 

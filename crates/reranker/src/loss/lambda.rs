@@ -9,42 +9,42 @@ use ragduet_torch::{Kind, Tensor, no_grad};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a pair's weight is.
+/// Weighting scheme of the pairs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
-    /// The gain of the first over its discount; all pairs count.
+    /// NDCG-Loss1: gain over discount of the first of the pair; all pairs count.
     NdcgLoss1,
-    /// Differences of gains and of discounts at the distance of the pair's places.
+    /// NDCG-Loss2: differences of gains and of discounts at the pair's rank distance.
     NdcgLoss2,
-    /// LambdaRank: what the exchange changes in nDCG.
+    /// LambdaRank: change in nDCG when the pair is swapped.
     LambdaRank,
-    /// `mu` times the second, and the third.
+    /// NDCG-Loss2++: `mu` times NDCG-Loss2 plus LambdaRank.
     #[default]
     NdcgLoss2Plus,
 }
 
-/// Settings of LambdaLoss. Labels are gains: a teacher's scores have to be made gains first.
+/// LambdaLoss. Labels are relevance gains; a teacher's raw scores are not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lambda {
-    /// The weights.
+    /// Weighting scheme.
     pub scheme: Scheme,
-    /// Of `ndcg_loss2_plus`.
+    /// Weight of NDCG-Loss2 in `ndcg_loss2_plus`.
     pub mu: f64,
-    /// Pairs within the first k places of the present order alone; absent: all.
+    /// Truncation: only pairs within the current top k count; absent: all pairs.
     pub k: Option<i64>,
-    /// Multiplies differences of scores.
+    /// Factor of score differences in the logistic function.
     pub sigma: f64,
 }
 
-/// Settings of RankNet.
+/// RankNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RankNet {
-    /// Pairs within the first k places of the present order alone; absent: all.
+    /// Truncation: only pairs within the current top k count; absent: all pairs.
     pub k: Option<i64>,
-    /// Multiplies differences of scores.
+    /// Factor of score differences in the logistic function.
     pub sigma: f64,
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListMle {
-    /// Whether w_i is 2^(n - i) - 1, i from 0, over their sum, so that the first places count; else 1.
+    /// p-ListMLE: position weights 2^(n - i) - 1, normalized, so that the top ranks count more; false: equal weights.
     pub position_weights: bool,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Softmax {
-    /// T.
+    /// Temperature T: scores are divided by it.
     pub temperature: f64,
 }
 

@@ -8,11 +8,11 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of in-batch distillation.
+/// In-batch KL distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchKl {
-    /// T: divides the teacher's similarities.
+    /// Teacher temperature T: the teacher's similarities are divided by it.
     pub teacher_temperature: f64,
 }
 

@@ -6,7 +6,7 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of embedding distillation. The student's vectors must be as long as the teacher's (`model.projection`).
+/// Embedding distillation; no settings. The student's embedding dimension must be the teacher's (`model.projection`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddingMse {}

@@ -7,17 +7,17 @@ use ragduet_torch::{Kind, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of FLOPS regularisation: a term of a [`Sum`](super::Sum) beside the loss that teaches.
+/// FLOPS regularization: a term of a [`Sum`](super::Sum) beside the main loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flops {
-    /// Factor for queries.
+    /// Weight of the regularization of queries.
     pub queries: f64,
-    /// Factor for passages.
+    /// Weight of the regularization of passages.
     pub passages: f64,
-    /// The share of training over which both factors grow from 0, by the square; 0: they are there from the start.
+    /// Warm-up as a share of training: both weights rise quadratically from 0; 0: no warm-up.
     pub warmup: f64,
-    /// Leaves out texts with at most this many weights above 0.
+    /// Texts with at most this many non-zero weights are not regularized; absent: all are.
     pub threshold: Option<u64>,
 }
 

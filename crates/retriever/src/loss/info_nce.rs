@@ -11,22 +11,23 @@ use ragduet_torch::{Kind, Tensor, no_grad};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of InfoNCE.
+/// InfoNCE. MultipleNegativesRanking and DPR's loss are settings of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InfoNce {
-    /// Whether other queries' positives are negatives.
+    /// Whether positives of other queries in the batch are negatives.
     pub in_batch_negatives: bool,
-    /// Whether other queries' hard negatives are negatives, too.
+    /// Whether hard negatives of other queries in the batch are negatives.
     pub share_hard_negatives: bool,
-    /// Whether a query's own hard negatives are negatives. Off beside a distillation that looks at them: ColBERTv2.
+    /// Whether a query's own hard negatives are negatives. ColBERTv2 sets it to false beside a distillation over the
+    /// same negatives.
     pub own_negatives: bool,
-    /// Whether each positive must also find its query among the batch's queries.
+    /// Symmetric loss: adds the passage-to-query direction over the queries of the batch.
     pub symmetric: bool,
-    /// Share of the target spread evenly over the candidates.
+    /// Label smoothing: share of the target distribution spread evenly over the candidates.
     pub label_smoothing: f64,
-    /// A candidate is no negative when its similarity exceeds the positive's minus this (similarities before the
-    /// scale; GISTEmbed's absolute margin with the model as its own guide, arXiv 2402.16829). Absent: no such mask.
+    /// False-negative masking by score: a candidate is masked when its similarity (before the temperature) exceeds the
+    /// positive's minus this margin (GISTEmbed, arXiv 2402.16829, with the model as its own guide). Absent: no masking.
     pub mask_above_positive_minus: Option<f64>,
 }
 

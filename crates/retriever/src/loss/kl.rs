@@ -8,15 +8,15 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of KL distillation.
+/// KL distillation over a query's own candidates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KlDistillation {
-    /// T: divides the student's scores, and the teacher's.
+    /// Temperature T of the student's scores, and of the teacher's unless `teacher_temperature` is set.
     pub temperature: f64,
-    /// Divides the teacher's scores instead of `temperature`: ColBERTv2's alpha is 1 over it.
+    /// Temperature of the teacher's scores (1 / ColBERTv2's alpha); absent: `temperature`.
     pub teacher_temperature: Option<f64>,
-    /// Whether a query's scores are brought to between 0 and 1 first, as PyLate does with MaxSim (its `normalize_scores`).
+    /// Min-max normalization of each query's scores before the softmax, as PyLate's `normalize_scores`.
     pub normalize: bool,
 }
 

@@ -6,7 +6,7 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of margin-MSE. Scores are scale * similarity; the paper has the bare dot product (scale 1).
+/// Margin-MSE; no settings. Scores are similarity / temperature; the paper uses dot products at temperature 1.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MarginMse {}

@@ -7,19 +7,19 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of the wrapper.
+/// Matryoshka wrapper around another loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matryoshka {
-    /// Sizes, each at most the model's.
+    /// Embedding dimensions, each at most the model's.
     pub dims: Vec<i64>,
-    /// Weight of each size; 1 if not given. The loss is the weighted sum, as in sentence-transformers.
+    /// Weight of each dimension; absent: 1. The loss is the weighted sum, as in sentence-transformers.
     #[serde(default)]
     pub weights: Vec<f64>,
-    /// Whether the cut vectors are brought to unit length again (cosine models).
+    /// Whether truncated embeddings are normalized to unit length again (cosine models).
     #[serde(default = "yes")]
     pub normalize: bool,
-    /// The loss at each size.
+    /// Loss at each dimension.
     pub inner: Box<LossConfig>,
 }
 

@@ -7,22 +7,22 @@ use ragduet_torch::{Kind, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of a sum.
+/// Weighted sum of losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sum {
-    /// What is added up.
+    /// Terms of the sum.
     pub terms: Vec<Term>,
 }
 
-/// One of the losses.
+/// One term of the sum.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Term {
-    /// Its factor.
+    /// Weight of the term.
     #[serde(default = "one")]
     pub weight: f64,
-    /// The loss.
+    /// Loss of the term.
     pub loss: LossConfig,
 }
 

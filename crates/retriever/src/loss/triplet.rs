@@ -6,23 +6,23 @@ use ragduet_torch::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings of the triplet loss.
+/// Triplet margin loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Triplet {
-    /// How much closer the positive must be.
+    /// Margin between the positive and the negative.
     pub margin: f64,
-    /// What is compared.
+    /// Distance: negated similarity or Euclidean distance.
     pub distance: TripletDistance,
 }
 
-/// What a triplet compares.
+/// Distance of the triplet loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TripletDistance {
-    /// The model's similarity (cosine or dot product), negated.
+    /// Negated similarity (cosine or dot product) of the model.
     Similarity,
-    /// The Euclidean distance.
+    /// Euclidean distance.
     Euclidean,
 }
 

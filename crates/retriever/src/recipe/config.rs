@@ -55,39 +55,41 @@ ragduet_train::recipe_config! {
     epochs = 1.0
 }
 
-/// The model to start from: `base`, or `scratch`.
+/// Base model: either `base` or `[model.scratch]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Folder or hub id.
+    /// Base model: folder or Hugging Face id.
     pub base: Option<String>,
-    /// A new small encoder, with its tokenizer trained on the corpus.
+    /// New small encoder with random weights; its tokenizer is trained on the corpus.
     pub scratch: Option<ScratchModel>,
-    /// Whether queries and passages have towers of their own (both start from `base`).
+    /// Separate encoders for queries and passages, both initialized from `base`; false: one shared encoder.
     pub separate_towers: bool,
-    /// Token states to vector; as the base says, else mean.
+    /// Pooling of token states to one vector: `mean`, `cls` or `last_token`; absent: as the base model says, else
+    /// `mean`.
     pub pooling: Option<Pooling>,
-    /// Unit length; as the base says, else for cosine.
+    /// Normalization of embeddings to unit length; absent: as the base model says, else true for cosine.
     pub normalize: Option<bool>,
-    /// How embeddings are compared; as the base says, else cosine.
+    /// Similarity of two embeddings: `cosine` or `dot`; absent: as the base model says, else `cosine`.
     pub similarity: Option<Similarity>,
-    /// A new projection to this many dimensions.
+    /// Output dimension of a new linear projection after pooling; absent: no new projection.
     pub projection: Option<i64>,
-    /// Texts in front of queries and passages; as the base says.
+    /// Prefix texts (prompts) of queries and passages; absent: as the base model says.
     pub prompts: Option<Prompts>,
-    /// A vector for each token, compared by MaxSim (ColBERT); as the base says.
+    /// Late interaction (ColBERT): one vector per token, scored by MaxSim; absent: as the base model says.
     pub late_interaction: Option<LateConfig>,
-    /// A weight for every word of the vocabulary, compared by inner product (SPLADE); as the base says. A base without a
-    /// masked language model's head gets a new one.
+    /// Sparse retrieval (SPLADE): one weight per vocabulary term, scored by inner product; absent: as the base model
+    /// says. A base model without a masked-language-model head gets a new, random one.
     pub sparse: Option<SparseConfig>,
-    /// Longest query in tokens; absent: 64, or what a late-interaction base says, or 32 for a new one (the length to which
-    /// its queries are filled up).
+    /// Maximum query length in tokens; longer queries are truncated. Absent: 64; for late interaction the base model's
+    /// value, or 32 for a new one (queries are padded with [MASK] to this length).
     pub max_query_tokens: Option<usize>,
-    /// Longest passage in tokens; absent: 256, or what a late-interaction base says, or 180 for a new one.
+    /// Maximum passage length in tokens; longer passages are truncated. Absent: 256; for late interaction the base
+    /// model's value, or 180 for a new one.
     pub max_passage_tokens: Option<usize>,
-    /// Dropout in the hidden layers while training, instead of the base's.
+    /// Dropout of hidden layers during training; absent: the base model's.
     pub dropout: Option<f64>,
-    /// Dropout on attention probabilities while training, instead of the base's.
+    /// Dropout of attention probabilities during training; absent: the base model's.
     pub attention_dropout: Option<f64>,
     /// Keeps the weights of the base's layers in 8 or 4 bits (QLoRA); they are computed with in `precision`. With [peft].
     pub quantize: Quantize,
@@ -149,31 +151,31 @@ impl ModelConfig {
     }
 }
 
-/// What to train on.
+/// Training set and dev set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A BEIR directory or a file of examples.
+    /// Training set: a BEIR folder or a file of examples.
     pub train: PathBuf,
-    /// Its format, where the name does not show it.
+    /// Format of the training set; absent: detected from the name.
     #[serde(default)]
     pub format: Option<Format>,
-    /// Its split.
+    /// Split of the training set; absent: `train` (BEIR and MS MARCO folders only).
     #[serde(default)]
     pub split: Option<String>,
-    /// Corpus that ids in the examples point to.
+    /// Corpus file, for examples that refer to passages by id.
     #[serde(default)]
     pub corpus: Option<PathBuf>,
-    /// Queries that ids in the examples point to.
+    /// Query file, for examples that refer to queries by id.
     #[serde(default)]
     pub queries: Option<PathBuf>,
-    /// What to evaluate on while training; absent: nothing.
+    /// Dev set, evaluated during training; absent: no evaluation.
     #[serde(default)]
     pub dev: Option<PathBuf>,
-    /// Its split.
+    /// Split of the dev set.
     #[serde(default = "dev")]
     pub dev_split: String,
-    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
 }
@@ -200,11 +202,11 @@ impl Default for TemperatureConfig {
     }
 }
 
-/// Gradient caching.
+/// Gradient caching (Gao et al., 2021, arXiv 2101.06983).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GradCacheConfig {
-    /// Tokens that are embedded with a graph at a time.
+    /// Tokens per chunk: the largest amount that is encoded with activations kept.
     pub chunk_tokens: usize,
 }
 
@@ -252,36 +254,37 @@ impl BatchConfig {
     }
 }
 
-/// Which of a query's positives is used.
+/// Choice among several positives of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Positives {
-    /// The first.
+    /// The first positive.
     First,
-    /// One drawn anew each epoch.
+    /// One positive, sampled anew each epoch.
     Sample,
 }
 
-/// Evaluation while training.
+/// Evaluation on the dev set during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Optimiser steps between evaluations; 0: at the end only.
+    /// Optimizer steps between evaluations; 0: at the end only.
     pub every_steps: u64,
-    /// What is measured. The first decides which model is best.
+    /// Measures, such as `ndcg@10`; the first one chooses the best model.
     #[schemars(with = "Vec<String>")]
     pub measures: Vec<Measure>,
     /// Passages ranked per query.
     pub depth: usize,
-    /// Judge on the judged passages and a sample of the others, up to this many.
+    /// Upper bound of the evaluated corpus: all judged passages and a random sample of the others; absent: the whole
+    /// corpus.
     pub max_passages: Option<usize>,
-    /// Tokens per forward pass.
+    /// Tokens per forward pass during evaluation.
     pub batch_tokens: u64,
     /// Whether the model is also evaluated before the first step.
     pub at_start: bool,
     /// Epochs between evaluations; 0: at the end only.
     pub every_epochs: u64,
-    /// When to give up.
+    /// Early stopping; absent: never.
     pub stop: Option<StopConfig>,
 }
 

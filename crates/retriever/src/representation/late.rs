@@ -17,21 +17,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// What a new late-interaction model is like. The defaults are PyLate's.
+/// Settings of a new late-interaction model (ColBERT). The defaults are PyLate's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LateConfig {
-    /// Numbers per token vector.
+    /// Dimension of a token vector.
     pub dim: i64,
-    /// Token in front of queries; empty: none. Added to the vocabulary where it is not there.
+    /// Marker token of queries; empty: none. Added to the vocabulary if missing.
     pub query_marker: String,
-    /// Token in front of passages, likewise.
+    /// Marker token of passages; empty: none. Added to the vocabulary if missing.
     pub passage_marker: String,
-    /// Whether queries are filled up with mask tokens to `model.max_query_tokens`.
+    /// Query expansion: queries are padded with [MASK] tokens to `model.max_query_tokens`.
     pub expand_queries: bool,
-    /// Whether tokens look at those mask tokens.
+    /// Whether other tokens attend to the [MASK] tokens of the query expansion.
     pub attend_to_expansion: bool,
-    /// Tokens whose vectors passages do not keep.
+    /// Skip list: tokens (punctuation) whose passage vectors are not kept.
     pub skip: Vec<String>,
 }
 

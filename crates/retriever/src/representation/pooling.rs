@@ -5,15 +5,15 @@ use ragduet_torch::{Kind, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which token states make the embedding.
+/// Pooling of token states to one vector per text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
-    /// The first token's.
+    /// State of the first token.
     Cls,
-    /// The mean of all.
+    /// Mean of all token states.
     Mean,
-    /// The last token's.
+    /// State of the last token.
     LastToken,
 }
 

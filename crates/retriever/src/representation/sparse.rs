@@ -10,28 +10,29 @@ use ragduet_torch::{Kind, Tensor, grad_enabled, no_grad};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How logits [tokens, words] become weights [words], as sentence-transformers' `SpladePooling` does it.
+/// Pooling of masked-language-model logits [tokens, vocabulary] to term weights [vocabulary], as in
+/// sentence-transformers' `SpladePooling`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SparseConfig {
-    /// Over a text's tokens.
+    /// Pooling over the tokens of a text.
     pub pooling: SparsePooling,
-    /// What makes a weight of a logit.
+    /// Activation of the logits.
     pub activation: SparseActivation,
 }
 
-/// Over a text's tokens.
+/// Pooling over the tokens of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SparsePooling {
-    /// The greatest weight (SPLADE v2 and later).
+    /// Maximum (SPLADE v2 and later).
     #[default]
     Max,
-    /// The sum of weights (the first SPLADE).
+    /// Sum (the first SPLADE).
     Sum,
 }
 
-/// What makes a weight of a logit.
+/// Activation of the logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SparseActivation {

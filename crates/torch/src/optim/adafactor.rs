@@ -17,7 +17,7 @@ pub struct AdafactorOptions {
     pub eps: f64,
     /// The least root mean square that a parameter counts as having; with `scale_parameter`.
     pub eps_scale: f64,
-    /// Updates with a greater root mean square are scaled down to it.
+    /// Update clipping: updates with a larger root mean square are scaled down to it.
     pub clip_threshold: f64,
     /// The second moment of step t decays by 1 - t^this; negative.
     pub decay_rate: f64,

@@ -7,16 +7,16 @@ use ragduet_generator::recipe::config::SftConfig;
 use ragduet_train::RETRIEVED;
 use std::path::{Path, PathBuf};
 
-/// Passages for records that have none.
+/// Retrieval for records without passages.
 #[derive(Debug, Default, clap::Args)]
 pub struct Retrieval {
-    /// Give records without contexts the best passages of this index; what was found is kept in the run folder.
+    /// Index whose top passages are added to records without contexts; the result is kept in the run folder.
     #[arg(long, conflicts_with = "resume")]
     index: Option<PathBuf>,
-    /// The retriever, where it is not the one that the index was built with.
+    /// Retriever, instead of the one the index was built with.
     #[arg(long, requires = "index")]
     retriever: Option<String>,
-    /// The index's corpus, where it has moved.
+    /// Corpus of the index, if it has moved.
     #[arg(long, requires = "index")]
     corpus: Option<PathBuf>,
     /// Passages per record.

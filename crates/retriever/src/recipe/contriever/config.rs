@@ -43,37 +43,37 @@ ragduet_train::recipe_config! {
     epochs = 10.0
 }
 
-/// The corpus. Nothing but texts is read of it: no queries, no judgements.
+/// Corpus. Only the texts are read; queries and relevance judgements are not used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusConfig {
-    /// Files or folders of passages, one corpus together: BEIR, JSONL, Parquet, TSV, plain text.
+    /// Files or folders of passages, concatenated to one corpus: BEIR, JSON Lines, Parquet, TSV, plain text.
     pub train: Vec<PathBuf>,
-    /// Their format, where the names do not show it; plain text whose passages are parted by blank lines is
-    /// `paragraphs`.
+    /// Format of the corpus; absent: detected from the name. Use `paragraphs` for plain text with blank lines between
+    /// passages.
     #[serde(default)]
     pub format: Option<Format>,
-    /// What to evaluate on while training; absent: nothing. The best model is then chosen by it.
+    /// Dev set, evaluated during training to choose the best model; absent: no evaluation.
     #[serde(default)]
     pub dev: Option<PathBuf>,
-    /// Its split.
+    /// Split of the dev set.
     #[serde(default = "dev")]
     pub dev_split: String,
-    /// Move bad rows to `bad_rows.jsonl` in the run folder instead of stopping.
+    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
 }
 
-/// How texts become chunks.
+/// Chunking of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChunkConfig {
-    /// Most tokens of a chunk. A longer text is cut into parts of about the same length.
+    /// Maximum tokens of a chunk. Longer texts are split into chunks of about equal length.
     pub tokens: usize,
-    /// A shorter chunk is left out: two crops of it would say too little.
+    /// Minimum tokens of a chunk; shorter chunks are dropped and counted.
     pub min_tokens: usize,
-    /// Whether texts are laid end to end before they are cut, as the authors do. Two crops of a chunk may then come
-    /// from different texts: for corpora whose texts are much longer than a chunk.
+    /// Whether texts are concatenated before chunking, as in the authors' code. The two crops of a chunk may then come
+    /// from different texts; meant for texts much longer than a chunk.
     pub across_texts: bool,
 }
 
@@ -83,19 +83,19 @@ impl Default for ChunkConfig {
     }
 }
 
-/// How a chunk becomes a crop. Each token of a crop meets one fate at most.
+/// Random crops. A token of a crop is deleted, replaced, masked or kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CropConfig {
-    /// A crop's share of its chunk is drawn evenly from here ...
+    /// Lower bound of a crop's length as a share of its chunk (uniform distribution).
     pub ratio_min: f64,
-    /// ... to here.
+    /// Upper bound of a crop's length as a share of its chunk.
     pub ratio_max: f64,
     /// Probability that a token is deleted.
     pub delete: f64,
-    /// Probability that it is replaced by any other of the vocabulary.
+    /// Probability that a token is replaced by a random one of the vocabulary.
     pub replace: f64,
-    /// Probability that it is masked.
+    /// Probability that a token is replaced by the mask token.
     pub mask: f64,
 }
 
@@ -105,13 +105,13 @@ impl Default for CropConfig {
     }
 }
 
-/// Where negatives come from.
+/// Source of the negatives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FormConfig {
-    /// A queue of the keys of past batches, from an encoder that follows the one that learns.
+    /// Momentum contrast: a queue of keys from past batches, computed by a momentum encoder.
     Moco(MocoConfig),
-    /// The other keys of the batch; both crops learn.
+    /// In-batch negatives; both crops receive gradients.
     InBatch(InBatchConfig),
 }
 
@@ -121,15 +121,15 @@ impl Default for FormConfig {
     }
 }
 
-/// Momentum contrast.
+/// Momentum contrast (MoCo: He et al., 2019, arXiv 1911.05722).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MocoConfig {
-    /// Keys in the queue. Those of a small corpus should be fewer than its chunks.
+    /// Keys in the queue. On a small corpus it should be below the number of chunks.
     pub queue_size: usize,
-    /// What the encoder of keys keeps of itself in a step.
+    /// Momentum of the key encoder: keys = momentum * keys + (1 - momentum) * queries, per step.
     pub momentum: f64,
-    /// Whether keys are encoded with dropout, as the authors do.
+    /// Whether the key encoder uses dropout, as in the authors' code.
     pub key_dropout: bool,
 }
 
@@ -139,18 +139,18 @@ impl Default for MocoConfig {
     }
 }
 
-/// Negatives from the batch.
+/// In-batch negatives; no settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InBatchConfig {}
 
-/// What is minimised.
+/// Contrastive loss (InfoNCE).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContrastConfig {
-    /// Divides similarities.
+    /// Temperature: similarities are divided by it.
     pub temperature: f64,
-    /// Share of the target spread evenly over the candidates.
+    /// Label smoothing: share of the target distribution spread evenly over the candidates.
     pub label_smoothing: f64,
 }
 
