@@ -22,6 +22,7 @@ mod conversation;
 mod convert;
 #[cfg(test)]
 mod documented;
+mod documents;
 mod error;
 mod fields;
 mod format;
@@ -47,6 +48,7 @@ pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, To
 pub use choices::{ChoiceRecord, ChoiceRecords, choice_line, read_choices};
 pub use collection::{Answers, Collection, PassagePool};
 pub use convert::convert;
+pub use documents::{DocumentsReport, dataset_from_documents};
 pub use error::{Error, Result};
 pub use format::Format;
 pub use labelled::{Label, LabelledRecord, read_labelled};

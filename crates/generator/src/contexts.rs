@@ -5,6 +5,9 @@
 //!
 //! The choice is a pure function of (config, sources, seed, epoch, example), so a resumed run repeats it and data need
 //! not be prepared beforehand.
+//!
+//! `golden = "answering"`: candidates that contain the answer count as gold, so that a generator learns to read where
+//! nothing is judged. Trained on whatever is retrieved instead, a small one learns to ignore its passages.
 
 use crate::error::{Result, bad};
 use rand::seq::SliceRandom;

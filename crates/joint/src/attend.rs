@@ -1,4 +1,4 @@
-//! Attention of a generator to each passage while it reads the answer: the teacher of attention distillation.
+//! Attention of a generator to its passages while it reads answers: the teacher of attention distillation.
 
 use crate::Result;
 use ragduet_generator::Generator;

@@ -1,4 +1,8 @@
 //! Linear layers, with a slot for an adapter. Masters are f32; products run in the dtype of the forward pass.
+//!
+//! Between passes without gradients a layer keeps its operands in the compute dtype, joined where layers share an
+//! input, and notices changed masters by libtorch's version counters (the fused AdamW, which does not count as a
+//! change, is made to).
 
 use crate::adapter_id::AdapterId;
 use crate::layers::Activation;

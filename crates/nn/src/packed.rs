@@ -1,4 +1,7 @@
 //! Batches without padding.
+//!
+//! `with_seen`: ColBERT's queries end with [MASK] tokens that no token attends to. Keys and values are then a part of
+//! the rows, laid out in groups as T5's bias is.
 
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Device, Tensor};

@@ -3,6 +3,10 @@
 //! Layers have slots. An adapter fills those that its config names; several adapters can be resident over one base, and
 //! a pass names the one that acts ([`crate::Mode::adapter`]), so that none stays switched on by mistake. The base's
 //! parameters are never written to, but by [`Adapter::merge`].
+//!
+//! Slots: `Linear`, `Embedding` and the models register themselves with the builder under their path, and a pass names
+//! the adapter that acts. Nothing is switched on or off, so policy, reference and base can take turns over one set of
+//! weights.
 
 mod adapter;
 mod bias;

@@ -1,5 +1,8 @@
 //! Rotary positions (Su et al., 2021, arXiv 2104.09864) and the scalings of them that transformers 5.3 has: linear,
 //! dynamic, yarn and llama3.
+//!
+//! Dynamic scaling is a function of each text's own length. transformers 5.3 keeps the frequencies of a text longer
+//! than the original length for later short texts (findings/dynamic_rope.sh).
 
 use crate::Result;
 use crate::config_source::ConfigSource;

@@ -1,5 +1,8 @@
 //! Teachers: what a retriever is distilled from. Scores of pairs (a cross-encoder, another retriever) are computed once
 //! and kept on disk; so are the vectors of a larger bi-encoder.
+//!
+//! Scores lie in a file of keys and scores in the run folder, a block at a time: a resumed run finds them there. A
+//! cross-encoder is handed in by the caller, because this crate knows none.
 
 use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeSettings, encode_texts};

@@ -2,7 +2,7 @@
 
 use crate::common::{self, ReadArgs};
 use anyhow::Result;
-use ragduet_data::{Format, convert, dataset_stats};
+use ragduet_data::{Format, convert, dataset_from_documents, dataset_stats};
 use std::path::PathBuf;
 
 /// Arguments of `data`.
@@ -29,6 +29,27 @@ enum What {
         #[command(flatten)]
         read: ReadArgs,
     },
+    /// Make a data set in BEIR's layout from a folder of .txt and .md files and a file of questions. A passage is a
+    /// paragraph. A line of the questions: question, words of the paragraph that answers it, answer (optional, for the
+    /// generator), separated by tabs.
+    ///
+    /// Example: ragduet data folder docs --questions questions.tsv -o my-data
+    Folder {
+        /// Folder of documents.
+        docs: PathBuf,
+        /// Questions, tab-separated.
+        #[arg(long)]
+        questions: PathBuf,
+        /// Output folder.
+        #[arg(short, long)]
+        out: PathBuf,
+        /// Share of the questions for the dev split.
+        #[arg(long, default_value_t = 0.25, value_parser = share)]
+        dev: f64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits.
     ///
     /// Example: ragduet data stats scifact --json
@@ -45,6 +66,11 @@ enum What {
     Formats,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if (0.0..1.0).contains(&share) { Ok(share) } else { Err("from 0 to below 1".into()) }
+}
+
 impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
@@ -55,6 +81,13 @@ impl Args {
                 let counts = convert(&from, &read.options(), &to, format, &bad)?;
                 common::report_bad_rows(&bad);
                 println!("{}: {counts}", to.display());
+            }
+            What::Folder { docs, questions, out, dev, json } => {
+                let report = dataset_from_documents(&docs, &questions, &out, dev)?;
+                match json {
+                    true => common::print_json(&report)?,
+                    false => println!("{}: {report}", out.display()),
+                }
             }
             What::Stats { path, read, json } => {
                 let bad = read.bad_rows();

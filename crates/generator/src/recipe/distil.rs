@@ -5,6 +5,9 @@
 //!
 //! The teacher is asked in every step, or, where its likeliest tokens or its answers are kept (`teacher/` in the run
 //! folder), once before training, after which it is let go. Everything else is supervised fine-tuning.
+//!
+//! What a teacher said is kept in files named by a hash of its contents and of what it was asked. The loss computes a
+//! chunk's logits once and turns them into gradients in the forward pass: two logit matrices never exist.
 
 mod answers;
 mod teacher;

@@ -3,6 +3,10 @@
 //! A step's loss is over the records of the whole step: token means and the mean over records do not depend on how many
 //! forward passes it takes. Records come in an order that is a pure function of (data, config, seed): the step is all
 //! that a checkpoint needs to know.
+//!
+//! Adaptation continues pre-training: an adapter folder as `model.base` and no `[peft]`; pre-training is the same
+//! recipe over a mixture. The order of records is a pure function of the step, so a checkpoint holds the step alone.
+//! Choices of a record are sequences of one packed pass, each with its prompt.
 
 use super::config::{TaskConfig, TfewConfig};
 use super::parts::{build, described, learner};

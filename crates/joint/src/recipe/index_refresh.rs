@@ -1,4 +1,9 @@
 //! The index of a run: rebuilt when a refresh is due, saved for checkpoints, brought up to date for an evaluation.
+//!
+//! An evaluation refreshes the index, because it needs a fresh one anyway; training goes on with it. A background
+//! refresh begins and takes effect at set steps, from weights that were written to a folder (tensors stay with their
+//! thread), so it is as reproducible as a blocking one; a checkpoint links the index and those weights, and a run
+//! killed during a refresh goes on as if it had not been.
 
 use super::config::JointConfig;
 use super::links;

@@ -1,5 +1,9 @@
 //! The retriever's step: the answers' likelihoods given each passage, the objective's loss, and its gradient in the encoders
 //! (and, of a marginal likelihood, in the generator).
+//!
+//! Every score that an objective sees is computed in the step with the current encoders; the index only chooses
+//! candidates. Training the query encoder alone means a second copy of it, so the index never becomes stale and
+//! passages are read from it.
 
 use super::alternation::Trained;
 use super::config::{ContrastiveConfig, JointConfig};

@@ -1,5 +1,8 @@
 //! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head.
 //! An architecture is a [`Block`], the config it is built from and a row in the table of `arch/mod.rs`.
+//!
+//! The way through the layers, packed or with a cache, exists once: an architecture is a layer (`Block`) and the names
+//! of its checkpoint. Generation reads the weights that `Linear` keeps joined (q, k, v; gate, up) and cast.
 
 use super::pass::{Append, Block, Pass, Route, recomputed};
 use super::stream::{Norm, Stream};

@@ -1,5 +1,7 @@
 //! GPT-2: Radford et al., 2019. Pre-norm, learned positions, weights stored as [in, out]. As transformers'
 //! `GPT2LMHeadModel`.
+//!
+//! `scale_attn_by_inverse_layer_idx` is honored; transformers' sdpa path ignores it, its eager path does not.
 
 use super::decoder::{Decoder, Shape, head};
 use super::pass::{Block, Pass};

@@ -1,5 +1,7 @@
 //! GPT-NeoX and Pythia: Black et al., 2022 (arXiv 2204.06745); Biderman et al., 2023 (2304.01373). Attention and
 //! feed-forward side by side, rotary positions on a part of each head. As transformers' `GPTNeoXForCausalLM`.
+//!
+//! Saved with `rotary_pct`, the key that transformers reads, beside the one it writes.
 
 use super::decoder::{Decoder, Shape, head};
 use super::pass::{Block, Pass};

@@ -2,6 +2,10 @@
 //!
 //! The kernels for packed rows take no bias, so rows are laid out in groups of texts of about the same length, padded
 //! within a group: one attention per group instead of one per text.
+//!
+//! T5's position bias has no place in the kernels for packed rows: texts of about the same length are padded into
+//! groups, one attention each; everything else stays packed. During generation all rows of a source (its beams) attend
+//! to its keys at once; keys are neither copied nor reordered.
 
 use crate::seq2seq::past_the_end;
 use crate::{Embedding, Mode, PackedTokens, Result};

@@ -1,4 +1,7 @@
 //! `config.json` of the T5 family.
+//!
+//! Whether the output head is the embedding is said by three keys that versions of transformers write differently
+//! (`head_kind`). transformers 5.3 loads a separate head with a warning whatever config.json says.
 
 use crate::config_source::ConfigSource;
 use crate::{Activation, Result};

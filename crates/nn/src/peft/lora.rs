@@ -1,4 +1,8 @@
 //! LoRA, rsLoRA and DoRA at linear layers, LoRA at lookup tables.
+//!
+//! PiSSA leaves the base unchanged: the update is s (B A - B0 A0), computed as [B - B0, B0] [A; A - A0], which is
+//! exactly zero at the start, also in bf16. B0 and A0 are computed again from the base's weight; what is saved is
+//! peft's conversion, a LoRA of twice the rank.
 
 use super::config::{LoraBias, LoraConfig, LoraInit};
 use super::fault::peft;

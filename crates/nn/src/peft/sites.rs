@@ -1,4 +1,7 @@
 //! The places of a model into which adapters go.
+//!
+//! `bias = "all"` gives norms slots of their own. peft saves a pooler's bias as well, which nothing here reads; it is
+//! dropped.
 
 use super::{BottleneckSlot, SoftSlot};
 use crate::{Embedding, LayerNorm, Linear};

@@ -3,6 +3,11 @@
 //! Rows are put in front of each text, and taken out again behind the layers: nothing outside sees them. Real tokens
 //! get the positions behind them, as in peft. In an encoder-decoder, as in peft, a prompt stands before the source alone
 //! (whose hidden states the decoder sees with the prompt's) and a prefix in the decoder's self-attention alone.
+//!
+//! A prefix's queries are dummies that nobody reads, which lets the packed attention kernels do the rest, with dropout,
+//! windows and gradients. peft lays an encoder-decoder's rows out for self- and cross-attention, drops the second part,
+//! and so gives layer l the pair 2 l mod layers: with an even number of layers half of the rows are never used
+//! (findings/prefix_rows.sh). Read and trained the same way here, so that folders mean the same (`pair_of`).
 
 use super::slot::Slot;
 use super::{AdapterId, PrefixConfig, PromptConfig, PromptInit};

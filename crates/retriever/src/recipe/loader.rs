@@ -1,4 +1,7 @@
 //! Batches, prepared ahead on another thread: choosing passages, tokenising, and who belongs to whom.
+//!
+//! A passage that two queries of a batch bring is encoded once and is a column for both. Known positives of a query are
+//! never its negatives, also when another query brings them.
 
 use super::config::{Positives, RetrieverConfig};
 use crate::Result;

@@ -5,6 +5,10 @@
 //! - Queries are filled up to their length with mask tokens. Those have vectors that count, but unless
 //!   `attend_to_expansion` is set no token looks at them.
 //! - Passages drop the vectors of punctuation.
+//!
+//! Late interaction is a representation of the bi-encoder, not a model of its own: towers, adapters, recipe,
+//! checkpoints and mining are shared, and losses over similarities (`LossBatch::similarities`) do not know the
+//! difference. `embed` refuses such a model, so that no token vector is taken for a text's.
 
 use super::Side;
 use crate::loss::normalize;

@@ -1,6 +1,11 @@
 //! Sparse retrieval: a weight for every word of the vocabulary instead of numbers without a meaning (SPLADE: Formal et al.,
 //! 2021, arXiv 2107.05720; SPLADE v2, arXiv 2109.10086). A masked language model's logits say which words a text is about;
 //! few stay above 0, so that an inverted index can hold them.
+//!
+//! Sparse models share losses, gradient caching and the recipe as well: `embed` gives a weight for every vocabulary
+//! term; search, mining and evaluation keep the non-zero ones. Max pooling sends a gradient to one token per term, and
+//! none where the weight is 0: when few weights are non-zero, only those are computed with a graph (two gathers instead
+//! of the product of tokens and vocabulary); at the beginning, when most are, the plain graph is used.
 
 use crate::tower::Tower;
 use crate::{Error, Result};

@@ -1,4 +1,7 @@
 //! The keys of past batches, first in, first out (He et al., 2020, arXiv 1911.05722).
+//!
+//! Keys of a query's own chunk are masked: on a small corpus the queue holds some, which the authors never meet. Chunks
+//! and crops are functions of the step.
 
 use crate::Result;
 use ragduet_torch::weights::{Weights, save_tensors};
