@@ -1,4 +1,7 @@
 //! Checkpoints that hold a language model beside other models: the language model alone is read, and saved as what it is.
+//!
+//! transformers 5.3.0 loads such a folder as the whole model, whose modules have longer paths: an adapter made over the
+//! language model loads in peft over what is saved here, not over the folder that was read.
 
 use ragduet_torch::weights::Weights;
 use serde_json::Value;
@@ -62,7 +65,8 @@ impl Multimodal {
         if let Some(first) = left_out.first() {
             tracing::warn!(
                 "{}: the language model of this `{}` checkpoint is read; {} tensors of its other parts ({first}, ..) are \
-                 not, and a `{}` model without them is saved",
+                 not, and a `{}` model without them is saved. peft does not find the modules of an adapter over it in \
+                 this folder: merge such an adapter first (`ragduet merge`)",
                 dir.display(),
                 self.model_type,
                 left_out.len(),
