@@ -56,7 +56,7 @@ impl Classifier {
         let path = dir.join(LABELS);
         let text = fs_err::read(&path)?;
         let labels: LabelSet =
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path, source })?;
+            serde_json::from_slice(&text).map_err(|source| ragduet_train::Error::Json { path, source })?;
         let base = peft::base_of(dir)?;
         let folder = hub::resolve(&base)?;
         let mut c = Self::with_labels(&folder, device, compute, Some(labels))?;
@@ -216,7 +216,7 @@ impl Classifier {
                 a.save(dir, TaskType::SequenceClassification, &self.base)?;
                 let path = dir.join(LABELS);
                 let text = serde_json::to_vec_pretty(&self.labels)
-                    .map_err(|source| Error::Json { path: path.clone(), source })?;
+                    .map_err(|source| ragduet_train::Error::Json { path: path.clone(), source })?;
                 write_atomic(&path, &text)?;
                 let head = self.model.params.trainable();
                 if !head.is_empty() {

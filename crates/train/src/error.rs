@@ -6,12 +6,6 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// libtorch, weights.
-    #[error(transparent)]
-    Torch(#[from] ragduet_torch::Error),
-    /// A file could not be read or written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
     /// A JSON file that does not parse.
     #[error("{path}: {source}")]
     Json {
@@ -20,6 +14,12 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// libtorch, weights.
+    #[error(transparent)]
+    Torch(#[from] ragduet_torch::Error),
     /// A config that does not parse; the message points at the place.
     #[error("{origin}: {message}")]
     Config {

@@ -1,10 +1,11 @@
 //! What a retriever is distilled from while it trains: a teacher's scores of pairs, or its vectors.
 
 use super::config::RetrieverConfig;
+use crate::Result;
 use crate::biencoder::BiEncoder;
+use crate::error::bad;
 use crate::st_dir::{self, Overrides};
 use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
-use crate::{Error, Result};
 use ragduet_data::TrainingSet;
 use ragduet_nn::hub;
 use ragduet_train::RunContext;
@@ -52,8 +53,10 @@ impl Distillation {
                 Box::new(st_dir::load(&hub::resolve(&n.path)?, device, compute, &Overrides::default())?)
             }
             (None, TeacherConfig::CrossEncoder(_)) => {
-                let why = "a cross-encoder is loaded by the caller (`train_with`)".to_string();
-                return Err(Error::Config { key: "teacher.cross_encoder".into(), why });
+                return Err(bad(
+                    "teacher.cross_encoder",
+                    "a cross-encoder is loaded by the caller (`train_with`)",
+                ));
             }
         };
         let cache = ScoreCache::open(&context.dir.path().join("teacher/scores.txt"), wanted.path())?;

@@ -53,15 +53,15 @@ pub struct CorpusConfig {
     /// passages.
     #[serde(default)]
     pub format: Option<Format>,
-    /// Dev set, evaluated during training to choose the best model; absent: no evaluation.
-    #[serde(default)]
-    pub dev: Option<PathBuf>,
-    /// Split of the dev set.
-    #[serde(default = "dev")]
-    pub dev_split: String,
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Split of the dev set.
+    #[serde(default = "dev")]
+    pub dev_split: String,
+    /// Dev set, evaluated during training to choose the best model; absent: no evaluation.
+    #[serde(default)]
+    pub dev: Option<PathBuf>,
 }
 
 /// Chunking of the corpus.
