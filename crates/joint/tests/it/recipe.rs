@@ -420,7 +420,8 @@ fn a_model_that_starts_later_is_left_as_it_is_and_waited_for() {
     let out = tmp.path().join("marginal");
     run(&c, &out);
     let at = |step: usize, side| parameters(&out.join(format!("checkpoints/step-{step:09}")), side);
-    assert!(at(1, "retriever") == at(3, "retriever") && at(3, "retriever") != at(4, "retriever"));
+    // The first step of a warm-up has a learning rate of 0.
+    assert!(at(1, "retriever") == at(3, "retriever") && at(3, "retriever") != at(5, "retriever"));
     assert!(at(1, "generator") != at(2, "generator"));
     let seen = lines(&out, "retriever");
     assert!(seen[..3].iter().all(|l| l["lr"].is_null() && l["loss"].as_f64().is_some()), "{seen:?}");
