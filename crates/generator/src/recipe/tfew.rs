@@ -144,7 +144,7 @@ impl Recipe for Tfew<'_> {
     }
 
     fn epochs_done(&self, at: &At) -> f64 {
-        at.window as f64 / self.steps_per_epoch()
+        (at.window * self.stream.size) as f64 / self.stream.order.records() as f64
     }
 
     fn counts(&self, batch: &Self::Batch) -> Counts {

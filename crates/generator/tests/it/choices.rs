@@ -148,7 +148,7 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let more = format!(
         "model = {{ base = \"{}/base\", attention_dropout = 0.1 }}\npeft.ia3 = {{}}\n\
          run = {{ max_steps = 12, precision = \"fp32\" }}\n\
-         eval = {{ every_steps = 3, at_start = false }}",
+         eval = {{ every_epochs = 1, at_start = false }}",
         dir.path().display()
     );
     let c = config(dir.path(), &more);
@@ -164,7 +164,29 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
         lines(run, "dev").iter().map(|l| (l["step"].as_u64().unwrap(), l["accuracy"].to_string())).collect()
     };
     assert_eq!(strip(&whole), strip(&parts));
-    assert_eq!(strip(&whole).len(), 4);
+    // Steps have 6 of 16 records: epochs end within them. The last step is measured as well.
+    let steps: Vec<u64> = strip(&whole).iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [3, 6, 8, 11, 12]);
+}
+
+#[test]
+fn the_papers_number_of_steps_is_the_default() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    set_up(dir.path(), ScratchArchitecture::Llama);
+    let length = |keys: &str| {
+        let out = dir.path().join("x");
+        let c = config(dir.path(), &format!("run = {{ {keys} }}\neval.at_start = false"));
+        assert!(!run(&c, &out, false, Some(1)).run.finished);
+        let resolved: toml::Table =
+            toml::from_str(&std::fs::read_to_string(out.join("config.toml")).unwrap()).unwrap();
+        std::fs::remove_dir_all(out).unwrap();
+        let of = |key: &str| resolved["run"].get(key).cloned();
+        (of("max_steps").and_then(|v| v.as_integer()), of("epochs").is_some())
+    };
+    assert_eq!(length(""), (Some(1000), false));
+    assert_eq!(length("max_steps = 7"), (Some(7), false));
+    assert_eq!(length("epochs = 3.0"), (None, true));
 }
 
 #[test]

@@ -147,6 +147,13 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
     let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
     assert!(run(&c, &whole, false, None).run.step >= 3);
     assert!(!run(&c, &parts, false, Some(2)).run.finished);
+    let rows = std::fs::read_to_string(dir.path().join("pairs.jsonl")).unwrap();
+    // What the reference says belongs to its rows.
+    std::fs::write(dir.path().join("pairs.jsonl"), rows.replace("door", "boat")).unwrap();
+    let options = RunOptions { out: parts.clone(), resume: true, quiet: true, ..RunOptions::default() };
+    let e = train(&c, &options).unwrap_err().to_string();
+    assert!(e.contains("reference") && e.contains("other data"), "{e}");
+    std::fs::write(dir.path().join("pairs.jsonl"), rows).unwrap();
     assert!(run(&c, &parts, true, None).run.finished);
     for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
         assert!(a.equal(b), "{name}");
