@@ -5,6 +5,10 @@
 //! margin. A graph that was mined with is audited against the scan on a sample of queries: a graph that misses the
 //! hardest passages silently makes training easier than it was meant to be.
 
+mod config;
+
+pub use config::{Finder, MiningConfig, MiningIndex, OtherModel, SelfMining, When};
+
 use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings, encode_texts};
 use crate::representation::{Representation, Side};
@@ -15,118 +19,13 @@ use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
-    ExactConfig, ExactIndex, Hit, HnswBuilder, HnswConfig, HnswIndex, IndexKind, LexicalConfig, LexicalIndex,
-    RecallReport, SearchParams, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
+    ExactConfig, ExactIndex, Hit, HnswIndex, IndexKind, LexicalConfig, LexicalIndex, RecallReport,
+    SearchParams, VectorIndex, VectorIndexMut, Vectors, recall_against_exact,
 };
 use ragduet_nn::hub;
 use rayon::prelude::*;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-
-/// Hard-negative mining.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MiningConfig {
-    /// When negatives are mined during a run.
-    pub when: When,
-    /// Retriever that ranks the candidates: the model being trained, another retriever, or BM25.
-    pub with: Finder,
-    /// Index that is searched.
-    pub index: MiningIndex,
-    /// Settings of the HNSW graph, if one is used.
-    pub hnsw: HnswConfig,
-    /// Queries on which the HNSW graph's recall against exact search is measured.
-    pub audit_queries: usize,
-    /// Minimum recall of the HNSW graph; below it the run stops with an error.
-    pub min_recall: f64,
-    /// Selection of negatives from the ranking.
-    pub select: NegativeSelection,
-    /// Whether negatives of the training data are kept beside the mined ones.
-    pub keep_given: bool,
-}
-
-impl Default for MiningConfig {
-    fn default() -> Self {
-        Self {
-            when: When::Start,
-            with: Finder::default(),
-            index: MiningIndex::Auto,
-            // The same graph every time, so that a resumed run mines what the uninterrupted one did.
-            hnsw: HnswConfig { builder: HnswBuilder::Native, ..HnswConfig::default() },
-            audit_queries: 200,
-            min_recall: 0.9,
-            select: NegativeSelection::default(),
-            keep_given: false,
-        }
-    }
-}
-
-/// When negatives are mined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// Once before training, with the initial model.
-    Start,
-    /// Before training and again every N optimizer steps, with the current model.
-    EverySteps(u64),
-    /// Every N optimizer steps but not before training; until then there are in-batch negatives only.
-    AfterSteps(u64),
-}
-
-impl When {
-    /// Whether a round is due before the step that follows `done` finished steps.
-    pub fn is_due(self, done: u64) -> bool {
-        match self {
-            When::Start => done == 0,
-            When::EverySteps(n) => n > 0 && done.is_multiple_of(n),
-            When::AfterSteps(n) => n > 0 && done > 0 && done.is_multiple_of(n),
-        }
-    }
-}
-
-/// Retriever that ranks the candidates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Finder {
-    /// The model that is trained, as it then is.
-    Own(SelfMining),
-    /// Another retriever, of any kind.
-    Model(OtherModel),
-    /// BM25.
-    Lexical(LexicalConfig),
-}
-
-impl Default for Finder {
-    fn default() -> Self {
-        Self::Own(SelfMining {})
-    }
-}
-
-/// Mining with the model that is trained has no settings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SelfMining {}
-
-/// Another retriever.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OtherModel {
-    /// Model folder or Hugging Face id.
-    pub path: String,
-}
-
-/// Index that is searched while mining.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MiningIndex {
-    /// Whichever of exact search and HNSW the cost model estimates to be faster.
-    Auto,
-    /// Exact search.
-    Exact,
-    /// Approximate search in an HNSW graph.
-    Hnsw,
-}
 
 /// Statistics of one mining round.
 #[derive(Debug, Clone, Serialize)]
@@ -420,18 +319,4 @@ fn audit(
             report.recall, report.k, config.min_recall
         ),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounds_are_due_when_they_should_be() {
-        let due = |w: When| (0..7).filter(|&s| w.is_due(s)).collect::<Vec<u64>>();
-        assert_eq!(due(When::Start), [0]);
-        assert_eq!(due(When::EverySteps(3)), [0, 3, 6]);
-        assert_eq!(due(When::AfterSteps(3)), [3, 6]);
-        assert!(due(When::EverySteps(0)).is_empty());
-    }
 }

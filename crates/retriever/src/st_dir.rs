@@ -5,6 +5,7 @@
 //! embeddings than the model's authors meant.
 
 mod late;
+mod modules;
 mod read;
 mod write;
 

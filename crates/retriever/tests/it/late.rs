@@ -10,8 +10,8 @@ use ragduet_retriever::loss::{
 use ragduet_retriever::recipe::contrastive::{initial_model, train, train_with};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{
-    BiEncoder, EncodeSettings, Pair, Representation, Result, Side, Teacher, TokenVectors, encode_texts,
-    grad_cache, search_exact,
+    BiEncoder, EncodeSettings, Pair, Pooling, Representation, Result, Side, Similarity, Teacher,
+    TokenVectors, encode_texts, grad_cache, search_exact,
 };
 use ragduet_testkit::{alone, check_gradient, max_diff};
 use ragduet_torch::ops::{Segments, maxsim};
@@ -234,6 +234,55 @@ fn exact_search_is_a_scan_also_across_windows() {
         for (hit, (_, want)) in found.hits[i].iter().zip(scores) {
             assert!((hit.score - want).abs() < 1e-4);
         }
+    }
+}
+
+#[test]
+fn every_kind_scores_a_pair_as_it_ranks_it_and_as_a_teacher() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let passages: Vec<String> = (0..23).map(|i| format!("The {} {i}, there.", THINGS[i % 10])).collect();
+    let queries: Vec<String> = THINGS.iter().take(4).map(|t| format!("where is the {t}?")).collect();
+    let encode = EncodeSettings { batch_tokens: 60, window: 7 };
+    let asked = vec![vec![22, 0], vec![], vec![9], vec![1, 2, 3]];
+    for kind in ["", "similarity = \"cosine\"\nnormalize = false", LATE, "sparse = {}"] {
+        let m = still(dir.path(), kind);
+        let stream = passages.iter().map(|p| Ok(p.clone()));
+        let found = search_exact(&m, stream, &queries, 23, &asked, &encode, &mut |_, _| ()).unwrap();
+        for (q, ids) in asked.iter().enumerate() {
+            let hits = &found.hits[q];
+            // A sparse index finds only what shares a word.
+            assert!(hits.len() == 23 || kind.contains("sparse"), "{kind}: {}", hits.len());
+            assert!(hits.windows(2).all(|w| w[0].score >= w[1].score), "{kind}");
+            let pairs: Vec<Pair<'_>> =
+                ids.iter().map(|&p| (queries[q].as_str(), passages[p as usize].as_str())).collect();
+            let taught = m.scores(&pairs).unwrap();
+            assert_eq!((found.asked[q].len(), taught.len()), (ids.len(), ids.len()));
+            for ((id, score), taught) in ids.iter().zip(&found.asked[q]).zip(taught) {
+                let ranked = hits.iter().find(|h| h.id == *id).map_or(0.0, |h| h.score);
+                let near = |a: f32, b: f32| (a - b).abs() < 1e-4 * b.abs().max(1.0);
+                assert!(near(*score, ranked) && near(taught, ranked), "{kind}: {score} {taught} {ranked}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_of_dense_models_are_refused_for_others() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    for kind in [LATE, "sparse = {}"] {
+        let folder = dir.path().join("model");
+        st_dir::save(&still(dir.path(), kind), &folder, None).unwrap();
+        for (key, given) in [
+            ("model.pooling", Overrides { pooling: Some(Pooling::Cls), ..Overrides::default() }),
+            ("model.normalize", Overrides { normalize: Some(true), ..Overrides::default() }),
+            ("model.similarity", Overrides { similarity: Some(Similarity::Cosine), ..Overrides::default() }),
+        ] {
+            let error = st_dir::load(&folder, Device::Cpu, Compute::F32, &given).unwrap_err().to_string();
+            assert!(error.contains(key), "{kind}: {error}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 
