@@ -25,8 +25,7 @@ fn main() {
     }
     println!("cargo:rustc-link-lib={}", openmp(&lib));
     println!("cargo:rustc-link-search=native={}", lib.display());
-    println!("cargo:lib_dir={}", lib.display());
-    link(&lib);
+    ragduet_link::link_to(&lib);
 }
 
 /// Whether this is `cargo clippy`: it links nothing, and cargo runs this script for it and for the build, each of which
@@ -57,13 +56,6 @@ fn compile(lib: &Path) {
         .flag_if_supported("-fno-trapping-math")
         .file("csrc/shim.cpp")
         .compile("ragduet_shim");
-}
-
-/// The link arguments that every package with a binary or a test needs; kept equal to link_dependent.rs.
-fn link(lib: &std::path::Path) {
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
-    println!("cargo:rustc-link-arg=-ltorch");
 }
 
 /// The OpenMP runtime that libtorch brings, so that the process has one pool of threads; else the system's.

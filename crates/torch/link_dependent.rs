@@ -1,13 +1,9 @@
-//! Build script shared by every package that links libtorch (`build = "../torch/link_dependent.rs"`).
-//!
-//! Cargo applies link arguments per package. Without these a binary would not record `libtorch.so`, so that
-//! CUDA never loads, and would not find it without LD_LIBRARY_PATH.
+//! Build script of every package of this workspace that links libtorch (`build = "../torch/link_dependent.rs"`): what
+//! `ragduet-link` does in other projects, without a build dependency.
+
+#[path = "../link/src/lib.rs"]
+mod ragduet_link;
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    if let Some(lib) = std::env::var_os("DEP_RAGDUET_SHIM_LIB_DIR") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.to_string_lossy());
-    }
-    println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
-    println!("cargo:rustc-link-arg=-ltorch");
+    ragduet_link::link();
 }

@@ -1,14 +1,15 @@
 //! Answering a set of records and measuring the answers.
 
 use crate::contexts::ContextConfig;
-use crate::decode::{DecodeConfig, Request};
+use crate::decode::{DecodeConfig, Decoding, Hooks, Request, TextStream, TokenEvent};
 use crate::error::Result;
 use crate::model::Generator;
-use crate::prepare::{PrepareReport, Preparer, PromptConfig};
+use crate::prepare::{PrepareReport, Preparer, Prompt, PromptConfig};
 use ragduet_data::RagRecord;
 use ragduet_metrics::answer::{exact_match, token_f1};
 use ragduet_text::Context;
 use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// One answer, with what it was given.
 #[derive(Debug, Clone, Serialize)]
@@ -86,6 +87,20 @@ pub struct AnswerOptions<'a> {
     pub seed: u64,
 }
 
+impl<'a> AnswerOptions<'a> {
+    fn resolve(&self, generator: &'a Generator) -> Result<(Preparer<'a>, Decoding)> {
+        let preparer = Preparer::new(generator, self.prompt, self.contexts.clone(), usize::MAX, self.seed)?;
+        let decoding = self.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
+        Ok((preparer, decoding))
+    }
+
+    fn request(&self, record: &RagRecord, prompt: &Prompt) -> Request {
+        // By name, so that an answer does not depend on what else is asked.
+        let seed = xxhash_rust::xxh3::xxh3_64_with_seed(record.id.as_bytes(), self.seed);
+        Request { prompt: prompt.ids.clone(), parts: prompt.parts.clone(), seed }
+    }
+}
+
 /// Answers records, in their order, and measures each answer.
 ///
 /// # Errors
@@ -96,23 +111,12 @@ pub fn answer_all(
     options: &AnswerOptions<'_>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Vec<Answered>, PrepareReport)> {
-    let preparer =
-        Preparer::new(generator, options.prompt, options.contexts.clone(), usize::MAX, options.seed)?;
-    let reserve =
-        options.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?.max_new_tokens;
+    let (preparer, decoding) = options.resolve(generator)?;
+    let reserve = decoding.max_new_tokens;
     let mut report = PrepareReport::default();
     let prompts =
         records.iter().map(|r| preparer.prompt(r, reserve, &mut report)).collect::<Result<Vec<_>>>()?;
-    let requests: Vec<Request> = prompts
-        .iter()
-        .zip(records)
-        .map(|(p, r)| Request {
-            prompt: p.ids.clone(),
-            parts: p.parts.clone(),
-            // By name, so that an answer does not depend on what else is asked.
-            seed: xxhash_rust::xxh3::xxh3_64_with_seed(r.id.as_bytes(), options.seed),
-        })
-        .collect();
+    let requests: Vec<Request> = prompts.iter().zip(records).map(|(p, r)| options.request(r, p)).collect();
     let generated = generator.answer(&requests, options.decode, options.batch, progress)?;
     let mut out = Vec::with_capacity(records.len());
     for ((record, prompt), sequences) in records.iter().zip(&prompts).zip(&generated) {
@@ -123,6 +127,44 @@ pub fn answer_all(
         out.push(measured(record, &prompt.contexts, answer));
     }
     Ok((out, report))
+}
+
+/// Answers one record; `on_text` gets the answer piece by piece as it is generated (with beams all at once). No piece ends
+/// within a character, and stop strings never come out.
+///
+/// # Errors
+/// As [`answer_all`].
+pub fn answer_streaming(
+    generator: &Generator,
+    record: &RagRecord,
+    options: &AnswerOptions<'_>,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<(Answered, PrepareReport)> {
+    let (preparer, decoding) = options.resolve(generator)?;
+    let mut report = PrepareReport::default();
+    let prompt = preparer.prompt(record, decoding.max_new_tokens, &mut report)?;
+    let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
+    let mut stream = TextStream::new(&detokenize, &decoding.stop_strings);
+    let mut failed = None;
+    let mut on_token = |event: &TokenEvent| match stream.push(event.token) {
+        Ok(piece) => {
+            on_text(&piece);
+            ControlFlow::Continue(())
+        }
+        Err(e) => {
+            failed = Some(e);
+            ControlFlow::Break(())
+        }
+    };
+    let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
+    let generated = generator.generate(&[options.request(record, &prompt)], &decoding, hooks)?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    on_text(&stream.finish()?);
+    let best = generated.first().and_then(|sequences| sequences.first());
+    let answer = best.map(|g| generator.text(g, &decoding.stop_strings)).transpose()?.unwrap_or_default();
+    Ok((measured(record, &prompt.contexts, answer), report))
 }
 
 /// An answer with its measures.

@@ -29,6 +29,8 @@ pub mod report;
 mod sources;
 mod stepper;
 pub mod substitute;
+mod trained_with;
 
 pub use error::{Error, Result};
 pub use model::{Generator, ScratchArchitecture, ScratchGenerator};
+pub use trained_with::TrainedWith;

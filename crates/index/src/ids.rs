@@ -116,6 +116,14 @@ impl IdMap {
         Ok(Some(map))
     }
 
+    /// The ids saved with an index of so many rows; the rows' numbers if it was saved without.
+    pub fn open_or_number(dir: impl AsRef<Path>, rows: usize) -> Result<Self> {
+        match Self::open(dir)? {
+            Some(ids) => Ok(ids),
+            None => Self::from_ids((0..rows).map(|row| row.to_string())),
+        }
+    }
+
     /// Strings from a file of an index, numbered in its order.
     pub(crate) fn read<H: DeserializeOwned>(reader: &Reader<H>, name: &str) -> Result<Self> {
         let text =

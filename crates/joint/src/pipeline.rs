@@ -5,11 +5,11 @@ use crate::refreshed_index::RefreshedIndex;
 use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Found, RagRecord};
-use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
+use ragduet_generator::{Generator, TrainedWith};
 use ragduet_reranker::CrossEncoder;
 use ragduet_retriever::BiEncoder;
 use ragduet_retriever::st_dir::{self, Overrides};
@@ -64,6 +64,15 @@ impl Pipeline {
         let path = dir.join(FILE);
         serde_json::from_slice(&fs_err::read(&path)?)
             .map_err(|e| Error::Unusable(format!("{}: {e}", path.display())))
+    }
+}
+
+/// How a generator was prompted when it was trained: by the description of the pipeline that its folder is part of, else
+/// by the config of the run that it is `best` of. `None` for any other model.
+pub fn trained_with(generator: &Path) -> Option<TrainedWith> {
+    match generator.parent().map(Pipeline::read) {
+        Some(Ok(p)) => Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None }),
+        _ => TrainedWith::find(generator),
     }
 }
 

@@ -13,4 +13,4 @@ mod model;
 pub mod recipe;
 
 pub use error::{Error, Result};
-pub use model::{Activation, CrossEncoder};
+pub use model::{Activation, CrossEncoder, cross_encoder_teacher};

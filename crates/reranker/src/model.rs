@@ -3,10 +3,12 @@
 use crate::{Error, Result};
 use ragduet_classifier::{Classifier, LabelSet, Task, Text};
 use ragduet_metrics::Run;
+use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_retriever::evaluate::EvalSet;
-use ragduet_retriever::{Pair, Teacher};
-use ragduet_torch::{Compute, Device};
+use ragduet_retriever::recipe::config::RetrieverConfig;
+use ragduet_retriever::{Pair, Teacher, TeacherConfig};
+use ragduet_torch::{Compute, Device, device};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -208,6 +210,20 @@ impl CrossEncoder {
 
 /// Tokens of a forward pass of a teacher.
 const TEACHING: usize = 16_384;
+
+/// The cross-encoder that a retriever's config names as its teacher, for [`contrastive::train_with`]: the retriever's crate
+/// knows none.
+///
+/// # Errors
+/// A device that is not there, a folder that does not load.
+///
+/// [`contrastive::train_with`]: ragduet_retriever::recipe::contrastive::train_with
+pub fn cross_encoder_teacher(config: &RetrieverConfig) -> Result<Option<Box<dyn Teacher>>> {
+    let Some(TeacherConfig::CrossEncoder(named)) = &config.teacher else { return Ok(None) };
+    let device = device::parse(&config.run.device)?;
+    let dir = hub::resolve(&named.path)?;
+    Ok(Some(Box::new(CrossEncoder::load(&dir, device, config.run.precision.resolve(device))?)))
+}
 
 impl Teacher for CrossEncoder {
     fn scores(&self, pairs: &[Pair<'_>]) -> ragduet_retriever::Result<Vec<f32>> {

@@ -24,6 +24,16 @@ pub enum Backend {
     Lexical(Box<LexicalIndex>),
 }
 
+impl Backend {
+    /// Rows of its index, removed ones included.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Model(_, index) => index.len(),
+            Self::Lexical(index) => index.len(),
+        }
+    }
+}
+
 /// One system: what finds, and the names of its rows.
 pub struct System {
     backend: Backend,
@@ -34,13 +44,10 @@ impl System {
     /// # Errors
     /// A model and an index that do not belong together; ids for other rows.
     pub fn new(backend: Backend, ids: IdMap) -> Result<Self> {
-        let rows = match &backend {
-            Backend::Model(model, index) => {
-                index.check(model)?;
-                index.len()
-            }
-            Backend::Lexical(index) => index.len(),
-        };
+        if let Backend::Model(model, index) = &backend {
+            index.check(model)?;
+        }
+        let rows = backend.rows();
         if ids.len() == rows {
             return Ok(Self { backend, ids });
         }

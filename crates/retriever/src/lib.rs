@@ -11,6 +11,7 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod grad_cache;
+mod index_source;
 pub mod loss;
 pub mod mining;
 mod model_index;
@@ -28,6 +29,7 @@ pub use encode::{
     encode_texts,
 };
 pub use error::{Error, Result};
+pub use index_source::IndexSource;
 pub use model_index::ModelIndex;
 pub use representation::{
     DenseSettings, Late, LateConfig, Pooling, Representation, RepresentationConfig, Side, Similarity,

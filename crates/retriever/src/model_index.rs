@@ -7,9 +7,11 @@ use crate::encode::{
 use crate::representation::{Representation, Side};
 use crate::{Error, Result};
 use ragduet_index::{
-    Hit, IndexConfig, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors, SearchParams,
-    SparseIndex, VectorIndex, Vectors, build, build_multi_vector,
+    Hit, IdMap, IndexConfig, IndexKind, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
+    OpenOptions, SearchParams, SparseIndex, VectorIndex, Vectors, build, build_multi_vector, kind, open,
+    open_multi_vector,
 };
+use std::path::Path;
 
 /// An index for each kind of representation.
 pub enum ModelIndex {
@@ -57,6 +59,34 @@ impl ModelIndex {
                 index.add(&encode_sparse(model, Side::Passage, passages, encode, progress)?)?;
                 Self::Sparse(Box::new(index))
             }
+        })
+    }
+
+    /// Reads a saved index.
+    ///
+    /// # Errors
+    /// A folder that holds none, or one over words (BM25), which no model made; damaged files.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(match kind(dir)? {
+            IndexKind::Exact | IndexKind::Hnsw | IndexKind::Compressed => Self::Dense(open(dir)?),
+            IndexKind::MultiVector => Self::LateInteraction(open_multi_vector(dir, &OpenOptions::default())?),
+            IndexKind::Sparse => Self::Sparse(Box::new(SparseIndex::open(dir)?)),
+            IndexKind::Lexical => {
+                let why = "an index over words (BM25), which no model made";
+                return Err(Error::Unusable(format!("{}: {why}", dir.display())));
+            }
+        })
+    }
+
+    /// Writes the index as a folder, with the names of its rows. An index that is there is replaced.
+    ///
+    /// # Errors
+    /// A folder that is something else, or cannot be written; names for other rows.
+    pub fn save(&self, dir: &Path, ids: &IdMap) -> Result<()> {
+        Ok(match self {
+            Self::Dense(index) => index.save_with_ids(dir, Some(ids))?,
+            Self::LateInteraction(index) => index.save_with_ids(dir, Some(ids))?,
+            Self::Sparse(index) => index.save_with_ids(dir, Some(ids))?,
         })
     }
 

@@ -5,12 +5,10 @@ use crate::cmd::search::IndexArgs;
 use crate::common;
 use anyhow::{Result, anyhow};
 use ragduet_data::{Found, Passage, RagRecord};
-use ragduet_generator::decode::{Hooks, Request, TextStream, TokenEvent};
-use ragduet_generator::prepare::{PrepareReport, Preparer};
+use ragduet_generator::answers::{AnswerOptions, answer_streaming};
 use ragduet_joint::pipeline::GENERATOR;
 use serde_json::json;
 use std::io::{BufRead, Write};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Arguments of `ask`.
@@ -47,10 +45,10 @@ impl Args {
         };
         let generator = self.generator.load()?;
         let (prompt, contexts) = self.generator.prompt()?;
-        let decoding =
-            self.generator.decode().resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
+        let decode = self.generator.decode();
         let found = self.index.find(questions, contexts.count.max(1), None, quiet)?;
-        let preparer = Preparer::new(&generator, &prompt, contexts, usize::MAX, self.generator.seed)?;
+        let options =
+            AnswerOptions { prompt: &prompt, contexts, decode: &decode, batch: 1, seed: self.generator.seed };
         let mut all = Vec::new();
         for (i, f) in found.into_iter().enumerate() {
             let contexts = f
@@ -70,54 +68,28 @@ impl Args {
                 contexts,
                 ..RagRecord::default()
             };
-            let ready = preparer.prompt(&record, decoding.max_new_tokens, &mut PrepareReport::default())?;
             if !self.json {
                 println!("{}", f.question);
             }
-            let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
-            let mut stream = TextStream::new(&detokenize, &decoding.stop_strings);
-            let mut failed = None;
             let json = self.json;
-            let show = |piece: &str| {
+            let (answered, _) = answer_streaming(&generator, &record, &options, &mut |piece| {
                 if !json {
                     print!("{piece}");
                     // A reader that has gone is noticed by the next line.
                     let _ = std::io::stdout().flush();
                 }
-            };
-            let mut on_token = |event: &TokenEvent| match stream.push(event.token) {
-                Ok(piece) => {
-                    show(&piece);
-                    ControlFlow::Continue(())
-                }
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
-                }
-            };
-            let hooks = Hooks { detokenize: Some(&detokenize), on_token: Some(&mut on_token) };
-            let request =
-                Request { prompt: ready.ids.clone(), seed: self.generator.seed, parts: ready.parts.clone() };
-            let out = generator.generate(&[request], &decoding, hooks)?;
-            if let Some(e) = failed {
-                return Err(e.into());
-            }
-            show(&stream.finish()?);
-            let answer = match out.first().and_then(|s| s.first()) {
-                Some(g) => generator.text(g, &decoding.stop_strings)?,
-                None => String::new(),
-            };
+            })?;
             if self.json {
-                let sources: Vec<_> = ready
+                let sources: Vec<_> = answered
                     .contexts
                     .iter()
                     .map(|c| json!({"id": c.id, "title": c.title, "text": c.text}))
                     .collect();
-                all.push(json!({"question": f.question, "answer": answer, "sources": sources}));
+                all.push(json!({"question": f.question, "answer": answered.answer, "sources": sources}));
                 continue;
             }
             println!("\n  from:");
-            for (n, c) in ready.contexts.iter().enumerate() {
+            for (n, c) in answered.contexts.iter().enumerate() {
                 println!("  [{}] {} {}", n + 1, c.id, c.title.as_deref().unwrap_or(""));
             }
             println!();

@@ -1,12 +1,12 @@
 //! `ragduet eval choices`: rank classification.
 
-use crate::cmd::generate::trained_with;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{ChoiceRecord, read_choices};
 use ragduet_generator::Generator;
 use ragduet_generator::choices::{ChoiceOptions, ChoiceScores, choose_all};
 use ragduet_generator::contexts::ContextConfig;
+use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::{Precision, device};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ impl Args {
         let dir = ragduet_nn::hub::resolve(&self.generator)?;
         let generator = Generator::load(&dir, device, self.precision.resolve(device))
             .with_context(|| format!("cannot load the generator `{}`", self.generator))?;
-        let trained = trained_with(&self.generator);
+        let trained = trained_with(Path::new(&self.generator));
         let prompt = match &self.prompt {
             Some(path) => ragduet_train::config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),

@@ -8,10 +8,9 @@ use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
-use ragduet_generator::recipe::config::{DistilConfig, SftConfig, TfewConfig};
-use ragduet_joint::pipeline::Pipeline;
+use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::{Precision, Quantize, device};
-use ragduet_train::{RunDir, config};
+use ragduet_train::config;
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -105,7 +104,7 @@ impl GeneratorArgs {
 
     /// How prompts are made: as given, or as the run did that trained the model.
     pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
-        let trained = trained_with(self.given()?);
+        let trained = trained_with(Path::new(self.given()?));
         let prompt = match &self.prompt {
             Some(path) => config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
@@ -113,37 +112,6 @@ impl GeneratorArgs {
         let usual = trained.map_or(5, |t| t.contexts);
         Ok((prompt, ContextConfig::retrieved(self.contexts.unwrap_or(usual))))
     }
-}
-
-/// What a run that trained a generator asked it with.
-pub struct TrainedWith {
-    /// How prompts were made.
-    pub prompt: PromptConfig,
-    /// Passages shown.
-    pub contexts: usize,
-    /// The power of choices' lengths; of a run that learned to choose.
-    pub length_norm: Option<f64>,
-}
-
-/// By the config beside a generator's folder, where that is `best` of a run; or as the pipeline has it that it is part
-/// of.
-pub fn trained_with(generator: &str) -> Option<TrainedWith> {
-    let beside = Path::new(generator).parent()?;
-    if let Ok(p) = Pipeline::read(beside) {
-        return Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None });
-    }
-    let path = RunDir::config_of(beside).ok()?;
-    if let Ok(c) = config::load::<TfewConfig>(&path, &[]) {
-        let (contexts, length_norm) = (c.shown().count, Some(c.loss.length_norm));
-        return Some(TrainedWith { prompt: c.prompt, contexts, length_norm });
-    }
-    if let Ok(c) = config::load::<DistilConfig>(&path, &[]) {
-        let contexts = c.eval.contexts.unwrap_or(c.contexts.count);
-        return Some(TrainedWith { prompt: c.prompt, contexts, length_norm: None });
-    }
-    let c: SftConfig = config::load(&path, &[]).ok()?;
-    let contexts = c.eval.contexts.unwrap_or(c.contexts.count);
-    Some(TrainedWith { prompt: c.prompt, contexts, length_norm: None })
 }
 
 /// Arguments of `generate`.

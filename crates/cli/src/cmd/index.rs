@@ -10,9 +10,9 @@ use ragduet_index::{
     Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
     VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
-use ragduet_retriever::{BiEncoder, Encoded, Representation, Side, TokenVectors};
+use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
@@ -91,18 +91,6 @@ struct Build {
     read: ReadArgs,
 }
 
-/// What an index was made from, beside its files, so that `search` needs no other argument.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Source {
-    /// Model folder or id; none of an index over words.
-    pub model: Option<String>,
-    /// The corpus, for showing texts.
-    pub corpus: Option<PathBuf>,
-}
-
-/// The file that holds [`Source`].
-pub const SOURCE_FILE: &str = "source.json";
-
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
@@ -117,7 +105,7 @@ struct Embedded {
     dim: usize,
     ids: Vec<String>,
     similarity: Similarity,
-    source: Option<Source>,
+    source: IndexSource,
 }
 
 /// A choice by the name that it has in configs.
@@ -214,7 +202,7 @@ impl Build {
             self.audit(&index, e, vectors)?;
         }
         bar.finish_and_clear();
-        self.note(e.source.as_ref())?;
+        e.source.write(&self.out)?;
         println!(
             "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
             self.out.display(),
@@ -223,15 +211,6 @@ impl Build {
             e.similarity,
             started.elapsed().as_secs_f64()
         );
-        Ok(())
-    }
-
-    /// Notes what the index was made from.
-    fn note(&self, source: Option<&Source>) -> Result<()> {
-        if let Some(source) = source {
-            let text = serde_json::to_vec_pretty(source)?;
-            ragduet_torch::weights::write_atomic(&self.out.join(SOURCE_FILE), &text)?;
-        }
         Ok(())
     }
 
@@ -250,7 +229,7 @@ impl Build {
         let index = build_multi_vector(&config, passages)?;
         index.save_with_ids(&self.out, Some(ids))?;
         bar.finish_and_clear();
-        self.note(e.source.as_ref())?;
+        e.source.write(&self.out)?;
         println!(
             "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -286,7 +265,7 @@ impl Build {
         let mut index = SparseIndex::new(texts.dim());
         index.add(texts)?;
         index.save_with_ids(&self.out, Some(ids))?;
-        self.note(e.source.as_ref())?;
+        e.source.write(&self.out)?;
         let count = index.len().max(1) as f64;
         println!(
             "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
@@ -324,7 +303,7 @@ impl Build {
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
         index.save_with_ids(&self.out, Some(&ids))?;
-        self.note(Some(&Source { model: None, corpus: Some(absolute(corpus)) }))?;
+        IndexSource::new(None, Some(corpus)).write(&self.out)?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -369,19 +348,9 @@ impl Build {
             dim: model.dim() as usize,
             ids: ids.try_iter().collect(),
             similarity: model.similarity().into(),
-            source: Some(Source { model: Some(lasting(&on.model)), corpus: Some(absolute(corpus)) }),
+            source: IndexSource::new(Some(&on.model), Some(corpus)),
         })
     }
-}
-
-/// A model's name that holds from any folder.
-fn lasting(model: &str) -> String {
-    let path = Path::new(model);
-    if path.is_dir() { absolute(path).display().to_string() } else { model.into() }
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 fn from_folder(dir: &Path) -> Result<Embedded> {
@@ -425,7 +394,7 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = Some(Source { model: Some(meta.model), corpus: None });
+    let source = IndexSource { model: Some(meta.model), corpus: None };
     let texts = match counts {
         None => Encoded::Dense(rows),
         Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),

@@ -1,15 +1,12 @@
 //! `ragduet search`.
 
-use crate::cmd::index::{SOURCE_FILE, Source};
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
 use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
-use ragduet_index::{
-    IdMap, IndexKind, LexicalIndex, OpenOptions, SparseIndex, kind, open, open_multi_vector,
-};
+use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
-use ragduet_retriever::ModelIndex;
 use ragduet_retriever::engine::{Backend, Engine, System};
+use ragduet_retriever::{IndexSource, ModelIndex};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -114,46 +111,18 @@ impl IndexArgs {
 
 impl IndexArgs {
     /// An index with what made it.
-    fn open(&self, dir: &Path) -> Result<(System, Option<Source>)> {
-        let path = dir.join(SOURCE_FILE);
-        let source: Option<Source> = match path.is_file() {
-            true => Some(
-                serde_json::from_slice(&fs_err::read(&path)?).with_context(|| path.display().to_string())?,
-            ),
-            false => None,
-        };
-        let model = || {
+    fn open(&self, dir: &Path) -> Result<(System, Option<IndexSource>)> {
+        let source = IndexSource::read(dir)?;
+        let backend = if kind(dir)? == IndexKind::Lexical {
+            Backend::Lexical(Box::new(LexicalIndex::open(dir)?))
+        } else {
             let name = self.model.clone().or_else(|| source.as_ref().and_then(|s| s.model.clone()));
             let why = "does not say which model made it; give --model";
             let name = name.ok_or_else(|| Usage(format!("{} {why}", dir.display())))?;
-            ModelArgs::new(name, &self.search_device, self.search_precision).load().map(Box::new)
+            let model = ModelArgs::new(name, &self.search_device, self.search_precision).load()?;
+            Backend::Model(Box::new(model), ModelIndex::open(dir)?)
         };
-        let (backend, rows) = match kind(dir)? {
-            IndexKind::Lexical => {
-                let index = LexicalIndex::open(dir)?;
-                let rows = index.len();
-                (Backend::Lexical(Box::new(index)), rows)
-            }
-            IndexKind::Sparse => {
-                let index = SparseIndex::open(dir)?;
-                let rows = index.len();
-                (Backend::Model(model()?, ModelIndex::Sparse(Box::new(index))), rows)
-            }
-            IndexKind::MultiVector => {
-                let index = open_multi_vector(dir, &OpenOptions::default())?;
-                let rows = index.len();
-                (Backend::Model(model()?, ModelIndex::LateInteraction(index)), rows)
-            }
-            IndexKind::Exact | IndexKind::Hnsw | IndexKind::Compressed => {
-                let index = open(dir)?;
-                let rows = index.len();
-                (Backend::Model(model()?, ModelIndex::Dense(index)), rows)
-            }
-        };
-        let ids = match IdMap::open(dir)? {
-            Some(ids) => ids,
-            None => IdMap::from_ids((0..rows).map(|row| row.to_string()))?,
-        };
+        let ids = IdMap::open_or_number(dir, backend.rows())?;
         let system = System::new(backend, ids).with_context(|| dir.display().to_string())?;
         Ok((system, source))
     }

@@ -1,7 +1,7 @@
 //! The config of `train retriever`.
 
 use crate::evaluate::default_measures;
-use crate::loss::LossConfig;
+use crate::loss::{LossConfig, RetrievalLoss};
 use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
@@ -317,6 +317,11 @@ impl EvalConfig {
 impl RetrieverConfig {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<()> {
+        self.validate_for(&*self.loss.build()?)
+    }
+
+    /// [`RetrieverConfig::validate`] where another loss than that of `[loss]` is trained with.
+    pub(super) fn validate_for(&self, loss: &dyn RetrievalLoss) -> Result<()> {
         let bad = |key: &str, why: &str| Err(Error::Config { key: key.into(), why: why.into() });
         self.model.check()?;
         if self.batch.accumulate == 0 {
@@ -333,7 +338,6 @@ impl RetrieverConfig {
         if self.grad_cache.is_some_and(|g| g.chunk_tokens == 0) {
             return bad("grad_cache.chunk_tokens", "must be 1 or more");
         }
-        let loss = self.loss.build()?;
         if loss.needs_negatives() && self.batch.negatives_per_query == 0 {
             return bad("batch.negatives_per_query", "this loss compares with negatives of the query's own");
         }

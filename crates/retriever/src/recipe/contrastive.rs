@@ -54,7 +54,37 @@ pub fn train_with(
     teacher: Option<Box<dyn Teacher>>,
 ) -> Result<Outcome> {
     config.validate()?;
-    let done = ragduet_train::run(config, options, |context| Contrastive::build(config, context, teacher))?;
+    start(config, options, teacher, config.loss.build()?)
+}
+
+/// [`train_with`] with a loss that is not among those of [`LossConfig`], instead of `[loss]`. The run folder does not hold
+/// its settings: a resume is right only with the same loss.
+///
+/// # Errors
+/// As [`train`]; a config that chooses a loss as well.
+pub fn train_with_loss(
+    config: &RetrieverConfig,
+    options: &RunOptions,
+    teacher: Option<Box<dyn Teacher>>,
+    loss: Box<dyn RetrievalLoss>,
+) -> Result<Outcome> {
+    if config.loss != LossConfig::default() {
+        let why = "training is with a loss of the caller's: leave [loss] out".to_string();
+        return Err(Error::Config { key: "loss".into(), why });
+    }
+    config.validate_for(&*loss)?;
+    tracing::info!("training with the caller's loss: {loss:?}");
+    start(config, options, teacher, loss)
+}
+
+fn start(
+    config: &RetrieverConfig,
+    options: &RunOptions,
+    teacher: Option<Box<dyn Teacher>>,
+    loss: Box<dyn RetrievalLoss>,
+) -> Result<Outcome> {
+    let done =
+        ragduet_train::run(config, options, |context| Contrastive::build(config, context, teacher, loss))?;
     Ok(done.outcome)
 }
 
@@ -93,12 +123,12 @@ impl<'a> Contrastive<'a> {
         config: &'a RetrieverConfig,
         context: &RunContext,
         teacher: Option<Box<dyn Teacher>>,
+        loss: Box<dyn RetrievalLoss>,
     ) -> Result<Self> {
         let (set, dev) = read_data(config, &context.bad_rows)?;
         let model = build(config, &set, context.device)?;
         config.loss.check_dim(model.dim())?;
         let scale = Scale::new(config.temperature, context.device);
-        let loss = config.loss.build()?;
         check_data(&set, &*loss, config)?;
         check_loss(&model, &*loss, &config.loss)?;
         let fingerprint = Fingerprint::default()
@@ -106,7 +136,7 @@ impl<'a> Contrastive<'a> {
             .texts(set.passages().iter().map(|p| p.text.as_str()))
             .numbers(set.items().iter().flat_map(|i| i.positives.iter().map(|&p| u64::from(p))))
             .digest();
-        let distillation = Distillation::new(config, teacher, &set, &model, context, fingerprint)?;
+        let distillation = Distillation::new(config, teacher, &set, &model, context, fingerprint, &*loss)?;
         let parameters = model.parameters().into_iter().chain(scale.parameter()).collect();
         let learner = model::learner(&config.optim, &model, parameters)?;
         let lengths = Lengths::of(&model, &set)?;
@@ -423,7 +453,7 @@ fn check_loss(model: &BiEncoder, loss: &dyn RetrievalLoss, config: &LossConfig) 
         }
         (true, false) => {
             tracing::warn!(
-                "nothing keeps the weights of words sparse: add a term {{ flops = {{}} }} to loss.sum"
+                "nothing in [loss] keeps the weights of words sparse: add a term {{ flops = {{}} }} to loss.sum"
             );
         }
         (true, true) | (false, false) => {}

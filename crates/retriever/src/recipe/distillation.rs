@@ -4,6 +4,7 @@ use super::config::RetrieverConfig;
 use crate::Result;
 use crate::biencoder::BiEncoder;
 use crate::error::bad;
+use crate::loss::RetrievalLoss;
 use crate::st_dir::{self, Overrides};
 use crate::teacher::{ScoreCache, Teacher, TeacherConfig, TeacherVectors};
 use ragduet_data::TrainingSet;
@@ -19,7 +20,7 @@ pub(super) enum Distillation {
 }
 
 impl Distillation {
-    /// As `[teacher]` and the loss say. `given`: a teacher that this crate does not know how to load. `fingerprint`: the
+    /// As `[teacher]` and `loss` say. `given`: a teacher that this crate does not know how to load. `fingerprint`: the
     /// training set's.
     ///
     /// # Errors
@@ -31,10 +32,11 @@ impl Distillation {
         model: &BiEncoder,
         context: &RunContext,
         fingerprint: u64,
+        loss: &dyn RetrievalLoss,
     ) -> Result<Option<Self>> {
         let Some(wanted) = &config.teacher else { return Ok(None) };
         let (device, compute) = (model.device, model.compute);
-        if config.loss.build()?.needs_teacher_vectors() {
+        if loss.needs_teacher_vectors() {
             let key = format!("{} {fingerprint:016x}\n", wanted.path());
             let vectors = context.dir.artifact(
                 &context.world,

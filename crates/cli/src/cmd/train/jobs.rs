@@ -7,13 +7,12 @@ use ragduet_generator::recipe::config::{DistilConfig, PreferenceConfig, SftConfi
 use ragduet_generator::recipe::{distil, preference, sft, tfew};
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_metrics::Evaluation;
-use ragduet_reranker::CrossEncoder;
+use ragduet_reranker::cross_encoder_teacher;
 use ragduet_reranker::recipe::config::CrossEncoderConfig;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive;
 use ragduet_retriever::recipe::contriever;
 use ragduet_retriever::recipe::contriever::ContrieverConfig;
-use ragduet_retriever::{Teacher, TeacherConfig};
 use ragduet_train::{Evaluated, Outcome, RunOptions};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -83,17 +82,9 @@ impl TrainJob for RetrieverConfig {
     }
 
     fn train(&self, options: &RunOptions) -> Result<Summary> {
-        let o = contrastive::train_with(self, options, teacher(self)?)?;
+        let o = contrastive::train_with(self, options, cross_encoder_teacher(self)?)?;
         Ok(summary(&o, "pairs"))
     }
-}
-
-/// A cross-encoder as the teacher, which the retriever's crate does not know.
-fn teacher(config: &RetrieverConfig) -> Result<Option<Box<dyn Teacher>>> {
-    let Some(TeacherConfig::CrossEncoder(named)) = &config.teacher else { return Ok(None) };
-    let device = ragduet_torch::device::parse(&config.run.device)?;
-    let dir = ragduet_nn::hub::resolve(&named.path)?;
-    Ok(Some(Box::new(CrossEncoder::load(&dir, device, config.run.precision.resolve(device))?)))
 }
 
 impl TrainJob for ContrieverConfig {
