@@ -69,7 +69,7 @@ fn from_a_mixture_to_a_few_examples_to_a_table() {
 
     let file = s(&dir.join("base.toml")).to_string();
     let out = s(&dir.join("no")).to_string();
-    let e = fails(2, &["train", "generator", "-c", &file, "--out", &out, "--set", "loss.unlikely=1.0"]);
+    let e = fails(2, &["train", "tfew", "-c", &file, "--out", &out, "--set", "loss.unlikely=1.0"]);
     assert!(e.contains("unlikely"), "{e}");
     std::fs::write(&data[0], "{\"prompt\": \"p\", \"choices\": [\"a\", \"b\"], \"answer\": 2}\n").unwrap();
     let e = fails(1, &["eval", "choices", "-g", s(&adapted), "--data", s(&data[0])]);

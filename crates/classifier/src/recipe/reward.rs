@@ -60,13 +60,14 @@ pub struct BradleyTerry {
 }
 
 impl BradleyTerry {
-    /// The summed loss of pairs with these rewards, [pairs] f32 each -> scalar.
+    /// The summed loss of pairs with these rewards, [pairs] each -> scalar of the same kind.
     pub fn sum(&self, chosen: &Tensor, rejected: &Tensor) -> Tensor {
-        let pairs = (chosen - rejected - self.margin).neg().softplus().sum(Kind::Float);
+        let kind = chosen.kind();
+        let pairs = (chosen - rejected - self.margin).neg().softplus().sum(kind);
         if self.centering == 0.0 {
             return pairs;
         }
-        pairs + (chosen + rejected).square().sum(Kind::Float) * self.centering
+        pairs + (chosen + rejected).square().sum(kind) * self.centering
     }
 }
 

@@ -47,7 +47,7 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     st_dir::save(&initial_model(&config(dir, scratch)).unwrap(), &base, None).unwrap();
 
     let of = |quantize: &str, peft: &str| {
-        config(dir, &format!("base = {:?}\nquantise = \"{quantize}\"\n{peft}", base.display().to_string()))
+        config(dir, &format!("base = {:?}\nquantize = \"{quantize}\"\n{peft}", base.display().to_string()))
     };
     let lora = "[peft.lora]\nrank = 4";
     let c = of("nf4", lora);
