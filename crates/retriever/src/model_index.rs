@@ -83,11 +83,12 @@ impl ModelIndex {
     /// # Errors
     /// A folder that is something else, or cannot be written; names for other rows.
     pub fn save(&self, dir: &Path, ids: &IdMap) -> Result<()> {
-        Ok(match self {
+        match self {
             Self::Dense(index) => index.save_with_ids(dir, Some(ids))?,
             Self::LateInteraction(index) => index.save_with_ids(dir, Some(ids))?,
             Self::Sparse(index) => index.save_with_ids(dir, Some(ids))?,
-        })
+        }
+        Ok(())
     }
 
     /// Whether the index can hold what a model makes of texts.
