@@ -61,8 +61,8 @@ pub fn run(model: Option<String>) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let saved = folder.path().join("passages.idx");
     index.save(&saved)?;
-    let again = Index::open(&saved)?.search(&retriever, questions[0], 2)?;
-    assert_eq!(again, found[0]);
+    let again = Index::open(&saved)?.search_all(&retriever, &questions, 2)?;
+    assert_eq!(again, found);
     println!("\nThe index that was saved and opened again finds the same.");
     Ok(())
 }
