@@ -83,7 +83,9 @@ fn every_kind_of_retriever_is_searched_and_saved_and_refuses_the_encodings_of_th
         }
         let index = Index::build(&retriever, passages()).unwrap();
         let hits = index.search(&retriever, TEXTS[1], 2).unwrap();
-        assert_eq!((hits.len(), hits[0].passage.id.as_str()), (2, "p1"), "{own}");
+        assert_eq!(hits.len(), 2, "{own}");
+        // By an inner product of random term weights a text need not be the nearest to itself.
+        assert!(own == "encode_terms" || hits[0].passage.id == "p1", "{own}");
         let dir = folder.path().join(own);
         index.save(&dir).unwrap();
         index.save(&dir).unwrap();
