@@ -43,6 +43,10 @@ pub struct ContextConfig {
     /// Answer substitution: share of prompts in which the answer is replaced, in passages and target, by another
     /// record's answer of the same form, in [0, 1] (see [`crate::substitute`]).
     pub substitute_rate: f64,
+    /// Curriculum of growing passages: in each of this many first epochs, counted from 0, a gold passage is cut to the
+    /// sentence that holds the answer and as many random other sentences as the epoch's number; later passages are
+    /// whole. 0: all are whole. Needs `run.max_steps` (see [`crate::excerpt`]).
+    pub excerpt_epochs: u64,
 }
 
 impl Default for ContextConfig {
@@ -57,6 +61,7 @@ impl Default for ContextConfig {
             distractor_pool: 0,
             order: Order::Shuffled,
             substitute_rate: 0.0,
+            excerpt_epochs: 0,
         }
     }
 }

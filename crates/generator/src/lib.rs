@@ -4,6 +4,7 @@
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
 //! - [`faithfulness`]: what answers owe to their contexts; [`entailment`]: whether these entail them, by a local model.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
+//! - [`excerpt`]: gold passages cut to a few sentences in the first epochs.
 //! - [`substitute`]: answer substitution in the passages, so that answers cannot be memorized.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
 //!   measured answers; [`mod@choices`]: records with choices to chosen answers; [`recipe`]: training.
@@ -19,6 +20,7 @@ pub mod contexts;
 pub mod decode;
 pub mod entailment;
 mod error;
+pub mod excerpt;
 pub mod faithfulness;
 pub mod loss;
 mod model;
@@ -26,11 +28,13 @@ pub mod packed;
 pub mod prepare;
 pub mod recipe;
 pub mod report;
+mod scratch;
 mod sources;
 mod stepper;
 pub mod substitute;
 mod trained_with;
 
 pub use error::{Error, Result};
-pub use model::{Generator, ScratchArchitecture, ScratchGenerator};
+pub use model::Generator;
+pub use scratch::{AttentionStart, ScratchArchitecture, ScratchGenerator};
 pub use trained_with::TrainedWith;

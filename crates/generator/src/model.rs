@@ -7,14 +7,11 @@ use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model, hub, load_quantised_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, hub, load_quantised_language_model,
     save_language_model,
 };
-use ragduet_text::{ByteBpeOptions, Tokenizer, TrainExample, train_byte_bpe};
+use ragduet_text::{Tokenizer, TrainExample};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, no_grad};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::path::Path;
 
 /// A language model that answers.
@@ -138,7 +135,7 @@ impl Generator {
         self.adapter.as_ref().map_or(&self.model.params, |a| &a.params)
     }
 
-    fn check(self) -> Result<Self> {
+    pub(crate) fn check(self) -> Result<Self> {
         if self.model.seq2seq().is_some() && self.decoder_start().is_none() {
             return Err(Error::Unusable(
                 "neither config.json nor generation_config.json has a decoder_start_token_id".into(),
@@ -361,141 +358,5 @@ impl Generator {
     pub fn text(&self, generated: &Generated, stops: &[String]) -> Result<String> {
         let text = self.tokenizer.decode(generated.content(), true)?;
         Ok(cut_at_stop(&text, stops).trim().to_string())
-    }
-}
-
-/// Architecture of a new generator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ScratchArchitecture {
-    /// Llama (decoder-only).
-    #[default]
-    Llama,
-    /// T5 with gated feed-forward and dropout 0.1 (encoder-decoder).
-    T5,
-}
-
-/// New generator with random weights and its own byte-level BPE tokenizer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScratchGenerator {
-    /// Architecture: `llama` or `t5`.
-    pub architecture: ScratchArchitecture,
-    /// Vocabulary size.
-    pub vocab_size: usize,
-    /// Hidden size.
-    pub hidden_size: i64,
-    /// Number of transformer layers; for T5 of the encoder and of the decoder each.
-    pub layers: i64,
-    /// Number of attention heads.
-    pub heads: i64,
-    /// Number of key-value heads (grouped-query attention); for T5 equal to `heads`.
-    pub kv_heads: i64,
-    /// Inner size of the feed-forward layers.
-    pub intermediate_size: i64,
-    /// Maximum length of prompt and answer in tokens; for T5 the nominal length.
-    pub max_positions: usize,
-    /// Whether the output projection shares the embedding matrix.
-    pub tied: bool,
-    /// Standard deviation of the initial weights (T5 scales by layer width instead).
-    pub initializer_range: f64,
-}
-
-impl Default for ScratchGenerator {
-    fn default() -> Self {
-        Self {
-            architecture: ScratchArchitecture::Llama,
-            vocab_size: 8000,
-            hidden_size: 256,
-            layers: 4,
-            heads: 4,
-            kv_heads: 2,
-            intermediate_size: 768,
-            max_positions: 1024,
-            tied: true,
-            initializer_range: 0.02,
-        }
-    }
-}
-
-impl ScratchGenerator {
-    /// Trains the tokenizer on `texts` and draws the weights (seed the generators first).
-    pub fn build<'a>(
-        &self,
-        texts: impl Iterator<Item = &'a str> + Send,
-        device: Device,
-        compute: Compute,
-    ) -> Result<Generator> {
-        self.over(self.tokenizer(texts)?, device, compute)
-    }
-
-    /// A tokenizer of this size, trained on `texts`.
-    pub fn tokenizer<'a>(&self, texts: impl Iterator<Item = &'a str> + Send) -> Result<Tokenizer> {
-        let options = ByteBpeOptions {
-            vocab_size: self.vocab_size,
-            max_len: self.max_positions,
-            ..ByteBpeOptions::default()
-        };
-        Ok(train_byte_bpe(texts, &options)?)
-    }
-
-    /// A model with this tokenizer, whose size then counts instead of `vocab_size`. Draws the weights (seed the generators
-    /// first).
-    pub fn over(&self, tokenizer: Tokenizer, device: Device, compute: Compute) -> Result<Generator> {
-        let config = match self.architecture {
-            ScratchArchitecture::Llama => self.llama(&tokenizer),
-            ScratchArchitecture::T5 => self.t5(&tokenizer),
-        };
-        let model = fresh_language_model(config, device)?;
-        Generator::new(model, tokenizer, device, compute).check()
-    }
-
-    fn t5(&self, tokenizer: &Tokenizer) -> serde_json::Value {
-        json!({
-            "model_type": "t5",
-            "architectures": ["T5ForConditionalGeneration"],
-            "is_encoder_decoder": true,
-            "vocab_size": tokenizer.vocab_size(),
-            "d_model": self.hidden_size,
-            "d_kv": self.hidden_size / self.heads.max(1),
-            "d_ff": self.intermediate_size,
-            "num_layers": self.layers,
-            "num_decoder_layers": self.layers,
-            "num_heads": self.heads,
-            "n_positions": self.max_positions,
-            "relative_attention_num_buckets": 32,
-            "relative_attention_max_distance": 128,
-            "dropout_rate": 0.1,
-            "layer_norm_epsilon": 1e-6,
-            "feed_forward_proj": "gated-gelu",
-            "tie_word_embeddings": self.tied,
-            "decoder_start_token_id": tokenizer.pad_id(),
-            "eos_token_id": tokenizer.eos_id(),
-            "pad_token_id": tokenizer.pad_id(),
-        })
-    }
-
-    fn llama(&self, tokenizer: &Tokenizer) -> serde_json::Value {
-        json!({
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
-            "vocab_size": tokenizer.vocab_size(),
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "max_position_embeddings": self.max_positions,
-            "initializer_range": self.initializer_range,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0,
-            "hidden_act": "silu",
-            "attention_bias": false,
-            "mlp_bias": false,
-            "tie_word_embeddings": self.tied,
-            "bos_token_id": null,
-            "eos_token_id": tokenizer.eos_id(),
-            "pad_token_id": tokenizer.pad_id(),
-        })
     }
 }

@@ -70,6 +70,8 @@ pub struct PrepareReport {
     pub dropped: usize,
     /// Examples that learn to abstain.
     pub abstaining: usize,
+    /// Records whose golden passages were cut to a few sentences (`contexts.excerpt_epochs`).
+    pub excerpts: usize,
 }
 
 impl PrepareReport {
@@ -80,6 +82,7 @@ impl PrepareReport {
         self.shortened += other.shortened;
         self.dropped += other.dropped;
         self.abstaining += other.abstaining;
+        self.excerpts += other.excerpts;
         for (why, n) in &other.left_out {
             *self.left_out.entry(why.clone()).or_default() += n;
         }
@@ -95,6 +98,9 @@ impl std::fmt::Display for PrepareReport {
         )?;
         if self.abstaining > 0 {
             write!(f, "; {} learn to abstain", self.abstaining)?;
+        }
+        if self.excerpts > 0 {
+            write!(f, "; {} show an excerpt", self.excerpts)?;
         }
         for (why, n) in &self.left_out {
             write!(f, "; {n} left out: {why}")?;

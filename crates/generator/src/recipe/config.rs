@@ -11,7 +11,7 @@ pub use sft::{SftConfig, SftEvalConfig};
 pub use tfew::{TaskConfig, TfewBatchConfig, TfewConfig, TfewDataConfig, TfewEvalConfig};
 
 use crate::error::{Result, bad};
-use crate::model::ScratchGenerator;
+use crate::scratch::ScratchGenerator;
 use ragduet_data::RecordFormat;
 use ragduet_torch::Quantize;
 use ragduet_train::check_dropout;

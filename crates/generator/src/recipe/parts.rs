@@ -2,7 +2,8 @@
 
 use super::config::ModelConfig;
 use crate::error::{Result, bad};
-use crate::model::{Generator, ScratchGenerator};
+use crate::model::Generator;
+use crate::scratch::ScratchGenerator;
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Tokenizer;

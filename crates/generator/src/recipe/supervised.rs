@@ -8,7 +8,8 @@ use super::config::SftConfig;
 use super::parts::{described, learner, shuffled};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
-use crate::error::{Error, Result, catch};
+use crate::error::{bad, Error, Result, catch};
+use crate::excerpt::excerpt;
 use crate::model::Generator;
 use crate::packed::PackedExamples;
 use crate::prepare::{PrepareReport, Preparer};
@@ -231,6 +232,7 @@ pub(super) struct EpochBuilder {
     records: Records,
     substitutes: Substitutes,
     substitute_rate: f64,
+    excerpt_epochs: u64,
     tokens: usize,
     seed: u64,
     same_examples: bool,
@@ -250,8 +252,21 @@ impl EpochBuilder {
         let (contexts, tokens, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
         let preparer = Preparer::new(generator, &config.prompt, contexts, tokens, seed)?.into_owned();
         let substitutes = Substitutes::of(&records.train);
-        let substitute_rate = config.contexts.substitute_rate;
-        Ok(Self { preparer, records, substitutes, substitute_rate, tokens, seed, same_examples })
+        let ContextConfig { substitute_rate, excerpt_epochs, .. } = config.contexts;
+        if same_examples && excerpt_epochs > 0 {
+            let why = "every epoch repeats the examples of the first: no passage would ever be whole; set 0";
+            return Err(bad("contexts.excerpt_epochs", why));
+        }
+        Ok(Self {
+            preparer,
+            records,
+            substitutes,
+            substitute_rate,
+            excerpt_epochs,
+            tokens,
+            seed,
+            same_examples,
+        })
     }
 
     /// The forward passes of an epoch, and what became of the records.
@@ -267,7 +282,14 @@ impl EpochBuilder {
                     let mut report = PrepareReport::default();
                     let (own, rate) = (&self.records.train[i], self.substitute_rate);
                     let record = self.substitutes.apply(own, rate, self.seed, drawn);
-                    let built = self.preparer.example(&record, drawn, &mut report)?;
+                    let cut = if drawn < self.excerpt_epochs {
+                        excerpt(&record, drawn as usize, self.seed)
+                    } else {
+                        None
+                    };
+                    report.excerpts = usize::from(cut.is_some());
+                    let record = cut.as_ref().unwrap_or(&record);
+                    let built = self.preparer.example(record, drawn, &mut report)?;
                     Ok((built.ok().map(|example| (own.id.clone(), example)), report))
                 })
                 .collect::<Result<_>>()?;
