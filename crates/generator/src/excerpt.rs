@@ -15,7 +15,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// a passage stays whole that has no more sentences, or no sentence with the answer.
 pub fn excerpt(record: &RagRecord, others: usize, seed: u64) -> Option<RagRecord> {
     let answer = record.answers.first()?.to_lowercase();
-    let key = xxh3_64_with_seed(record.id.as_bytes(), seed ^ (others as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let key =
+        xxh3_64_with_seed(record.id.as_bytes(), seed ^ (others as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut out = Cow::Borrowed(record);
     for (i, passage) in record.gold.iter().enumerate() {
         let Some(text) = cut(&passage.text, &answer, others, key.wrapping_add(i as u64)) else { continue };
@@ -52,7 +53,8 @@ mod tests {
     use ragduet_data::Found;
     use std::collections::HashSet;
 
-    const TEXT: &str = "The Tern lay at Oshaven. Her hull is of black pine. Gulls nested there. She sank in 812.";
+    const TEXT: &str =
+        "The Tern lay at Oshaven. Her hull is of black pine. Gulls nested there. She sank in 812.";
 
     fn record(text: &str) -> RagRecord {
         let passage = |id: &str, text: &str| Passage { id: id.into(), title: None, text: text.into() };

@@ -7,8 +7,7 @@ use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, hub, load_quantised_language_model,
-    save_language_model,
+    LanguageModel, LmKind, Mode, PackedTokens, hub, load_quantised_language_model, save_language_model,
 };
 use ragduet_text::{Tokenizer, TrainExample};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, no_grad};

@@ -220,7 +220,8 @@ mod tests {
         };
         let head = size.hidden_size / size.heads;
         let values = weight("v").view([size.kv_heads, 1, head, size.hidden_size]);
-        let values = values.expand([size.kv_heads, size.heads / size.kv_heads, head, size.hidden_size], false);
+        let values =
+            values.expand([size.kv_heads, size.heads / size.kv_heads, head, size.hidden_size], false);
         weight("o").matmul(&values.reshape([size.hidden_size, size.hidden_size]))
     }
 
@@ -233,7 +234,9 @@ mod tests {
         let g = built(&alike);
         assert!(apart(&passed_on(&alike, &g, 0), &identity) < 1e-5);
         assert!(apart(&passed_on(&alike, &g, 1), &identity) < 1e-5);
-        let weight = |layer: i64| g.model.params.get(&format!("model.layers.{layer}.self_attn.v_proj.weight")).unwrap();
+        let weight = |layer: i64| {
+            g.model.params.get(&format!("model.layers.{layer}.self_attn.v_proj.weight")).unwrap()
+        };
         assert!(apart(weight(0), weight(1)) > 0.1, "each layer has its own");
 
         // Two key-value heads of four span half of the space; what is passed on is the projection onto it.
@@ -248,8 +251,7 @@ mod tests {
 
     #[test]
     fn a_t5_cannot_start_so() {
-        let size =
-            ScratchGenerator { architecture: ScratchArchitecture::T5, ..small(AttentionStart::Copy) };
+        let size = ScratchGenerator { architecture: ScratchArchitecture::T5, ..small(AttentionStart::Copy) };
         let texts = ["some words to learn pieces from"].into_iter();
         let e = size.build(texts, Device::Cpu, Compute::F32).unwrap_err().to_string();
         assert!(e.contains("model.scratch.attention_start"), "{e}");

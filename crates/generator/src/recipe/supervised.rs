@@ -8,7 +8,7 @@ use super::config::SftConfig;
 use super::parts::{described, learner, shuffled};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
 use crate::contexts::ContextConfig;
-use crate::error::{bad, Error, Result, catch};
+use crate::error::{Error, Result, bad, catch};
 use crate::excerpt::excerpt;
 use crate::model::Generator;
 use crate::packed::PackedExamples;

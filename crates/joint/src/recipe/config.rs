@@ -299,6 +299,16 @@ impl JointConfig {
         self.retriever.model.check()?;
         self.generator.model.check()?;
         self.generator.contexts.check()?;
+        let c = &self.generator.contexts;
+        for (key, set) in
+            [("substitute_rate", c.substitute_rate > 0.0), ("excerpt_epochs", c.excerpt_epochs > 0)]
+        {
+            if set {
+                let why =
+                    "joint training shows passages as they stand in the corpus; `train generator` has this";
+                return Err(bad(&format!("generator.contexts.{key}"), why));
+            }
+        }
         self.refresh.check()?;
         self.alternation.check()?;
         self.objective.validate()?;

@@ -52,6 +52,11 @@ impl SftConfig {
         if self.eval.batch_size == 0 {
             return Err(bad("eval.batch_size", "must be 1 or more"));
         }
+        if self.contexts.excerpt_epochs > 0 && (self.run.max_steps.is_none() || self.run.epochs.is_some()) {
+            let why =
+                "epochs of excerpts have fewer steps than later ones: give run.max_steps, without run.epochs";
+            return Err(bad("contexts.excerpt_epochs", why));
+        }
         self.contexts.check()
     }
 }

@@ -175,7 +175,10 @@ impl TfewConfig {
             return Err(bad("prompt.loss_on", "choices are scored by their own tokens: completion"));
         }
         if self.contexts.excerpt_epochs > 0 {
-            return Err(bad("contexts.excerpt_epochs", "T-Few counts steps, not epochs: passages stay whole"));
+            return Err(bad(
+                "contexts.excerpt_epochs",
+                "T-Few counts steps, not epochs: passages stay whole",
+            ));
         }
         if self.contexts.substitute_rate > 0.0 || self.contexts.without_golden == WithoutGolden::Abstain {
             return Err(bad("contexts", "choices are what they are: no substitutes, and no abstaining"));
