@@ -308,6 +308,7 @@ fn strange_directories_are_refused_with_a_reason() {
 /// What of Gemma 3's spellings means the same, computes the same.
 #[test]
 fn ropes_and_windows_of_layers_have_two_spellings() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let logits = |edit: &dyn Fn(&mut serde_json::Value)| {
         copy("gemma3_old", dir.path(), edit);
@@ -345,6 +346,7 @@ fn ropes_and_windows_of_layers_have_two_spellings() {
 
 #[test]
 fn of_several_models_the_language_model_is_read() {
+    let _alone = alone();
     let m = load_language_model(&golden("gemma3_multimodal"), Device::Cpu).unwrap();
     assert_eq!(m.config["model_type"], "gemma3_text");
     assert_eq!(m.generation.eos_token_id, [2]);

@@ -302,6 +302,7 @@ fn every_method_works_on_every_architecture() {
 /// Also where the model multiplies its embeddings.
 #[test]
 fn a_prompt_that_starts_as_tokens_is_those_tokens() {
+    let _alone = alone();
     let _guard = no_grad();
     for base in ["lm/llama", "lm/gpt2", "lm/gemma3"] {
         let model = Model::load(base);
