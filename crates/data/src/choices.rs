@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn parquet_rows_are_read_and_json_faults_are_placed() {
-        use arrow::array::{ArrayRef, Int64Array, ListBuilder, StringArray, StringBuilder};
+        use arrow_array::builder::{ListBuilder, StringBuilder};
+        use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
         use std::sync::Arc;
         let dir = tempfile::tempdir().unwrap();
         let mut lists = ListBuilder::new(StringBuilder::new());
@@ -222,7 +223,7 @@ mod tests {
             ("choices", Arc::new(lists.finish())),
             ("label", Arc::new(Int64Array::from(vec![1, 0]))),
         ];
-        let batch = arrow::record_batch::RecordBatch::try_from_iter(columns).unwrap();
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
         let path = dir.path().join("x.parquet");
         let file = std::fs::File::create(&path).unwrap();
         let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();

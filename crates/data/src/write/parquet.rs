@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, Float32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, StructBuilder,
-};
-use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow_array::builder::{ArrayBuilder, Float32Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -80,7 +79,7 @@ fn parts() -> Fields {
 }
 
 fn passage_lists<'a>(rows: impl Iterator<Item = &'a [Passage]>) -> ArrayRef {
-    let strings = || Box::new(StringBuilder::new()) as Box<dyn arrow::array::ArrayBuilder>;
+    let strings = || Box::new(StringBuilder::new()) as Box<dyn ArrayBuilder>;
     let mut list = ListBuilder::new(StructBuilder::new(parts(), vec![strings(), strings(), strings()]));
     for passages in rows {
         for passage in passages {

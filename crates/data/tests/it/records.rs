@@ -1,8 +1,8 @@
 //! What a generator learns from, in every format and every container; what is unclear is an error.
 
-use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 use ragduet_data::{
     BadRowPolicy, BadRows, Message, Prompt, RagRecord, RecordFormat, Style, rag_line, read_judged,
