@@ -58,7 +58,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     std::fs::write(&data, FACTS.map(line).concat())?;
     let reader = train_generator(&data, &folder.path().join("reader"))?;
 
-    // 2. A retriever (new: it finds by shared words) and an index of the passages.
+    // 2. A retriever (new, with random weights) and an index of the passages.
     let texts = FACTS.map(|(_, passage, _)| passage);
     let size = ScratchModel { vocab_size: 400, hidden_size: 64, layers: 1, ..ScratchModel::default() };
     let retriever = Retriever::from_scratch(&size, &texts, 1)?;
@@ -67,7 +67,10 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 
     // 3. All three as one. `Generator::load` found in the run how prompts are made and that they show one passage. What
     //    `train::joint` writes is such a pipeline already: `Pipeline::open("runs/joint")`.
-    let pipeline = Pipeline::new(retriever, index, Generator::load(reader)?)?;
+    let mut generator = Generator::load(reader)?;
+    // Room for the answer is kept in every prompt, here of 128 tokens in all: passages get what is left.
+    generator.decoding.max_new_tokens = Some(16);
+    let pipeline = Pipeline::new(retriever, index, generator)?;
     for (question, _, _) in &FACTS[..3] {
         ask(&pipeline, question)?;
     }
@@ -91,7 +94,12 @@ fn ask(pipeline: &Pipeline, question: &str) -> Result<(), Box<dyn Error>> {
         println!("\n  from: {}", source.text);
     }
     println!();
-    Ok(())
+    match answer.dropped {
+        0 => Ok(()),
+        n => {
+            Err(format!("no room for {n} passages: raise the prompt's tokens or lower max_new_tokens").into())
+        }
+    }
 }
 
 /// Trains a tiny generator; the folder of its best model.

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p ragduet --example encode_and_search
 //!
-//! It needs no network: without an argument it makes a tiny retriever with random weights, which knows no more than which
-//! word pieces two texts share. For a real one give a folder or an id of the Hugging Face hub:
+//! It needs no network: without an argument it makes a tiny retriever with random weights, which shows the calls and finds
+//! hardly better than chance. For a real one give a folder or an id of the Hugging Face hub:
 //!
 //!     cargo run --release -p ragduet --example encode_and_search -- sentence-transformers/all-MiniLM-L6-v2
 
@@ -61,8 +61,7 @@ pub fn run(model: Option<String>) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let saved = folder.path().join("passages.idx");
     index.save(&saved)?;
-    let again = Index::open(&saved)?.search_all(&retriever, &questions, 2)?;
-    assert_eq!(again, found);
+    assert_eq!(Index::open(&saved)?.search_all(&retriever, &questions, 2)?, found);
     println!("\nThe index that was saved and opened again finds the same.");
     Ok(())
 }
