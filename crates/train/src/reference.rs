@@ -86,7 +86,7 @@ impl<'s> Page<'s> {
                 rows,
                 "| `{key}` | {} | {default} | {} |",
                 kind(self, there, name.as_deref()),
-                cell(&says)
+                cell(&(says + &meanings(there)))
             );
         }
         if !rows.is_empty() {
@@ -154,6 +154,12 @@ fn constants(at: &Json) -> impl Iterator<Item = (&str, String)> {
     let words = all.clone().filter_map(|v| Some((v.get("const")?.as_str()?, description(v))));
     let listed = all.filter_map(|v| v.get("enum")?.as_array()).flatten();
     words.chain(listed.filter_map(|v| Some((v.as_str()?, String::new()))))
+}
+
+/// What each word of a choice means, as sentences behind the meaning of the key.
+fn meanings(at: &Json) -> String {
+    let said = constants(at).filter(|(_, says)| !says.is_empty());
+    said.map(|(word, says)| format!(" `{word}`: {says}")).collect()
 }
 
 /// What a value looks like.
@@ -273,7 +279,7 @@ mod tests {
             "| `steps` | integer | absent | Steps \\| all of them. |",
             "## `[data]`\n\nData of the run.",
             "| `train` | text | required | Training file. |",
-            "| `\"shuffled\"` | Shuffled. |",
+            "| Order. `given`: As it comes. `shuffled`: Shuffled. |",
             "## `[loss]`",
             "### `[loss.squared]`\n\nSquared.",
             "| `weight` | number | required | Its factor. |",

@@ -17,6 +17,7 @@ fn model(dir: &std::path::Path) -> BiEncoder {
         .unwrap();
     let text = format!(
         r#"
+        [run]
         precision = "fp32"
         [model]
         max_query_tokens = 128
