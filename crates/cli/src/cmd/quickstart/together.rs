@@ -35,6 +35,8 @@ pub(super) struct Together<'a> {
     pub data: &'a Path,
     pub retriever: &'a RetrieverConfig,
     pub reader: &'a SftConfig,
+    /// `run.seed=N`, where one is asked for.
+    pub seed: &'a [String],
     pub quiet: bool,
 }
 
@@ -43,12 +45,13 @@ impl Together<'_> {
         println!("\n7. The two teach each other: from questions and answers, without any judged passage.");
         let out = self.out.join(FOLDER);
         let set = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let sets = [
+        let mut sets = vec![
             set("data.train", self.data),
             set("data.dev", self.data),
             set("retriever.model.base", &self.out.join("best")),
             set("generator.model.base", &self.out.join("generator/best")),
         ];
+        sets.extend_from_slice(self.seed);
         let config: JointConfig = config::load(&self.project.join("configs/joint/quickstart.toml"), &sets)?;
         let options = RunOptions { quiet: self.quiet, ..RunOptions::new(&out) };
         let outcome = train(&config, &options)?;
