@@ -29,6 +29,12 @@ const DEPTH: usize = 5;
 /// Questions answered at a time.
 const BATCH: usize = 64;
 
+/// What `best.json` says of the model that is kept.
+#[derive(serde::Deserialize)]
+struct Best {
+    step: u64,
+}
+
 pub(super) struct Together<'a> {
     pub project: &'a Path,
     pub out: &'a Path,
@@ -59,6 +65,9 @@ impl Together<'_> {
             anyhow::bail!("stopped at step {}", outcome.run.step);
         }
         println!("   {} steps: {}", outcome.run.step, outcome.seconds);
+        let best: Best = serde_json::from_str(&fs_err::read_to_string(out.join("best.json"))?)?;
+        let start = if best.step == 0 { ", the start: training made no later one better" } else { "" };
+        println!("   kept, by the dev split: step {}{start}", best.step);
 
         println!("8. All of it on the test split ({QUESTIONS} questions):\n");
         let (mut records, _) = read_questions(self.data, "test", None, &BadRows::default())?;
