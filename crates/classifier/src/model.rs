@@ -4,7 +4,7 @@
 //! folder; with the other methods in `head.safetensors`. Class names, for which peft has no place, are in
 //! `labels.json`.
 
-use crate::error::{Error, Result, bad};
+use crate::error::{Error, Result, bad, catch};
 use crate::labels::{Answer, LabelSet, Target};
 use crate::scores::Scores;
 use ragduet_data::LabelledRecord;
@@ -12,7 +12,7 @@ use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{Mode, PackedTokens, SequenceClassifier, hub};
 use ragduet_text::{EncodeOptions, Encoding, PairOptions, Tokenizer};
 use ragduet_torch::weights::{Weights, save_tensors, write_atomic};
-use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, catch, no_grad};
+use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, no_grad};
 use std::path::Path;
 
 /// What is classified: a text, or two.

@@ -60,7 +60,6 @@ macro_rules! error_enum {
         }
 
         /// [`ragduet_torch::catch`] with this crate's errors.
-        #[allow(dead_code)] // not every crate runs out of memory by itself
         pub(crate) fn catch<T>(during: &str, remedy: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
             ::ragduet_torch::catch(during, remedy, f)
         }

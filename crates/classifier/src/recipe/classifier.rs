@@ -1,14 +1,14 @@
 //! Sequence classification and regression: batches of texts, a head, a loss.
 
 use super::config::ClassifierConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
 use crate::labels::{LabelSet, Target};
 use crate::model::{Classifier, texts};
 use crate::sampling::balanced;
 use crate::scores::{Measure, Scores};
 use ragduet_data::{LabelledRecord, read_labelled};
 use ragduet_text::Encoding;
-use ragduet_torch::{Tensor, catch, grad};
+use ragduet_torch::{Tensor, grad};
 use ragduet_train::{
     Counts, Epoch, Evaluated, Facts, Fingerprint, Goal, Learner, Metrics, Recipe, RunContext, RunOptions,
     RunState, epoch_rng,

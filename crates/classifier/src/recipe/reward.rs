@@ -5,16 +5,16 @@
 //! A prompt and its answer are read as a pair of texts; a conversation's turns are rendered as text before the answer.
 
 use super::model_config::ModelConfig;
-use crate::error::{Error, Result, bad};
+use crate::error::{Error, Result, bad, catch};
 use crate::labels::{LabelSet, Task};
 use crate::model::{Classifier, Text};
 use ragduet_data::{Message, PreferenceRecord, Prompt, read_preferences};
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Encoding;
-use ragduet_torch::{Kind, Tensor, catch, grad};
+use ragduet_torch::{Kind, Tensor, grad};
 use ragduet_train::{
     Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, OptimizerConfig, Recipe, RecipeConfig,
-    RunContext, RunOptions, RunState, StopConfig, epoch_rng,
+    RunContext, RunOptions, RunState, epoch_rng,
 };
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
@@ -71,25 +71,11 @@ impl BradleyTerry {
     }
 }
 
-/// Evaluation on the dev set during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RewardEvalConfig {
-    /// Early stopping; absent: never.
-    pub stop: Option<StopConfig>,
-    /// Tokens per forward pass during evaluation.
-    pub batch_tokens: usize,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-}
-
-impl Default for RewardEvalConfig {
-    fn default() -> Self {
-        Self { stop: None, batch_tokens: 16_384, every_steps: 0, every_epochs: 0, at_start: true }
+ragduet_train::eval_config! {
+    /// Evaluation on the dev set during training.
+    pub struct RewardEvalConfig {
+        /// Tokens per forward pass during evaluation.
+        pub batch_tokens: usize = 16_384,
     }
 }
 

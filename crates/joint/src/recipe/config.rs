@@ -46,7 +46,8 @@ ragduet_train::recipe_config! {
         /// Batch size.
         #[serde(default)]
         pub batch: BatchConfig,
-        /// Evaluation on the dev set during training: retrieval and generated answers.
+        /// Evaluation on the dev set during training: retrieval and generated answers. The index is refreshed for it.
+        /// Where turns are measured, each turn ends with one. Early stopping, of the whole run, is by `best`.
         #[serde(default)]
         pub eval: EvalConfig,
         /// Thresholds of the diagnostic alarms.
@@ -234,28 +235,21 @@ impl Default for BatchConfig {
     }
 }
 
-/// Evaluation on the dev set during training. The index is refreshed for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Number of dev questions, the first of the file; 0 or absent: all.
-    pub limit: usize,
-    /// Optimizer steps between evaluations; 0: at the end only (and after each turn if turns are measured).
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: none by epochs.
-    pub every_epochs: u64,
-    /// Answers generated per batch.
-    pub batch_size: usize,
-    /// Decoding.
-    pub decode: DecodeConfig,
-    /// Measure that chooses the best model: `f1`, `exact_match` or `recall`.
-    pub best: Best,
-    /// Whether the models are also evaluated before the first step.
-    pub at_start: bool,
-    /// Early stopping of the whole run by `best`; absent: never.
-    pub stop: Option<StopConfig>,
-    /// Number of sample questions whose passages and answers before and after training are saved for the report.
-    pub samples: usize,
+ragduet_train::eval_config! {
+    /// Evaluation on the dev set during training. The index is refreshed for it.
+    pub struct EvalConfig {
+        /// Number of dev questions, the first of the file; 0 or absent: all.
+        pub limit: usize = 0,
+        /// Answers generated per batch.
+        pub batch_size: usize = 32,
+        /// Decoding.
+        pub decode: DecodeConfig =
+            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() },
+        /// Measure that chooses the best model: `f1`, `exact_match` or `recall`.
+        pub best: Best = Best::F1,
+        /// Number of sample questions whose passages and answers before and after training are saved for the report.
+        pub samples: usize = 12,
+    }
 }
 
 /// Measure that chooses the best model.
@@ -270,24 +264,6 @@ pub enum Best {
     /// Recall@k: share of questions with a gold passage among the top k (without gold passages: a passage that contains
     /// an answer).
     Recall,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        let decode =
-            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() };
-        Self {
-            limit: 0,
-            every_steps: 0,
-            every_epochs: 0,
-            batch_size: 32,
-            decode,
-            best: Best::F1,
-            at_start: true,
-            stop: None,
-            samples: 12,
-        }
-    }
 }
 
 impl JointConfig {

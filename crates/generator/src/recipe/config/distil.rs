@@ -41,7 +41,7 @@ recipe_config! {
         /// Selection of passages for training prompts, sampled anew each epoch (with a teacher cache: once).
         #[serde(default)]
         pub contexts: ContextConfig,
-        /// Evaluation during training: generated answers for the dev set.
+        /// Evaluation during training: generated answers for the dev set. Token F1 chooses the best model and stops early.
         #[serde(default)]
         pub eval: SftEvalConfig,
     }

@@ -4,9 +4,7 @@ use super::{BatchConfig, DataConfig, ModelConfig};
 use crate::error::{Result, bad};
 use crate::loss::PreferenceLossConfig;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig, recipe_config};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use ragduet_train::{OptimizerConfig, RecipeConfig, recipe_config};
 
 recipe_config! {
     /// Preference optimization of a generator: pairs of a chosen and a rejected answer, or (KTO) single answers labelled
@@ -35,7 +33,7 @@ recipe_config! {
         /// Optimizer and learning-rate schedule.
         #[serde(default = "gentle")]
         pub optim: OptimizerConfig,
-        /// Evaluation during training: loss and rewards on the dev set. The best model has the lowest loss.
+        /// Evaluation during training: loss and rewards on the dev set. The loss chooses the best model and stops early.
         #[serde(default)]
         pub eval: PreferenceEvalConfig,
     }
@@ -47,24 +45,9 @@ fn gentle() -> OptimizerConfig {
     OptimizerConfig { lr: 1e-6, ..OptimizerConfig::default() }
 }
 
-/// Evaluation during training: loss and rewards on the dev set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PreferenceEvalConfig {
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Early stopping by the loss; absent: never.
-    pub stop: Option<StopConfig>,
-}
-
-impl Default for PreferenceEvalConfig {
-    fn default() -> Self {
-        Self { at_start: true, every_steps: 0, every_epochs: 0, stop: None }
-    }
+ragduet_train::eval_config! {
+    /// Evaluation during training: loss and rewards on the dev set.
+    pub struct PreferenceEvalConfig {}
 }
 
 impl PreferenceConfig {

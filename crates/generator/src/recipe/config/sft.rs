@@ -7,9 +7,7 @@ use crate::error::{Result, bad};
 use crate::loss::SftLoss;
 use crate::prepare::PromptConfig;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig, recipe_config};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use ragduet_train::{OptimizerConfig, RecipeConfig, recipe_config};
 
 recipe_config! {
     /// Supervised fine-tuning of a generator on questions, retrieved passages and answers.
@@ -36,7 +34,7 @@ recipe_config! {
         /// Optimizer and learning-rate schedule.
         #[serde(default)]
         pub optim: OptimizerConfig,
-        /// Evaluation during training: generated answers for the dev set.
+        /// Evaluation during training: generated answers for the dev set. Token F1 chooses the best model and stops early.
         #[serde(default)]
         pub eval: SftEvalConfig,
     }
@@ -61,44 +59,18 @@ impl SftConfig {
     }
 }
 
-/// Evaluation during training: generated answers for the dev set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SftEvalConfig {
-    /// Decoding.
-    pub decode: DecodeConfig,
-    /// Number of dev questions, the first of the file; 0 or absent: all.
-    pub limit: usize,
-    /// Early stopping by token F1; absent: never.
-    pub stop: Option<StopConfig>,
-    /// Passages per prompt, the top retrieved ones; absent: as in training.
-    pub contexts: Option<usize>,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Answers generated per batch.
-    pub batch_size: usize,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-}
-
-impl Default for SftEvalConfig {
-    fn default() -> Self {
-        Self {
-            // Greedy, so that the figure of one model is one figure.
-            decode: DecodeConfig {
-                max_new_tokens: Some(48),
-                do_sample: Some(false),
-                ..DecodeConfig::default()
-            },
-            limit: 0,
-            stop: None,
-            contexts: None,
-            at_start: true,
-            every_steps: 0,
-            batch_size: 16,
-            every_epochs: 0,
-        }
+ragduet_train::eval_config! {
+    /// Evaluation during training: generated answers for the dev set.
+    pub struct SftEvalConfig {
+        /// Decoding.
+        // Greedy, so that the figure of one model is one figure.
+        pub decode: DecodeConfig =
+            DecodeConfig { max_new_tokens: Some(48), do_sample: Some(false), ..DecodeConfig::default() },
+        /// Number of dev questions, the first of the file; 0 or absent: all.
+        pub limit: usize = 0,
+        /// Passages per prompt, the top retrieved ones; absent: as in training.
+        pub contexts: Option<usize> = None,
+        /// Answers generated per batch.
+        pub batch_size: usize = 16,
     }
 }

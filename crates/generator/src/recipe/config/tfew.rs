@@ -8,9 +8,7 @@ use crate::prepare::PromptConfig;
 use ragduet_data::Mixing;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::LossOn;
-use ragduet_train::{
-    OptimizerConfig, OptimizerName, RecipeConfig, ScheduleConfig, StopConfig, Warmup, recipe_config,
-};
+use ragduet_train::{OptimizerConfig, OptimizerName, RecipeConfig, ScheduleConfig, Warmup, recipe_config};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -42,7 +40,8 @@ recipe_config! {
         /// Optimizer and learning-rate schedule.
         #[serde(default = "paper")]
         pub optim: OptimizerConfig,
-        /// Evaluation during training: rank classification of the dev sets.
+        /// Evaluation during training: rank classification of the dev sets. Mean accuracy over tasks chooses the best
+        /// model and stops early.
         #[serde(default)]
         pub eval: TfewEvalConfig,
     }
@@ -109,27 +108,13 @@ impl Default for TfewBatchConfig {
     }
 }
 
-/// Choosing answers on the dev sets while training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TfewEvalConfig {
-    /// Passages per prompt, the top retrieved ones; absent: as in training.
-    pub contexts: Option<usize>,
-    /// Number of dev records per task, the first of the file; 0 or absent: all.
-    pub limit: usize,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Early stopping by mean accuracy over tasks; absent: never.
-    pub stop: Option<StopConfig>,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-}
-
-impl Default for TfewEvalConfig {
-    fn default() -> Self {
-        Self { contexts: None, limit: 0, every_steps: 0, every_epochs: 0, stop: None, at_start: true }
+ragduet_train::eval_config! {
+    /// Choosing answers on the dev sets while training.
+    pub struct TfewEvalConfig {
+        /// Passages per prompt, the top retrieved ones; absent: as in training.
+        pub contexts: Option<usize> = None,
+        /// Number of dev records per task, the first of the file; 0 or absent: all.
+        pub limit: usize = 0,
     }
 }
 
