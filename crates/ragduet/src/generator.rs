@@ -11,6 +11,7 @@ use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::{PrepareReport, PromptConfig};
 use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::rng;
+use ragduet_train::checkpoint::new_dir;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -156,7 +157,7 @@ impl Generator {
     /// # Errors
     /// A folder that cannot be written; quantized weights.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        Ok(self.model.save(dir.as_ref())?)
+        new_dir(dir.as_ref(), |dir| Ok(self.model.save(dir)?))
     }
 
     /// The model itself, for what `ragduet-generator` can do beyond this.

@@ -45,6 +45,12 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// Weights that hold NaN or infinity.
+    #[error("{reason}")]
+    NotFinite {
+        /// The tensor and its file.
+        reason: String,
+    },
     /// The weights do not fit the model.
     #[error("{0}")]
     Weights(Box<crate::params::LoadReport>),

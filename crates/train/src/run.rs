@@ -133,7 +133,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         tracing::info!("{}; {total} steps, {per_epoch:.1} per epoch; seed {}", recipe.describe(), run.seed);
         let dir = context.dir.path().to_path_buf();
         let checkpoints = Checkpoints::open(&dir, config.save().keep)?;
-        recover(&dir.join("best"))?;
+        recover(dir.join("best")).map_err(crate::Error::from)?;
         let found = if options.resume { checkpoints.latest()? } else { None };
         if options.resume && found.is_none() {
             tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");

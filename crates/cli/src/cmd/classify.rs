@@ -99,7 +99,7 @@ impl Args {
             lines.push('\n');
         }
         match &self.out {
-            Some(path) => fs_err::write(path, lines)?,
+            Some(path) => ragduet_files::write(path, lines)?,
             None => std::io::stdout().lock().write_all(lines.as_bytes())?,
         }
         Ok(())
@@ -178,7 +178,7 @@ impl ClassifierEval {
                 lines += &serde_json::to_string(&line)?;
                 lines.push('\n');
             }
-            fs_err::write(path, lines)?;
+            ragduet_files::write(path, lines)?;
         }
         if self.json {
             return common::print_json(

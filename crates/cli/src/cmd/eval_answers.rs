@@ -165,7 +165,7 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
 
 /// A line per question: the answer with its measures, and what the retriever had to do with it.
 fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
-    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    let mut out = ragduet_files::OutputFile::create(path)?;
     for ((a, judged), r) in outcome.answers.iter().zip(&outcome.judged).zip(records) {
         let mut line = serde_json::to_value(a)?;
         if let (Some(map), serde_json::Value::Object(more)) =
@@ -192,7 +192,7 @@ fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
         serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
     }
-    out.flush().with_context(|| format!("cannot write {}", path.display()))
+    Ok(out.finish()?)
 }
 
 /// A table with a column per condition. `above`: figures that no condition changes.

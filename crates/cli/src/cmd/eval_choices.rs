@@ -85,12 +85,12 @@ impl Args {
             chosen.extend(choices);
         }
         if let Some(path) = &self.save {
-            let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+            let mut out = ragduet_files::OutputFile::create(path)?;
             for c in &chosen {
                 serde_json::to_writer(&mut out, c)?;
                 out.write_all(b"\n")?;
             }
-            out.flush()?;
+            out.finish()?;
         }
         let scores = ChoiceScores::of(&chosen)?;
         if self.json {

@@ -9,8 +9,10 @@ use ragduet_index::{
     LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
     Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
     VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    replace_index,
 };
 use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
+use ragduet_train::checkpoint::check;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::BufRead;
@@ -150,6 +152,18 @@ impl Build {
         }
     }
 
+    /// The index and its source as one folder, whole or not at all.
+    fn save(
+        &self,
+        source: &IndexSource,
+        index: impl FnOnce(&Path) -> ragduet_index::Result<()>,
+    ) -> Result<()> {
+        replace_index(&self.out, |dir| -> Result<()> {
+            index(dir)?;
+            Ok(source.write(dir)?)
+        })
+    }
+
     fn check_dense(&self) -> Result<()> {
         let (kind, other) = match self.kind.as_deref() {
             Some(kind @ "multi_vector") => (kind, "late-interaction"),
@@ -185,7 +199,7 @@ impl Build {
         if kind == "exact" {
             let mut index = ragduet_index::build(&self.vectors.config(e.dim)?, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(ids))?;
+            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
             bytes = format!(", {:.0} bytes a passage", index.bytes() as f64 / vectors.len().max(1) as f64);
         } else {
             let config = HnswConfig {
@@ -197,12 +211,11 @@ impl Build {
             };
             let mut index = HnswIndex::new(&config, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(ids))?;
+            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
             bar.finish_and_clear();
             self.audit(&index, e, vectors)?;
         }
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
         println!(
             "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
             self.out.display(),
@@ -227,9 +240,8 @@ impl Build {
         };
         let bar = counter("indexing", None, quiet);
         let index = build_multi_vector(&config, passages)?;
-        index.save_with_ids(&self.out, Some(ids))?;
+        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
         println!(
             "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -264,8 +276,7 @@ impl Build {
         let started = std::time::Instant::now();
         let mut index = SparseIndex::new(texts.dim());
         index.add(texts)?;
-        index.save_with_ids(&self.out, Some(ids))?;
-        e.source.write(&self.out)?;
+        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
         let count = index.len().max(1) as f64;
         println!(
             "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
@@ -302,8 +313,7 @@ impl Build {
         index.add(&texts)?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
-        index.save_with_ids(&self.out, Some(&ids))?;
-        IndexSource::new(None, Some(corpus)).write(&self.out)?;
+        self.save(&IndexSource::new(None, Some(corpus)), |dir| index.save_with_ids(dir, Some(&ids)))?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -354,6 +364,16 @@ impl Build {
 }
 
 fn from_folder(dir: &Path) -> Result<Embedded> {
+    if dir.join("manifest.json").is_file() {
+        check(dir)?;
+    }
+    if dir.join("vectors.jsonl").is_file() {
+        anyhow::bail!(
+            "{}: holds a sparse model's weights of words, for Pyserini and Anserini; build an index with --corpus and \
+             --model",
+            dir.display()
+        );
+    }
     let mut npy = NpyReader::open(&dir.join("embeddings.npy"))?;
     let (total, dim) = (npy.rows, npy.dim);
     let rows = npy.next_rows(total)?;

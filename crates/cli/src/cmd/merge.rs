@@ -4,7 +4,9 @@ use anyhow::Result;
 use ragduet_classifier::Classifier;
 use ragduet_generator::Generator;
 use ragduet_retriever::st_dir::{self, Overrides};
+use ragduet_torch::weights::check_finite;
 use ragduet_torch::{Compute, Device};
+use ragduet_train::checkpoint::new_dir;
 use std::path::PathBuf;
 
 /// Arguments of `merge`.
@@ -26,30 +28,32 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        if self.out.exists() {
-            anyhow::bail!("{} exists already", self.out.display());
-        }
-        if self.adapter.join("modules.json").is_file() {
-            let mut model = st_dir::load(&self.adapter, Device::Cpu, Compute::F32, &Overrides::default())?;
-            if model.towers().all(|t| t.adapter.is_none()) {
-                anyhow::bail!("{} holds no adapter", self.adapter.display());
+        let no_adapter = || anyhow::anyhow!("{} holds no adapter", self.adapter.display());
+        new_dir(&self.out, |out| -> Result<()> {
+            if self.adapter.join("modules.json").is_file() {
+                let mut model =
+                    st_dir::load(&self.adapter, Device::Cpu, Compute::F32, &Overrides::default())?;
+                if model.towers().all(|t| t.adapter.is_none()) {
+                    return Err(no_adapter());
+                }
+                for tower in model.towers_mut() {
+                    tower.merge()?;
+                }
+                st_dir::save(&model, out, None)?;
+            } else if Classifier::is_adapter(&self.adapter) {
+                let mut model = Classifier::load(&self.adapter, Device::Cpu, Compute::F32)?;
+                model.merge()?;
+                model.save(out)?;
+            } else {
+                let mut model = Generator::load(&self.adapter, Device::Cpu, Compute::F32)?;
+                if model.adapter.is_none() {
+                    return Err(no_adapter());
+                }
+                model.merge()?;
+                model.save(out)?;
             }
-            for tower in model.towers_mut() {
-                tower.merge()?;
-            }
-            st_dir::save(&model, &self.out, None)?;
-        } else if Classifier::is_adapter(&self.adapter) {
-            let mut model = Classifier::load(&self.adapter, Device::Cpu, Compute::F32)?;
-            model.merge()?;
-            model.save(&self.out)?;
-        } else {
-            let mut model = Generator::load(&self.adapter, Device::Cpu, Compute::F32)?;
-            if model.adapter.is_none() {
-                anyhow::bail!("{} holds no adapter", self.adapter.display());
-            }
-            model.merge()?;
-            model.save(&self.out)?;
-        }
+            Ok(check_finite(out)?)
+        })?;
         println!("{}: adapter and base in one", self.out.display());
         Ok(())
     }

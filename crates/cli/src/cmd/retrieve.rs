@@ -3,6 +3,7 @@
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
 use ragduet_data::{BadRows, Collection, Found, Passage, RagRecord, ReadOptions, rag_line};
+use ragduet_files::OutputFile;
 use ragduet_metrics::{Evaluation, Measure, evaluate};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
@@ -71,11 +72,11 @@ impl Args {
 
 /// Writes records, a line each.
 pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
-    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    let mut out = OutputFile::create(path)?;
     for record in records {
         writeln!(out, "{}", rag_line(record))?;
     }
-    Ok(out.flush()?)
+    Ok(out.finish()?)
 }
 
 /// What is looked for, and where.

@@ -59,7 +59,7 @@ pub fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) 
         tracing::info!("{name}: {} of {} records were given passages", bare.len(), records.len());
         let file = dir.join(format!("{name}.rag.jsonl"));
         let lines: String = records.iter().map(|r| rag_line(r) + "\n").collect();
-        fs_err::write(&file, lines)?;
+        ragduet_files::write(&file, lines)?;
         *path = file;
     }
     crate::common::report_bad_rows(&bad);
