@@ -163,6 +163,36 @@ macro_rules! recipe_config {
     };
 }
 
+/// Defines the `[eval]` of a training method: its own keys, each with its default, and when to measure, which all have.
+/// The caller needs `serde` and `schemars`.
+#[macro_export]
+macro_rules! eval_config {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$of:meta])* pub $key:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$of])* pub $key: $type,)*
+            /// Optimizer steps between evaluations; 0: at the end only.
+            pub every_steps: u64,
+            /// Epochs between evaluations; 0: at the end only.
+            pub every_epochs: u64,
+            /// Whether the model is also evaluated before the first step.
+            pub at_start: bool,
+            /// Early stopping; absent: never.
+            pub stop: Option<$crate::StopConfig>,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* every_steps: 0, every_epochs: 0, at_start: true, stop: None }
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

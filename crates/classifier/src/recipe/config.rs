@@ -6,7 +6,7 @@ use crate::labels::Task;
 use crate::loss::ClassifierLoss;
 use crate::scores::Measure;
 use ragduet_nn::peft::PeftConfig;
-use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig};
+use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -86,28 +86,13 @@ impl Default for BatchConfig {
     }
 }
 
-/// Evaluation on the dev set during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Measure that chooses the best model; absent: accuracy, micro F1 or mean squared error, by task.
-    pub measure: Option<Measure>,
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-    /// Tokens per forward pass during evaluation.
-    pub batch_tokens: usize,
-    /// Early stopping; absent: never.
-    pub stop: Option<StopConfig>,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        let (every_steps, every_epochs) = (0, 0);
-        Self { measure: None, every_steps, every_epochs, at_start: true, batch_tokens: 16_384, stop: None }
+ragduet_train::eval_config! {
+    /// Evaluation on the dev set during training.
+    pub struct EvalConfig {
+        /// Measure that chooses the best model; absent: accuracy, micro F1 or mean squared error, by task.
+        pub measure: Option<Measure> = None,
+        /// Tokens per forward pass during evaluation.
+        pub batch_tokens: usize = 16_384,
     }
 }
 

@@ -175,6 +175,7 @@ fn config() -> impl Strategy<Value = ContextConfig> {
             distractor_pool,
             order: if c { Order::Shuffled } else { Order::Ranked },
             substitute_rate: 0.0,
+            excerpt_epochs: 0,
         },
     )
 }

@@ -8,7 +8,7 @@ use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_retriever::mining::{MiningConfig, When};
 use ragduet_retriever::recipe::config::DataConfig;
-use ragduet_train::{OptimizerConfig, RecipeConfig, StopConfig};
+use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,41 +72,19 @@ impl Default for BatchConfig {
     }
 }
 
-/// Evaluation on the dev set during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Measures, such as `ndcg@10`; the first one chooses the best model.
-    #[schemars(with = "Vec<String>")]
-    pub measures: Vec<Measure>,
-    /// Candidates of the first stage that are re-ranked per query.
-    pub depth: usize,
-    /// Number of dev queries, the first of the set; 0: all.
-    pub limit: usize,
-    /// Tokens per forward pass during evaluation.
-    pub batch_tokens: usize,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Early stopping; absent: never.
-    pub stop: Option<StopConfig>,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            every_steps: 0,
-            measures: ["ndcg@10", "mrr@10", "recall@10"].iter().filter_map(|m| m.parse().ok()).collect(),
-            depth: 50,
-            limit: 0,
-            batch_tokens: 16_384,
-            every_epochs: 0,
-            stop: None,
-            at_start: true,
-        }
+ragduet_train::eval_config! {
+    /// Evaluation on the dev set during training.
+    pub struct EvalConfig {
+        /// Measures, such as `ndcg@10`; the first one chooses the best model.
+        #[schemars(with = "Vec<String>")]
+        pub measures: Vec<Measure> =
+            ["ndcg@10", "mrr@10", "recall@10"].iter().filter_map(|m| m.parse().ok()).collect(),
+        /// Candidates of the first stage that are re-ranked per query.
+        pub depth: usize = 50,
+        /// Number of dev queries, the first of the set; 0: all.
+        pub limit: usize = 0,
+        /// Tokens per forward pass during evaluation.
+        pub batch_tokens: usize = 16_384,
     }
 }
 

@@ -11,7 +11,7 @@ use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
 use ragduet_torch::Quantize;
-use ragduet_train::{EvalSchedule, OptimizerConfig, RecipeConfig, StopConfig, check_dropout};
+use ragduet_train::{EvalSchedule, OptimizerConfig, RecipeConfig, check_dropout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -264,42 +264,19 @@ pub enum Positives {
     Sample,
 }
 
-/// Evaluation on the dev set during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// Optimizer steps between evaluations; 0: at the end only.
-    pub every_steps: u64,
-    /// Measures, such as `ndcg@10`; the first one chooses the best model.
-    #[schemars(with = "Vec<String>")]
-    pub measures: Vec<Measure>,
-    /// Passages ranked per query.
-    pub depth: usize,
-    /// Upper bound of the evaluated corpus: all judged passages and a random sample of the others; absent: the whole
-    /// corpus.
-    pub max_passages: Option<usize>,
-    /// Tokens per forward pass during evaluation.
-    pub batch_tokens: u64,
-    /// Whether the model is also evaluated before the first step.
-    pub at_start: bool,
-    /// Epochs between evaluations; 0: at the end only.
-    pub every_epochs: u64,
-    /// Early stopping; absent: never.
-    pub stop: Option<StopConfig>,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            every_steps: 0,
-            measures: default_measures(),
-            depth: 1000,
-            max_passages: None,
-            batch_tokens: 8192,
-            at_start: true,
-            every_epochs: 0,
-            stop: None,
-        }
+ragduet_train::eval_config! {
+    /// Evaluation on the dev set during training.
+    pub struct EvalConfig {
+        /// Measures, such as `ndcg@10`; the first one chooses the best model.
+        #[schemars(with = "Vec<String>")]
+        pub measures: Vec<Measure> = default_measures(),
+        /// Passages ranked per query.
+        pub depth: usize = 1000,
+        /// Upper bound of the evaluated corpus: all judged passages and a random sample of the others; absent: the whole
+        /// corpus.
+        pub max_passages: Option<usize> = None,
+        /// Tokens per forward pass during evaluation.
+        pub batch_tokens: u64 = 8192,
     }
 }
 
