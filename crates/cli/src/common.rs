@@ -33,6 +33,21 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A run that Ctrl-C or SIGTERM stopped, with a checkpoint: the exit code of the shell's own, which stops `&&`.
+#[derive(Debug)]
+pub struct Stopped(pub String);
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// The exit code of a run that was stopped: 128 and the number of SIGINT.
+const STOPPED: i32 = 130;
+
 /// Sets logging up. `RAGDUET_LOG` overrides the flags, in the syntax of tracing's filter.
 pub fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
@@ -71,11 +86,15 @@ pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
     }
 }
 
-/// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config.
+/// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 stopped.
 pub fn finish(result: Result<()>) -> i32 {
     let Err(error) = result else { return 0 };
     if is_broken_pipe(&error) {
         return 0;
+    }
+    if error.is::<Stopped>() {
+        eprintln!("{error}");
+        return STOPPED;
     }
     eprintln!("error: {error:#}");
     if error.chain().any(is_usage) { 2 } else { 1 }

@@ -229,10 +229,12 @@ fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
             ("bad_rows".into(), o.bad_rows.into()),
         ]);
         said.extend(o.json);
-        return crate::common::print_json(&serde_json::Value::from(said));
+        crate::common::print_json(&serde_json::Value::from(said))?;
     }
     if !o.finished {
-        println!("stopped at step {}; go on with --resume", o.step);
+        return Err(crate::common::Stopped(format!("stopped at step {}; go on with --resume", o.step)).into());
+    }
+    if c.json {
         return Ok(());
     }
     if o.bad_rows > 0 {

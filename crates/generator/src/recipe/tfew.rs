@@ -223,7 +223,7 @@ fn learn(
         Ok(Metrics::of(&total)
             .with("language_model", &shares.language_model)
             .with("unlikelihood", &shares.unlikelihood)
-            .with("length_normalised", &shares.length_normalised))
+            .with("length_normalized", &shares.length_normalized))
     })
 }
 
