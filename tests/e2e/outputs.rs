@@ -158,7 +158,8 @@ impl World {
         let now = read(out);
         if let (true, Some(old)) = (job.adds, old) {
             let now = now.unwrap();
-            for (file, bytes) in &now {
+            // What a killed process was writing lies hidden beside its place, until the next output there.
+            for (file, bytes) in now.iter().filter(|(file, _)| !file.ends_with(".ragduet")) {
                 assert!(old.get(file) == Some(bytes) || new.get(file) == Some(bytes), "{what}: {file}");
             }
             assert!(old.keys().all(|k| now.contains_key(k)), "{what}: a file is gone");
