@@ -34,6 +34,9 @@ pub struct Args {
     /// Override a key of configs/retriever/quickstart.toml.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Seed of all four trainings, instead of `run.seed` of the three files in configs/.
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// What a quickstart leaves in its folder: a retriever's run, and what the later steps write.
@@ -79,7 +82,9 @@ impl Args {
         if !file.is_file() {
             return Err(Usage(format!("{} is not here; give --project", file.display())).into());
         }
-        let mut config: RetrieverConfig = config::load(&file, &self.set)?;
+        let seed: Vec<String> = self.seed.iter().map(|s| format!("run.seed={s}")).collect();
+        let sets: Vec<String> = self.set.iter().chain(&seed).cloned().collect();
+        let mut config: RetrieverConfig = config::load(&file, &sets)?;
         let data = self.project.join(&config.data.train);
         config.data.train.clone_from(&data);
         config.data.dev = Some(data.clone());
@@ -136,7 +141,8 @@ impl Args {
             }
         }
         println!("   (* holds the answer)\n");
-        let reader = Reader { project: &self.project, out: &self.out, data: &data, model: &model, quiet };
+        let reader =
+            Reader { project: &self.project, out: &self.out, data: &data, model: &model, seed: &seed, quiet };
         let read = reader.run()?;
         let together = Together {
             project: &self.project,
@@ -144,6 +150,7 @@ impl Args {
             data: &data,
             retriever: &config,
             reader: &read,
+            seed: &seed,
             quiet,
         };
         together.run()?;
@@ -165,6 +172,8 @@ struct Reader<'a> {
     out: &'a Path,
     data: &'a Path,
     model: &'a BiEncoder,
+    /// `run.seed=N`, where one is asked for.
+    seed: &'a [String],
     quiet: bool,
 }
 
@@ -184,12 +193,18 @@ impl Reader<'_> {
             "5. A small language model with random weights learns to answer from a passage; another one without."
         );
         let set = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let common = [set("data.train", &train), set("data.dev", &dev)];
+        let files = [set("data.train", &train), set("data.dev", &dev)];
+        let common: Vec<String> = files.into_iter().chain(self.seed.iter().cloned()).collect();
         let file = self.project.join("configs/generator/quickstart.toml");
         let read: SftConfig = config::load(&file, &common)?;
-        // Without passages there is little to read in a step, and nothing to exchange.
-        let alone =
-            ["contexts.count=0", "contexts.substitute_rate=0.0", "batch.tokens=512", "run.max_steps=400"];
+        // Without passages there is little to read in a step, and nothing to exchange or to cut.
+        let alone = [
+            "contexts.count=0",
+            "contexts.substitute_rate=0.0",
+            "contexts.excerpt_epochs=0",
+            "batch.tokens=512",
+            "run.max_steps=400",
+        ];
         let alone: Vec<String> = common.iter().cloned().chain(alone.map(String::from)).collect();
         let recall: SftConfig = config::load(&file, &alone)?;
         let records: Vec<RagRecord> = read_rag(&test, &BadRows::default())?.collect::<Result<_, _>>()?;

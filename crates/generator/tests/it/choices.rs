@@ -242,6 +242,7 @@ fn settings_that_cannot_work_are_refused() {
             "nothing would",
         ),
         ("contexts = { substitute_rate = 0.5 }".into(), "no substitutes"),
+        ("contexts = { excerpt_epochs = 2 }".into(), "passages stay whole"),
         ("prompt.loss_on = \"all\"".into(), "completion"),
         ("eval = { stop = { patience = 2 } }".into(), "every_steps"),
         ("batch = { tokens = 20 }".into(), "no record of task"),

@@ -126,6 +126,48 @@ fn stopped_and_resumed_is_as_if_never_stopped() {
 }
 
 #[test]
+fn first_epochs_show_excerpts_and_a_resumed_run_shows_the_same() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    for i in 0..12 {
+        let colour = COLOURS[i % 4];
+        let passage = format!("The hall is long. Door {i} is {colour}. It was never shut.");
+        let row = serde_json::json!({
+            "id": format!("q{i}"), "question": format!("What colour is door {i}?"), "answers": [colour],
+            "contexts": [{"id": i.to_string(), "text": passage}], "gold": [i.to_string()],
+        });
+        let _ = writeln!(text, "{row}");
+    }
+    let records = dir.path().join("halls.jsonl");
+    std::fs::write(&records, text).unwrap();
+    let mut c = config(&records, 2.0, "");
+    c.contexts.excerpt_epochs = 2;
+    for (epochs, steps) in [(Some(2.0), None), (None, None), (Some(2.0), Some(9))] {
+        (c.run.epochs, c.run.max_steps) = (epochs, steps);
+        let e = c.validate().unwrap_err().to_string();
+        assert!(e.contains("contexts.excerpt_epochs") && e.contains("give run.max_steps"), "{e}");
+    }
+    (c.run.epochs, c.run.max_steps, c.save.every_steps) = (None, Some(9), 2);
+    let whole = dir.path().join("whole");
+    let o = run(&c, &whole, false, None);
+    assert_eq!(o.prepared.excerpts, 12);
+    assert!(o.prepared.to_string().contains("12 show an excerpt"), "{}", o.prepared);
+    let parts = dir.path().join("parts");
+    assert!(!run(&c, &parts, false, Some(3)).run.finished);
+    assert!(!run(&c, &parts, true, Some(3)).run.finished);
+    assert!(run(&c, &parts, true, None).run.finished);
+    for ((name, a), (_, b)) in weights(&whole).iter().zip(&weights(&parts)) {
+        assert!(a.equal(b), "{name}");
+    }
+    c.contexts.excerpt_epochs = 0;
+    let other = dir.path().join("other");
+    assert_eq!(run(&c, &other, false, None).prepared.excerpts, 0);
+    let differ = weights(&whole).iter().zip(&weights(&other)).any(|((_, a), (_, b))| !a.equal(b));
+    assert!(differ, "what is shown is what is learned");
+}
+
+#[test]
 fn what_cannot_be_learned_is_counted_and_never_trained_on() {
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();

@@ -487,6 +487,8 @@ fn settings_that_cannot_work_are_named() {
         ),
         (e(&|c| c.retriever.stop = stop), "retriever.stop"),
         (e(&|c| c.eval.stop = stop), "eval.stop"),
+        (e(&|c| c.generator.contexts.substitute_rate = 0.5), "generator.contexts.substitute_rate"),
+        (e(&|c| c.generator.contexts.excerpt_epochs = 2), "generator.contexts.excerpt_epochs"),
         (e(&|c| (c.retriever.frozen, c.generator.frozen) = (true, true)), "retriever.frozen"),
         (e(&|c| c.generator.objective = GeneratorObjective::Marginal), "generator.objective"),
         (

@@ -29,12 +29,20 @@ const DEPTH: usize = 5;
 /// Questions answered at a time.
 const BATCH: usize = 64;
 
+/// What `best.json` says of the model that is kept.
+#[derive(serde::Deserialize)]
+struct Best {
+    step: u64,
+}
+
 pub(super) struct Together<'a> {
     pub project: &'a Path,
     pub out: &'a Path,
     pub data: &'a Path,
     pub retriever: &'a RetrieverConfig,
     pub reader: &'a SftConfig,
+    /// `run.seed=N`, where one is asked for.
+    pub seed: &'a [String],
     pub quiet: bool,
 }
 
@@ -43,12 +51,13 @@ impl Together<'_> {
         println!("\n7. The two teach each other: from questions and answers, without any judged passage.");
         let out = self.out.join(FOLDER);
         let set = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let sets = [
+        let mut sets = vec![
             set("data.train", self.data),
             set("data.dev", self.data),
             set("retriever.model.base", &self.out.join("best")),
             set("generator.model.base", &self.out.join("generator/best")),
         ];
+        sets.extend_from_slice(self.seed);
         let config: JointConfig = config::load(&self.project.join("configs/joint/quickstart.toml"), &sets)?;
         let options = RunOptions { quiet: self.quiet, ..RunOptions::new(&out) };
         let outcome = train(&config, &options)?;
@@ -60,6 +69,9 @@ impl Together<'_> {
             .into());
         }
         println!("   {} steps: {}", outcome.run.step, outcome.seconds);
+        let best: Best = serde_json::from_str(&fs_err::read_to_string(out.join("best.json"))?)?;
+        let start = if best.step == 0 { ", the start: training made no later one better" } else { "" };
+        println!("   kept, by the dev split: step {}{start}", best.step);
 
         println!("8. All of it on the test split ({QUESTIONS} questions):\n");
         let (mut records, _) = read_questions(self.data, "test", None, &BadRows::default())?;
