@@ -4,10 +4,12 @@ mod fusion;
 pub mod npy;
 pub mod rerank;
 mod vectors;
+mod words;
 
 pub use fusion::FusionArgs;
 pub use rerank::{RerankArgs, Reranker};
 pub use vectors::VectorArgs;
+pub use words::WordArgs;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

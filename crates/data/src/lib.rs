@@ -43,7 +43,7 @@ mod stream;
 mod write;
 
 pub use answers::read_answers;
-pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
+pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Origin, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
 pub use choices::{ChoiceRecord, ChoiceRecords, choice_line, read_choices};
 pub use collection::{Answers, Collection, PassagePool};

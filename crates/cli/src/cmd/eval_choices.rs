@@ -57,7 +57,7 @@ impl Args {
         let dir = ragduet_nn::hub::resolve(&self.generator)?;
         let generator = Generator::load(&dir, device, self.precision.resolve(device))
             .with_context(|| format!("cannot load the generator `{}`", self.generator))?;
-        let trained = trained_with(Path::new(&self.generator));
+        let trained = trained_with(&dir)?;
         let prompt = match &self.prompt {
             Some(path) => ragduet_train::config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),

@@ -2,7 +2,8 @@
 
 use super::eval::{or_default, other, report};
 use crate::common::{
-    self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, counter, rerank,
+    self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, WordArgs, counter,
+    rerank,
 };
 use anyhow::{Context, Result};
 use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
@@ -36,6 +37,8 @@ pub struct Args {
     /// BM25 b: document-length normalization.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
+    #[command(flatten)]
+    words: WordArgs,
     #[command(flatten)]
     vectors: VectorArgs,
     #[command(flatten)]
@@ -193,7 +196,7 @@ impl Args {
         }
         let words = match self.wants(&["bm25", "hybrid"]) {
             true => {
-                let config = LexicalConfig { k1: self.k1, b: self.b, ..LexicalConfig::default() };
+                let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
                 Some(Rc::new(System::of_words(&config, set)?))
             }
             false => None,

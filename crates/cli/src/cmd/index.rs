@@ -1,14 +1,14 @@
 //! `ragduet index build|check`.
 
 use crate::common::npy::NpyReader;
-use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, counter};
+use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, WordArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
     AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
-    LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
-    VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    IndexKind, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex,
+    MultiVectors, Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors,
+    VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
 };
 use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
 use serde::Deserialize;
@@ -22,6 +22,9 @@ pub struct Args {
     #[command(subcommand)]
     what: What,
 }
+
+/// Recall below which a graph's settings deserve a word.
+const LOW_RECALL: f64 = 0.9;
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
@@ -62,9 +65,8 @@ struct Build {
     /// BM25 b: document-length normalization.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
-    /// BM25 stemmer: porter (as Lucene's English analyzer), none, or a Snowball language.
-    #[arg(long, value_parser = parse_choice::<Stemmer>, default_value = "porter")]
-    stemmer: Stemmer,
+    #[command(flatten)]
+    words: WordArgs,
     /// HNSW builder: hnsw_rs, hnsw_rs_serial (one thread, deterministic) or native (parallel, deterministic, several
     /// times faster).
     #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
@@ -125,6 +127,19 @@ impl Build {
         if self.kind.as_deref() == Some("lexical")
             || (self.kind.is_none() && corpus_alone && self.corpus.is_some() && !self.vectors.given())
         {
+            if self.kind.is_none() {
+                if let Ok(old) = ragduet_index::kind(&self.out)
+                    && old != IndexKind::Lexical
+                {
+                    return Err(Usage(format!(
+                        "{} holds an index of vectors and no model is given: give one with -m, or say --kind lexical for \
+                         BM25",
+                        self.out.display()
+                    ))
+                    .into());
+                }
+                tracing::info!("no model is given: an index of words (BM25)");
+            }
             return self.words(quiet);
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
@@ -202,7 +217,7 @@ impl Build {
             self.audit(&index, e, vectors)?;
         }
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
+        self.write_source(&e.source)?;
         println!(
             "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
             self.out.display(),
@@ -229,7 +244,7 @@ impl Build {
         let index = build_multi_vector(&config, passages)?;
         index.save_with_ids(&self.out, Some(ids))?;
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
+        self.write_source(&e.source)?;
         println!(
             "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -279,13 +294,23 @@ impl Build {
     }
 
     /// An index over words.
+    /// What made the index, and what is needed to read its corpus again.
+    fn write_source(&self, source: &IndexSource) -> Result<()> {
+        let source = IndexSource {
+            format: self.read.format.map(|f| f.to_string()),
+            split: self.read.split.clone(),
+            skips_bad_rows: self.read.skip_bad_rows.is_some(),
+            ..source.clone()
+        };
+        Ok(source.with_contents()?.write(&self.out)?)
+    }
+
     fn words(&self, quiet: bool) -> Result<()> {
         let Some(corpus) = &self.corpus else {
             return Err(Usage("an index over words is made from --corpus".into()).into());
         };
         let started = std::time::Instant::now();
-        let config =
-            LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
         let mut index = LexicalIndex::new(&config)?;
         let bad = self.read.bad_rows();
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());
@@ -303,7 +328,7 @@ impl Build {
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
         index.save_with_ids(&self.out, Some(&ids))?;
-        IndexSource::new(None, Some(corpus)).write(&self.out)?;
+        self.write_source(&IndexSource::new(None, Some(corpus)))?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -331,6 +356,12 @@ impl Build {
             let r =
                 recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
             println!("recall@{} against exact search: {:.4} on {} queries", r.k, r.recall, r.queries);
+            if r.recall < LOW_RECALL {
+                tracing::warn!(
+                    "the graph misses {:.0} % of the nearest passages: build with a greater --ef-search, --ef-construction or --m, or with --kind exact",
+                    (1.0 - r.recall) * 100.0
+                );
+            }
         }
         Ok(())
     }
@@ -390,11 +421,13 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     #[derive(Deserialize)]
     struct Meta {
         model: String,
+        #[serde(default)]
+        weights: Option<String>,
         similarity: Similarity,
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = IndexSource { model: Some(meta.model), corpus: None };
+    let source = IndexSource { model: Some(meta.model), weights: meta.weights, ..IndexSource::default() };
     let texts = match counts {
         None => Encoded::Dense(rows),
         Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use ragduet_classifier::Classifier;
 use ragduet_generator::Generator;
+use ragduet_joint::pipeline::trained_with;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::{Compute, Device};
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ impl Args {
             }
             model.merge()?;
             model.save(&self.out)?;
+            if let Some(settings) = trained_with(&self.adapter)? {
+                settings.save(&self.out)?;
+            }
         }
         println!("{}: adapter and base in one", self.out.display());
         Ok(())

@@ -6,6 +6,8 @@ use ragduet_index::{
     IndexConfig, IndexKind, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors, build, open,
     recall_against_exact,
 };
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 const DIM: usize = 64;
 
@@ -55,6 +57,28 @@ fn both_builders_find_the_nearest() {
         assert_eq!((audit.unreachable.len(), audit.searched), (0, 8000), "{builder:?}");
         assert!(audit.self_recall() > 0.999, "{builder:?} {audit:?}");
         assert_eq!(index.audit(&AuditOptions { sample: Some(50), ..Default::default() }).searched, 50);
+    }
+}
+
+#[test]
+fn scattered_lengths_are_found_under_the_inner_product() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut normal = |n: usize| -> Vec<f32> {
+        (0..n).map(|_| (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0).collect()
+    };
+    for scatter in [0.0, 0.1, 0.4] {
+        let (mut data, queries) = (normal(4000 * DIM), normal(100 * DIM));
+        let factors = normal(4000);
+        for (row, f) in data.chunks_mut(DIM).zip(&factors) {
+            let scale = (1.0 + scatter * f).max(0.05) / row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
+        let exact = exact(Similarity::Dot, &data);
+        for builder in [HnswBuilder::Native, HnswBuilder::HnswRs] {
+            let index = hnsw(&config(builder), Similarity::Dot, &data);
+            let found = recall(&index, &exact, &queries, &SearchParams::top(10));
+            assert!(found >= 0.95, "{builder:?} {scatter} {found}");
+        }
     }
 }
 
