@@ -1,6 +1,6 @@
 //! `ragduet eval retriever`: one system or several over the same questions, in one table.
 
-use super::eval::{or_default, other, report};
+use super::eval::{or_default, other, own_passages, report};
 use crate::common::{
     self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, WordArgs, counter,
     rerank,
@@ -37,6 +37,9 @@ pub struct Args {
     /// BM25 b: document-length normalization.
     #[arg(long, default_value_t = LexicalConfig::default().b)]
     b: f64,
+    /// Drops passages with the id of their query, as BEIR's evaluation does (ArguAna, Quora).
+    #[arg(long)]
+    drop_identical_ids: bool,
     #[command(flatten)]
     words: WordArgs,
     #[command(flatten)]
@@ -139,9 +142,13 @@ impl Args {
             evaluate_model(&model, &set, &measures, self.depth, &encode, progress)?
         };
         bar.finish_and_clear();
+        if own_passages(&mut run, self.drop_identical_ids) {
+            result = evaluate(&set.qrels, &run, &measures);
+        }
         let mut compared = other(self.compare.as_ref(), &set.qrels, &measures)?;
         if let Some(reranker) = &reranker {
             run = reranker.ranking(&set, &run, quiet)?;
+            own_passages(&mut run, self.drop_identical_ids);
             compared = Some(std::mem::replace(&mut result, evaluate(&set.qrels, &run, &measures)));
         }
         let seconds = started.elapsed().as_secs_f64();
@@ -291,6 +298,9 @@ impl Args {
                 system.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect();
             write(run, &folder.join(format!("{file}.trec")))?;
         }
+        let mut run = run.clone();
+        own_passages(&mut run, self.drop_identical_ids);
+        let run = &run;
         let evaluation = evaluate(&set.qrels, run, measures);
         let column = |e: &Evaluation| e.column(measures[0]);
         let p_value =

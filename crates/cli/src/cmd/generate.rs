@@ -12,6 +12,7 @@ use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Precision, Quantize, device};
 use ragduet_train::config;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
@@ -143,7 +144,7 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         let mut out = fs_err::OpenOptions::new().create(true).read(true).append(true).open(&self.out)?;
         // Held until the file is closed, however this process ends.
-        if out.file().try_lock().is_err() {
+        if flock(&out, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Usage(format!(
                 "{}: another process writes it; wait for it, or choose another --out",
                 self.out.display()
