@@ -126,8 +126,9 @@ impl HnswIndex {
             insert::insert(&mut graph, self.space(), first..rows as u32, &self.config, &self.pool, progress);
         }
         self.graph = graph;
-        // Looking for unreachable rows takes a walk over the whole graph: not for every handful of rows.
-        if rows - first as usize >= rows / 10 {
+        // Looking for unreachable rows takes a walk over the whole graph: not for every handful of rows. Under the inner
+        // product one long row takes the links of many.
+        if !by_distance || rows - first as usize >= rows / 10 {
             self.repair();
         }
         Ok(())
