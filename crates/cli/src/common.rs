@@ -2,13 +2,18 @@
 
 mod fusion;
 pub mod npy;
+pub mod numbers;
+pub mod outputs;
 pub mod rerank;
 mod vectors;
+mod words;
 
 pub use fusion::FusionArgs;
 pub use rerank::{RerankArgs, Reranker};
 pub use vectors::VectorArgs;
+pub use words::WordArgs;
 
+use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
@@ -146,13 +151,13 @@ pub struct ModelOptions {
     #[arg(long)]
     pub pooling: Option<Pooling>,
     /// Maximum query length in tokens, instead of the model's.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_query_tokens: Option<usize>,
     /// Maximum passage length in tokens, instead of the model's.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_passage_tokens: Option<usize>,
     /// Tokens per forward pass during evaluation.
-    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens)]
+    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens, value_parser = number(1, u64::MAX))]
     pub batch_tokens: u64,
 }
 

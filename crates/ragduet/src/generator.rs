@@ -82,7 +82,7 @@ impl Generator {
             let bits = options.quantize.bits();
             let model = ragduet_generator::Generator::load_quantised(&folder(id)?, device, compute, bits)?;
             let new = Self::from(model);
-            Ok(match trained_with(id) {
+            Ok(match trained_with(&folder(id)?)? {
                 Some(trained) => Self { prompt: trained.prompt, contexts: trained.contexts, ..new },
                 None => new,
             })

@@ -33,6 +33,12 @@ pub struct Weights {
     metadata: HashMap<String, String>,
 }
 
+/// Whether a path that a model's folder names leads to something in it.
+pub fn is_inside(path: &str) -> bool {
+    use std::path::Component::{CurDir, Normal};
+    Path::new(path).components().all(|c| matches!(c, Normal(_) | CurDir))
+}
+
 /// The usual file name.
 pub const MODEL_FILE: &str = "model.safetensors";
 /// The index of a sharded checkpoint.
@@ -68,6 +74,10 @@ impl Weights {
         files.dedup();
         let mut all = Self { shards: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };
         for file in files {
+            if !is_inside(file) {
+                let reason = format!("it names `{file}`, which is not in the folder");
+                return Err(Error::Corrupt { path: index, reason, bytes: text.len() as u64 });
+            }
             all.add(&dir.join(file))?;
         }
         for name in parsed.weight_map.keys() {

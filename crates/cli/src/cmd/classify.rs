@@ -1,5 +1,6 @@
 //! `ragduet classify`, and `ragduet eval classifier`.
 
+use crate::common::numbers::count;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_classifier::{Answer, Classifier, Scores};
@@ -22,10 +23,10 @@ pub struct ClassifierArgs {
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Maximum tokens of a text, longer ones are truncated; the model's maximum if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_tokens: Option<usize>,
     /// Tokens per forward pass.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 16_384, value_parser = count)]
     pub batch_tokens: usize,
 }
 
@@ -79,6 +80,9 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
+        if let (Some(input), Some(out)) = (&self.input, &self.out) {
+            common::outputs::not_the_input(input, out)?;
+        }
         let records = match (&self.input, self.text) {
             (Some(path), _) => read(path, false, self.skip_bad_rows.as_ref())?,
             (None, text) => {

@@ -1,5 +1,6 @@
 //! `ragduet combine`: one adapter of several.
 
+use crate::common::numbers::number;
 use anyhow::{Context, Result};
 use ragduet_generator::Generator;
 use ragduet_nn::hub;
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "cat")]
     how: How,
     /// Rank for svd; the highest of the inputs if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number(1, 1 << 16))]
     rank: Option<i64>,
     /// Output folder.
     #[arg(short, long)]

@@ -156,8 +156,9 @@ impl Args {
             Representation::LateInteraction(_) => (true, None),
             Representation::Sparse(config) => (false, Some(config)),
         };
+        let weights = ragduet_nn::fingerprint::of_model(&ragduet_nn::hub::resolve(&self.model.model)?)?;
         let meta = serde_json::json!({
-            "model": self.model.model, "side": self.side, "texts": texts, "dim": model.dim(),
+            "model": self.model.model, "weights": weights, "side": self.side, "texts": texts, "dim": model.dim(),
             "similarity": model.similarity(), "late_interaction": late_interaction,
             "sparse": sparse, "max_query_tokens": model.settings.max_query_tokens,
             "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),

@@ -60,6 +60,9 @@ struct RunArgs {
     /// Second run file, compared by a paired randomization test.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Drops passages with the id of their query, as BEIR's evaluation does (ArguAna, Quora).
+    #[arg(long)]
+    drop_identical_ids: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -76,7 +79,8 @@ impl Args {
             What::Choices(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
-                let run = Run::read_trec(&a.run)?;
+                let mut run = Run::read_trec(&a.run)?;
+                own_passages(&mut run, a.drop_identical_ids);
                 let measures = or_default(&a.measures);
                 let result = evaluate(&qrels, &run, &measures);
                 let other = other(a.compare.as_ref(), &qrels, &measures)?;
@@ -84,6 +88,20 @@ impl Args {
             }
         }
     }
+}
+
+/// Drops passages that are their query's own, by id, where that is wanted; else warns of them. Whether any were dropped.
+pub(super) fn own_passages(run: &mut Run, drop: bool) -> bool {
+    let mut without = run.clone();
+    let own = without.drop_identical_ids();
+    if own > 0 && drop {
+        *run = without;
+    } else if own > 0 {
+        tracing::warn!(
+            "{own} queries found the passage that has their own id; BEIR's evaluation leaves it out: --drop-identical-ids"
+        );
+    }
+    own > 0 && drop
 }
 
 /// The measures asked for, or the usual ones.

@@ -2,6 +2,7 @@
 
 use crate::cmd::generate::GeneratorArgs;
 use crate::cmd::retrieve::{self, Retrieved};
+use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{RagRecord, read_rag};
@@ -52,7 +53,7 @@ pub struct GeneratorEval {
     #[arg(long)]
     data: PathBuf,
     /// Number of questions, the first of the file.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     questions: Option<usize>,
     #[command(flatten)]
     wanted: Wanted,
@@ -82,7 +83,7 @@ pub struct RagEval {
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Number of questions, the first of the split.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     questions: Option<usize>,
     #[command(flatten)]
     rerank: RerankArgs,

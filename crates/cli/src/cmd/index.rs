@@ -1,14 +1,15 @@
 //! `ragduet index build|check`.
 
 use crate::common::npy::NpyReader;
-use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, counter};
+use crate::common::numbers::number;
+use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, WordArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
     AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
-    LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
-    VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    IndexKind, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex,
+    MultiVectors, Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors,
+    VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
     replace_index,
 };
 use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
@@ -24,6 +25,9 @@ pub struct Args {
     #[command(subcommand)]
     what: What,
 }
+
+/// Recall below which a graph's settings deserve a word.
+const LOW_RECALL: f64 = 0.9;
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
@@ -56,32 +60,31 @@ struct Build {
     #[command(flatten)]
     vectors: VectorArgs,
     /// Late interaction: bits per residual component (1, 2, 4, 8); 0: exact MaxSim over f16 vectors.
-    #[arg(long, default_value_t = ResidualConfig::default().bits)]
+    #[arg(long, default_value_t = ResidualConfig::default().bits, value_parser = number(0, 8))]
     bits: u8,
     /// BM25 k1: term-frequency saturation.
-    #[arg(long, default_value_t = LexicalConfig::default().k1)]
+    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number(0.0, 1000.0))]
     k1: f64,
     /// BM25 b: document-length normalization.
-    #[arg(long, default_value_t = LexicalConfig::default().b)]
+    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number(0.0, 1.0))]
     b: f64,
-    /// BM25 stemmer: porter (as Lucene's English analyzer), none, or a Snowball language.
-    #[arg(long, value_parser = parse_choice::<Stemmer>, default_value = "porter")]
-    stemmer: Stemmer,
+    #[command(flatten)]
+    words: WordArgs,
     /// HNSW builder: hnsw_rs, hnsw_rs_serial (one thread, deterministic) or native (parallel, deterministic, several
     /// times faster).
     #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
     builder: HnswBuilder,
     /// HNSW M: links per node.
-    #[arg(long, default_value_t = HnswConfig::default().m)]
+    #[arg(long, default_value_t = HnswConfig::default().m, value_parser = number(2, 256))]
     m: usize,
     /// HNSW ef_construction: candidate list size during construction.
-    #[arg(long, default_value_t = HnswConfig::default().ef_construction)]
+    #[arg(long, default_value_t = HnswConfig::default().ef_construction, value_parser = number(1, 100_000))]
     ef_construction: usize,
     /// HNSW ef_search: candidate list size during search.
-    #[arg(long, default_value_t = HnswConfig::default().ef_search)]
+    #[arg(long, default_value_t = HnswConfig::default().ef_search, value_parser = number(1, 10_000_000))]
     ef_search: usize,
     /// HNSW: number of queries (sampled from the vectors) on which recall against exact search is measured; 0: none.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = number(0, 10_000_000))]
     audit: usize,
     /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -127,6 +130,19 @@ impl Build {
         if self.kind.as_deref() == Some("lexical")
             || (self.kind.is_none() && corpus_alone && self.corpus.is_some() && !self.vectors.given())
         {
+            if self.kind.is_none() {
+                if let Ok(old) = ragduet_index::kind(&self.out)
+                    && old != IndexKind::Lexical
+                {
+                    return Err(Usage(format!(
+                        "{} holds an index of vectors and no model is given: give one with -m, or say --kind lexical for \
+                         BM25",
+                        self.out.display()
+                    ))
+                    .into());
+                }
+                tracing::info!("no model is given: an index of words (BM25)");
+            }
             return self.words(quiet);
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
@@ -152,12 +168,19 @@ impl Build {
         }
     }
 
-    /// The index and its source as one folder, whole or not at all.
+    /// The index, what made it, and what is needed to read its corpus again, as one folder, whole or not at all.
     fn save(
         &self,
         source: &IndexSource,
         index: impl FnOnce(&Path) -> ragduet_index::Result<()>,
     ) -> Result<()> {
+        let source = IndexSource {
+            format: self.read.format.map(|f| f.to_string()),
+            split: self.read.split.clone(),
+            skips_bad_rows: self.read.skip_bad_rows.is_some(),
+            ..source.clone()
+        }
+        .with_contents()?;
         replace_index(&self.out, |dir| -> Result<()> {
             index(dir)?;
             Ok(source.write(dir)?)
@@ -295,8 +318,7 @@ impl Build {
             return Err(Usage("an index over words is made from --corpus".into()).into());
         };
         let started = std::time::Instant::now();
-        let config =
-            LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
         let mut index = LexicalIndex::new(&config)?;
         let bad = self.read.bad_rows();
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());
@@ -341,6 +363,12 @@ impl Build {
             let r =
                 recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
             println!("recall@{} against exact search: {:.4} on {} queries", r.k, r.recall, r.queries);
+            if r.recall < LOW_RECALL {
+                tracing::warn!(
+                    "the graph misses {:.0} % of the nearest passages: build with a greater --ef-search, --ef-construction or --m, or with --kind exact",
+                    (1.0 - r.recall) * 100.0
+                );
+            }
         }
         Ok(())
     }
@@ -410,11 +438,13 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     #[derive(Deserialize)]
     struct Meta {
         model: String,
+        #[serde(default)]
+        weights: Option<String>,
         similarity: Similarity,
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = IndexSource { model: Some(meta.model), corpus: None };
+    let source = IndexSource { model: Some(meta.model), weights: meta.weights, ..IndexSource::default() };
     let texts = match counts {
         None => Encoded::Dense(rows),
         Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),

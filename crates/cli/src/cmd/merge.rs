@@ -3,6 +3,7 @@
 use anyhow::Result;
 use ragduet_classifier::Classifier;
 use ragduet_generator::Generator;
+use ragduet_joint::pipeline::trained_with;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::check_finite;
 use ragduet_torch::{Compute, Device};
@@ -51,6 +52,9 @@ impl Args {
                 }
                 model.merge()?;
                 model.save(out)?;
+                if let Some(settings) = trained_with(&self.adapter)? {
+                    settings.save(out)?;
+                }
             }
             Ok(check_finite(out)?)
         })?;

@@ -48,6 +48,7 @@ impl Args {
         options.split.get_or_insert_with(|| "test".into());
         let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
         common::report_bad_rows(&bad);
+        common::outputs::not_the_input(&self.run, &self.out)?;
         let before = Run::read_trec(&self.run)?;
         let after = reranker.ranking(&set, &before, quiet)?;
         after

@@ -1,5 +1,6 @@
 //! `ragduet retrieve`.
 
+use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
 use ragduet_data::{BadRows, Collection, Found, Passage, RagRecord, ReadOptions, rag_line};
@@ -29,7 +30,7 @@ pub struct Args {
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Passages per question.
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = count)]
     k: usize,
     #[command(flatten)]
     rerank: RerankArgs,

@@ -191,7 +191,8 @@ impl Recipe for Tfew<'_> {
     }
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, ChoiceScores>) -> Result<()> {
-        self.generator.save(dir)
+        self.generator.save(dir)?;
+        crate::TrainedWith::of_choices(self.config).save(dir)
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<ChoiceScores>>) -> Map<String, Value> {
