@@ -53,6 +53,23 @@ impl std::error::Error for Stopped {}
 /// The exit code of a run that was stopped: 128 and the number of SIGINT.
 const STOPPED: i32 = 130;
 
+/// How an error about a bad row ends.
+const MEND: &str = "; mend the row";
+
+/// How the command that was given sets bad rows aside.
+pub fn setting_aside(command: &clap::Command, matches: &clap::ArgMatches) -> Option<&'static str> {
+    let (mut command, mut matches) = (command, matches);
+    let mut trains = false;
+    while let Some((name, inner)) = matches.subcommand() {
+        trains |= name == "train";
+        (command, matches) = (command.find_subcommand(name)?, inner);
+    }
+    if command.get_arguments().any(|a| a.get_id() == "skip_bad_rows") {
+        return Some("--skip-bad-rows FILE");
+    }
+    trains.then_some("--set data.skip_bad_rows=true")
+}
+
 /// Sets logging up. `RAGDUET_LOG` overrides the flags, in the syntax of tracing's filter.
 pub fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
@@ -92,7 +109,9 @@ pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 stopped.
-pub fn finish(result: Result<()>) -> i32 {
+///
+/// `aside`: how the command sets bad rows aside, where it can.
+pub fn finish(result: Result<()>, aside: Option<&str>) -> i32 {
     let Err(error) = result else { return 0 };
     if is_broken_pipe(&error) {
         return 0;
@@ -101,7 +120,11 @@ pub fn finish(result: Result<()>) -> i32 {
         eprintln!("{error}");
         return STOPPED;
     }
-    eprintln!("error: {error:#}");
+    let said = format!("{error:#}");
+    match aside.filter(|_| said.ends_with(MEND)) {
+        Some(how) => eprintln!("error: {said}, or set such rows aside with {how}"),
+        None => eprintln!("error: {said}"),
+    }
     if error.chain().any(is_usage) { 2 } else { 1 }
 }
 
@@ -157,7 +180,7 @@ pub struct ModelOptions {
     #[arg(long, value_parser = count)]
     pub max_passage_tokens: Option<usize>,
     /// Tokens per forward pass during evaluation.
-    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens, value_parser = number(1, u64::MAX))]
+    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens, value_parser = number::<u64>(1, u64::MAX))]
     pub batch_tokens: u64,
 }
 

@@ -57,6 +57,18 @@ fn is_ours(folder: &Path) -> impl Fn(&OsStr) -> bool + use<> {
     move |name| name.to_str().is_some_and(|name| names.contains(name))
 }
 
+/// A folder that takes the place of an index, or of none.
+fn begin(target: &Path) -> Result<OutputFolder<'static>> {
+    OutputFolder::replacing(target, is_ours(target)).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let (path, said) = (target.to_owned(), e.to_string());
+            let problem = said.split_once(": ").map_or(said.clone(), |(_, rest)| rest.to_owned());
+            Error::NotAnIndex { path, problem }
+        }
+        _ => e.into(),
+    })
+}
+
 /// Fills a folder and puts it in the place of `target`, whole or not at all. An index that is there is replaced; a folder
 /// that holds anything else is not. `fill` saves an index and what belongs to it.
 ///
@@ -67,7 +79,7 @@ pub fn replace_index<E: From<Error>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let target = target.as_ref();
-    let folder = OutputFolder::replacing(target, is_ours(target)).map_err(Error::from)?;
+    let folder = begin(target)?;
     fill(folder.path())?;
     list(folder.path())?;
     Ok(folder.finish().map_err(Error::from)?)
@@ -92,7 +104,7 @@ pub(crate) struct Writer<H> {
 
 impl<H: Serialize> Writer<H> {
     pub(crate) fn new(target: &Path, manifest: Manifest<H>) -> Result<Self> {
-        let folder = OutputFolder::replacing(target, is_ours(target))?;
+        let folder = begin(target)?;
         Ok(Self { folder, manifest })
     }
 

@@ -52,9 +52,6 @@ impl ClassifierArgs {
 ///
 /// Writes a line of JSON per text: its id (or number), the label with its probability and those of all labels; of a
 /// regression, the number.
-///
-/// Example: ragduet classify -m runs/topics/best --input texts.jsonl --out labels.jsonl
-/// Example: ragduet classify -m nli-model --text "A cat sleeps." --pair "An animal rests."
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -95,7 +92,8 @@ impl Args {
             }
         };
         let model = self.model.load()?;
-        let logits = score(&model, &records, self.model.batch_tokens, quiet)?;
+        let logits = score(&model, &records, self.model.batch_tokens, quiet)
+            .with_context(|| self.model.model.clone())?;
         let mut lines = String::new();
         for (i, (r, l)) in records.iter().zip(&logits).enumerate() {
             let id = r.id.clone().map_or_else(|| json!(i + 1), Value::from);
@@ -170,8 +168,9 @@ impl ClassifierEval {
     pub fn run(self, quiet: bool) -> Result<()> {
         let records = read(&self.data, true, self.skip_bad_rows.as_ref())?;
         let model = self.model.load()?;
-        let targets = model.targets(&records)?;
-        let logits = score(&model, &records, self.model.batch_tokens, quiet)?;
+        let targets = model.targets(&records).with_context(|| self.data.display().to_string())?;
+        let logits = score(&model, &records, self.model.batch_tokens, quiet)
+            .with_context(|| self.model.model.clone())?;
         let scores = Scores::of(&model.labels, &targets, &logits)?;
         if let Some(path) = &self.save {
             let mut lines = String::new();

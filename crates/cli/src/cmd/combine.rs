@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 ///
 /// Reads LoRA adapters of generators (`best/` of runs with [peft.lora]) over the same base model and writes their
 /// weighted sum as one adapter.
-///
-/// Example: ragduet combine runs/a/best=0.7 runs/b/best=0.3 -o both
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -27,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "cat")]
     how: How,
     /// Rank for svd; the highest of the inputs if not given.
-    #[arg(long, value_parser = number(1, 1 << 16))]
+    #[arg(long, value_parser = number::<i64>(1, 1 << 16))]
     rank: Option<i64>,
     /// Output folder.
     #[arg(short, long)]
@@ -61,7 +59,8 @@ impl Args {
                 anyhow::bail!("{} is over {other}, {} over {base}", dir.display(), first.0.display());
             }
         }
-        let mut generator = Generator::load(&first.0, Device::Cpu, Compute::F32)?;
+        let mut generator = Generator::load(&first.0, Device::Cpu, Compute::F32)
+            .with_context(|| first.0.display().to_string())?;
         let place = generator.model.base(Device::Cpu)?;
         let loaded: Vec<Adapter> = others
             .iter()

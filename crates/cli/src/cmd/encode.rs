@@ -2,7 +2,7 @@
 
 use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ragduet_data::{Passages, read_corpus};
 use ragduet_files::OutputFile;
 use ragduet_retriever::{BiEncoder, Representation, Side, encode_rows, encode_stream};
@@ -19,8 +19,6 @@ const FILES: [&str; 5] = ["embeddings.npy", "ids.jsonl", "counts.jsonl", "vector
 /// same order) and `meta.json`. A late-interaction model has a vector for each token: `embeddings.npy` then holds them
 /// text after text, and `counts.jsonl` how many each text has. Of a sparse model `vectors.jsonl` is written instead: a line
 /// a text, {"id": ..., "vector": {word: weight}}, as Pyserini and Anserini read it. The input is streamed, so it may be larger than memory.
-///
-/// Example: ragduet encode -m runs/x/best -i corpus.jsonl.gz -o embeddings
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -48,10 +46,12 @@ impl Args {
         let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
         let mut said = String::new();
         replace_files(&self.out, &FILES, |dir| {
-            let (done, text) = match model.representation() {
-                Representation::Sparse(_) => self.weights(dir, &model, side, corpus, quiet)?,
-                _ => self.vectors(dir, &model, side, corpus, quiet)?,
+            let of_model = || format!("model {} over {}", self.model.model, self.input.display());
+            let encoded = match model.representation() {
+                Representation::Sparse(_) => self.weights(dir, &model, side, corpus, quiet),
+                _ => self.vectors(dir, &model, side, corpus, quiet),
             };
+            let (done, text) = encoded.with_context(of_model)?;
             said = text;
             self.meta(dir, &model, done)
         })?;

@@ -20,30 +20,16 @@ enum What {
     /// without re-ranking.
     ///
     /// Several systems come in one table, with a significance test, latency and index size.
-    ///
-    /// Example: ragduet eval retriever -m sentence-transformers/all-MiniLM-L6-v2 --data scifact --split test
-    ///
-    /// Example: ragduet eval retriever -m runs/dense/best -m runs/colbert/best --index bm25,model,hybrid --data scifact
     Retriever(Box<super::eval_retriever::Args>),
     /// Evaluate generated answers: exact match, token F1, and the effect of the passages.
-    ///
-    /// Example: ragduet eval generator -g runs/reader/best --data test.rag.jsonl --compare
     Generator(Box<super::eval_answers::GeneratorEval>),
     /// Evaluate a RAG pipeline: retrieval, answers, faithfulness.
-    ///
-    /// Example: ragduet eval rag -m runs/retriever/best -g runs/reader/best --data datasets/maravel --compare
     Rag(Box<super::eval_answers::RagEval>),
     /// Evaluate a classifier on labelled texts.
-    ///
-    /// Example: ragduet eval classifier -m runs/topics/best --data test.jsonl
     Classifier(super::classify::ClassifierEval),
     /// Evaluate multiple-choice records by rank classification (likelihood of each choice), per task.
-    ///
-    /// Example: ragduet eval choices -g runs/tfew/best --data title.test.jsonl verify.test.jsonl
     Choices(Box<super::eval_choices::Args>),
     /// Evaluate a TREC run file.
-    ///
-    /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
     Run(RunArgs),
 }
 

@@ -60,8 +60,6 @@ pub struct GeneratorEval {
 }
 
 /// Arguments of `eval rag`.
-///
-/// Example: ragduet eval rag --run runs/joint --data datasets/maravel --compare
 #[derive(Debug, clap::Args)]
 pub struct RagEval {
     /// Joint run folder: provides retriever and generator unless others are given.

@@ -35,10 +35,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prompt: Option<PathBuf>,
     /// Passages per prompt; as in training if not given.
-    #[arg(long, value_parser = number(0, 1000))]
+    #[arg(long, value_parser = number::<usize>(0, 1000))]
     contexts: Option<usize>,
     /// Exponent of length normalization; that of the training run if not given, else 1.
-    #[arg(long, value_parser = number(0.0, 10.0))]
+    #[arg(long, value_parser = number::<f64>(0.0, 10.0))]
     length_norm: Option<f64>,
     /// Tokens per forward pass.
     #[arg(long, default_value_t = 8192, value_parser = count)]

@@ -30,13 +30,13 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_parser = ["model", "dense", "colbert", "sparse", "bm25", "hybrid"])]
     index: Vec<String>,
     /// Late interaction: bits per residual component of a compressed index (1, 2, 4, 8); 0: exact MaxSim.
-    #[arg(long, default_value_t = 0, value_parser = number(0, 8))]
+    #[arg(long, default_value_t = 0, value_parser = number::<u8>(0, 8))]
     bits: u8,
     /// BM25 k1: term-frequency saturation.
-    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number(0.0, 1000.0))]
+    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number::<f64>(0.0, 1000.0))]
     k1: f64,
     /// BM25 b: document-length normalization.
-    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number(0.0, 1.0))]
+    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number::<f64>(0.0, 1.0))]
     b: f64,
     /// Drops passages with the id of their query, as BEIR's evaluation does (ArguAna, Quora).
     #[arg(long)]

@@ -38,31 +38,31 @@ pub struct GeneratorArgs {
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
     /// Passages per prompt; as in training if not given, 0: closed-book.
-    #[arg(long, value_parser = number(0, 1000))]
+    #[arg(long, value_parser = number::<usize>(0, 1000))]
     pub contexts: Option<usize>,
     /// Maximum number of generated tokens.
-    #[arg(long, default_value_t = 128, value_parser = number(1, 1_000_000))]
+    #[arg(long, default_value_t = 128, value_parser = number::<usize>(1, 1_000_000))]
     pub max_new_tokens: usize,
     /// Sampling instead of greedy decoding.
     #[arg(long)]
     pub sample: bool,
     /// Sampling temperature.
-    #[arg(long, value_parser = number(0.0, 1000.0))]
+    #[arg(long, value_parser = number::<f64>(0.0, 1000.0))]
     pub temperature: Option<f64>,
     /// Top-k sampling.
-    #[arg(long, value_parser = number(0, 10_000_000))]
+    #[arg(long, value_parser = number::<usize>(0, 10_000_000))]
     pub top_k: Option<usize>,
     /// Top-p (nucleus) sampling.
-    #[arg(long, value_parser = number(0.0, 1.0))]
+    #[arg(long, value_parser = number::<f64>(0.0, 1.0))]
     pub top_p: Option<f64>,
     /// Min-p sampling.
-    #[arg(long, value_parser = number(0.0, 1.0))]
+    #[arg(long, value_parser = number::<f64>(0.0, 1.0))]
     pub min_p: Option<f64>,
     /// Repetition penalty (above 1).
-    #[arg(long, value_parser = number(0.001, 1000.0))]
+    #[arg(long, value_parser = number::<f64>(0.001, 1000.0))]
     pub repetition_penalty: Option<f64>,
     /// Number of beams.
-    #[arg(long, value_parser = number(1, 1024))]
+    #[arg(long, value_parser = number::<usize>(1, 1024))]
     pub beams: Option<usize>,
     /// Stop string; may be given several times.
     #[arg(long)]
@@ -71,7 +71,7 @@ pub struct GeneratorArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Answers generated per batch.
-    #[arg(long, default_value_t = 16, value_parser = number(1, 1 << 20))]
+    #[arg(long, default_value_t = 16, value_parser = number::<usize>(1, 1 << 20))]
     pub batch: usize,
 }
 
@@ -122,8 +122,6 @@ impl GeneratorArgs {
 }
 
 /// Arguments of `generate`.
-///
-/// Example: ragduet generate -g runs/reader/best -i test.rag.jsonl -o answers.jsonl
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

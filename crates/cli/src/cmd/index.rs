@@ -32,10 +32,6 @@ const LOW_RECALL: f64 = 0.9;
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Build an index from a corpus and a model, or from embeddings that `encode` wrote.
-    ///
-    /// Example: ragduet index build -m runs/x/best --corpus corpus.jsonl -o corpus.idx --kind hnsw
-    ///
-    /// Example: ragduet index build --kind lexical --corpus corpus.jsonl -o words.idx
     Build(Box<Build>),
 }
 
@@ -60,13 +56,13 @@ struct Build {
     #[command(flatten)]
     vectors: VectorArgs,
     /// Late interaction: bits per residual component (1, 2, 4, 8); 0: exact MaxSim over f16 vectors.
-    #[arg(long, default_value_t = ResidualConfig::default().bits, value_parser = number(0, 8))]
+    #[arg(long, default_value_t = ResidualConfig::default().bits, value_parser = number::<u8>(0, 8))]
     bits: u8,
     /// BM25 k1: term-frequency saturation.
-    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number(0.0, 1000.0))]
+    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number::<f64>(0.0, 1000.0))]
     k1: f64,
     /// BM25 b: document-length normalization.
-    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number(0.0, 1.0))]
+    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number::<f64>(0.0, 1.0))]
     b: f64,
     #[command(flatten)]
     words: WordArgs,
@@ -75,16 +71,16 @@ struct Build {
     #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
     builder: HnswBuilder,
     /// HNSW M: links per node.
-    #[arg(long, default_value_t = HnswConfig::default().m, value_parser = number(2, 256))]
+    #[arg(long, default_value_t = HnswConfig::default().m, value_parser = number::<usize>(2, 256))]
     m: usize,
     /// HNSW ef_construction: candidate list size during construction.
-    #[arg(long, default_value_t = HnswConfig::default().ef_construction, value_parser = number(1, 100_000))]
+    #[arg(long, default_value_t = HnswConfig::default().ef_construction, value_parser = number::<usize>(1, 100_000))]
     ef_construction: usize,
     /// HNSW ef_search: candidate list size during search.
-    #[arg(long, default_value_t = HnswConfig::default().ef_search, value_parser = number(1, 10_000_000))]
+    #[arg(long, default_value_t = HnswConfig::default().ef_search, value_parser = number::<usize>(1, 10_000_000))]
     ef_search: usize,
     /// HNSW: number of queries (sampled from the vectors) on which recall against exact search is measured; 0: none.
-    #[arg(long, default_value_t = 200, value_parser = number(0, 10_000_000))]
+    #[arg(long, default_value_t = 200, value_parser = number::<usize>(0, 10_000_000))]
     audit: usize,
     /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -160,7 +156,10 @@ impl Build {
             }
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
-        let ids = IdMap::from_ids(&e.ids)?;
+        let ids = IdMap::from_ids(&e.ids).with_context(|| {
+            let from = self.embeddings.as_ref().or(self.corpus.as_ref());
+            from.map(|p| p.display().to_string()).unwrap_or_default()
+        })?;
         match &e.texts {
             Encoded::Dense(rows) => self.vectors(&e, rows, &ids, quiet),
             Encoded::LateInteraction(vectors) => self.tokens(&e, vectors, &ids, quiet),

@@ -1,6 +1,6 @@
 //! `ragduet merge`: an adapter worked into its base.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ragduet_classifier::Classifier;
 use ragduet_generator::Generator;
 use ragduet_joint::pipeline::trained_with;
@@ -14,8 +14,6 @@ use std::path::PathBuf;
 ///
 /// Reads an adapter folder (`best/` of a run with [peft]) and its base model, and writes a model folder with the
 /// adapter merged into the weights. Works for LoRA, DoRA and (IA)^3; prompt and prefix tuning cannot be merged.
-///
-/// Example: ragduet merge runs/x/best -o merged
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -29,7 +27,13 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        let no_adapter = || anyhow::anyhow!("{} holds no adapter", self.adapter.display());
+        self.merged().with_context(|| format!("{}", self.adapter.display()))?;
+        println!("{}: adapter and base in one", self.out.display());
+        Ok(())
+    }
+
+    fn merged(&self) -> Result<()> {
+        let no_adapter = || anyhow::anyhow!("holds no adapter");
         new_dir(&self.out, |out| -> Result<()> {
             if self.adapter.join("modules.json").is_file() {
                 let mut model =
@@ -57,8 +61,6 @@ impl Args {
                 }
             }
             Ok(check_finite(out)?)
-        })?;
-        println!("{}: adapter and base in one", self.out.display());
-        Ok(())
+        })
     }
 }

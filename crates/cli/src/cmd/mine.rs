@@ -12,8 +12,6 @@ use std::path::PathBuf;
 ///
 /// Reads training data, ranks its passages (of a collection the whole corpus) for every query, and writes the
 /// examples with the chosen negatives and the model's scores.
-///
-/// Example: ragduet mine -m model --data scifact -o mined.jsonl --count 5 --rank-min 2 --relative-margin 0.05
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -28,10 +26,10 @@ pub struct Args {
     #[arg(short, long)]
     out: PathBuf,
     /// Negatives per query.
-    #[arg(long, default_value_t = NegativeSelection::default().count, value_parser = number(0, 1_000_000))]
+    #[arg(long, default_value_t = NegativeSelection::default().count, value_parser = number::<usize>(0, 1_000_000))]
     count: usize,
     /// First eligible rank, from 0.
-    #[arg(long, default_value_t = NegativeSelection::default().rank_min, value_parser = number(0, u32::MAX as usize))]
+    #[arg(long, default_value_t = NegativeSelection::default().rank_min, value_parser = number::<usize>(0, u32::MAX as usize))]
     rank_min: usize,
     /// End of the rank window, exclusive.
     #[arg(long, value_parser = count)]

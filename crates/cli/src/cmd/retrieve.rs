@@ -13,8 +13,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `retrieve`.
-///
-/// Example: ragduet retrieve -m runs/quickstart/best --data datasets/maravel --split train -k 10 -o train.rag.jsonl
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -168,9 +168,6 @@ fn reorder(found: &mut Found, by: &Reranker, k: usize) -> Result<()> {
 }
 
 /// Arguments of `search`.
-///
-/// Example: ragduet search --index corpus.idx "what causes it?" -k 5
-/// Example: ragduet search --index corpus.idx --index words.idx --fusion rrf --rerank runs/cross/best "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

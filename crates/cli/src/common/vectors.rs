@@ -22,10 +22,10 @@ pub struct VectorArgs {
     #[arg(long, value_enum)]
     rescore: Option<Rescore>,
     /// Oversampling factor: factor * k candidates are rescored.
-    #[arg(long, value_name = "TIMES", default_value_t = RescoreConfig::default().factor, value_parser = number(1, 1_000_000))]
+    #[arg(long, value_name = "TIMES", default_value_t = RescoreConfig::default().factor, value_parser = number::<usize>(1, 1_000_000))]
     rescore_factor: usize,
     /// pq: bytes per vector [default: one per eight components]
-    #[arg(long, value_name = "N", value_parser = number(1, 1 << 16))]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1, 1 << 16))]
     pq_parts: Option<usize>,
 }
 
