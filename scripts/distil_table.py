@@ -31,7 +31,7 @@ METHODS = {
     "forward KL, T = 2, weight 0.5": KL.format(0.5, "forward_kl = { temperature = 2.0 }"),
     "forward KL, weight 1": KL.format(1.0, "forward_kl = {}"),
     "reverse KL, weight 0.5": KL.format(0.5, "reverse_kl = {}"),
-    "Jensen-Shannon, beta 0.5, weight 0.5": KL.format(0.5, "generalised_jsd = { beta = 0.5 }"),
+    "Jensen-Shannon, beta 0.5, weight 0.5": KL.format(0.5, "generalized_jsd = { beta = 0.5 }"),
     "forward KL, weight 0.5, 64 tokens kept": KL.format(0.5, "forward_kl = {}") + "\nteacher.cache.top_k = { k = 64 }",
     "teacher's answers": "objective.sequence = {}",
 }

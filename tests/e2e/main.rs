@@ -8,6 +8,7 @@ mod generator;
 mod job;
 mod joint;
 mod killed;
+mod outputs;
 mod report;
 mod reranker;
 mod sparse;

@@ -286,6 +286,12 @@ impl Classifier {
                 let logits = self.logits(&batch, self.mode(false)).to_kind(Kind::Double).view(-1);
                 Ok(Vec::try_from(logits.to_device(Device::Cpu)).map_err(ragduet_torch::Error::from)?)
             })?;
+            if let Some(bad) = logits.iter().find(|x| !x.is_finite()) {
+                return Err(Error::Unusable(format!(
+                    "the classifier gave {bad}: its weights hold NaN or infinity, or overflow in this precision (try \
+                     precision fp32)"
+                )));
+            }
             for (&i, row) in now.iter().zip(logits.chunks(logits.len() / now.len())) {
                 out[i] = row.to_vec();
             }

@@ -2,13 +2,18 @@
 
 mod fusion;
 pub mod npy;
+pub mod numbers;
+pub mod outputs;
 pub mod rerank;
 mod vectors;
+mod words;
 
 pub use fusion::FusionArgs;
 pub use rerank::{RerankArgs, Reranker};
 pub use vectors::VectorArgs;
+pub use words::WordArgs;
 
+use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
@@ -32,6 +37,38 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// A run that Ctrl-C or SIGTERM stopped, with a checkpoint: the exit code of the shell's own, which stops `&&`.
+#[derive(Debug)]
+pub struct Stopped(pub String);
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// The exit code of a run that was stopped: 128 and the number of SIGINT.
+const STOPPED: i32 = 130;
+
+/// How an error about a bad row ends.
+const MEND: &str = "; mend the row";
+
+/// How the command that was given sets bad rows aside.
+pub fn setting_aside(command: &clap::Command, matches: &clap::ArgMatches) -> Option<&'static str> {
+    let (mut command, mut matches) = (command, matches);
+    let mut trains = false;
+    while let Some((name, inner)) = matches.subcommand() {
+        trains |= name == "train";
+        (command, matches) = (command.find_subcommand(name)?, inner);
+    }
+    if command.get_arguments().any(|a| a.get_id() == "skip_bad_rows") {
+        return Some("--skip-bad-rows FILE");
+    }
+    trains.then_some("--set data.skip_bad_rows=true")
+}
 
 /// Sets logging up. `RAGDUET_LOG` overrides the flags, in the syntax of tracing's filter.
 pub fn start(verbose: u8, quiet: bool) {
@@ -71,13 +108,23 @@ pub fn without_panics(f: impl FnOnce() -> Result<()>) -> Result<()> {
     }
 }
 
-/// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config.
-pub fn finish(result: Result<()>) -> i32 {
+/// Prints the chain of causes and chooses the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 stopped.
+///
+/// `aside`: how the command sets bad rows aside, where it can.
+pub fn finish(result: Result<()>, aside: Option<&str>) -> i32 {
     let Err(error) = result else { return 0 };
     if is_broken_pipe(&error) {
         return 0;
     }
-    eprintln!("error: {error:#}");
+    if error.is::<Stopped>() {
+        eprintln!("{error}");
+        return STOPPED;
+    }
+    let said = format!("{error:#}");
+    match aside.filter(|_| said.ends_with(MEND)) {
+        Some(how) => eprintln!("error: {said}, or set such rows aside with {how}"),
+        None => eprintln!("error: {said}"),
+    }
     if error.chain().any(is_usage) { 2 } else { 1 }
 }
 
@@ -127,13 +174,13 @@ pub struct ModelOptions {
     #[arg(long)]
     pub pooling: Option<Pooling>,
     /// Maximum query length in tokens, instead of the model's.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_query_tokens: Option<usize>,
     /// Maximum passage length in tokens, instead of the model's.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_passage_tokens: Option<usize>,
     /// Tokens per forward pass during evaluation.
-    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens)]
+    #[arg(long, default_value_t = EncodeSettings::default().batch_tokens, value_parser = number::<u64>(1, u64::MAX))]
     pub batch_tokens: u64,
 }
 

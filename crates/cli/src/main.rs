@@ -2,8 +2,9 @@
 
 mod cmd;
 mod common;
+mod examples;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 
 /// Train the retriever and the generator of a RAG system, apart or jointly.
@@ -63,7 +64,10 @@ enum Command {
 }
 
 fn main() {
-    let cli = Cli::parse();
+    let command = examples::with_examples(Cli::command());
+    let matches = command.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let aside = common::setting_aside(&command, &matches);
     common::start(cli.verbose, cli.quiet);
     ragduet_torch::device::use_caching_allocator();
     let result = common::without_panics(|| match cli.command {
@@ -86,7 +90,7 @@ fn main() {
         Command::Report(a) => a.run(),
         Command::Doctor(a) => a.run(),
     });
-    let code = common::finish(result);
+    let code = common::finish(result, aside);
     // A run that was stopped may leave a refresh of the index behind, which still computes.
     let _ = std::io::stdout().flush();
     ragduet_torch::device::exit_now(code)

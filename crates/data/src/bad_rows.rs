@@ -39,6 +39,8 @@ pub enum Problem {
     ScoreCount,
     /// The label says that the pair does not match, and there is no other passage.
     NotRelevant,
+    /// The model's chat template has no place for the row.
+    Refused,
     /// The file ends in the middle of its compressed data.
     TruncatedFile,
 }
@@ -57,6 +59,7 @@ impl Problem {
             Self::MissingQuery => "missing query",
             Self::ScoreCount => "wrong number of scores",
             Self::NotRelevant => "no relevant passage",
+            Self::Refused => "refused by the chat template",
             Self::TruncatedFile => "truncated file",
         }
     }
@@ -173,7 +176,8 @@ impl BadRows {
         })
     }
 
-    pub(crate) fn silent() -> Self {
+    /// Leaves bad rows out without a word: for rows that were reported when they were read first.
+    pub fn silent() -> Self {
         Self::with(Mode::Silent)
     }
 
@@ -218,9 +222,39 @@ impl BadRows {
         Ok(())
     }
 
+    /// Sets aside a row that was read well and that a model cannot use, or fails with it.
+    ///
+    /// # Errors
+    /// The row, unless bad rows are skipped.
+    pub fn refuse(&self, origin: &Origin, detail: String, row: String) -> Result<()> {
+        let Origin { path, line } = origin.clone();
+        self.bad(BadRow { path, line, problem: Problem::Refused, detail, row })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Counts stay usable when another thread panicked between two of them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a record was read. No part of what it says: all places are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The file, or the folder of files.
+    pub path: PathBuf,
+    /// Line, or row, from 1; 0 for a record that was not read.
+    pub line: u64,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
     }
 }
 

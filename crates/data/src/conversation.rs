@@ -46,6 +46,7 @@ fn turn(column: &str, index: usize, value: &Value) -> Result<Message, Fault> {
             columns::kind(value)
         )));
     };
+    unread(&place, row)?;
     let role = match row.get("role") {
         Some(Value::String(role)) if ROLES.contains(&role.as_str()) => role,
         Some(Value::String(role)) => {
@@ -60,6 +61,60 @@ fn turn(column: &str, index: usize, value: &Value) -> Result<Message, Fault> {
     };
     Ok(Message::new(role, content))
 }
+
+/// What would change a conversation and is not read: such a row is no example.
+const UNREAD: [&str; 8] = [
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "weight",
+    "train",
+];
+
+/// Refuses a message, or a row of messages, that says more than is learned.
+fn unread(place: &str, row: &Map<String, Value>) -> Result<(), Fault> {
+    for name in UNREAD {
+        let says = match row.get(name) {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+            Some(Value::String(text)) => !text.trim().is_empty(),
+            // A weight of 1 is every message's.
+            Some(Value::Number(n)) => n.as_f64() != Some(1.0),
+            Some(Value::Bool(on)) => !on,
+        };
+        if says {
+            let detail =
+                format!("{place}.{name} is not supported, and without it the row says something else");
+            return Err(Fault::new(Problem::WrongType, detail));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a row whose tools the template would have to show.
+pub(crate) fn no_tools(row: &Map<String, Value>) -> Result<(), Fault> {
+    for name in TOOLS {
+        let empty = match row.get(name) {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::String(text)) => matches!(text.trim(), "" | "[]"),
+            Some(_) => false,
+        };
+        if !empty {
+            let detail =
+                format!("{name}: tools are not supported, and without them the row says something else");
+            return Err(Fault::new(Problem::WrongType, detail));
+        }
+    }
+    Ok(())
+}
+
+/// Columns of tools that a conversation may call.
+pub(crate) const TOOLS: [&str; 2] = ["tools", "functions"];
 
 /// A part of a content that is a list: text is all that can be read.
 fn part(place: &str, value: &Value) -> Result<String, Fault> {

@@ -7,6 +7,7 @@
 use crate::write::atomic::AtomicFile;
 use crate::{Error, Passage, Qrel, QrelsLayout, Query, Result, write_corpus, write_qrels, write_queries};
 use fs_err as fs;
+use ragduet_files::OutputFolder;
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -117,6 +118,8 @@ pub fn dataset_from_documents(
     (report.passages, report.answers) = (passages.len(), answers.len());
     (report.train, report.dev) = (splits[0].len(), splits[1].len());
 
+    let folder = OutputFolder::create(out)?;
+    let out = folder.path();
     write_corpus(out.join("corpus.jsonl"), passages.iter().cloned().map(Ok))?;
     write_queries(out.join("queries.jsonl"), queries.into_iter().map(Ok))?;
     if !answers.is_empty() {
@@ -136,6 +139,7 @@ pub fn dataset_from_documents(
         });
         write_qrels(out.join(format!("qrels/{name}.tsv")), QrelsLayout::Beir, judged.collect::<Vec<_>>())?;
     }
+    folder.finish()?;
     Ok(report)
 }
 

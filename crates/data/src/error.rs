@@ -16,7 +16,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 
     /// A row cannot be used.
-    #[error("{0}; mend the row, or set such rows aside with --skip-bad-rows")]
+    #[error("{0}; mend the row")]
     BadRow(Box<BadRow>),
 
     /// A compressed or binary file is cut off or corrupt as a whole.

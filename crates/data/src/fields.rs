@@ -14,7 +14,9 @@ pub(crate) const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
 /// Whether a column takes part in a record.
 pub(crate) fn is_known(column: &str) -> bool {
     const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
-    [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &MORE].concat().contains(&column)
+    [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &crate::conversation::TOOLS, &MORE]
+        .concat()
+        .contains(&column)
 }
 
 /// The id of a row, or a name by its number.

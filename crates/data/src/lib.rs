@@ -43,7 +43,7 @@ mod stream;
 mod write;
 
 pub use answers::read_answers;
-pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Problem, ReadReport};
+pub use bad_rows::{BadRow, BadRowPolicy, BadRows, Origin, Problem, ReadReport};
 pub use batch::{BatchConfig, BatchItem, BatchSize, EpochPlan, LengthGrouping, TokenBudget, plan_epoch};
 pub use choices::{ChoiceRecord, ChoiceRecords, choice_line, read_choices};
 pub use collection::{Answers, Collection, PassagePool};
@@ -60,7 +60,7 @@ pub use questions::read_questions;
 pub use rag::{RagRecords, RecordFormat, rag_line, read_rag, read_records};
 pub use rag_record::{Found, Message, Prompt, RagRecord, Style};
 pub use read::{ReadOptions, read_corpus, read_examples};
-pub use record::{Passage, Qrel, Query, RetrievalExample, text_key};
+pub use record::{Passage, Qrel, Query, RetrievalExample, is_own_copy, text_key};
 pub use stats::{
     CorpusStats, DatasetStats, Distribution, Lengths, Overlap, SplitStats, corpus_stats, dataset_stats,
 };

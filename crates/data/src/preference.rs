@@ -9,7 +9,7 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{answer, turns};
+use crate::conversation::{TOOLS, answer, no_tools, turns};
 use crate::fields::text;
 use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
@@ -47,7 +47,7 @@ type Row = Map<String, Value>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
-    let known = |name: &str| ["prompt", "chosen", "rejected"].contains(&name);
+    let known = |name: &str| ["prompt", "chosen", "rejected"].contains(&name) || TOOLS.contains(&name);
     Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&row))?))
 }
 
@@ -56,7 +56,7 @@ pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_judged(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<JudgedRecord>> {
-    let known = |name: &str| ["prompt", "completion", "label"].contains(&name);
+    let known = |name: &str| ["prompt", "completion", "label"].contains(&name) || TOOLS.contains(&name);
     Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| judged(&row))?))
 }
 
@@ -84,6 +84,7 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
 
 fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
     const NEEDED: &str = "prompt, chosen, rejected; or chosen and rejected as whole conversations";
+    no_tools(row)?;
     let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
     let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
         // Some data sets repeat the prompt in front of both answers: then the lists are the whole.
@@ -125,6 +126,7 @@ fn whole(
 
 fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
     const NEEDED: &str = "prompt, completion, label";
+    no_tools(row)?;
     let completion = get(row, "completion", NEEDED)?;
     let prompt = prompt(get(row, "prompt", NEEDED)?, !completion.is_array())?;
     let label = get(row, "label", NEEDED)?;

@@ -28,7 +28,7 @@ use crate::fields::{CONTEXTS, QUESTION, answers_of, first, is_known, need, row_i
 use crate::rag_record::{Found, Message, RagRecord, Style};
 use crate::read::rows::objects;
 use crate::record::text_id;
-use crate::{BadRows, Passage, Result};
+use crate::{BadRows, Origin, Passage, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -67,13 +67,16 @@ pub fn read_records(
     format: Option<RecordFormat>,
     bad: &BadRows,
 ) -> Result<RagRecords> {
+    let file = path.as_ref().to_owned();
     let rows = objects(path.as_ref(), bad, is_known, move |row, number| {
-        match format.map_or_else(|| detect(&row), Ok)? {
+        let record = match format.map_or_else(|| detect(&row), Ok)? {
             RecordFormat::Rag => record(row, number),
             RecordFormat::Chat => chat(&row, number),
             RecordFormat::PromptCompletion => prompt_completion(&row, number),
             RecordFormat::Alpaca => alpaca(&row, number),
-        }
+        }?;
+        let origin = Origin { path: file.clone(), line: number };
+        Ok(RagRecord { origin, ..record })
     })?;
     Ok(Box::new(rows))
 }
@@ -178,6 +181,7 @@ fn gold_of(row: &Map<String, Value>, contexts: &[Found]) -> std::result::Result<
 }
 
 fn chat(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+    conversation::no_tools(row)?;
     let turns = conversation::turns("messages", need(row, "messages")?)?;
     let mut out = conversation::record(turns)?;
     out.contexts = contexts_of(row)?;
@@ -192,6 +196,7 @@ fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Resu
         let (question, answers) = (text("prompt", prompt)?, vec![text("completion", completion)?]);
         return Ok(RagRecord { id, question, answers, style: Style::Plain, ..RagRecord::default() });
     }
+    conversation::no_tools(row)?;
     let mut turns = conversation::turns("prompt", prompt)?;
     turns.push(conversation::answer("completion", completion)?);
     Ok(RagRecord { id, ..conversation::record(turns)? })
@@ -297,6 +302,32 @@ mod tests {
         };
         let rows = read(&format!("{}\n", rag_line(&record)));
         assert_eq!(rows[0].as_ref().unwrap(), &record);
+    }
+
+    #[test]
+    fn what_a_conversation_says_beside_its_text_makes_a_bad_row() {
+        let row = |more: &str, tools: &str| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q\"}}, \
+                 {{\"role\": \"assistant\", \"content\": \"a\"{more}}}]{tools}}}"
+            )
+        };
+        for (more, tools, words) in [
+            (", \"tool_calls\": [{\"function\": {\"name\": \"f\"}}]", "", "messages[1].tool_calls"),
+            (", \"reasoning_content\": \"hm\"", "", "messages[1].reasoning_content"),
+            (", \"weight\": 0", "", "messages[1].weight"),
+            (", \"train\": false", "", "messages[1].train"),
+            ("", ", \"tools\": [{\"name\": \"f\"}]", "tools"),
+        ] {
+            let e = read(&row(more, tools))[0].as_ref().unwrap_err().to_string();
+            assert!(e.contains(words) && e.contains(":1"), "{words}: {e}");
+        }
+        for (more, tools) in [
+            (", \"tool_calls\": [], \"weight\": 1, \"train\": true", ", \"tools\": null"),
+            (", \"tool_calls\": null, \"reasoning_content\": \"\"", ", \"tools\": []"),
+        ] {
+            assert!(read(&row(more, tools))[0].is_ok());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::Passage;
+use crate::{Origin, Passage};
 
 /// A question with what a generator needs to learn its answer, or to be measured on it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct RagRecord {
     pub style: Style,
     /// What was said before the question, oldest first; of conversations alone.
     pub history: Vec<Message>,
+    /// Where it was read.
+    pub origin: Origin,
 }
 
 /// How a record's question is put to the model.

@@ -107,6 +107,16 @@ pub(crate) fn same_text(a: &str, b: &str) -> bool {
     a == b || a.split_whitespace().eq(b.split_whitespace())
 }
 
+/// Whether a passage is a query's own copy, as in corpora that hold their questions (ArguAna, Quora): the same id, or the
+/// same words with or without the title, whatever their case and white space.
+pub fn is_own_copy(query: &Query, passage: &Passage) -> bool {
+    let same = |text: &str| {
+        let words = |text: &str| text.to_lowercase();
+        same_text(&query.text, text) || same_text(&words(&query.text), &words(text))
+    };
+    query.id == passage.id || same(&passage.text) || same(&passage.full_text())
+}
+
 pub(crate) fn text_id(text: &str) -> String {
     format!("{:016x}", text_key(text))
 }
@@ -114,6 +124,21 @@ pub(crate) fn text_id(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_copies_are_found_by_id_and_by_words() {
+        let query = Query { id: "q".into(), text: "What is  It?\n".into() };
+        let passage = |id: &str, title: Option<&str>, text: &str| Passage {
+            id: id.into(),
+            title: title.map(str::to_owned),
+            text: text.into(),
+        };
+        assert!(is_own_copy(&query, &passage("q", None, "else")));
+        assert!(is_own_copy(&query, &passage("p", None, "what is it?")));
+        assert!(is_own_copy(&query, &passage("p", Some("What is"), "it?")));
+        assert!(is_own_copy(&query, &passage("p", Some("Title"), "What is it?")));
+        assert!(!is_own_copy(&query, &passage("p", None, "What is it? That.")));
+    }
 
     #[test]
     fn full_text_joins_title() {

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 pub(crate) type Input = Box<dyn BufRead + Send>;
 
 const BUFFER: usize = 256 * 1024;
+/// The most bytes of a row: a compressed file may unfold to one that no memory holds.
+const MOST_BYTES: u64 = 1 << 28;
 
 /// Opens a file; `.gz` and `.zst` are decompressed as they are read.
 pub(crate) fn open(path: &Path) -> Result<Input> {
@@ -121,8 +123,17 @@ impl Lines {
         loop {
             let Some(input) = &mut self.input else { return Ok(None) };
             self.buffer.clear();
-            let read = input.read_until(b'\n', &mut self.buffer);
+            let read = input.by_ref().take(MOST_BYTES + 1).read_until(b'\n', &mut self.buffer);
             self.number += 1;
+            if self.buffer.len() as u64 > MOST_BYTES {
+                self.input = None;
+                let reason = format!(
+                    "line {} is longer than {} MiB: no row is; cut it into lines, or name the format",
+                    self.number,
+                    MOST_BYTES >> 20
+                );
+                return Err(Error::Unsupported { path: self.path.clone(), reason });
+            }
             match read {
                 Ok(0) => {
                     self.input = None;

@@ -2,7 +2,7 @@
 
 use crate::contexts::ContextConfig;
 use crate::decode::{DecodeConfig, Decoding, Hooks, Request, TextStream, TokenEvent};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer, Prompt, PromptConfig};
 use ragduet_data::RagRecord;
@@ -20,6 +20,9 @@ pub struct Answered {
     pub question: String,
     /// What was generated.
     pub answer: String,
+    /// Whether the question was too long for the generator and was not asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// Right answers.
     pub golds: Vec<String>,
     /// Names of the passages shown, in order.
@@ -54,12 +57,13 @@ pub struct AnswerScores {
 }
 
 impl AnswerScores {
-    /// Of answers.
+    /// Of answers; questions that were left out do not count.
     pub fn of(answers: &[Answered]) -> Self {
-        let n = answers.len().max(1) as f64;
-        let mean = |f: fn(&Answered) -> f64| answers.iter().map(f).sum::<f64>() / n;
+        let asked: Vec<&Answered> = answers.iter().filter(|a| !a.left_out).collect();
+        let n = asked.len().max(1) as f64;
+        let mean = |f: fn(&Answered) -> f64| asked.iter().map(|a| f(a)).sum::<f64>() / n;
         Self {
-            questions: answers.len(),
+            questions: asked.len(),
             exact_match: mean(|a| a.exact_match),
             f1: mean(|a| a.f1),
             answer_in_contexts: mean(|a| a.answer_in_contexts),
@@ -101,7 +105,8 @@ impl<'a> AnswerOptions<'a> {
     }
 }
 
-/// Answers records, in their order, and measures each answer.
+/// Answers records, in their order, and measures each answer. Questions that are too long are not asked, as in training:
+/// their answers are empty and marked, and a warning counts them.
 ///
 /// # Errors
 /// Prompts that cannot be made, and those of decoding.
@@ -116,11 +121,20 @@ pub fn answer_all(
     let mut report = PrepareReport::default();
     let prompts =
         records.iter().map(|r| preparer.prompt(r, reserve, &mut report)).collect::<Result<Vec<_>>>()?;
-    let requests: Vec<Request> = prompts.iter().zip(records).map(|(p, r)| options.request(r, p)).collect();
+    for (why, n) in &report.left_out {
+        tracing::warn!("{n} of {} questions are left out: {why}", records.len());
+    }
+    let asked = prompts.iter().zip(records).filter_map(|(p, r)| Some(options.request(r, p.as_ref()?)));
+    let requests: Vec<Request> = asked.collect();
     let generated = generator.answer(&requests, options.decode, options.batch, progress)?;
     let mut out = Vec::with_capacity(records.len());
-    for ((record, prompt), sequences) in records.iter().zip(&prompts).zip(&generated) {
-        let answer = match sequences.first() {
+    let mut generated = generated.iter();
+    for (record, prompt) in records.iter().zip(&prompts) {
+        let Some(prompt) = prompt else {
+            out.push(Answered { left_out: true, ..measured(record, &[], String::new()) });
+            continue;
+        };
+        let answer = match generated.next().and_then(|sequences| sequences.first()) {
             Some(best) => generator.text(best, &options.decode.stop_strings)?,
             None => String::new(),
         };
@@ -142,7 +156,10 @@ pub fn answer_streaming(
 ) -> Result<(Answered, PrepareReport)> {
     let (preparer, decoding) = options.resolve(generator)?;
     let mut report = PrepareReport::default();
-    let prompt = preparer.prompt(record, decoding.max_new_tokens, &mut report)?;
+    let Some(prompt) = preparer.prompt(record, decoding.max_new_tokens, &mut report)? else {
+        let why: Vec<&str> = report.left_out.keys().map(String::as_str).collect();
+        return Err(Error::Unusable(format!("{}: ask a shorter one", why.join("; "))));
+    };
     let detokenize = |ids: &[u32]| Ok(generator.tokenizer.decode(ids, true)?);
     let mut stream = TextStream::new(&detokenize, &decoding.stop_strings);
     let mut failed = None;
@@ -178,6 +195,7 @@ pub fn measured(record: &RagRecord, shown: &[Context], answer: String) -> Answer
     };
     Answered {
         id: record.id.clone(),
+        left_out: false,
         question: record.question.clone(),
         exact_match: exact_match(&answer, &record.answers),
         f1: token_f1(&answer, &record.answers),

@@ -134,6 +134,37 @@ impl Generator {
         self.adapter.as_ref().map_or(&self.model.params, |a| &a.params)
     }
 
+    /// Adds the token with which the chat template ends an answer to those that end a text, here and in what is saved:
+    /// it is what the model learns as the end.
+    fn with_turn_end(mut self) -> Result<Self> {
+        if self.model.seq2seq().is_some() {
+            return Ok(self);
+        }
+        let Some(template) = self.tokenizer.chat_template()? else { return Ok(self) };
+        let (mut all, Some(end)) = (self.eos(), self.tokenizer.turn_end(&template)) else { return Ok(self) };
+        if all.contains(&end) {
+            return Ok(self);
+        }
+        all.push(end);
+        let generation = &mut self.model.generation;
+        let mut file = generation.file.take().unwrap_or_else(|| {
+            // Without the file, config.json has these.
+            let own = [
+                ("bos_token_id", generation.bos_token_id),
+                ("pad_token_id", generation.pad_token_id),
+                ("decoder_start_token_id", generation.decoder_start_token_id),
+            ];
+            let own = own.into_iter().filter_map(|(key, id)| Some((key.to_owned(), id?.into())));
+            serde_json::Value::Object(own.collect())
+        });
+        if let Some(map) = file.as_object_mut() {
+            map.insert("eos_token_id".into(), all.clone().into());
+        }
+        generation.file = Some(file);
+        generation.eos_token_id = all;
+        Ok(self)
+    }
+
     pub(crate) fn check(self) -> Result<Self> {
         if self.model.seq2seq().is_some() && self.decoder_start().is_none() {
             return Err(Error::Unusable(
@@ -146,7 +177,7 @@ impl Generator {
                 "the tokenizer has {words} tokens but the model embeds only {rows}: they do not belong together"
             )));
         }
-        Ok(self)
+        self.with_turn_end()
     }
 
     /// Writes the folder: configs, weights, tokenizer; of an adapter only what it is itself.
@@ -243,7 +274,7 @@ impl Generator {
         }
     }
 
-    /// Tokens that end an answer: the model's, else the tokenizer's.
+    /// Tokens that end an answer: the model's, else the tokenizer's; and the chat template's own end of a turn.
     pub fn eos(&self) -> Vec<u32> {
         let own = &self.model.generation.eos_token_id;
         if own.is_empty() { self.tokenizer.eos_id().into_iter().collect() } else { own.clone() }
@@ -255,7 +286,7 @@ impl Generator {
     }
 
     /// The tokens that learned positions leave beside what an adapter puts before a text; None where positions do not end.
-    fn positions(&self) -> Option<usize> {
+    pub(crate) fn positions(&self) -> Option<usize> {
         let taken = self.adapter.as_ref().map_or(0, |a| a.config.places());
         self.model.kind.max_tokens().map(|n| n.saturating_sub(taken))
     }
@@ -287,7 +318,7 @@ impl Generator {
                 let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(0);
                 let capacity = longest + decoding.max_new_tokens;
                 let mut stepper =
-                    CausalStepper::new(lm.as_ref(), requests.len(), capacity, self.mode(false), self.device);
+                    CausalStepper::new(lm.as_ref(), requests.len(), capacity, self.mode(false), self.device)?;
                 return generate(&mut stepper, requests, decoding, hooks);
             }
             LmKind::Seq2Seq(lm) => lm.as_ref(),

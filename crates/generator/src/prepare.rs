@@ -5,9 +5,9 @@ mod places;
 pub use places::Place;
 
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
-use crate::error::{Result, bad};
+use crate::error::{Error, Result, bad};
 use crate::model::Generator;
-use ragduet_data::{Passage, RagRecord, Style};
+use ragduet_data::{BadRows, Passage, RagRecord, Style};
 use ragduet_text::{
     Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, TrainExample,
     Untrainable, fit_contexts,
@@ -25,6 +25,8 @@ pub struct PromptConfig {
     pub template: RagPrompt,
     /// Whether prompts use the tokenizer's chat template; absent: if it has one.
     pub chat: Option<bool>,
+    /// Puts the system message before the first question, for chat templates without a system role (Gemma 2, Mistral 7B).
+    pub fold_system: bool,
     /// Extra variables of the chat template, such as `enable_thinking = false`.
     pub template_variables: BTreeMap<String, serde_json::Value>,
     /// Maximum tokens of prompt and answer; passages are shortened or dropped to fit, question and answer never.
@@ -46,6 +48,7 @@ impl Default for PromptConfig {
         Self {
             template: RagPrompt::default(),
             chat: None,
+            fold_system: false,
             template_variables: BTreeMap::new(),
             max_tokens: None,
             min_passage_tokens: 16,
@@ -53,6 +56,29 @@ impl Default for PromptConfig {
             fusion: false,
         }
     }
+}
+
+/// What helps where a template has no system role.
+pub(crate) const FOLD: &str = "for a template without a system role, fold_system = true puts the system message before the first question";
+
+/// Puts a system message before the first question.
+pub(crate) fn fold(messages: &mut Vec<serde_json::Value>) {
+    let role = |m: &serde_json::Value, name: &str| m.get("role").and_then(|r| r.as_str()) == Some(name);
+    let content = |m: &serde_json::Value| m.get("content").and_then(|c| c.as_str()).unwrap_or("").to_owned();
+    while let Some(at) = messages.iter().position(|m| role(m, "system"))
+        && let Some(user) = messages.iter().position(|m| role(m, "user"))
+    {
+        let text = format!("{}\n\n{}", content(&messages[at]), content(&messages[user]));
+        messages[user] = ragduet_text::message("user", &text);
+        messages.remove(at);
+    }
+}
+
+/// Why a record's conversation is refused: what the template said, and the roles it was given.
+fn refused(record: &RagRecord, why: &ragduet_text::Error) -> String {
+    let mut roles: Vec<&str> = record.history.iter().map(|m| m.role.as_str()).collect();
+    roles.push("user");
+    format!("{why}; the conversation's roles are {}; {FOLD}", roles.join(", "))
 }
 
 /// What became of the records and passages that were prepared.
@@ -150,6 +176,8 @@ pub struct Preparer<'a> {
     /// Most tokens of all that is read apart, with the answer.
     limit: usize,
     seed: u64,
+    /// Where the model's positions end, if they do.
+    positions: Option<usize>,
 }
 
 impl<'a> Preparer<'a> {
@@ -195,14 +223,63 @@ impl<'a> Preparer<'a> {
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
         let (tokenizer, config) = (Cow::Borrowed(tokenizer), Cow::Borrowed(config));
-        Ok(Self { tokenizer, chat: template, fallback, start, config, contexts, max_tokens, limit, seed })
+        let positions = generator.positions();
+        Ok(Self {
+            tokenizer,
+            chat: template,
+            fallback,
+            start,
+            config,
+            contexts,
+            max_tokens,
+            limit,
+            seed,
+            positions,
+        })
     }
 
     /// The same with a tokenizer and settings of its own.
     pub fn into_owned(self) -> Preparer<'static> {
-        let Self { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed } = self;
+        let Self { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions } =
+            self;
         let (tokenizer, config) = (Cow::Owned(tokenizer.into_owned()), Cow::Owned(config.into_owned()));
-        Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed }
+        Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions }
+    }
+
+    /// Takes out records whose conversation the chat template refuses; each is a bad row.
+    ///
+    /// # Errors
+    /// The first such row with its place, unless bad rows are skipped.
+    pub fn set_refused_aside(&self, records: &mut Vec<RagRecord>, bad: &BadRows) -> Result<()> {
+        let refusal = |record: &RagRecord| -> Result<Option<String>> {
+            let tried = match (self.put(record, &[]), record.answers.first()) {
+                (Ok(Put::Messages(chat, mut messages)), Some(answer)) => {
+                    messages.push(ragduet_text::message("assistant", answer));
+                    let options =
+                        ExampleOptions { loss_on: self.config.loss_on, ..ExampleOptions::default() };
+                    self.tokenizer.chat_example(chat, &messages, None, &options).map(|_| ())
+                }
+                (Ok(Put::Messages(chat, messages)), None) => chat.render(&messages, None, true).map(|_| ()),
+                (put, _) => put.map(|_| ()),
+            };
+            match tried {
+                Err(why) if why.is_refusal() => Ok(Some(refused(record, &why))),
+                other => Ok(other.map(|()| None)?),
+            }
+        };
+        // A conversation is tokenized for it, so only what a template may refuse is tried.
+        if self.start.is_some() || (self.chat.is_none() && records.iter().all(|r| r.style != Style::Chat)) {
+            return Ok(());
+        }
+        let mut kept = Vec::with_capacity(records.len());
+        for record in records.drain(..) {
+            match refusal(&record)? {
+                Some(why) => bad.refuse(&record.origin, why, ragduet_data::rag_line(&record))?,
+                None => kept.push(record),
+            }
+        }
+        *records = kept;
+        Ok(())
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -245,7 +322,11 @@ impl<'a> Preparer<'a> {
             }
             (Style::Question, None) => Put::Text(template.plain(&record.question, contexts)),
             (Style::Question, Some(chat)) => {
-                Put::Messages(chat, template.messages(&record.question, contexts))
+                let mut messages = template.messages(&record.question, contexts);
+                if self.config.fold_system {
+                    fold(&mut messages);
+                }
+                Put::Messages(chat, messages)
             }
             (Style::Chat, chat) => {
                 let mut messages: Vec<_> = record.history.iter().map(ragduet_data::Message::json).collect();
@@ -258,6 +339,9 @@ impl<'a> Preparer<'a> {
                     _ => template.turn(&record.question, contexts, true),
                 };
                 messages.push(ragduet_text::message("user", &turn));
+                if self.config.fold_system {
+                    fold(&mut messages);
+                }
                 match self.start {
                     // An encoder reads the conversation as text.
                     Some(_) => Put::Text(self.fallback.render(&messages, None, true)?.text),
@@ -364,8 +448,33 @@ impl<'a> Preparer<'a> {
         Ok((built, contexts))
     }
 
-    /// The prompt of a record, leaving `reserve` tokens for the answer.
-    pub fn prompt(&self, record: &RagRecord, reserve: usize, report: &mut PrepareReport) -> Result<Prompt> {
+    /// The prompt of a record, leaving `reserve` tokens for the answer. None, and counted, where the question alone leaves
+    /// no room for an answer, or with `reserve` is beyond the model's positions.
+    ///
+    /// # Errors
+    /// A conversation that the chat template refuses, with its place; those of the tokenizer.
+    pub fn prompt(
+        &self,
+        record: &RagRecord,
+        reserve: usize,
+        report: &mut PrepareReport,
+    ) -> Result<Option<Prompt>> {
+        self.made_prompt(record, reserve, report).map_err(|e| match e {
+            Error::Text(why) if why.is_refusal() => {
+                let place =
+                    if record.origin.line == 0 { String::new() } else { format!("{}: ", record.origin) };
+                Error::Unusable(format!("{place}question {}: {}", record.id, refused(record, &why)))
+            }
+            e => e,
+        })
+    }
+
+    fn made_prompt(
+        &self,
+        record: &RagRecord,
+        reserve: usize,
+        report: &mut PrepareReport,
+    ) -> Result<Option<Prompt>> {
         let chosen = self.choose(record, 0);
         let encode = |contexts: &[Context]| -> ragduet_text::Result<(Vec<u32>, Vec<usize>)> {
             let ids = match self.put(record, contexts)? {
@@ -395,9 +504,21 @@ impl<'a> Preparer<'a> {
             last = Some((ids, parts));
             Ok(tokens)
         })?;
-        report.examples += 1;
         let (ids, parts) = last.map_or_else(|| encode(&contexts), Ok)?;
-        Ok(Prompt { ids, parts, contexts })
+        let budget = if parts.is_empty() { self.max_tokens } else { self.whole() };
+        let why = match self.positions {
+            Some(n) if ids.len() + reserve > n => {
+                Some(format!("the prompt and {reserve} new tokens are over the model's {n} positions"))
+            }
+            _ if ids.len() >= budget => Some(format!("the question alone is over {budget} tokens")),
+            _ => None,
+        };
+        if let Some(why) = why {
+            *report.left_out.entry(why).or_default() += 1;
+            return Ok(None);
+        }
+        report.examples += 1;
+        Ok(Some(Prompt { ids, parts, contexts }))
     }
 
     /// Cuts the least relevant passages until the whole fits; the order of the prompt stays.

@@ -37,8 +37,12 @@ impl<'a> CausalStepper<'a> {
         capacity: usize,
         mode: Mode,
         device: Device,
-    ) -> Self {
-        Self { lm, cache: lm.new_cache(sequences, capacity, mode, device), mode, device }
+    ) -> Result<Self> {
+        let remedy = "generate fewer tokens (--max-new-tokens), or fewer answers at a time (--batch)";
+        let cache = catch("the cache of keys and values", remedy, || {
+            Ok(lm.new_cache(sequences, capacity, mode, device))
+        })?;
+        Ok(Self { lm, cache, mode, device })
     }
 }
 

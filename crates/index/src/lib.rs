@@ -67,5 +67,5 @@ pub use multi_vector::{
 };
 pub use rows::Precision;
 pub use sparse::{SparseIndex, SparseVectors};
-pub use store::{OpenOptions, kind};
+pub use store::{OpenOptions, kind, replace_index};
 pub use types::{Hit, IndexKind, SearchParams, Similarity, Vectors};

@@ -11,14 +11,18 @@
 //! | `ids.txt` | optional external ids: see [`IdMap`](crate::IdMap) |
 //!
 //! All numbers are little-endian and of fixed width, so a directory can be copied between machines. It is written
-//! beside its final place, synced, and renamed: it is complete or absent.
+//! beside its final place, synced, and put there in one call ([`ragduet_files::OutputFolder`]): it is complete or absent.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use ragduet_files::OutputFolder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::rows::{Precision, Rows};
 use crate::{Error, IndexKind, Result, Similarity};
@@ -31,28 +35,77 @@ use manifest::{FORMAT, FileSum, VERSION};
 pub(crate) const MANIFEST: &str = "index.json";
 pub(crate) const VECTORS: &str = "vectors.bin";
 
+/// Files of an index folder that name the others, and the source that a search needs.
+const BESIDE: [&str; 3] = [MANIFEST, LIST, "source.json"];
+/// The list of all files that [`replace_index`] leaves.
+const LIST: &str = "files.json";
+
+/// Whether a name in a folder is that of an index's file, so that a new index may take the folder's place: of any
+/// version, since its manifest says which files it has.
+fn is_ours(folder: &Path) -> impl Fn(&OsStr) -> bool + use<> {
+    let json = |name: &str| -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
+    };
+    let mut names: HashSet<String> = HashSet::new();
+    if let Some(manifest) = json(MANIFEST).filter(|m| m["format"] == FORMAT) {
+        names.extend(BESIDE.map(String::from));
+        names.extend(manifest["files"].as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+        let listed = json(LIST);
+        let listed = listed.iter().filter_map(Value::as_array).flatten();
+        names.extend(listed.filter_map(Value::as_str).map(String::from));
+    }
+    move |name| name.to_str().is_some_and(|name| names.contains(name))
+}
+
+/// A folder that takes the place of an index, or of none.
+fn begin(target: &Path) -> Result<OutputFolder<'static>> {
+    OutputFolder::replacing(target, is_ours(target)).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let (path, said) = (target.to_owned(), e.to_string());
+            let problem = said.split_once(": ").map_or(said.clone(), |(_, rest)| rest.to_owned());
+            Error::NotAnIndex { path, problem }
+        }
+        _ => e.into(),
+    })
+}
+
+/// Fills a folder and puts it in the place of `target`, whole or not at all. An index that is there is replaced; a folder
+/// that holds anything else is not. `fill` saves an index and what belongs to it.
+///
+/// # Errors
+/// Those of `fill`; a folder that holds something else.
+pub fn replace_index<E: From<Error>>(
+    target: impl AsRef<Path>,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = target.as_ref();
+    let folder = begin(target)?;
+    fill(folder.path())?;
+    list(folder.path())?;
+    Ok(folder.finish().map_err(Error::from)?)
+}
+
+/// Writes down which files are the index's, so that what is put beside them later is not taken for one.
+fn list(folder: &Path) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let text = serde_json::to_vec(&names).map_err(std::io::Error::other)?;
+    Ok(ragduet_files::write(folder.join(LIST), text)?)
+}
+
 /// A directory being written.
 pub(crate) struct Writer<H> {
-    temp: tempfile::TempDir,
-    target: PathBuf,
+    folder: OutputFolder<'static>,
     manifest: Manifest<H>,
 }
 
 impl<H: Serialize> Writer<H> {
     pub(crate) fn new(target: &Path, manifest: Manifest<H>) -> Result<Self> {
-        if target.exists() && !target.join(MANIFEST).is_file() && fs_err::read_dir(target)?.next().is_some() {
-            return Err(Error::NotAnIndex {
-                path: target.to_owned(),
-                problem: "exists and is no index, so it will not be replaced".to_owned(),
-            });
-        }
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs_err::create_dir_all(parent)?;
-        let temp = tempfile::Builder::new().prefix(".index-").suffix(".part").tempdir_in(parent)?;
-        Ok(Self { temp, target: target.to_owned(), manifest })
+        let folder = begin(target)?;
+        Ok(Self { folder, manifest })
     }
 
     /// Writes one file and notes its checksum.
@@ -61,13 +114,12 @@ impl<H: Serialize> Writer<H> {
         name: &str,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
-        let file = fs_err::File::create(self.temp.path().join(name))?;
+        let file = fs_err::File::create(self.folder.path().join(name))?;
         let mut out =
             Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 };
         write(&mut out)?;
         let sum = FileSum { bytes: out.bytes, crc32: out.crc.finalize() };
-        let file = out.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        out.inner.flush()?;
         self.manifest.files.insert(name.to_owned(), sum);
         Ok(())
     }
@@ -78,28 +130,7 @@ impl<H: Serialize> Writer<H> {
         let files = self.manifest.files.clone();
         self.file(MANIFEST, |out| Ok(out.write_all(format!("{text}\n").as_bytes())?))?;
         self.manifest.files = files;
-        fs_err::File::open(self.temp.path())?.sync_all()?;
-
-        // Temporary directories are private; an index is as readable as its parent lets it be.
-        let parent = self.temp.path().parent().unwrap_or(Path::new(".")).to_owned();
-        let permissions = fs_err::metadata(&parent)?.permissions();
-        fs_err::set_permissions(self.temp.path(), permissions)?;
-
-        if self.target.exists() {
-            // A directory cannot be renamed over a full one. Between the two renames there is none, never a mixture.
-            let old = tempfile::Builder::new().prefix(".index-").suffix(".old").tempdir_in(&parent)?;
-            fs_err::rename(&self.target, old.path().join("index"))?;
-            if let Err(error) = fs_err::rename(self.temp.path(), &self.target) {
-                fs_err::rename(old.path().join("index"), &self.target)?;
-                return Err(error.into());
-            }
-        } else {
-            fs_err::rename(self.temp.path(), &self.target)?;
-        }
-        // It has moved: nothing is left to remove.
-        let _ = self.temp.keep();
-        fs_err::File::open(&parent)?.sync_all()?;
-        Ok(())
+        Ok(self.folder.finish()?)
     }
 }
 

@@ -68,11 +68,21 @@ impl Pipeline {
 }
 
 /// How a generator was prompted when it was trained: by the description of the pipeline that its folder is part of, else
-/// by the config of the run that it is `best` of. `None` for any other model.
-pub fn trained_with(generator: &Path) -> Option<TrainedWith> {
-    match generator.parent().map(Pipeline::read) {
-        Some(Ok(p)) => Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None }),
-        _ => TrainedWith::find(generator),
+/// by what lies in the folder, or the config of the run that it is `best` of. `None` for any other model.
+///
+/// # Errors
+/// A description that is there and cannot be read.
+pub fn trained_with(generator: &Path) -> Result<Option<TrainedWith>> {
+    if let Some(own) = TrainedWith::read(generator)? {
+        return Ok(Some(own));
+    }
+    let folder = generator.canonicalize().unwrap_or_else(|_| generator.to_owned());
+    match folder.parent().filter(|p| p.join(FILE).is_file()) {
+        Some(parent) => {
+            let p = Pipeline::read(parent)?;
+            Ok(Some(TrainedWith { prompt: p.prompt, contexts: p.contexts, length_norm: None }))
+        }
+        None => Ok(TrainedWith::find(generator)?),
     }
 }
 

@@ -13,6 +13,7 @@ use ragduet_index::IndexConfig;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
 use ragduet_torch::{Compute, Device};
+use ragduet_train::checkpoint::replace_dir;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -123,10 +124,7 @@ impl Background {
         (index, encode): (&IndexConfig, EncodeSettings),
         step: u64,
     ) -> Result<Self> {
-        if snapshot.exists() {
-            fs_err::remove_dir_all(snapshot)?;
-        }
-        st_dir::save(model, snapshot, None)?;
+        replace_dir::<Error>(snapshot, |dir| Ok(st_dir::save(model, dir, None)?))?;
         let limits = (model.settings.max_query_tokens, model.settings.max_passage_tokens);
         Ok(Self::resume(snapshot, (model.device, model.compute), limits, corpus, (index, encode), step))
     }

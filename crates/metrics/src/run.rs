@@ -1,8 +1,10 @@
 //! What a system returned for each query, in memory and as a TREC run file.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
+
+use ragduet_files::OutputFile;
 
 use crate::qrels::bad_columns;
 use crate::tsv::for_each_line;
@@ -117,21 +119,8 @@ impl Run {
     /// Writes a TREC run file, best document first. `name` is its last column. The file appears complete or not at
     /// all.
     pub fn write_trec(&self, path: impl AsRef<Path>, name: &str) -> Result<()> {
-        let path = path.as_ref();
         writable(name)?;
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let part = std::path::PathBuf::from(part);
-        let written = self.write_lines(&part, name).and_then(|()| Ok(fs_err::rename(&part, path)?));
-        if written.is_err() {
-            // What failed is reported; that its remains could not be removed as well would only hide it.
-            let _ = fs_err::remove_file(&part);
-        }
-        written
-    }
-
-    fn write_lines(&self, path: &Path, name: &str) -> Result<()> {
-        let mut out = BufWriter::new(fs_err::File::create(path)?);
+        let mut out = OutputFile::create(path)?;
         for (query, docs) in &self.queries {
             writable(query)?;
             for (rank, (doc, score)) in docs.iter().enumerate() {
@@ -140,9 +129,7 @@ impl Run {
                 writeln!(out, "{query} Q0 {doc} {} {score} {name}", rank + 1)?;
             }
         }
-        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        Ok(())
+        Ok(out.finish()?)
     }
 }
 

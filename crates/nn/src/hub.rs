@@ -29,10 +29,19 @@ const OPTIONAL: [&str; 13] = [
 /// The local directory of a model: `name` itself where it is one, else the hub's snapshot.
 pub fn resolve(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
+    let fail = |reason: String| Err(Error::Hub { id: name.into(), reason });
     if path.is_dir() {
+        let has = |file: &str| path.join(file).is_file();
+        let is_model =
+            ["config.json", "modules.json", "adapter_config.json", "router_config.json"].into_iter().any(has);
+        if !is_model && has("config.toml") && has("environment.json") {
+            return fail(match path.join("best").is_dir() {
+                true => format!("the folder of a run; its model is {}", path.join("best").display()),
+                false => "the folder of a run that has no model yet (best/)".into(),
+            });
+        }
         return Ok(path.into());
     }
-    let fail = |reason: String| Err(Error::Hub { id: name.into(), reason });
     let (id, revision) = name.split_once('@').unwrap_or((name, "main"));
     let looks_like_id = id.matches('/').count() <= 1
         && !id.starts_with(['.', '/', '~'])

@@ -11,6 +11,7 @@ mod config_source;
 mod embedding;
 mod encoder;
 mod error;
+pub mod fingerprint;
 mod generation;
 pub mod hub;
 mod kernels;

@@ -93,7 +93,20 @@ pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -
     let sites = Sites::of(&builder);
     let fresh = |name: &str| options.mlm_head == MlmHeadOption::SavedOrFresh && mlm_head::is_mlm_head(name);
     let (params, report) = builder.finish(fresh, is_unused)?;
+    say_fresh(dir, &report);
     Ok(EncoderModel { encoder, params, config: json, report, sites, mlm_head })
+}
+
+/// Says which parameters are new: they know nothing before they are trained.
+pub(crate) fn say_fresh(dir: &Path, report: &LoadReport) {
+    if let Some(first) = report.fresh.first() {
+        tracing::warn!(
+            "{}: {} parameters are not in the weights and begin as random ones ({first}, ...): the model is of use once \
+             it is trained",
+            dir.display(),
+            report.fresh.len()
+        );
+    }
 }
 
 fn head_of(

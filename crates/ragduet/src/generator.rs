@@ -11,6 +11,7 @@ use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::{PrepareReport, PromptConfig};
 use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::rng;
+use ragduet_train::checkpoint::new_dir;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -81,7 +82,7 @@ impl Generator {
             let bits = options.quantize.bits();
             let model = ragduet_generator::Generator::load_quantised(&folder(id)?, device, compute, bits)?;
             let new = Self::from(model);
-            Ok(match trained_with(id) {
+            Ok(match trained_with(&folder(id)?)? {
                 Some(trained) => Self { prompt: trained.prompt, contexts: trained.contexts, ..new },
                 None => new,
             })
@@ -156,7 +157,7 @@ impl Generator {
     /// # Errors
     /// A folder that cannot be written; quantized weights.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        Ok(self.model.save(dir.as_ref())?)
+        new_dir(dir.as_ref(), |dir| Ok(self.model.save(dir)?))
     }
 
     /// The model itself, for what `ragduet-generator` can do beyond this.

@@ -3,10 +3,9 @@
 use crate::retriever::owned;
 use crate::{Error, Result, Retriever};
 use ragduet_data::{BadRows, Passage, ReadOptions, read_corpus as corpus_of, write_corpus};
-use ragduet_index::{IdMap, IndexConfig, MultiVectorConfig, SearchParams};
+use ragduet_index::{IdMap, IndexConfig, MultiVectorConfig, SearchParams, replace_index};
 use ragduet_joint::corpus::Corpus;
 use ragduet_retriever::{IndexSource, ModelIndex, Representation};
-use ragduet_train::checkpoint::replace_dir;
 use std::path::Path;
 
 /// The passages in the folder of an index that [`Index::save`] wrote.
@@ -135,15 +134,8 @@ impl Index {
     /// A folder that is something else, or that cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
-        let empty = || std::fs::read_dir(dir).is_ok_and(|mut files| files.next().is_none());
-        if dir.exists() && ragduet_index::kind(dir).is_err() && !empty() {
-            return Err(Error::Argument(format!(
-                "{}: exists and is no index; choose another",
-                dir.display()
-            )));
-        }
         let source = IndexSource::new(self.model(), Some(&dir.join(PASSAGES)));
-        replace_dir(dir, |dir| {
+        replace_index(dir, |dir| {
             self.index.save(dir, &self.ids)?;
             let rows = 0..self.corpus.len() as u32;
             write_corpus(dir.join(PASSAGES), rows.map(|row| Ok(self.corpus.passage(row).clone())))?;

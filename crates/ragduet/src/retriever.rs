@@ -9,6 +9,7 @@ use ragduet_retriever::{
     BiEncoder, EncodeSettings, Representation, ScratchModel, Side, TokenVectors, encode_sparse, encode_texts,
 };
 use ragduet_torch::rng;
+use ragduet_train::checkpoint::new_dir;
 use std::path::Path;
 
 /// A model that finds passages: dense (one vector per text), late interaction (one vector per token) or sparse (one weight
@@ -180,7 +181,7 @@ impl Retriever {
     /// # Errors
     /// A folder that cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        Ok(st_dir::save(&self.model, dir.as_ref(), None)?)
+        new_dir(dir.as_ref(), |dir| Ok(st_dir::save(&self.model, dir, None)?))
     }
 
     /// The model itself, for what `ragduet-retriever` can do beyond this.

@@ -1,6 +1,7 @@
 //! What an index was made from: a file beside the index, so that a search needs no other argument.
 
 use crate::{Error, Result};
+use ragduet_nn::{fingerprint, hub};
 use ragduet_torch::weights::write_atomic;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,21 @@ pub struct IndexSource {
     pub model: Option<String>,
     /// The corpus, for the passages' texts.
     pub corpus: Option<PathBuf>,
+    /// A hash of the model's folder when the index was made; none in indexes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// A hash of the corpus when the index was made; none in indexes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<String>,
+    /// The corpus's format, where it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The split of the corpus's folder, where it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Whether bad rows of the corpus were set aside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skips_bad_rows: bool,
 }
 
 impl IndexSource {
@@ -24,7 +40,54 @@ impl IndexSource {
             path if path.is_dir() => absolute(path).display().to_string(),
             _ => name.into(),
         };
-        Self { model: model.map(lasting), corpus: corpus.map(absolute) }
+        Self { model: model.map(lasting), corpus: corpus.map(absolute), ..Self::default() }
+    }
+
+    /// With hashes of the model's folder and of the corpus, where they are not known yet.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn with_contents(mut self) -> Result<Self> {
+        if let (Some(model), None) = (&self.model, &self.weights) {
+            self.weights = Some(fingerprint::of_model(&hub::resolve(model)?)?);
+        }
+        if let (Some(corpus), None) = (&self.corpus, &self.texts) {
+            self.texts = Some(fingerprint::of_corpus(corpus)?);
+        }
+        Ok(self)
+    }
+
+    /// Whether a model is the one that made the index of a folder.
+    ///
+    /// # Errors
+    /// Another one, or the same one after more training.
+    pub fn check_model(&self, index: &Path, model: &str) -> Result<()> {
+        let Some(made_by) = &self.weights else { return Ok(()) };
+        if fingerprint::of_model(&hub::resolve(model)?)? == *made_by {
+            return Ok(());
+        }
+        Err(Error::Unusable(format!(
+            "{}: `{model}` is not the model that made this index, or has been trained since; build the index again, or \
+             give --model to search with it all the same",
+            index.display()
+        )))
+    }
+
+    /// Whether the corpus is still the one that the index was made from.
+    ///
+    /// # Errors
+    /// Another one.
+    pub fn check_corpus(&self, index: &Path) -> Result<()> {
+        let (Some(corpus), Some(texts)) = (&self.corpus, &self.texts) else { return Ok(()) };
+        if !corpus.exists() || fingerprint::of_corpus(corpus)? == *texts {
+            return Ok(());
+        }
+        Err(Error::Unusable(format!(
+            "{}: {} has changed since the index was made: its texts are not those of the vectors; build the index again, \
+             or give --corpus to show its texts all the same",
+            index.display(),
+            corpus.display()
+        )))
     }
 
     /// Reads the file of an index; `None` where there is none.
@@ -67,6 +130,19 @@ mod tests {
         assert_eq!(IndexSource::new(Some("org/name"), None).model.as_deref(), Some("org/name"));
         source.write(dir).unwrap();
         assert_eq!(IndexSource::read(dir).unwrap(), Some(source));
+        // Contents.
+        let (model, corpus) = (dir.join("model"), dir.join("corpus.jsonl"));
+        fs_err::create_dir(&model).unwrap();
+        fs_err::write(model.join("model.safetensors"), "weights").unwrap();
+        fs_err::write(&corpus, "texts").unwrap();
+        let name = model.display().to_string();
+        let source = IndexSource::new(Some(&name), Some(&corpus)).with_contents().unwrap();
+        source.check_model(dir, &name).unwrap();
+        source.check_corpus(dir).unwrap();
+        fs_err::write(model.join("model.safetensors"), "WEIGHTS").unwrap();
+        fs_err::write(&corpus, "text").unwrap();
+        assert!(source.check_model(dir, &name).unwrap_err().to_string().contains("trained since"));
+        assert!(source.check_corpus(dir).unwrap_err().to_string().contains("has changed"));
         fs_err::write(dir.join(FILE), "{").unwrap();
         assert!(IndexSource::read(dir).unwrap_err().to_string().contains(FILE));
     }

@@ -15,7 +15,7 @@ use crate::representation::{Representation, Side};
 use crate::search::{dot, search_exact};
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
-use ragduet_data::TrainingSet;
+use ragduet_data::{TrainingSet, is_own_copy};
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
@@ -140,8 +140,9 @@ pub fn mine(
         .enumerate()
         .map(|(q, (hits, scores))| {
             // Equal texts share a pool entry, so known positives cover their duplicates.
+            let own = &set.queries()[q];
             let same =
-                |id: u32| set.is_positive(q as u32, id) || queries[q] == set.passages()[id as usize].text;
+                |id: u32| set.is_positive(q as u32, id) || is_own_copy(own, &set.passages()[id as usize]);
             select.choose(&set.queries()[q].id, hits, scores, same)
         })
         .collect();

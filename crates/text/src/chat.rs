@@ -20,6 +20,11 @@ use crate::{Error, Result, Tokenizer};
 
 mod python;
 
+// Bounds of a rendering. A conversation of 1,000 turns takes some 100,000 steps.
+const MOST_STEPS: u64 = 20_000_000;
+const MOST_DEPTH: usize = 100;
+const MOST_BYTES: usize = 64 << 20;
+
 // Mark where a `generation` block begins and ends in the output. Non-characters: no text holds them.
 const OPEN: char = '\u{10fffe}';
 const CLOSE: char = '\u{10ffff}';
@@ -125,8 +130,9 @@ impl ChatTemplate {
         context.extend(self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))));
         context.extend(self.variables.iter().map(|(name, json)| (name.as_str(), value(json))));
         let template = self.environment.get_template(name).map_err(template_error)?;
-        let text = template.render(Value::from_pairs(context)).map_err(template_error)?;
-        Ok(unmark(&text))
+        let mut out = Bounded(Vec::new());
+        template.render_captured_to(Value::from_pairs(context), &mut out).map_err(template_error)?;
+        Ok(unmark(&String::from_utf8_lossy(&out.0)))
     }
 }
 
@@ -208,8 +214,27 @@ fn named_source(entry: &Json) -> Option<(String, String)> {
     Some((entry.get("name")?.as_str()?.to_owned(), entry.get("template")?.as_str()?.to_owned()))
 }
 
+/// What a template writes, up to a bound.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_BYTES {
+            return Err(std::io::Error::other(format!("it writes more than {MOST_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn environment() -> Result<Environment<'static>, JinjaError> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(MOST_STEPS));
+    environment.set_recursion_limit(MOST_DEPTH);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -365,6 +390,20 @@ mod tests {
         assert_eq!(rendered.text, "<a>né!<b>x!");
         let answers: Vec<&str> = rendered.answers.iter().map(|r| &rendered.text[r.clone()]).collect();
         assert_eq!(answers, ["né", "x"]);
+    }
+
+    #[test]
+    fn templates_without_an_end_are_errors() {
+        for source in [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% set x = messages[0].content %}{% for a in range(90000) %}{{ x }}{{ x }}{{ x }}{{ x }}{% endfor %}",
+        ] {
+            let template = ChatTemplate::new(source, Vec::new()).unwrap();
+            let long = "a long text ".repeat(100);
+            let error = template.render(&[message("user", &long)], None, false).unwrap_err().to_string();
+            assert!(error.starts_with("chat template: "), "{error}");
+        }
     }
 
     #[test]

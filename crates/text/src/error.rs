@@ -119,6 +119,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether a chat template has no place for a conversation, which another conversation may have.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Template { .. } | Self::Unmaskable { .. })
+    }
+}
+
 fn found_list(found: &[String]) -> String {
     if found.is_empty() { String::new() } else { format!(" (found {})", found.join(", ")) }
 }

@@ -226,21 +226,44 @@ impl Tokenizer {
         };
         let (mut ids, mut loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
         if options.append_eos && last + 1 == messages.len() {
-            self.end_turn(&mut ids, &mut loss)?;
+            let span = match spans.last() {
+                Some(span) => Some(span.clone()),
+                None => answer_span(template, messages, tools, last, &whole.text).ok(),
+            };
+            let content = messages[last].get("content").and_then(Value::as_str).unwrap_or_default();
+            // Bytes of the answer's own words; what follows them is the template's.
+            let words = span.and_then(|s| {
+                let at = whole.text[s.clone()].find(content.trim())? + s.start;
+                Some(at + content.trim().len())
+            });
+            let from = match words {
+                Some(end) => {
+                    let encoding = self.inner.encode(whole.text.as_str(), false);
+                    let encoding = encoding.map_err(|e| Error::Encode { index: 0, reason: e.to_string() })?;
+                    encoding.get_offsets().iter().filter(|(start, _)| *start < end).count()
+                }
+                None => 0,
+            };
+            self.end_turn(&mut ids, &mut loss, from)?;
         }
         Ok(checked(ids, loss, options))
     }
 
     /// Puts the end-of-sequence token behind a last answer that the template ends with no mark of its own: without
     /// one the model would not learn to stop. Where a mark is there, learned or not, the template is left as it is.
-    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>) -> Result<()> {
+    ///
+    /// `from`: the first token behind the answer's own words. Before it nothing is a mark: an answer of one token would
+    /// else be ended by the mark that begins it.
+    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>, from: usize) -> Result<()> {
         /// Tokens from the answer's end on in which a mark is looked for: templates put a line's end around it.
         const NEAR: usize = 3;
         let (Some(eos), Some(end)) = (self.eos_id(), loss.iter().rposition(|&on| on)) else { return Ok(()) };
         let added = self.inner.get_added_tokens_decoder();
         let marked = |ids: &[u32]| ids.iter().any(|id| *id == eos || added.contains_key(id));
         let behind = &ids[end + 1..];
-        if marked(&ids[(end + 1).saturating_sub(NEAR)..]) || !self.decode(behind, false)?.trim().is_empty() {
+        if marked(&ids[(end + 1).saturating_sub(NEAR).max(from).min(ids.len())..])
+            || !self.decode(behind, false)?.trim().is_empty()
+        {
             return Ok(());
         }
         ids.truncate(end + 1);
@@ -248,6 +271,18 @@ impl Tokenizer {
         ids.push(eos);
         loss.push(true);
         Ok(())
+    }
+
+    /// The token that a template puts behind an answer: what a model learns as its end. None where it puts none, or
+    /// no single token.
+    pub fn turn_end(&self, template: &ChatTemplate) -> Option<u32> {
+        const WORDS: &str = "zqanswerqz";
+        let turns = [crate::chat::message("user", "hello"), crate::chat::message("assistant", WORDS)];
+        let whole = template.render(&turns, None, false).ok()?.text;
+        let tail = &whole[whole.rfind(WORDS)? + WORDS.len()..];
+        let first = *self.inner.encode(tail.trim_start(), false).ok()?.get_ids().first()?;
+        let added = self.inner.get_added_tokens_decoder();
+        (self.eos_id() == Some(first) || added.contains_key(&first)).then_some(first)
     }
 
     /// Ids of a rendered text and which of them touch a span. No special tokens are added: templates write them.
@@ -381,6 +416,34 @@ mod tests {
         ] {
             assert_eq!(&tail[..turn_end(tail)], mark, "{tail}");
         }
+    }
+
+    #[test]
+    fn a_short_answer_behind_a_mark_learns_to_stop_and_a_turns_own_end_is_found() {
+        use crate::chat::message;
+        let tokenizer = crate::train_byte_bpe(["user: hi assistant: yes"], &Default::default()).unwrap();
+        let (eos, pad) = (tokenizer.eos_id().unwrap(), tokenizer.pad_id().unwrap());
+        let mark = tokenizer.id_to_token(pad).unwrap();
+        let template = |behind: &str| {
+            let body = format!(
+                "{{% for m in messages %}}{mark}{{{{ m.content }}}}{behind}{{% endfor %}}\
+                {{% if add_generation_prompt %}}{mark}{{% endif %}}"
+            );
+            ChatTemplate::new(&body, Vec::new()).unwrap()
+        };
+        for answer in ["A", "AB", "yes and more than that", mark.as_str()] {
+            for on in [LossOn::Completion, LossOn::Assistant, LossOn::All] {
+                let options = ExampleOptions { loss_on: on, ..ExampleOptions::default() };
+                let turns = [message("user", "hi"), message("assistant", answer)];
+                let e = tokenizer.chat_example(&template(""), &turns, None, &options).unwrap().unwrap();
+                assert_eq!((e.ids.last(), e.loss.last()), (Some(&eos), Some(&true)), "{answer} {on:?}");
+                let e = tokenizer.chat_example(&template(&mark), &turns, None, &options).unwrap().unwrap();
+                assert_eq!((e.ids.last(), e.loss.last()), (Some(&pad), Some(&true)), "{answer} {on:?}");
+            }
+        }
+        assert_eq!(tokenizer.turn_end(&template("")), None);
+        assert_eq!(tokenizer.turn_end(&template(&mark)), Some(pad));
+        assert_eq!(tokenizer.turn_end(&template(&format!("{mark}\n"))), Some(pad));
     }
 
     #[test]

@@ -33,7 +33,6 @@ mod chat;
 mod encode;
 mod error;
 mod example;
-mod files;
 mod layout;
 mod load;
 mod pack;

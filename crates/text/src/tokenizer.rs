@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::files::write_atomic;
 use crate::layout::Layouts;
 use crate::special::{SpecialIds, SpecialTokens};
 use crate::{Error, Result};
@@ -106,7 +105,7 @@ impl Tokenizer {
             if let Some(folder) = path.parent() {
                 fs_err::create_dir_all(folder)?;
             }
-            write_atomic(&path, bytes)?;
+            ragduet_files::write(&path, bytes)?;
         }
         Ok(())
     }

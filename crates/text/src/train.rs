@@ -207,7 +207,9 @@ where
             .into_par_iter()
             .try_fold(HashMap::new, |mut counts: HashMap<String, u64>, text| {
                 for word in split(text.as_ref())? {
-                    *counts.entry(word).or_default() += 1;
+                    for piece in pieces(&word) {
+                        *counts.entry(piece.to_owned()).or_default() += 1;
+                    }
                 }
                 Ok(counts)
             })
@@ -227,6 +229,19 @@ where
         });
     }
     Ok(total.into_iter().collect())
+}
+
+/// A word in pieces that bound what a merge costs: each merge goes through every word that has its pair, so one word of a
+/// million characters would take hours. Words of a language are whole.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    const MOST: usize = 128;
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let end = rest.char_indices().nth(MOST).map_or(rest.len(), |(at, _)| at);
+        let (piece, more) = rest.split_at(end);
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The most frequent characters, sorted.
@@ -298,6 +313,18 @@ mod tests {
         assert_eq!(bpe.decode(&ids, true).unwrap(), text);
         assert_eq!(bpe.encode("<|im_start|>", &EncodeOptions::default()).unwrap().ids, [2]);
         assert_eq!((bpe.eos_id(), bpe.pad_id(), bpe.cls_id()), (Some(0), Some(1), None));
+    }
+
+    #[test]
+    fn a_very_long_word_is_trained_on_in_pieces() {
+        assert_eq!(pieces("word").collect::<Vec<_>>(), ["word"]);
+        let long = "äb".repeat(100);
+        assert_eq!(pieces(&long).map(|p| p.chars().count()).collect::<Vec<_>>(), [128, 72]);
+        let started = std::time::Instant::now();
+        let text: String = (0..200_000).map(|i| char::from(b'a' + (i * i % 97 % 26) as u8)).collect();
+        let options = ByteBpeOptions { vocab_size: 2000, ..ByteBpeOptions::default() };
+        train_byte_bpe([text.as_str(), "some words"], &options).unwrap();
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 
     #[test]

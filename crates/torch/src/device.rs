@@ -68,6 +68,11 @@ pub fn set_threads(n: usize) {
     tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(i32::MAX));
 }
 
+/// How many threads libtorch computes with; sums are split by it.
+pub fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
 /// Makes tensors on the CPU use a caching allocator (`csrc/allocator.cpp`): a quarter less time per step, and memory
 /// that does not fragment. For `main`, before the first tensor; `RAGDUET_ALLOCATOR=system` turns it off.
 pub fn use_caching_allocator() {

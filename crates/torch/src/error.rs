@@ -20,7 +20,7 @@ pub enum Error {
         remedy: String,
     },
     /// tch reported an error.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(&.0.to_string()))]
     Tch(#[from] tch::TchError),
     /// A file could not be read or written; the message names it.
     #[error(transparent)]
@@ -44,6 +44,12 @@ pub enum Error {
         path: PathBuf,
         /// Where and why.
         source: serde_json::Error,
+    },
+    /// Weights that hold NaN or infinity.
+    #[error("{reason}")]
+    NotFinite {
+        /// The tensor and its file.
+        reason: String,
     },
     /// The weights do not fit the model.
     #[error("{0}")]
@@ -90,6 +96,11 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+}
+
+/// A message of libtorch without its C++ frames.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_start_matches("Torch(\"").to_string()
 }
 
 /// This crate's result.

@@ -316,14 +316,15 @@ impl ParamBuilder {
             assert_eq!(p.tensor.size(), shape, "parameter `{full}` asked for in two shapes");
             return Ok(p.tensor.shallow_clone());
         }
-        let mut loaded = None;
+        let (mut loaded, mut misshapen) = (None, false);
         if let Some(source) = &self.shared.source {
             match source.shape(&full) {
                 Some(found) if found == shape => loaded = Some(source.load(&full, self.shared.device)?),
                 Some(found) => {
                     self.shared.wrong_shape.borrow_mut().push((full.clone(), shape.to_vec(), found));
+                    misshapen = true;
                 }
-                None => {}
+                None => self.missing(source, &full, shape)?,
             }
         }
         let param = Param {
@@ -331,6 +332,8 @@ impl ParamBuilder {
             quantised: None,
             tensor: match loaded {
                 Some(t) => t,
+                // The model is not used: sizes of a config that the weights do not have take no memory.
+                None if misshapen => draw(&[1], Init::Zeros, self.shared.device)?.f_expand(shape, false)?,
                 None => draw(shape, init, self.shared.device)?,
             }
             .set_requires_grad(true),
@@ -338,6 +341,33 @@ impl ParamBuilder {
         let handle = param.tensor.shallow_clone();
         self.shared.params.borrow_mut().insert(full, param);
         Ok(handle)
+    }
+
+    /// Whether a parameter that a checkpoint lacks may be made: a new head is small beside the rest, and a config that asks
+    /// for more is wrong.
+    fn missing(&self, source: &Weights, name: &str, shape: &[i64]) -> Result<()> {
+        const HEAD: f64 = 1e8;
+        const NEW: usize = 1000;
+        let size = |shape: &[i64]| shape.iter().map(|&n| n as f64).product::<f64>();
+        let unfit = |what: String| {
+            let report = LoadReport {
+                missing: vec![(format!("{name}: {what}"), Vec::new())],
+                ..LoadReport::default()
+            };
+            Err(Error::Weights(Box::new(report)))
+        };
+        if shape.iter().any(|&n| n < 0) {
+            return unfit(format!("a size below 0 in {shape:?}"));
+        }
+        let held: f64 = source.names().filter_map(|n| source.shape(n)).map(|s| size(&s)).sum();
+        if size(shape) > held.max(HEAD) {
+            return unfit(format!("{shape:?}, larger than all that the file has"));
+        }
+        let made = self.shared.params.borrow().values().filter(|p| !p.loaded).count();
+        if made > source.names().count() + NEW {
+            return unfit(format!("{made} before it, more than the file has tensors"));
+        }
+        Ok(())
     }
 
     /// The store and the report. With a checkpoint, a missing parameter is an error unless `fresh` accepts its

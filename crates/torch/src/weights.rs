@@ -6,7 +6,6 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -32,6 +31,12 @@ pub struct Weights {
     shards: Vec<Shard>,
     entries: BTreeMap<String, Entry>,
     metadata: HashMap<String, String>,
+}
+
+/// Whether a path that a model's folder names leads to something in it.
+pub fn is_inside(path: &str) -> bool {
+    use std::path::Component::{CurDir, Normal};
+    Path::new(path).components().all(|c| matches!(c, Normal(_) | CurDir))
 }
 
 /// The usual file name.
@@ -69,6 +74,10 @@ impl Weights {
         files.dedup();
         let mut all = Self { shards: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };
         for file in files {
+            if !is_inside(file) {
+                let reason = format!("it names `{file}`, which is not in the folder");
+                return Err(Error::Corrupt { path: index, reason, bytes: text.len() as u64 });
+            }
             all.add(&dir.join(file))?;
         }
         for name in parsed.weight_map.keys() {
@@ -313,22 +322,33 @@ pub fn save_model(dir: &Path, params: &[(String, Tensor)], max_shard_bytes: u64)
     write_atomic(&dir.join(INDEX_FILE), index.to_string().as_bytes())
 }
 
-/// Writes a file to a temporary name beside it, syncs and renames it: complete or absent.
+/// Writes a file: complete or absent ([`ragduet_files::write`]).
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".tmp{}", std::process::id()));
-    let tmp = path.with_file_name(name);
-    let written = (|| {
-        let mut f = fs::File::create(&tmp)?;
-        f.write_all(bytes)?;
-        f.sync_all()?;
-        fs::rename(&tmp, path)
-    })();
-    if written.is_err() {
-        // The disk may be full: leave nothing half-written behind. The first error is the one to report.
-        let _ = fs::remove_file(&tmp);
+    Ok(ragduet_files::write(path, bytes)?)
+}
+
+/// Whether all numbers of a folder's tensors are finite, in every safetensors file of it and its folders.
+///
+/// # Errors
+/// [`Error::Corrupt`] with the file and the tensor that holds a NaN or an infinity.
+pub fn check_finite(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            check_finite(&path)?;
+        } else if path.extension().is_some_and(|e| e == "safetensors") {
+            let weights = Weights::open_file(&path)?;
+            for name in weights.names() {
+                let (t, _) = weights.raw(name)?;
+                if t.is_floating_point() && !bool::try_from(t.f_isfinite()?.f_all()?)? {
+                    let file = path.file_name().unwrap_or_default().to_string_lossy();
+                    let reason = format!("tensor `{name}` of {file} holds NaN or infinity");
+                    return Err(Error::NotFinite { reason });
+                }
+            }
+        }
     }
-    Ok(written?)
+    Ok(())
 }
 
 #[cfg(test)]

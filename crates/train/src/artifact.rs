@@ -26,7 +26,7 @@ impl RunDir {
         let path = self.path().join(name);
         let kept = path.join(KEY);
         if world.is_first() {
-            recover(&path)?;
+            recover(&path).map_err(Error::from)?;
             if !kept.is_file() {
                 replace_dir::<E>(&path, |d| {
                     make(d)?;

@@ -2,7 +2,8 @@
 
 use crate::{Error, Result};
 use fs_err as fs;
-use ragduet_torch::weights::write_atomic;
+pub use ragduet_files::recover;
+use ragduet_files::{OutputFolder, clear};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,10 +47,17 @@ impl Checkpoints {
     pub fn open(run: &Path, keep: usize) -> Result<Self> {
         let dir = run.join("checkpoints");
         fs::create_dir_all(&dir)?;
+        clear(&dir);
         let found: Vec<PathBuf> =
             fs::read_dir(&dir)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
-        for path in found.iter().filter(|p| p.extension().is_some_and(|e| e == "tmp" || e == "old")) {
-            recover(&path.with_extension(""))?;
+        for path in found.iter().filter(|p| p.extension().is_some_and(|e| e == "tmp")) {
+            fs::remove_dir_all(path)?;
+        }
+        for path in &found {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if let Some(step) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".old.ragduet")) {
+                recover(dir.join(step))?;
+            }
         }
         Ok(Self { dir, keep: keep.max(1) })
     }
@@ -137,90 +145,53 @@ fn discard(path: &Path) {
     }
 }
 
-/// Fills a folder under a temporary name, writes a manifest, syncs everything and puts it in the place of `target`.
+/// Fills a folder, writes a manifest and puts it in the place of `target`, which is the run's own, whole or not at all.
 ///
-/// The two are exchanged in one call, so that `target` is at every moment the whole old or the whole new one. A
-/// filesystem that cannot do this (some network ones) gets two renames: killed between them the old one lies beside
-/// it as `<name>.old`, and [`recover`] puts it back.
+/// # Errors
+/// Those of `write`; a folder that cannot be written.
 pub fn replace_dir<E: From<Error>>(
     target: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let tmp = sibling(target, ".tmp");
-    recover(target)?;
-    fs::create_dir_all(&tmp).map_err(Error::from)?;
-    let filled = write(&tmp).and_then(|()| Ok(seal(&tmp)?));
-    if let Err(e) = filled {
-        // The disk may be full: give the space back. The first error is the one to report.
-        let _ = fs::remove_dir_all(&tmp);
-        return Err(e);
-    }
-    Ok(put(&tmp, target)?)
+    fill(OutputFolder::replacing_own(target).map_err(Error::from)?, write)
 }
 
-/// Writes the manifest and syncs everything.
+/// Fills a new folder, writes a manifest and gives it its name, whole or not at all.
+///
+/// # Errors
+/// A folder of that name that holds something; those of `write`; a folder that cannot be written.
+pub fn new_dir<E: From<Error>>(target: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    fill(OutputFolder::create(target).map_err(Error::from)?, write)
+}
+
+/// Fills a folder, writes a manifest and puts it in the place of one that holds nothing but files of these names.
+///
+/// # Errors
+/// A folder that holds something else; those of `write`; a folder that cannot be written.
+pub fn replace_files<E: From<Error>>(
+    target: &Path,
+    names: &[&str],
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let ours = |name: &std::ffi::OsStr| name == MANIFEST || names.iter().any(|n| name == *n);
+    fill(OutputFolder::replacing(target, ours).map_err(Error::from)?, write)
+}
+
+fn fill<E: From<Error>>(
+    folder: OutputFolder<'_>,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    write(folder.path())?;
+    seal(folder.path())?;
+    Ok(folder.finish().map_err(Error::from)?)
+}
+
+/// Writes the manifest.
 fn seal(dir: &Path) -> Result<()> {
     let manifest = Manifest { files: digest(dir, dir)? };
     let path = dir.join(MANIFEST);
     let text = serde_json::to_vec(&manifest).map_err(|source| Error::Json { path: path.clone(), source })?;
-    write_atomic(&path, &text)?;
-    sync_tree(dir)
-}
-
-fn put(tmp: &Path, target: &Path) -> Result<()> {
-    let sync_parent = || -> Result<()> {
-        match target.parent() {
-            Some(p) if !p.as_os_str().is_empty() => Ok(fs::File::open(p)?.sync_all()?),
-            _ => Ok(fs::File::open(".")?.sync_all()?),
-        }
-    };
-    if !target.exists() {
-        fs::rename(tmp, target)?;
-        return sync_parent();
-    }
-    let old = if exchange(tmp, target)? {
-        tmp.to_path_buf()
-    } else {
-        let old = sibling(target, ".old");
-        fs::rename(target, &old)?;
-        fs::rename(tmp, target)?;
-        old
-    };
-    sync_parent()?;
-    if let Err(e) = fs::remove_dir_all(&old) {
-        tracing::warn!("the folder before it stays: {e}");
-    }
-    Ok(())
-}
-
-/// Exchanges two folders in one step; `false` where the filesystem cannot.
-fn exchange(a: &Path, b: &Path) -> Result<bool> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
-    match renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(true),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
-        Err(e) => {
-            let e = std::io::Error::from(e);
-            Err(std::io::Error::new(e.kind(), format!("{} <-> {}: {e}", a.display(), b.display())).into())
-        }
-    }
-}
-
-/// Puts `<name>.old` back where a kill left no `<name>`, and removes a half-written `<name>.tmp`.
-pub fn recover(target: &Path) -> Result<()> {
-    let (tmp, old) = (sibling(target, ".tmp"), sibling(target, ".old"));
-    if tmp.exists() {
-        fs::remove_dir_all(&tmp)?;
-    }
-    if old.exists() {
-        if target.exists() {
-            fs::remove_dir_all(&old)?;
-        } else {
-            fs::rename(&old, target)?;
-        }
-    }
-    Ok(())
+    Ok(ragduet_files::write(path, text)?)
 }
 
 /// Whether every file is there with the size and checksum of the manifest.
@@ -266,18 +237,6 @@ fn digest(root: &Path, dir: &Path) -> Result<BTreeMap<String, (u64, u32)>> {
         out.insert(name, (size, hasher.finalize()));
     }
     Ok(out)
-}
-
-fn sync_tree(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            sync_tree(&path)?;
-        } else {
-            fs::File::open(&path)?.sync_all()?;
-        }
-    }
-    Ok(fs::File::open(dir)?.sync_all()?)
 }
 
 #[cfg(test)]
@@ -328,38 +287,6 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_there_and_whole_at_every_moment() {
-        use std::sync::atomic::{AtomicBool, Ordering};
-        let dir = tempfile::tempdir().unwrap();
-        let best = dir.path().join("best");
-        replace_dir(&best, fill("0")).unwrap();
-        let (probe, other) = (dir.path().join("p"), dir.path().join("q"));
-        fs::create_dir(&probe).unwrap();
-        fs::create_dir(&other).unwrap();
-        if !exchange(&probe, &other).unwrap() {
-            eprintln!("skipped: this filesystem cannot exchange folders");
-            return;
-        }
-        let done = AtomicBool::new(false);
-        let looks = std::thread::scope(|s| {
-            let watcher = s.spawn(|| {
-                let mut looks = 0u64;
-                while !done.load(Ordering::Relaxed) {
-                    assert!(best.join(MANIFEST).is_file(), "gone after {looks} looks");
-                    looks += 1;
-                }
-                looks
-            });
-            for _ in 0..100 {
-                replace_dir(&best, fill("n")).unwrap();
-            }
-            done.store(true, Ordering::Relaxed);
-            watcher.join().unwrap()
-        });
-        assert!(looks > 100 && check(&best).is_ok());
-    }
-
-    #[test]
     fn a_failed_or_killed_save_leaves_what_was_there() {
         let dir = tempfile::tempdir().unwrap();
         let c = Checkpoints::open(dir.path(), 3).unwrap();
@@ -376,15 +303,16 @@ mod tests {
         );
         // Killed while writing step 3, and between the two renames of step 1.
         fs::create_dir(dir.path().join("checkpoints/step-000000003.tmp")).unwrap();
+        fs::create_dir(dir.path().join("checkpoints/.step-000000003.77-0.ragduet")).unwrap();
         let one = dir.path().join("checkpoints/step-000000001");
-        fs::rename(&one, sibling(&one, ".old")).unwrap();
+        fs::rename(&one, dir.path().join("checkpoints/.step-000000001.old.ragduet")).unwrap();
         let c = Checkpoints::open(dir.path(), 3).unwrap();
         assert_eq!(c.latest().unwrap().unwrap().0, 1);
         assert_eq!(fs::read_dir(dir.path().join("checkpoints")).unwrap().count(), 1);
         // Killed between the two renames of a replacement.
         let best = dir.path().join("best");
         replace_dir(&best, fill("old")).unwrap();
-        fs::rename(&best, dir.path().join("best.old")).unwrap();
+        fs::rename(&best, dir.path().join(".best.old.ragduet")).unwrap();
         recover(&best).unwrap();
         assert!(check(&best).is_ok());
         replace_dir(&best, fill("new")).unwrap();

@@ -56,8 +56,7 @@ pub enum Error {
     },
     /// A loss that was NaN or infinite when it was read from the device.
     #[error(
-        "the loss is {value} at step {step} (learning rate {lr:.3e}{batch}); lower the \
-         learning rate, train with precision fp32, or clip gradients harder. The last complete checkpoint is kept"
+        "the loss is {value} at step {step} (learning rate {lr:.3e}{batch}); {}", remedy(*step, *lr)
     )]
     Diverged {
         /// The loss.
@@ -71,8 +70,7 @@ pub enum Error {
     },
     /// NaN or infinity where a number is needed.
     #[error(
-        "{what} is {value} at step {step} (learning rate {lr:.3e}{batch}); lower the learning rate, train with \
-         precision fp32, or clip gradients harder. The last complete checkpoint is kept"
+        "{what} is {value} at step {step} (learning rate {lr:.3e}{batch}); {}", remedy(*step, *lr)
     )]
     NotFinite {
         /// The loss or the gradient norm.
@@ -86,6 +84,18 @@ pub enum Error {
         /// Ids of the batch's first examples.
         batch: Batch,
     },
+}
+
+/// What to do where numbers end, in words that can be followed: with or without a checkpoint.
+fn remedy(step: u64, lr: f64) -> &'static str {
+    if step <= 1 || lr == 0.0 {
+        return "nothing was learned by then, so the base model's weights, the data or the precision are at fault: look \
+                at the model with `ragduet info`, at the data with `ragduet data stats`, and train with run.precision = \
+                \"fp32\"";
+    }
+    "lower the learning rate (`--resume --set optim.lr=... --allow optim.lr`), clip gradients harder (optim.max_grad_norm), \
+     or train with run.precision = \"fp32\": from the last complete checkpoint on, or from the beginning where there is \
+     none; in joint training the keys are those of the model at fault (retriever.optim.lr, generator.optim.lr)"
 }
 
 /// The ids of a batch's first examples, as a part of a sentence.

@@ -1,6 +1,7 @@
 //! Training: the loop ([`run()`]), what a method is to it ([`Recipe`]), and the parts that both are made of.
 
 mod artifact;
+mod bases;
 mod checked;
 pub mod checkpoint;
 pub mod config;

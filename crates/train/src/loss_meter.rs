@@ -43,6 +43,13 @@ impl LossMeter {
     }
 }
 
+impl LossMeter {
+    /// Sum and number of what was added: what a checkpoint keeps, so that the next line of the log is of the whole window.
+    pub(crate) fn parts(&self) -> (f64, u64) {
+        (self.sum, self.count)
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     loss: Tensor,
@@ -83,6 +90,16 @@ impl DeviceLossMeter {
         let loss = loss.detach().to_kind(Kind::Double).copy().reshape([1]);
         self.pending.push(Pending { loss, step, lr, batch });
         if self.pending.len() >= MOST_PENDING { self.check() } else { Ok(()) }
+    }
+
+    /// One that goes on where [`DeviceLossMeter::parts`] was.
+    pub(crate) fn from_parts((sum, count): (f64, u64)) -> Self {
+        Self { host: LossMeter { sum, count }, ..Self::default() }
+    }
+
+    /// Sum and number of the losses that were looked at since the last [`DeviceLossMeter::take`].
+    pub(crate) fn parts(&self) -> (f64, u64) {
+        self.host.parts()
     }
 
     /// The mean of the losses that were looked at since the last [`DeviceLossMeter::take`].

@@ -1,7 +1,7 @@
 //! Settings that have other names than in earlier versions: what the error about an old one says.
 
 /// (old key, new key, what else changes). Keys of configs that have the new key and not the old one.
-const MOVED: [(&str, &str, &str); 32] = [
+const MOVED: [(&str, &str, &str); 28] = [
     ("seed", "run.seed", ""),
     ("device", "run.device", ""),
     ("precision", "run.precision", ""),
@@ -30,11 +30,16 @@ const MOVED: [(&str, &str, &str); 32] = [
     ("contrastive.scale", "contrastive.temperature", " (a temperature is 1 / scale)"),
     ("turns", "alternation", ""),
     ("generator.learns", "generator.objective", ""),
-    ("model.quantise", "model.quantize", ""),
-    ("retriever.model.quantise", "retriever.model.quantize", ""),
-    ("generator.model.quantise", "generator.model.quantize", ""),
-    ("teacher.quantise", "teacher.quantize", ""),
 ];
+
+/// British spellings that keys had, and the American ones that they have.
+const SPELLED: [(&str, &str); 4] =
+    [("normalis", "normaliz"), ("quantis", "quantiz"), ("generalis", "generaliz"), ("optimis", "optimiz")];
+
+/// A key in American spelling.
+fn american(key: &str) -> String {
+    SPELLED.iter().fold(key.to_string(), |key, (from, to)| key.replace(from, to))
+}
 
 /// Where a key has moved to, for a config that `has` keys: the sentence. `has` knows the config's keys.
 pub(crate) fn moved(old: &str, has: impl Fn(&str) -> bool) -> Option<String> {
@@ -47,7 +52,9 @@ pub(crate) fn moved(old: &str, has: impl Fn(&str) -> bool) -> Option<String> {
          negatives_per_query, positives)"
             .to_string()
     });
+    let spelled = american(old);
     match found {
+        None if spelled != old && has(&spelled) => Some(format!("`{old}` is now `{spelled}`")),
         Some((_, to, note)) => Some(format!("`{old}` is now `{to}`{note}")),
         None if old == "recipe" => {
             Some("`recipe` is gone: records with answer choices are for `ragduet train tfew`".into())
@@ -67,6 +74,10 @@ mod tests {
         assert_eq!(moved("seed", retriever).unwrap(), "`seed` is now `run.seed`");
         assert!(moved("scale.value", retriever).unwrap().contains("1 / scale"));
         assert_eq!(moved("batch.size", retriever), None);
+        let joint = has(&["retriever.objective.emdr2.normalize", "teacher.quantize"]);
+        let sentence = "`retriever.objective.emdr2.normalise` is now `retriever.objective.emdr2.normalize`";
+        assert_eq!(moved("retriever.objective.emdr2.normalise", joint).unwrap(), sentence);
+        assert_eq!(moved("teacher.quantise", joint).unwrap(), "`teacher.quantise` is now `teacher.quantize`");
         assert_eq!(MOVED.iter().find(|(old, new, _)| old == new), None);
         assert_eq!(moved("generator.learns", retriever), None, "not of this config");
         assert!(moved("train", retriever).unwrap().contains("[run]"));

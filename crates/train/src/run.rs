@@ -4,6 +4,7 @@
 //! holds the place in the data, and the order of an epoch is a pure function of (data, config, seed, epoch): a resumed
 //! run repeats on the CPU what the uninterrupted one does, bit for bit.
 
+use crate::bases;
 use crate::checkpoint::{self, Checkpoints, recover, replace_dir};
 use crate::recipe::{At, Epoch, Evaluated, Facts, Flow, Line, Log, Recipe, RunState};
 use crate::resume::Position;
@@ -14,6 +15,7 @@ use crate::{
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Device, rng};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -59,12 +61,15 @@ pub fn run<C: RecipeConfig, R: Recipe>(
     let context = RunContext::open(config, options, &resolved)?;
     interrupt::install();
     rng::seed(config.run().seed);
+    // A start that comes to nothing leaves nothing, so that the corrected one finds its folder as this one did.
+    let mut start = context.dir.start(options.resume);
     let recipe = build(&context)?;
     context.report_bad_rows();
     let mut d = Driver::new(config, options, recipe, context, resolved)?;
 
     let resumed = d.resume()?;
     d.recipe.ready(resumed, &mut d.run)?;
+    start.succeeded();
     if d.eval.at_start && !resumed {
         d.measure()?;
     }
@@ -133,7 +138,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         tracing::info!("{}; {total} steps, {per_epoch:.1} per epoch; seed {}", recipe.describe(), run.seed);
         let dir = context.dir.path().to_path_buf();
         let checkpoints = Checkpoints::open(&dir, config.save().keep)?;
-        recover(&dir.join("best"))?;
+        recover(dir.join("best")).map_err(crate::Error::from)?;
         let found = if options.resume { checkpoints.latest()? } else { None };
         if options.resume && found.is_none() {
             tracing::warn!("the run has saved no checkpoint yet: it starts from the beginning");
@@ -169,12 +174,17 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
     /// Restores the newest checkpoint; whether there was one.
     fn resume(&mut self) -> Result<bool, R::Error> {
         let data = self.recipe.fingerprint();
+        let bases = bases::of(&self.resolved).map_err(crate::Error::from)?;
         let Some(path) = self.from.take() else {
-            self.position.data = data;
+            (self.position.data, self.position.bases) = (data, bases);
             return Ok(false);
         };
         let saved = state::read_position::<Position>(&path)?;
         saved.check_data(data, self.context.dir.path())?;
+        saved.check_bases(&bases, self.context.dir.path())?;
+        if self.device == Device::Cpu {
+            saved.say_threads(ragduet_torch::device::threads());
+        }
         (self.run.at.step, self.run.at.epoch, self.run.at.window) = (saved.step, saved.epoch, saved.window);
         self.recipe.restore_extra(&path, &mut self.run)?;
         let parameters = self.recipe.parameters();
@@ -186,7 +196,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         state::restore(&path, &parameters, optimizers, self.device)?;
         saved.say_changes(&self.run.at, self.recipe.steps_per_epoch());
         self.run.at.window = saved.place_in_epoch(self.recipe.steps_per_epoch());
-        self.position = saved;
+        self.position = Position { bases, ..saved };
         self.check_best();
         let step = self.run.at.step;
         match self.is_over() {
@@ -271,10 +281,18 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
 
     fn meter(&mut self, kind: &'static str) -> &mut DeviceLossMeter {
         let at = self.meters.iter().position(|(k, _)| *k == kind).unwrap_or_else(|| {
-            self.meters.push((kind, DeviceLossMeter::default()));
+            let parts = self.position.losses.get(kind).copied().unwrap_or_default();
+            self.meters.push((kind, DeviceLossMeter::from_parts(parts)));
             self.meters.len() - 1
         });
         &mut self.meters[at].1
+    }
+
+    /// What was added up since the last line of the log, of a meter that this call has not used yet as the checkpoint had it.
+    fn losses(&self) -> BTreeMap<String, (f64, u64)> {
+        let mut all = self.position.losses.clone();
+        all.extend(self.meters.iter().map(|(kind, m)| ((*kind).to_string(), m.parts())));
+        all
     }
 
     fn speed(&self) -> f64 {
@@ -396,6 +414,8 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
             steps_per_epoch: self.recipe.steps_per_epoch(),
             learners,
             log_bytes: self.run.log.sink.bytes()?,
+            losses: self.losses(),
+            threads: ragduet_torch::device::threads(),
             ..self.position.clone()
         };
         let parameters = self.recipe.parameters();

@@ -16,6 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Whether the folder was made for this run.
+    made: bool,
     _lock: Lock,
 }
 
@@ -24,6 +26,8 @@ const CONFIG: &str = "config.toml";
 const RESUMED: &str = "config.resumed-";
 /// Records that were given passages for a run before it began; part of the run, made before its config.
 pub const RETRIEVED: &str = "retrieved";
+/// Rows of the data that were set aside: also what a start that failed leaves, since its message speaks of them.
+const BAD_ROWS: &str = "bad_rows.jsonl";
 /// As `sha256sum` writes it: `sha256sum -c config.hash` checks it.
 const HASH: &str = "config.hash";
 
@@ -38,6 +42,7 @@ impl RunDir {
         let (path, resume) = (options.out.as_path(), options.resume);
         // Looked at before anything is made, and once more when nobody else can be at it.
         may_be_opened(path, resume)?;
+        let made = !path.exists();
         fs::create_dir_all(path)?;
         let lock = Lock::take(path)?;
         may_be_opened(path, resume)?;
@@ -47,9 +52,7 @@ impl RunDir {
         } else if let Some(key) = options.allow.first() {
             return fail(path, format!("--allow {key} goes with --resume"));
         } else {
-            // The config last: a folder with a config is one that can be resumed.
-            write_atomic(&path.join(HASH), hash_line(config).as_bytes())?;
-            write_atomic(&path.join(CONFIG), config.as_bytes())?;
+            write_config(path, config)?;
         }
         let name = if resume { format!("environment.resumed-{now}.json") } else { "environment.json".into() };
         let file = path.join(name);
@@ -57,7 +60,12 @@ impl RunDir {
         let text =
             serde_json::to_vec_pretty(&facts).map_err(|source| Error::Json { path: file.clone(), source })?;
         write_atomic(&file, &text)?;
-        Ok(Self { path: path.into(), _lock: lock })
+        Ok(Self { path: path.into(), made, _lock: lock })
+    }
+
+    /// A start of the run; one that goes on is none, and takes nothing back.
+    pub(crate) fn start(&self, resumes: bool) -> Start {
+        Start { path: self.path.clone(), made: self.made, armed: !resumes }
     }
 
     /// The folder.
@@ -97,8 +105,8 @@ fn may_be_opened(path: &Path, resume: bool) -> Result<()> {
         for entry in fs::read_dir(path)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             // What a start that was killed before the config was there leaves behind.
-            let leftover = [CONFIG, HASH].iter().any(|f| name.starts_with(&format!("{f}.tmp")));
-            if name != LOCK && name != HASH && name != RETRIEVED && !leftover {
+            let leftover = name.starts_with('.') && name.ends_with(".ragduet");
+            if ![LOCK, HASH, RETRIEVED, BAD_ROWS].contains(&name.as_str()) && !leftover {
                 return fail(
                     path,
                     "not empty; continue that run with --resume, or choose another --out".into(),
@@ -122,12 +130,71 @@ fn same_config(path: &Path, config: &str, now: u64, allow: &[String]) -> Result<
         );
     }
     let changed = differences(&fs::read_to_string(RunDir::config_of(path)?)?, config);
-    check_changes(path, &changed, allow)?;
+    if !changed.is_empty() && !has_learned(path)? {
+        tracing::info!("nothing is learned yet: the run begins with other values of {}", changed.join(", "));
+        return write_config(path, config);
+    }
+    check_changes(path, &changed, allow, is_joint(config))?;
     if !changed.is_empty() {
         tracing::info!("resuming with other values of {}", changed.join(", "));
         write_atomic(&path.join(format!("{RESUMED}{now}.toml")), config.as_bytes())?;
     }
     Ok(())
+}
+
+/// The config last: a folder with a config is one that can be resumed.
+fn write_config(path: &Path, config: &str) -> Result<()> {
+    write_atomic(&path.join(HASH), hash_line(config).as_bytes())?;
+    Ok(write_atomic(&path.join(CONFIG), config.as_bytes())?)
+}
+
+/// Whether a run has a checkpoint or a model: something that other settings would not give.
+fn has_learned(path: &Path) -> Result<bool> {
+    let checkpoints = path.join("checkpoints");
+    Ok(path.join("best").exists() || checkpoints.is_dir() && fs::read_dir(checkpoints)?.next().is_some())
+}
+
+/// Whether a config is of a run that trains retriever and generator together.
+fn is_joint(config: &str) -> bool {
+    toml::from_str::<toml::Table>(config)
+        .is_ok_and(|t| ["retriever", "generator"].iter().all(|k| t.contains_key(*k)))
+}
+
+/// A run that is being started. Dropped before it has [`succeeded`](Self::succeeded), it takes back what it has written.
+#[derive(Debug)]
+pub(crate) struct Start {
+    path: PathBuf,
+    made: bool,
+    armed: bool,
+}
+
+impl Start {
+    /// The run has begun: what it writes from here on stays.
+    pub(crate) fn succeeded(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        // The folder held nothing before but what is kept here. The first error is the one that is reported.
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_name().to_str() {
+                Some(LOCK | RETRIEVED | BAD_ROWS) => continue,
+                _ if path.is_dir() => drop(fs::remove_dir_all(path)),
+                _ => drop(fs::remove_file(path)),
+            }
+        }
+        if self.made {
+            // The lock goes first where nothing else is left; a folder with something in it stays.
+            let _ = fs::remove_file(self.path.join(LOCK));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
 }
 
 fn hash_line(config: &str) -> String {
@@ -159,6 +226,7 @@ mod tests {
         drop(run);
         let e = fails(&path, "a = 1\nb = 2", false);
         assert!(e.contains("--resume"), "{e}");
+        fs::create_dir(path.join("best")).unwrap();
         let e = fails(&path, "a = 1\nb = 3", true);
         assert!(e.contains("differing: b."), "{e}");
         // A lock left by a killed process does not block; one of a living process does.
@@ -177,6 +245,7 @@ mod tests {
             format!("[run]\nlog_every = {every}\nepochs = {epochs}\n[optim]\nlr = {lr}\neps = {lr}\n")
         };
         drop(open(&path, &text(0.1, 1, 5), false).unwrap());
+        fs::create_dir(path.join("best")).unwrap();
         assert_eq!(RunDir::config_of(&path).unwrap(), path.join(CONFIG));
         drop(open(&path, &text(0.1, 1, 7), true).unwrap());
         let kept = RunDir::config_of(&path).unwrap();
@@ -216,9 +285,34 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_failed_leaves_nothing_and_before_a_checkpoint_any_setting_may_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r");
+        let run = open(&path, "a = 1\n", false).unwrap();
+        drop((run.start(false), run));
+        assert!(!path.exists());
+        fs::create_dir_all(path.join(RETRIEVED)).unwrap();
+        let run = open(&path, "a = 2\n", false).unwrap();
+        fs::create_dir(path.join("teacher")).unwrap();
+        fs::write(path.join(BAD_ROWS), "row").unwrap();
+        drop((run.start(false), run));
+        let mut left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [BAD_ROWS, RETRIEVED]);
+        let run = open(&path, "a = 3\n", false).unwrap();
+        let mut start = run.start(false);
+        start.succeeded();
+        drop((start, run));
+        drop(open(&path, "a = 4\n", true).unwrap());
+        assert_eq!(fs::read_to_string(path.join(CONFIG)).unwrap(), "a = 4\n");
+        fs::create_dir_all(path.join("checkpoints/step-000000001")).unwrap();
+        assert!(fails(&path, "a = 5\n", true).contains("differing: a."));
+    }
+
+    #[test]
     fn a_start_that_was_killed_leaves_a_folder_that_can_be_used() {
         let dir = tempfile::tempdir().unwrap();
-        for file in [LOCK, HASH, "config.hash.tmp77", "config.toml.tmp77"] {
+        for file in [LOCK, HASH, ".config.hash.77-0.ragduet", ".config.toml.77-0.ragduet"] {
             std::fs::write(dir.path().join(file), "4194999").unwrap();
         }
         drop(open(dir.path(), "a = 1\n", false).unwrap());

@@ -214,7 +214,60 @@ fn chooses_another(node: Node<'_>, a: &DeTable<'_>, b: &DeTable<'_>) -> bool {
 
 /// A parser's error with its place.
 fn located(source: Option<&Source>, e: &toml::de::Error) -> Error {
-    report(source, e.span(), e.message().to_string())
+    report(source, e.span(), plain(e.message()))
+}
+
+/// serde's words for values in those of a config's writer.
+fn plain(message: &str) -> String {
+    let between = |text: &str, open: &str, close: &str| -> Option<String> {
+        let (_, rest) = text.split_once(open)?;
+        Some(rest.split_once(close)?.0.to_string())
+    };
+    if message.starts_with("invalid type: unit variant, expected newtype variant") {
+        return "this choice has settings: write it as a table, even an empty one, such as `loss = { triplet = {} }` or \
+                `--set loss.triplet.margin=0.3`"
+            .into();
+    }
+    if message.starts_with("invalid type: newtype variant, expected unit variant") {
+        return "this choice has no settings: write its name alone".into();
+    }
+    if message.contains("wanted string or table") {
+        return "wanted is the name of a choice, or a table of the choice with its settings, such as \
+                `batch.size = { examples = 32 }` or `--set batch.size.examples=32`"
+            .into();
+    }
+    if let Some(text) = between(message, "invalid type: string \"", "\", expected a sequence") {
+        return format!("a list is expected, and this is a text: write [{text:?}]");
+    }
+    for (theirs, ours) in [
+        ("string \"", "the text \""),
+        ("integer `", "the number `"),
+        ("floating point `", "the number `"),
+        ("boolean `", "`"),
+    ] {
+        if let Some(rest) = message.strip_prefix("invalid type: ").and_then(|m| m.strip_prefix(theirs)) {
+            let said = format!("{ours}{rest}");
+            return match said.split_once(", expected ") {
+                Some((got, wanted)) => format!("{got} stands where {} is expected", kind(wanted)),
+                None => said,
+            };
+        }
+    }
+    message.into()
+}
+
+/// Rust's name of a type in words.
+fn kind(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" | "bool" => "true or false",
+        "a string" | "string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        other => other,
+    }
 }
 
 /// An error with its place: line, column and the line itself in a file, the text of an override.

@@ -12,9 +12,6 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 /// Arguments of `ask`.
-///
-/// Example: ragduet ask --index corpus.idx -g runs/reader/best "what causes it?"
-/// Example: ragduet ask --run runs/joint "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Joint run folder: provides retriever, index and generator unless others are given.

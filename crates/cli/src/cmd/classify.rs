@@ -1,5 +1,6 @@
 //! `ragduet classify`, and `ragduet eval classifier`.
 
+use crate::common::numbers::count;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_classifier::{Answer, Classifier, Scores};
@@ -22,10 +23,10 @@ pub struct ClassifierArgs {
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Maximum tokens of a text, longer ones are truncated; the model's maximum if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     pub max_tokens: Option<usize>,
     /// Tokens per forward pass.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 16_384, value_parser = count)]
     pub batch_tokens: usize,
 }
 
@@ -51,9 +52,6 @@ impl ClassifierArgs {
 ///
 /// Writes a line of JSON per text: its id (or number), the label with its probability and those of all labels; of a
 /// regression, the number.
-///
-/// Example: ragduet classify -m runs/topics/best --input texts.jsonl --out labels.jsonl
-/// Example: ragduet classify -m nli-model --text "A cat sleeps." --pair "An animal rests."
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -79,6 +77,9 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
+        if let (Some(input), Some(out)) = (&self.input, &self.out) {
+            common::outputs::not_the_input(input, out)?;
+        }
         let records = match (&self.input, self.text) {
             (Some(path), _) => read(path, false, self.skip_bad_rows.as_ref())?,
             (None, text) => {
@@ -91,7 +92,8 @@ impl Args {
             }
         };
         let model = self.model.load()?;
-        let logits = score(&model, &records, self.model.batch_tokens, quiet)?;
+        let logits = score(&model, &records, self.model.batch_tokens, quiet)
+            .with_context(|| self.model.model.clone())?;
         let mut lines = String::new();
         for (i, (r, l)) in records.iter().zip(&logits).enumerate() {
             let id = r.id.clone().map_or_else(|| json!(i + 1), Value::from);
@@ -99,7 +101,7 @@ impl Args {
             lines.push('\n');
         }
         match &self.out {
-            Some(path) => fs_err::write(path, lines)?,
+            Some(path) => ragduet_files::write(path, lines)?,
             None => std::io::stdout().lock().write_all(lines.as_bytes())?,
         }
         Ok(())
@@ -166,8 +168,9 @@ impl ClassifierEval {
     pub fn run(self, quiet: bool) -> Result<()> {
         let records = read(&self.data, true, self.skip_bad_rows.as_ref())?;
         let model = self.model.load()?;
-        let targets = model.targets(&records)?;
-        let logits = score(&model, &records, self.model.batch_tokens, quiet)?;
+        let targets = model.targets(&records).with_context(|| self.data.display().to_string())?;
+        let logits = score(&model, &records, self.model.batch_tokens, quiet)
+            .with_context(|| self.model.model.clone())?;
         let scores = Scores::of(&model.labels, &targets, &logits)?;
         if let Some(path) = &self.save {
             let mut lines = String::new();
@@ -178,7 +181,7 @@ impl ClassifierEval {
                 lines += &serde_json::to_string(&line)?;
                 lines.push('\n');
             }
-            fs_err::write(path, lines)?;
+            ragduet_files::write(path, lines)?;
         }
         if self.json {
             return common::print_json(

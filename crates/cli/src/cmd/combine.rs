@@ -1,11 +1,13 @@
 //! `ragduet combine`: one adapter of several.
 
+use crate::common::numbers::number;
 use anyhow::{Context, Result};
 use ragduet_generator::Generator;
 use ragduet_nn::hub;
 use ragduet_nn::peft::{Adapter, Combination, base_of, is_adapter_dir};
-use ragduet_torch::weights::write_atomic;
+use ragduet_torch::weights::{check_finite, write_atomic};
 use ragduet_torch::{Compute, Device};
+use ragduet_train::checkpoint::new_dir;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +15,6 @@ use std::path::{Path, PathBuf};
 ///
 /// Reads LoRA adapters of generators (`best/` of runs with [peft.lora]) over the same base model and writes their
 /// weighted sum as one adapter.
-///
-/// Example: ragduet combine runs/a/best=0.7 runs/b/best=0.3 -o both
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "cat")]
     how: How,
     /// Rank for svd; the highest of the inputs if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<i64>(1, 1 << 16))]
     rank: Option<i64>,
     /// Output folder.
     #[arg(short, long)]
@@ -42,9 +42,6 @@ enum How {
 impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        if self.out.exists() {
-            anyhow::bail!("{} exists already", self.out.display());
-        }
         if self.rank.is_some() && self.how != How::Svd {
             anyhow::bail!("--rank is of --how svd");
         }
@@ -62,7 +59,8 @@ impl Args {
                 anyhow::bail!("{} is over {other}, {} over {base}", dir.display(), first.0.display());
             }
         }
-        let mut generator = Generator::load(&first.0, Device::Cpu, Compute::F32)?;
+        let mut generator = Generator::load(&first.0, Device::Cpu, Compute::F32)
+            .with_context(|| first.0.display().to_string())?;
         let place = generator.model.base(Device::Cpu)?;
         let loaded: Vec<Adapter> = others
             .iter()
@@ -79,11 +77,14 @@ impl Args {
         let whole = Adapter::combined(place, &list, how)?;
         let modules = whole.modules().len();
         generator.adapter = Some(whole);
-        generator.save(&self.out)?;
         let listed: Vec<_> =
             parts.iter().map(|(d, w)| json!({"adapter": d.display().to_string(), "weight": w})).collect();
         let note = json!({"how": format!("{:?}", self.how).to_lowercase(), "of": listed});
-        write_atomic(&self.out.join("combined.json"), &serde_json::to_vec_pretty(&note)?)?;
+        new_dir(&self.out, |out| -> Result<()> {
+            generator.save(out)?;
+            check_finite(out)?;
+            Ok(write_atomic(&out.join("combined.json"), &serde_json::to_vec_pretty(&note)?)?)
+        })?;
         println!("{}: {} adapters in one, over {modules} modules", self.out.display(), parts.len());
         Ok(())
     }
@@ -98,6 +99,9 @@ fn part(text: &str) -> Result<(PathBuf, f64)> {
         anyhow::bail!("{text}: no such folder; give FOLDER=WEIGHT");
     };
     let weight: f64 = weight.parse().with_context(|| format!("`{weight}` in {text} is no number"))?;
+    if !weight.is_finite() {
+        anyhow::bail!("`{weight}` in {text} is no finite number");
+    }
     Ok((dir.into(), weight))
 }
 

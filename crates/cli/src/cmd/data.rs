@@ -15,8 +15,6 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Convert a dataset from one format to another.
-    ///
-    /// Example: ragduet data convert squad.json --to triplets.jsonl.zst
     Convert {
         /// Input file or folder.
         from: PathBuf,
@@ -32,8 +30,6 @@ enum What {
     /// Make a data set in BEIR's layout from a folder of .txt and .md files and a file of questions. A passage is a
     /// paragraph. A line of the questions: question, words of the paragraph that answers it, answer (optional, for the
     /// generator), separated by tabs.
-    ///
-    /// Example: ragduet data folder docs --questions questions.tsv -o my-data
     Folder {
         /// Folder of documents.
         docs: PathBuf,
@@ -51,8 +47,6 @@ enum What {
         json: bool,
     },
     /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits.
-    ///
-    /// Example: ragduet data stats scifact --json
     Stats {
         /// File or folder.
         path: PathBuf,

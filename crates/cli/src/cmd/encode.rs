@@ -4,9 +4,14 @@ use crate::common::npy::NpyWriter;
 use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{Passages, read_corpus};
+use ragduet_files::OutputFile;
 use ragduet_retriever::{BiEncoder, Representation, Side, encode_rows, encode_stream};
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use ragduet_train::checkpoint::replace_files;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What an encode's folder may hold.
+const FILES: [&str; 5] = ["embeddings.npy", "ids.jsonl", "counts.jsonl", "vectors.jsonl", "meta.json"];
 
 /// Arguments of `encode`.
 ///
@@ -14,8 +19,6 @@ use std::path::PathBuf;
 /// same order) and `meta.json`. A late-interaction model has a vector for each token: `embeddings.npy` then holds them
 /// text after text, and `counts.jsonl` how many each text has. Of a sparse model `vectors.jsonl` is written instead: a line
 /// a text, {"id": ..., "vector": {word: weight}}, as Pyserini and Anserini read it. The input is streamed, so it may be larger than memory.
-///
-/// Example: ragduet encode -m runs/x/best -i corpus.jsonl.gz -o embeddings
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -41,27 +44,41 @@ impl Args {
         let side = if self.side == "query" { Side::Query } else { Side::Passage };
         let bad = self.read.bad_rows();
         let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
-        fs_err::create_dir_all(&self.out)?;
-        let mut counts = match model.representation() {
-            Representation::Dense(_) => None,
-            Representation::LateInteraction(_) => {
-                Some(BufWriter::new(fs_err::File::create(self.out.join("counts.jsonl"))?))
-            }
-            Representation::Sparse(_) => {
-                let done = self.weights(&model, side, corpus, quiet)?;
-                common::report_bad_rows(&bad);
-                println!("{}: {done} texts as weights of words", self.out.display());
-                return Ok(());
-            }
-        };
-        let mut npy = NpyWriter::create(&self.out.join("embeddings.npy"), model.dim() as usize)?;
-        let mut ids = BufWriter::new(fs_err::File::create(self.out.join("ids.jsonl"))?);
+        let mut said = String::new();
+        replace_files(&self.out, &FILES, |dir| {
+            let of_model = || format!("model {} over {}", self.model.model, self.input.display());
+            let encoded = match model.representation() {
+                Representation::Sparse(_) => self.weights(dir, &model, side, corpus, quiet),
+                _ => self.vectors(dir, &model, side, corpus, quiet),
+            };
+            let (done, text) = encoded.with_context(of_model)?;
+            said = text;
+            self.meta(dir, &model, done)
+        })?;
+        common::report_bad_rows(&bad);
+        println!("{}: {said}", self.out.display());
+        Ok(())
+    }
+
+    /// `embeddings.npy` and `ids.jsonl`, of a late-interaction model `counts.jsonl`; what is said of it.
+    fn vectors(
+        &self,
+        dir: &Path,
+        model: &BiEncoder,
+        side: Side,
+        corpus: Passages,
+        quiet: bool,
+    ) -> Result<(u64, String)> {
+        let late = matches!(model.representation(), Representation::LateInteraction(_));
+        let mut counts = late.then(|| OutputFile::create(dir.join("counts.jsonl"))).transpose()?;
+        let mut npy = NpyWriter::create(&dir.join("embeddings.npy"), model.dim() as usize)?;
+        let mut ids = OutputFile::create(dir.join("ids.jsonl"))?;
         let (texts, names) = common::texts_and_ids(corpus);
         let bar = counter("encoding", None, quiet);
         let started = std::time::Instant::now();
         let mut tokens = 0;
         let done = encode_rows(
-            &model,
+            model,
             side,
             texts,
             &self.model.encode_settings(),
@@ -81,29 +98,32 @@ impl Args {
                 Ok(())
             },
         )?;
-        ids.flush().context("cannot write ids.jsonl")?;
-        if let Some(counts) = &mut counts {
-            counts.flush().context("cannot write counts.jsonl")?;
+        ids.finish()?;
+        if let Some(counts) = counts {
+            counts.finish()?;
         }
         npy.finish()?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        self.meta(&model, done)?;
-        common::report_bad_rows(&bad);
-        println!(
-            "{}: {done} texts, {tokens} tokens in {seconds:.1} s ({:.1} texts/s, {:.0} tokens/s, {})",
-            self.out.display(),
+        let said = format!(
+            "{done} texts, {tokens} tokens in {seconds:.1} s ({:.1} texts/s, {:.0} tokens/s, {})",
             done as f64 / seconds,
             tokens as f64 / seconds,
             model.compute
         );
-        Ok(())
+        Ok((done, said))
     }
 
-    /// `vectors.jsonl` and `meta.json` of a sparse model's texts.
-    fn weights(&self, model: &BiEncoder, side: Side, corpus: Passages, quiet: bool) -> Result<u64> {
-        let path = self.out.join("vectors.jsonl");
-        let mut out = BufWriter::new(fs_err::File::create(&path)?);
+    /// `vectors.jsonl` of a sparse model's texts; what is said of it.
+    fn weights(
+        &self,
+        dir: &Path,
+        model: &BiEncoder,
+        side: Side,
+        corpus: Passages,
+        quiet: bool,
+    ) -> Result<(u64, String)> {
+        let mut out = OutputFile::create(dir.join("vectors.jsonl"))?;
         let (texts, names) = common::texts_and_ids(corpus);
         let bar = counter("encoding", None, quiet);
         let dim = model.dim() as usize;
@@ -124,27 +144,26 @@ impl Args {
             }
             Ok(())
         })?;
-        out.flush().with_context(|| format!("cannot write {}", path.display()))?;
+        out.finish()?;
         bar.finish_and_clear();
-        self.meta(model, done)?;
-        Ok(done)
+        Ok((done, format!("{done} texts as weights of words")))
     }
 
     /// `meta.json`: how the texts were encoded.
-    fn meta(&self, model: &BiEncoder, texts: u64) -> Result<()> {
+    fn meta(&self, dir: &Path, model: &BiEncoder, texts: u64) -> Result<()> {
         let (late_interaction, sparse) = match model.representation() {
             Representation::Dense(_) => (false, None),
             Representation::LateInteraction(_) => (true, None),
             Representation::Sparse(config) => (false, Some(config)),
         };
+        let weights = ragduet_nn::fingerprint::of_model(&ragduet_nn::hub::resolve(&self.model.model)?)?;
         let meta = serde_json::json!({
-            "model": self.model.model, "side": self.side, "texts": texts, "dim": model.dim(),
+            "model": self.model.model, "weights": weights, "side": self.side, "texts": texts, "dim": model.dim(),
             "similarity": model.similarity(), "late_interaction": late_interaction,
             "sparse": sparse, "max_query_tokens": model.settings.max_query_tokens,
             "max_passage_tokens": model.settings.max_passage_tokens, "precision": model.compute.to_string(),
         });
         let text = serde_json::to_vec_pretty(&meta)?;
-        ragduet_torch::weights::write_atomic(&self.out.join("meta.json"), &text)?;
-        Ok(())
+        Ok(ragduet_files::write(dir.join("meta.json"), text)?)
     }
 }

@@ -20,30 +20,16 @@ enum What {
     /// without re-ranking.
     ///
     /// Several systems come in one table, with a significance test, latency and index size.
-    ///
-    /// Example: ragduet eval retriever -m sentence-transformers/all-MiniLM-L6-v2 --data scifact --split test
-    ///
-    /// Example: ragduet eval retriever -m runs/dense/best -m runs/colbert/best --index bm25,model,hybrid --data scifact
     Retriever(Box<super::eval_retriever::Args>),
     /// Evaluate generated answers: exact match, token F1, and the effect of the passages.
-    ///
-    /// Example: ragduet eval generator -g runs/reader/best --data test.rag.jsonl --compare
     Generator(Box<super::eval_answers::GeneratorEval>),
     /// Evaluate a RAG pipeline: retrieval, answers, faithfulness.
-    ///
-    /// Example: ragduet eval rag -m runs/retriever/best -g runs/reader/best --data datasets/maravel --compare
     Rag(Box<super::eval_answers::RagEval>),
     /// Evaluate a classifier on labelled texts.
-    ///
-    /// Example: ragduet eval classifier -m runs/topics/best --data test.jsonl
     Classifier(super::classify::ClassifierEval),
     /// Evaluate multiple-choice records by rank classification (likelihood of each choice), per task.
-    ///
-    /// Example: ragduet eval choices -g runs/tfew/best --data title.test.jsonl verify.test.jsonl
     Choices(Box<super::eval_choices::Args>),
     /// Evaluate a TREC run file.
-    ///
-    /// Example: ragduet eval run run.trec --qrels qrels/test.tsv --compare other.trec
     Run(RunArgs),
 }
 
@@ -60,6 +46,9 @@ struct RunArgs {
     /// Second run file, compared by a paired randomization test.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Drops passages with the id of their query, as BEIR's evaluation does (ArguAna, Quora).
+    #[arg(long)]
+    drop_identical_ids: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -76,7 +65,8 @@ impl Args {
             What::Choices(a) => a.run(quiet),
             What::Run(a) => {
                 let qrels = Qrels::read(&a.qrels)?;
-                let run = Run::read_trec(&a.run)?;
+                let mut run = Run::read_trec(&a.run)?;
+                own_passages(&mut run, a.drop_identical_ids);
                 let measures = or_default(&a.measures);
                 let result = evaluate(&qrels, &run, &measures);
                 let other = other(a.compare.as_ref(), &qrels, &measures)?;
@@ -84,6 +74,20 @@ impl Args {
             }
         }
     }
+}
+
+/// Drops passages that are their query's own, by id, where that is wanted; else warns of them. Whether any were dropped.
+pub(super) fn own_passages(run: &mut Run, drop: bool) -> bool {
+    let mut without = run.clone();
+    let own = without.drop_identical_ids();
+    if own > 0 && drop {
+        *run = without;
+    } else if own > 0 {
+        tracing::warn!(
+            "{own} queries found the passage that has their own id; BEIR's evaluation leaves it out: --drop-identical-ids"
+        );
+    }
+    own > 0 && drop
 }
 
 /// The measures asked for, or the usual ones.

@@ -2,6 +2,7 @@
 
 use crate::cmd::generate::GeneratorArgs;
 use crate::cmd::retrieve::{self, Retrieved};
+use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{RagRecord, read_rag};
@@ -52,15 +53,13 @@ pub struct GeneratorEval {
     #[arg(long)]
     data: PathBuf,
     /// Number of questions, the first of the file.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     questions: Option<usize>,
     #[command(flatten)]
     wanted: Wanted,
 }
 
 /// Arguments of `eval rag`.
-///
-/// Example: ragduet eval rag --run runs/joint --data datasets/maravel --compare
 #[derive(Debug, clap::Args)]
 pub struct RagEval {
     /// Joint run folder: provides retriever and generator unless others are given.
@@ -82,7 +81,7 @@ pub struct RagEval {
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Number of questions, the first of the split.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     questions: Option<usize>,
     #[command(flatten)]
     rerank: RerankArgs,
@@ -165,7 +164,7 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
 
 /// A line per question: the answer with its measures, and what the retriever had to do with it.
 fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
-    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    let mut out = ragduet_files::OutputFile::create(path)?;
     for ((a, judged), r) in outcome.answers.iter().zip(&outcome.judged).zip(records) {
         let mut line = serde_json::to_value(a)?;
         if let (Some(map), serde_json::Value::Object(more)) =
@@ -192,7 +191,7 @@ fn save(path: &Path, outcome: &Outcome, records: &[RagRecord]) -> Result<()> {
         serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
     }
-    out.flush().with_context(|| format!("cannot write {}", path.display()))
+    Ok(out.finish()?)
 }
 
 /// A table with a column per condition. `above`: figures that no condition changes.

@@ -1,5 +1,6 @@
 //! `ragduet eval choices`: rank classification.
 
+use crate::common::numbers::{count, number};
 use crate::common::{self, Usage, counter};
 use anyhow::{Context as _, Result};
 use ragduet_data::{ChoiceRecord, read_choices};
@@ -22,7 +23,7 @@ pub struct Args {
     #[arg(long, required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// Number of records per file, the first ones.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     questions: Option<usize>,
     /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -34,13 +35,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prompt: Option<PathBuf>,
     /// Passages per prompt; as in training if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<usize>(0, 1000))]
     contexts: Option<usize>,
     /// Exponent of length normalization; that of the training run if not given, else 1.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<f64>(0.0, 10.0))]
     length_norm: Option<f64>,
     /// Tokens per forward pass.
-    #[arg(long, default_value_t = 8192)]
+    #[arg(long, default_value_t = 8192, value_parser = count)]
     tokens: usize,
     /// Write log-likelihoods and predictions of each record to this file (JSON Lines).
     #[arg(long, value_name = "FILE")]
@@ -57,7 +58,7 @@ impl Args {
         let dir = ragduet_nn::hub::resolve(&self.generator)?;
         let generator = Generator::load(&dir, device, self.precision.resolve(device))
             .with_context(|| format!("cannot load the generator `{}`", self.generator))?;
-        let trained = trained_with(Path::new(&self.generator));
+        let trained = trained_with(&dir)?;
         let prompt = match &self.prompt {
             Some(path) => ragduet_train::config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
@@ -85,12 +86,12 @@ impl Args {
             chosen.extend(choices);
         }
         if let Some(path) = &self.save {
-            let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+            let mut out = ragduet_files::OutputFile::create(path)?;
             for c in &chosen {
                 serde_json::to_writer(&mut out, c)?;
                 out.write_all(b"\n")?;
             }
-            out.flush()?;
+            out.finish()?;
         }
         let scores = ChoiceScores::of(&chosen)?;
         if self.json {

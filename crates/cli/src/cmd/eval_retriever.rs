@@ -1,8 +1,10 @@
 //! `ragduet eval retriever`: one system or several over the same questions, in one table.
 
-use super::eval::{or_default, other, report};
+use super::eval::{or_default, other, own_passages, report};
+use crate::common::numbers::{count, number};
 use crate::common::{
-    self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, counter, rerank,
+    self, FusionArgs, ModelOptions, ReadArgs, RerankArgs, Reranker, Usage, VectorArgs, WordArgs, counter,
+    rerank,
 };
 use anyhow::{Context, Result};
 use ragduet_index::{ExactConfig, IndexConfig, LexicalConfig, MultiVectorConfig, Precision, ResidualConfig};
@@ -28,14 +30,19 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_parser = ["model", "dense", "colbert", "sparse", "bm25", "hybrid"])]
     index: Vec<String>,
     /// Late interaction: bits per residual component of a compressed index (1, 2, 4, 8); 0: exact MaxSim.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<u8>(0, 8))]
     bits: u8,
     /// BM25 k1: term-frequency saturation.
-    #[arg(long, default_value_t = LexicalConfig::default().k1)]
+    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number::<f64>(0.0, 1000.0))]
     k1: f64,
     /// BM25 b: document-length normalization.
-    #[arg(long, default_value_t = LexicalConfig::default().b)]
+    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number::<f64>(0.0, 1.0))]
     b: f64,
+    /// Drops passages with the id of their query, as BEIR's evaluation does (ArguAna, Quora).
+    #[arg(long)]
+    drop_identical_ids: bool,
+    #[command(flatten)]
+    words: WordArgs,
     #[command(flatten)]
     vectors: VectorArgs,
     #[command(flatten)]
@@ -52,10 +59,10 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     measures: Vec<Measure>,
     /// Passages ranked per query.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = count)]
     depth: usize,
     /// Upper bound of the evaluated corpus: all judged passages and a random sample of the others.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     max_passages: Option<usize>,
     /// Write the ranking as a TREC run file; for several systems a folder of run files.
     #[arg(long, value_name = "FILE")]
@@ -136,9 +143,13 @@ impl Args {
             evaluate_model(&model, &set, &measures, self.depth, &encode, progress)?
         };
         bar.finish_and_clear();
+        if own_passages(&mut run, self.drop_identical_ids) {
+            result = evaluate(&set.qrels, &run, &measures);
+        }
         let mut compared = other(self.compare.as_ref(), &set.qrels, &measures)?;
         if let Some(reranker) = &reranker {
             run = reranker.ranking(&set, &run, quiet)?;
+            own_passages(&mut run, self.drop_identical_ids);
             compared = Some(std::mem::replace(&mut result, evaluate(&set.qrels, &run, &measures)));
         }
         let seconds = started.elapsed().as_secs_f64();
@@ -189,11 +200,12 @@ impl Args {
         let measures = or_default(&self.measures);
         let mut models = Vec::new();
         for name in &self.models {
-            models.push((short(name), self.system(self.load(name)?, set, quiet)?));
+            let shown = distinct(short(name), |n| models.iter().any(|(m, _): &(String, _)| m == n));
+            models.push((shown, self.system(self.load(name)?, set, quiet)?));
         }
         let words = match self.wants(&["bm25", "hybrid"]) {
             true => {
-                let config = LexicalConfig { k1: self.k1, b: self.b, ..LexicalConfig::default() };
+                let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
                 Some(Rc::new(System::of_words(&config, set)?))
             }
             false => None,
@@ -282,12 +294,20 @@ impl Args {
         set: &EvalSet,
         measures: &[Measure],
     ) -> Result<()> {
+        let system = distinct(system, |name| rows.iter().any(|r| r.system == name));
         if let Some(folder) = &self.save_run {
-            fs_err::create_dir_all(folder)?;
-            let file: String =
-                system.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect();
+            // Names that differ in other than letters may be one file's.
+            let mut files: Vec<String> = Vec::new();
+            for system in rows.iter().map(|r| &r.system).chain([&system]) {
+                let file = distinct(file_of(system), |name| files.iter().any(|f| f == name));
+                files.push(file);
+            }
+            let file = files.pop().unwrap_or_default();
             write(run, &folder.join(format!("{file}.trec")))?;
         }
+        let mut run = run.clone();
+        own_passages(&mut run, self.drop_identical_ids);
+        let run = &run;
         let evaluation = evaluate(&set.qrels, run, measures);
         let column = |e: &Evaluation| e.column(measures[0]);
         let p_value =
@@ -304,6 +324,21 @@ impl Args {
 
 fn write(run: &Run, path: &Path) -> Result<()> {
     run.write_trec(path, "ragduet").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A name, with a number behind it where it is taken.
+fn distinct(name: String, taken: impl Fn(&str) -> bool) -> String {
+    let mut tries = (2..).map(|n| format!("{name}-{n}"));
+    let mut now = name.clone();
+    while taken(&now) {
+        now = tries.next().unwrap_or_default();
+    }
+    now
+}
+
+/// A system's name as a file's.
+fn file_of(system: &str) -> String {
+    system.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect()
 }
 
 /// The last part of a model's name that says something.

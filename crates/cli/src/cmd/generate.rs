@@ -1,5 +1,6 @@
 //! `ragduet generate`: answers to a file of records.
 
+use crate::common::numbers::number;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{RagRecord, read_rag};
@@ -9,8 +10,11 @@ use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::prepare::PromptConfig;
 use ragduet_joint::pipeline::trained_with;
+use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Precision, Quantize, device};
 use ragduet_train::config;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -34,31 +38,31 @@ pub struct GeneratorArgs {
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
     /// Passages per prompt; as in training if not given, 0: closed-book.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<usize>(0, 1000))]
     pub contexts: Option<usize>,
     /// Maximum number of generated tokens.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = number::<usize>(1, 1_000_000))]
     pub max_new_tokens: usize,
     /// Sampling instead of greedy decoding.
     #[arg(long)]
     pub sample: bool,
     /// Sampling temperature.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<f64>(0.0, 1000.0))]
     pub temperature: Option<f64>,
     /// Top-k sampling.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<usize>(0, 10_000_000))]
     pub top_k: Option<usize>,
     /// Top-p (nucleus) sampling.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<f64>(0.0, 1.0))]
     pub top_p: Option<f64>,
     /// Min-p sampling.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<f64>(0.0, 1.0))]
     pub min_p: Option<f64>,
     /// Repetition penalty (above 1).
-    #[arg(long)]
+    #[arg(long, value_parser = number::<f64>(0.001, 1000.0))]
     pub repetition_penalty: Option<f64>,
     /// Number of beams.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<usize>(1, 1024))]
     pub beams: Option<usize>,
     /// Stop string; may be given several times.
     #[arg(long)]
@@ -67,7 +71,7 @@ pub struct GeneratorArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Answers generated per batch.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = number::<usize>(1, 1 << 20))]
     pub batch: usize,
 }
 
@@ -104,7 +108,10 @@ impl GeneratorArgs {
 
     /// How prompts are made: as given, or as the run did that trained the model.
     pub fn prompt(&self) -> Result<(PromptConfig, ContextConfig)> {
-        let trained = trained_with(Path::new(self.given()?));
+        let trained = trained_with(&ragduet_nn::hub::resolve(self.given()?)?)?;
+        if trained.is_none() && self.prompt.is_none() {
+            tracing::info!("the generator's folder has no prompt settings: the default prompt is used");
+        }
         let prompt = match &self.prompt {
             Some(path) => config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
@@ -115,8 +122,6 @@ impl GeneratorArgs {
 }
 
 /// Arguments of `generate`.
-///
-/// Example: ragduet generate -g runs/reader/best -i test.rag.jsonl -o answers.jsonl
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -124,7 +129,8 @@ pub struct Args {
     /// Records with questions and passages (`ragduet retrieve` writes them).
     #[arg(short, long)]
     input: PathBuf,
-    /// Output file, one JSON object per answer. An existing file is continued: answered questions are skipped.
+    /// Output file, one JSON object per answer. An existing file of the same generator, prompt and decoding is continued:
+    /// answered questions are skipped. What made it is in FILE.made-by.json.
     #[arg(short, long)]
     out: PathBuf,
 }
@@ -135,7 +141,25 @@ const WRITE_EVERY: usize = 256;
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
-        let done = answered_ids(&self.out)?;
+        common::outputs::not_the_input(&self.input, &self.out)?;
+        // A device or a pipe holds no answers to go on with.
+        let stream = ragduet_files::is_stream(&self.out);
+        let mut out =
+            fs_err::OpenOptions::new().create(!stream).read(!stream).append(true).open(&self.out)?;
+        // Held until the file is closed, however this process ends.
+        if !stream && flock(&out, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Usage(format!(
+                "{}: another process writes it; wait for it, or choose another --out",
+                self.out.display()
+            ))
+            .into());
+        }
+        let done = if stream { HashSet::new() } else { answered_ids(&self.out)? };
+        let (prompt, contexts) = self.generator.prompt()?;
+        let decode = self.generator.decode();
+        if !stream {
+            MadeBy::new(&self.generator, &prompt, &contexts, &decode)?.claim(&self.out, done.is_empty())?;
+        }
         let records: Vec<RagRecord> = read_rag(&self.input, &common::bad_rows(None))?
             .filter(|r| r.as_ref().map_or(true, |r| !done.contains(&r.id)))
             .collect::<Result<_, _>>()?;
@@ -143,8 +167,6 @@ impl Args {
             tracing::info!("{} questions are answered already; {} to go", done.len(), records.len());
         }
         let generator = self.generator.load()?;
-        let (prompt, contexts) = self.generator.prompt()?;
-        let decode = self.generator.decode();
         let options = AnswerOptions {
             prompt: &prompt,
             contexts,
@@ -152,7 +174,6 @@ impl Args {
             batch: self.generator.batch,
             seed: self.generator.seed,
         };
-        let mut out = fs_err::OpenOptions::new().create(true).append(true).open(&self.out)?;
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let started = std::time::Instant::now();
         let mut before = 0;
@@ -171,6 +192,71 @@ impl Args {
         let seconds = started.elapsed().as_secs_f64();
         println!("{}: {} answers in {seconds:.1} s", self.out.display(), records.len());
         Ok(())
+    }
+}
+
+/// What made a file's answers, kept beside it: answers of another generator are not mixed with them.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct MadeBy {
+    generator: String,
+    /// A hash of the generator's folder.
+    weights: String,
+    prompt: serde_json::Value,
+    contexts: serde_json::Value,
+    decode: serde_json::Value,
+    quantize: String,
+}
+
+impl MadeBy {
+    fn new(
+        args: &GeneratorArgs,
+        prompt: &PromptConfig,
+        contexts: &ContextConfig,
+        decode: &DecodeConfig,
+    ) -> Result<Self> {
+        let dir = ragduet_nn::hub::resolve(args.given()?)?;
+        let weights = ragduet_nn::fingerprint::of_model(&dir);
+        Ok(Self {
+            generator: args.given()?.to_owned(),
+            weights: weights.with_context(|| format!("{}", dir.display()))?,
+            prompt: serde_json::to_value(prompt)?,
+            contexts: serde_json::to_value(contexts)?,
+            decode: serde_json::to_value(decode)?,
+            quantize: format!("{:?}", args.quantize),
+        })
+    }
+
+    /// Makes an empty file this one's, or checks that one with answers is.
+    fn claim(&self, out: &Path, empty: bool) -> Result<()> {
+        let mut path = out.as_os_str().to_owned();
+        path.push(".made-by.json");
+        let path = PathBuf::from(path);
+        if empty {
+            return Ok(write_atomic(&path, &serde_json::to_vec_pretty(self)?)?);
+        }
+        let refuse =
+            |why: String| Err(Usage(format!("{}: {why}; choose another --out", out.display())).into());
+        if !path.is_file() {
+            return refuse(format!("nothing says what made its answers ({} is not there)", path.display()));
+        }
+        let old: Self =
+            serde_json::from_slice(&fs_err::read(&path)?).with_context(|| format!("{}", path.display()))?;
+        let differs = [
+            ("generator", old.weights != self.weights),
+            ("prompt", old.prompt != self.prompt),
+            ("number of passages", old.contexts != self.contexts),
+            ("decoding", old.decode != self.decode),
+            ("quantization", old.quantize != self.quantize),
+        ];
+        let differs: Vec<&str> = differs.iter().filter_map(|(name, on)| on.then_some(*name)).collect();
+        match differs.is_empty() {
+            true => Ok(()),
+            false => refuse(format!(
+                "its answers are by {} with another {}",
+                old.generator,
+                differs.join(" and another ")
+            )),
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! `ragduet index build|check`.
 
 use crate::common::npy::NpyReader;
-use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, counter};
+use crate::common::numbers::number;
+use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, WordArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::read_corpus;
 use ragduet_index::{
     AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
-    LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex, MultiVectors,
-    Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors, Stemmer, VectorIndex,
-    VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    IndexKind, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex,
+    MultiVectors, Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors,
+    VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
+    replace_index,
 };
 use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
+use ragduet_train::checkpoint::check;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::BufRead;
@@ -23,13 +26,12 @@ pub struct Args {
     what: What,
 }
 
+/// Recall below which a graph's settings deserve a word.
+const LOW_RECALL: f64 = 0.9;
+
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Build an index from a corpus and a model, or from embeddings that `encode` wrote.
-    ///
-    /// Example: ragduet index build -m runs/x/best --corpus corpus.jsonl -o corpus.idx --kind hnsw
-    ///
-    /// Example: ragduet index build --kind lexical --corpus corpus.jsonl -o words.idx
     Build(Box<Build>),
 }
 
@@ -54,32 +56,31 @@ struct Build {
     #[command(flatten)]
     vectors: VectorArgs,
     /// Late interaction: bits per residual component (1, 2, 4, 8); 0: exact MaxSim over f16 vectors.
-    #[arg(long, default_value_t = ResidualConfig::default().bits)]
+    #[arg(long, default_value_t = ResidualConfig::default().bits, value_parser = number::<u8>(0, 8))]
     bits: u8,
     /// BM25 k1: term-frequency saturation.
-    #[arg(long, default_value_t = LexicalConfig::default().k1)]
+    #[arg(long, default_value_t = LexicalConfig::default().k1, value_parser = number::<f64>(0.0, 1000.0))]
     k1: f64,
     /// BM25 b: document-length normalization.
-    #[arg(long, default_value_t = LexicalConfig::default().b)]
+    #[arg(long, default_value_t = LexicalConfig::default().b, value_parser = number::<f64>(0.0, 1.0))]
     b: f64,
-    /// BM25 stemmer: porter (as Lucene's English analyzer), none, or a Snowball language.
-    #[arg(long, value_parser = parse_choice::<Stemmer>, default_value = "porter")]
-    stemmer: Stemmer,
+    #[command(flatten)]
+    words: WordArgs,
     /// HNSW builder: hnsw_rs, hnsw_rs_serial (one thread, deterministic) or native (parallel, deterministic, several
     /// times faster).
     #[arg(long, value_parser = parse_choice::<HnswBuilder>, default_value = "hnsw_rs")]
     builder: HnswBuilder,
     /// HNSW M: links per node.
-    #[arg(long, default_value_t = HnswConfig::default().m)]
+    #[arg(long, default_value_t = HnswConfig::default().m, value_parser = number::<usize>(2, 256))]
     m: usize,
     /// HNSW ef_construction: candidate list size during construction.
-    #[arg(long, default_value_t = HnswConfig::default().ef_construction)]
+    #[arg(long, default_value_t = HnswConfig::default().ef_construction, value_parser = number::<usize>(1, 100_000))]
     ef_construction: usize,
     /// HNSW ef_search: candidate list size during search.
-    #[arg(long, default_value_t = HnswConfig::default().ef_search)]
+    #[arg(long, default_value_t = HnswConfig::default().ef_search, value_parser = number::<usize>(1, 10_000_000))]
     ef_search: usize,
     /// HNSW: number of queries (sampled from the vectors) on which recall against exact search is measured; 0: none.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = number::<usize>(0, 10_000_000))]
     audit: usize,
     /// Device: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -125,6 +126,19 @@ impl Build {
         if self.kind.as_deref() == Some("lexical")
             || (self.kind.is_none() && corpus_alone && self.corpus.is_some() && !self.vectors.given())
         {
+            if self.kind.is_none() {
+                if let Ok(old) = ragduet_index::kind(&self.out)
+                    && old != IndexKind::Lexical
+                {
+                    return Err(Usage(format!(
+                        "{} holds an index of vectors and no model is given: give one with -m, or say --kind lexical for \
+                         BM25",
+                        self.out.display()
+                    ))
+                    .into());
+                }
+                tracing::info!("no model is given: an index of words (BM25)");
+            }
             return self.words(quiet);
         }
         let e = match (&self.embeddings, &self.corpus, &self.model) {
@@ -142,12 +156,34 @@ impl Build {
             }
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
-        let ids = IdMap::from_ids(&e.ids)?;
+        let ids = IdMap::from_ids(&e.ids).with_context(|| {
+            let from = self.embeddings.as_ref().or(self.corpus.as_ref());
+            from.map(|p| p.display().to_string()).unwrap_or_default()
+        })?;
         match &e.texts {
             Encoded::Dense(rows) => self.vectors(&e, rows, &ids, quiet),
             Encoded::LateInteraction(vectors) => self.tokens(&e, vectors, &ids, quiet),
             Encoded::Sparse(weights) => self.weights(&e, weights, &ids),
         }
+    }
+
+    /// The index, what made it, and what is needed to read its corpus again, as one folder, whole or not at all.
+    fn save(
+        &self,
+        source: &IndexSource,
+        index: impl FnOnce(&Path) -> ragduet_index::Result<()>,
+    ) -> Result<()> {
+        let source = IndexSource {
+            format: self.read.format.map(|f| f.to_string()),
+            split: self.read.split.clone(),
+            skips_bad_rows: self.read.skip_bad_rows.is_some(),
+            ..source.clone()
+        }
+        .with_contents()?;
+        replace_index(&self.out, |dir| -> Result<()> {
+            index(dir)?;
+            Ok(source.write(dir)?)
+        })
     }
 
     fn check_dense(&self) -> Result<()> {
@@ -185,7 +221,7 @@ impl Build {
         if kind == "exact" {
             let mut index = ragduet_index::build(&self.vectors.config(e.dim)?, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(ids))?;
+            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
             bytes = format!(", {:.0} bytes a passage", index.bytes() as f64 / vectors.len().max(1) as f64);
         } else {
             let config = HnswConfig {
@@ -197,12 +233,11 @@ impl Build {
             };
             let mut index = HnswIndex::new(&config, e.similarity, e.dim)?;
             index.add_with_progress(vectors, &progress)?;
-            index.save_with_ids(&self.out, Some(ids))?;
+            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
             bar.finish_and_clear();
             self.audit(&index, e, vectors)?;
         }
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
         println!(
             "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
             self.out.display(),
@@ -227,9 +262,8 @@ impl Build {
         };
         let bar = counter("indexing", None, quiet);
         let index = build_multi_vector(&config, passages)?;
-        index.save_with_ids(&self.out, Some(ids))?;
+        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
         bar.finish_and_clear();
-        e.source.write(&self.out)?;
         println!(
             "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -264,8 +298,7 @@ impl Build {
         let started = std::time::Instant::now();
         let mut index = SparseIndex::new(texts.dim());
         index.add(texts)?;
-        index.save_with_ids(&self.out, Some(ids))?;
-        e.source.write(&self.out)?;
+        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
         let count = index.len().max(1) as f64;
         println!(
             "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
@@ -284,8 +317,7 @@ impl Build {
             return Err(Usage("an index over words is made from --corpus".into()).into());
         };
         let started = std::time::Instant::now();
-        let config =
-            LexicalConfig { k1: self.k1, b: self.b, stemmer: self.stemmer, ..LexicalConfig::default() };
+        let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
         let mut index = LexicalIndex::new(&config)?;
         let bad = self.read.bad_rows();
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());
@@ -302,8 +334,7 @@ impl Build {
         index.add(&texts)?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad);
-        index.save_with_ids(&self.out, Some(&ids))?;
-        IndexSource::new(None, Some(corpus)).write(&self.out)?;
+        self.save(&IndexSource::new(None, Some(corpus)), |dir| index.save_with_ids(dir, Some(&ids)))?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -331,6 +362,12 @@ impl Build {
             let r =
                 recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
             println!("recall@{} against exact search: {:.4} on {} queries", r.k, r.recall, r.queries);
+            if r.recall < LOW_RECALL {
+                tracing::warn!(
+                    "the graph misses {:.0} % of the nearest passages: build with a greater --ef-search, --ef-construction or --m, or with --kind exact",
+                    (1.0 - r.recall) * 100.0
+                );
+            }
         }
         Ok(())
     }
@@ -354,6 +391,16 @@ impl Build {
 }
 
 fn from_folder(dir: &Path) -> Result<Embedded> {
+    if dir.join("manifest.json").is_file() {
+        check(dir)?;
+    }
+    if dir.join("vectors.jsonl").is_file() {
+        anyhow::bail!(
+            "{}: holds a sparse model's weights of words, for Pyserini and Anserini; build an index with --corpus and \
+             --model",
+            dir.display()
+        );
+    }
     let mut npy = NpyReader::open(&dir.join("embeddings.npy"))?;
     let (total, dim) = (npy.rows, npy.dim);
     let rows = npy.next_rows(total)?;
@@ -390,11 +437,13 @@ fn from_folder(dir: &Path) -> Result<Embedded> {
     #[derive(Deserialize)]
     struct Meta {
         model: String,
+        #[serde(default)]
+        weights: Option<String>,
         similarity: Similarity,
     }
     let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
         .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = IndexSource { model: Some(meta.model), corpus: None };
+    let source = IndexSource { model: Some(meta.model), weights: meta.weights, ..IndexSource::default() };
     let texts = match counts {
         None => Encoded::Dense(rows),
         Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),

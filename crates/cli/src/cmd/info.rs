@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `info`.
-///
-/// Example: ragduet info runs/covid/best
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of a model, adapter, index or run; or a folder of adapters, which are listed.

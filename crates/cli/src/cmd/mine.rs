@@ -1,5 +1,6 @@
 //! `ragduet mine`.
 
+use crate::common::numbers::{count, finite, number};
 use crate::common::{self, ModelArgs, ReadArgs, Usage, counter};
 use anyhow::Result;
 use ragduet_data::{Format, PassagePool, RetrievalExample, TrainingSet, write_examples};
@@ -11,8 +12,6 @@ use std::path::PathBuf;
 ///
 /// Reads training data, ranks its passages (of a collection the whole corpus) for every query, and writes the
 /// examples with the chosen negatives and the model's scores.
-///
-/// Example: ragduet mine -m model --data scifact -o mined.jsonl --count 5 --rank-min 2 --relative-margin 0.05
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -27,23 +26,23 @@ pub struct Args {
     #[arg(short, long)]
     out: PathBuf,
     /// Negatives per query.
-    #[arg(long, default_value_t = NegativeSelection::default().count)]
+    #[arg(long, default_value_t = NegativeSelection::default().count, value_parser = number::<usize>(0, 1_000_000))]
     count: usize,
     /// First eligible rank, from 0.
-    #[arg(long, default_value_t = NegativeSelection::default().rank_min)]
+    #[arg(long, default_value_t = NegativeSelection::default().rank_min, value_parser = number::<usize>(0, u32::MAX as usize))]
     rank_min: usize,
     /// End of the rank window, exclusive.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     rank_max: Option<usize>,
     /// Maximum similarity of a negative.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     max_score: Option<f32>,
     /// Absolute margin: a negative's similarity is at most the positive's minus this.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     absolute_margin: Option<f32>,
     /// Relative margin: a negative's similarity is below the positive's by at least this share of it (0.05: at most 95
     /// %).
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     relative_margin: Option<f32>,
     /// Uniform sampling from the eligible candidates instead of the top-ranked.
     #[arg(long)]
@@ -67,6 +66,7 @@ impl Args {
         if !matches!(format, Format::Jsonl | Format::Parquet) {
             return Err(Usage(format!("{}: give a .jsonl or .parquet file", self.out.display())).into());
         }
+        common::outputs::not_the_input(&self.data, &self.out)?;
         let model = self.model.load()?;
         let bad = self.read.bad_rows();
         let set = TrainingSet::read(&self.data, &self.read.options(), PassagePool::WholeCorpus, &bad)?;

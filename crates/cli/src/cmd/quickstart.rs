@@ -39,6 +39,42 @@ pub struct Args {
     seed: Option<u64>,
 }
 
+/// What a quickstart leaves in its folder: a retriever's run, and what the later steps write.
+const LEFT: [&str; 15] = [
+    "config.toml",
+    "config.hash",
+    "environment.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "checkpoints",
+    "best",
+    "best.json",
+    "bad_rows.jsonl",
+    "run.lock",
+    "retrieved",
+    "generator",
+    "closed-book",
+    "joint",
+    "teacher",
+];
+
+/// Removes an earlier quickstart; a folder that holds anything else is left alone.
+fn clear(out: &Path) -> Result<()> {
+    if !out.join("environment.json").is_file() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(out)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let resumed = ["config.resumed-", "environment.resumed-"].iter().any(|p| name.starts_with(p));
+        if !LEFT.contains(&name.as_str()) && !resumed && !name.ends_with(".ragduet") {
+            let why =
+                format!("{}: holds {name}, which no quickstart wrote; give another --out", out.display());
+            return Err(Usage(why).into());
+        }
+    }
+    Ok(fs_err::remove_dir_all(out)?)
+}
+
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
@@ -52,9 +88,7 @@ impl Args {
         let data = self.project.join(&config.data.train);
         config.data.train.clone_from(&data);
         config.data.dev = Some(data.clone());
-        if self.out.join("environment.json").is_file() {
-            fs_err::remove_dir_all(&self.out)?;
-        }
+        clear(&self.out)?;
         let started = std::time::Instant::now();
         println!("1. A small encoder with random weights, its tokenizer trained on {}.", data.display());
         let test_options = ReadOptions { split: Some("test".into()), ..ReadOptions::default() };
@@ -72,7 +106,11 @@ impl Args {
         let options = RunOptions { quiet, ..RunOptions::new(&self.out) };
         let outcome = train(&config, &options)?;
         if !outcome.finished {
-            anyhow::bail!("stopped at step {}", outcome.step);
+            return Err(crate::common::Stopped(format!(
+                "stopped at step {}; the quickstart begins anew",
+                outcome.step
+            ))
+            .into());
         }
         let device = device::parse(&config.run.device)?;
         let model = st_dir::load(
@@ -212,7 +250,11 @@ impl Reader<'_> {
         let options = generating::RunOptions { quiet: self.quiet, ..generating::RunOptions::new(out) };
         let outcome = sft::train(config, &options)?.run;
         if !outcome.finished {
-            anyhow::bail!("stopped at step {}", outcome.step);
+            return Err(crate::common::Stopped(format!(
+                "stopped at step {}; the quickstart begins anew",
+                outcome.step
+            ))
+            .into());
         }
         let device = device::parse(&config.run.device)?;
         let generator = Generator::load(&out.join("best"), device, config.run.precision.resolve(device))?;

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 ///
 /// Writes one self-contained HTML file: training curves, best figures, config differences, sample questions with
 /// passages and answers, environment.
-///
-/// Example: ragduet report runs/a runs/b answers.jsonl -o report.html
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

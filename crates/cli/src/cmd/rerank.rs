@@ -11,8 +11,6 @@ use std::path::PathBuf;
 ///
 /// Re-ranks the top passages of each question of a TREC run file with a cross-encoder, writes the new run file, and
 /// evaluates both if the questions are judged.
-///
-/// Example: ragduet rerank --rerank runs/cross/best --run bm25.trec --data scifact --split test -o reranked.trec
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -48,8 +46,11 @@ impl Args {
         options.split.get_or_insert_with(|| "test".into());
         let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
         common::report_bad_rows(&bad);
+        common::outputs::not_the_input(&self.run, &self.out)?;
         let before = Run::read_trec(&self.run)?;
-        let after = reranker.ranking(&set, &before, quiet)?;
+        let after = reranker
+            .ranking(&set, &before, quiet)
+            .with_context(|| format!("{} over {}", self.run.display(), self.data.display()))?;
         after
             .write_trec(&self.out, "ragduet")
             .with_context(|| format!("cannot write {}", self.out.display()))?;

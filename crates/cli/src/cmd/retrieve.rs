@@ -1,8 +1,10 @@
 //! `ragduet retrieve`.
 
+use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
 use ragduet_data::{BadRows, Collection, Found, Passage, RagRecord, ReadOptions, rag_line};
+use ragduet_files::OutputFile;
 use ragduet_metrics::{Evaluation, Measure, evaluate};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
@@ -11,8 +13,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `retrieve`.
-///
-/// Example: ragduet retrieve -m runs/quickstart/best --data datasets/maravel --split train -k 10 -o train.rag.jsonl
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     answers: Option<PathBuf>,
     /// Passages per question.
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = count)]
     k: usize,
     #[command(flatten)]
     rerank: RerankArgs,
@@ -71,11 +71,11 @@ impl Args {
 
 /// Writes records, a line each.
 pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
-    let mut out = std::io::BufWriter::new(fs_err::File::create(path)?);
+    let mut out = OutputFile::create(path)?;
     for record in records {
         writeln!(out, "{}", rag_line(record))?;
     }
-    Ok(out.flush()?)
+    Ok(out.finish()?)
 }
 
 /// What is looked for, and where.

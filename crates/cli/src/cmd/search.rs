@@ -1,8 +1,9 @@
 //! `ragduet search`.
 
+use crate::common::numbers::count;
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRowPolicy, BadRows, ReadOptions, read_corpus};
+use ragduet_data::{BadRows, ReadOptions, read_corpus};
 use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
@@ -72,10 +73,17 @@ impl IndexArgs {
             return Err(Usage("give an index with --index".into()).into());
         }
         let mut systems = Vec::new();
-        let mut corpus = self.corpus.clone();
+        let (mut corpus, mut from) = (self.corpus.clone(), None);
         for dir in &self.index {
             let (system, source) = self.open(dir)?;
-            corpus = corpus.or_else(|| source.and_then(|s| s.corpus));
+            if let Some(source) = source.filter(|s| from.is_none() && s.corpus.is_some()) {
+                // A corpus that has moved is read as the one that it was.
+                if corpus.is_none() {
+                    source.check_corpus(dir)?;
+                    corpus.clone_from(&source.corpus);
+                }
+                from = Some(source);
+            }
             systems.push(Rc::new(system));
         }
         let engine = Engine::new(systems, self.fusion.config()?)?;
@@ -95,7 +103,7 @@ impl IndexArgs {
             .collect();
         if let Some(corpus) = corpus {
             if corpus.exists() {
-                add_texts(&mut found, &corpus)?;
+                add_texts(&mut found, &corpus, from.as_ref())?;
             } else if !quiet {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
@@ -116,6 +124,11 @@ impl IndexArgs {
         let backend = if kind(dir)? == IndexKind::Lexical {
             Backend::Lexical(Box::new(LexicalIndex::open(dir)?))
         } else {
+            if let (None, Some(source)) = (&self.model, &source)
+                && let Some(model) = &source.model
+            {
+                source.check_model(dir, model)?;
+            }
             let name = self.model.clone().or_else(|| source.as_ref().and_then(|s| s.model.clone()));
             let why = "does not say which model made it; give --model";
             let name = name.ok_or_else(|| Usage(format!("{} {why}", dir.display())))?;
@@ -155,9 +168,6 @@ fn reorder(found: &mut Found, by: &Reranker, k: usize) -> Result<()> {
 }
 
 /// Arguments of `search`.
-///
-/// Example: ragduet search --index corpus.idx "what causes it?" -k 5
-/// Example: ragduet search --index corpus.idx --index words.idx --fusion rrf --rerank runs/cross/best "what causes it?"
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -165,10 +175,10 @@ pub struct Args {
     /// Questions; without any, one per line of standard input.
     questions: Vec<String>,
     /// Passages per question.
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = count)]
     k: usize,
     /// HNSW ef_search: candidate list size, instead of the index's.
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     ef: Option<usize>,
     /// Print JSON.
     #[arg(long)]
@@ -231,11 +241,15 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn add_texts(found: &mut [Found], corpus: &std::path::Path) -> Result<()> {
+fn add_texts(found: &mut [Found], corpus: &Path, from: Option<&IndexSource>) -> Result<()> {
     let wanted: HashSet<String> = found.iter().flat_map(|f| f.hits.iter().map(|h| h.id.clone())).collect();
-    let bad = BadRows::new(BadRowPolicy::Fail);
+    // As it was read when the index was made.
+    let bad = if from.is_some_and(|s| s.skips_bad_rows) { BadRows::silent() } else { BadRows::default() };
+    let format = from.and_then(|s| s.format.as_deref()).map(str::parse).transpose()?;
+    let split = from.and_then(|s| s.split.clone());
+    let options = ReadOptions { format, split, ..ReadOptions::default() };
     let mut texts = HashMap::new();
-    for p in read_corpus(corpus, &ReadOptions::default(), &bad)? {
+    for p in read_corpus(corpus, &options, &bad)? {
         let p = p?;
         if wanted.contains(&p.id) {
             texts.insert(p.id.clone(), p);

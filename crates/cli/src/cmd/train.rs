@@ -139,7 +139,7 @@ impl clap::Subcommand for Args {
         let command = command.subcommand_required(true).arg_required_else_help(true);
         let with = JOBS.iter().fold(command, |command, job| {
             let mut one =
-                Command::new(job.name).about(job.about).after_help(format!("Example: {}", job.example));
+                Command::new(job.name).about(job.about).after_help(crate::examples::help_of(&[job.example]));
             one = Common::augment_args(one);
             if job.name == GENERATOR {
                 one = Retrieval::augment_args(one);
@@ -159,7 +159,9 @@ impl clap::Subcommand for Args {
                         .action(clap::ArgAction::SetTrue)
                         .help("Print the reference page of the config instead, in Markdown"),
                 )
-                .after_help("Example: ragduet train schema generator > generator.schema.json"),
+                .after_help(crate::examples::help_of(&[
+                    "ragduet train schema generator > generator.schema.json",
+                ])),
         )
     }
 
@@ -220,7 +222,7 @@ fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     }
     config.retrieve(r, &out, quiet)?;
     let options = RunOptions { out, resume: c.resume, quiet, stop_after: None, allow: c.allow.clone() };
-    let o = config.train(&options)?;
+    let o = config.train(&options).map_err(|e| with_key(e, &config))?;
     if c.json {
         let mut said = serde_json::Map::from_iter([
             ("step".to_string(), o.step.into()),
@@ -229,10 +231,12 @@ fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
             ("bad_rows".into(), o.bad_rows.into()),
         ]);
         said.extend(o.json);
-        return crate::common::print_json(&serde_json::Value::from(said));
+        crate::common::print_json(&serde_json::Value::from(said))?;
     }
     if !o.finished {
-        println!("stopped at step {}; go on with --resume", o.step);
+        return Err(crate::common::Stopped(format!("stopped at step {}; go on with --resume", o.step)).into());
+    }
+    if c.json {
         return Ok(());
     }
     if o.bad_rows > 0 {
@@ -240,9 +244,46 @@ fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     }
     o.lines.iter().for_each(|line| println!("{line}"));
     if let Some(model) = &o.model {
-        println!("{} steps; model: {}", o.step, model.display());
+        println!("{} step{}; model: {}", o.step, if o.step == 1 { "" } else { "s" }, model.display());
     }
     Ok(())
+}
+
+/// An error about a file or folder, with the key of the config that names it.
+fn with_key<T: serde::Serialize>(error: anyhow::Error, config: &T) -> anyhow::Error {
+    let said = format!("{error:#}");
+    let whole = |place: usize, path: &str| {
+        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && !"._-".contains(c));
+        edge(said[..place].chars().next_back()) && edge(said[place + path.len()..].chars().next())
+    };
+    let named = strings("", &serde_json::to_value(config).unwrap_or_default());
+    // The longest: a folder's path is also the beginning of those in it.
+    let found = named
+        .into_iter()
+        .filter(|(key, path)| (key.starts_with("data.") || key.ends_with(".base")) && path.len() > 1)
+        .filter(|(key, path)| {
+            !said.contains(key.as_str()) && said.match_indices(path.as_str()).any(|(i, p)| whole(i, p))
+        })
+        .max_by_key(|(_, path)| path.len());
+    match found {
+        Some((key, _)) => error.context(key),
+        None => error,
+    }
+}
+
+/// The texts in a config, by their dotted keys.
+fn strings(path: &str, value: &serde_json::Value) -> Vec<(String, String)> {
+    match value {
+        serde_json::Value::String(text) => vec![(path.into(), text.clone())],
+        serde_json::Value::Object(table) => {
+            let of = |(key, inner): (&String, &serde_json::Value)| match path {
+                "" => strings(key, inner),
+                _ => strings(&format!("{path}.{key}"), inner),
+            };
+            table.iter().flat_map(of).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The run folder, and the config file: the run's own where none is given.

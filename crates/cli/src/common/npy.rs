@@ -3,16 +3,14 @@
 use anyhow::{Context, Result, bail};
 use fs_err::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const HEADER: usize = 128;
 
-/// Appends rows to `<path>`; the file appears under that name when [`NpyWriter::finish`] is called.
+/// Appends rows to a file, in a folder that is whole or not there.
 #[derive(Debug)]
 pub struct NpyWriter {
     file: BufWriter<File>,
-    path: PathBuf,
-    partial: PathBuf,
     dim: usize,
     rows: u64,
 }
@@ -20,10 +18,9 @@ pub struct NpyWriter {
 impl NpyWriter {
     /// Starts a file of rows of `dim` numbers.
     pub fn create(path: &Path, dim: usize) -> Result<Self> {
-        let partial = path.with_extension("npy.partial");
-        let mut file = BufWriter::new(File::create(&partial)?);
+        let mut file = BufWriter::new(File::create(path)?);
         file.write_all(&[b' '; HEADER])?;
-        Ok(Self { file, path: path.into(), partial, dim, rows: 0 })
+        Ok(Self { file, dim, rows: 0 })
     }
 
     /// Appends whole rows.
@@ -35,7 +32,7 @@ impl NpyWriter {
         Ok(())
     }
 
-    /// Writes the header, syncs and renames.
+    /// Writes the header.
     pub fn finish(mut self) -> Result<()> {
         self.file.flush()?;
         let mut file = self.file.into_inner().map_err(|e| e.into_error())?;
@@ -48,10 +45,7 @@ impl NpyWriter {
         header.resize(HEADER - 1, b' ');
         header.push(b'\n');
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header)?;
-        file.sync_all()?;
-        fs_err::rename(&self.partial, &self.path)?;
-        Ok(())
+        Ok(file.write_all(&header)?)
     }
 }
 

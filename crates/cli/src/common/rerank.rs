@@ -1,5 +1,6 @@
 //! Re-ranking of what a first stage finds, for the commands that search.
 
+use super::numbers::count;
 use super::{Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_metrics::Run;
@@ -16,7 +17,7 @@ pub struct RerankArgs {
     #[arg(long, value_name = "MODEL")]
     pub rerank: Option<String>,
     /// Number of passages re-ranked per question.
-    #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = count)]
     pub rerank_depth: usize,
 }
 

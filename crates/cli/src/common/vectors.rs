@@ -1,6 +1,7 @@
 //! In what form an index that compares with every row keeps its vectors, for the commands that build one.
 
 use super::Usage;
+use super::numbers::{count, number};
 use anyhow::Result;
 use clap::ValueEnum;
 use ragduet_index::{
@@ -15,16 +16,16 @@ pub struct VectorArgs {
     #[arg(long, value_enum, default_value = "f32")]
     vectors: Kept,
     /// Truncation of embeddings to the first N components (models trained with Matryoshka losses).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     dimensions: Option<usize>,
     /// Rescoring with vectors of this form, kept beside. If not given: int8 for binary and pq, none for the others.
     #[arg(long, value_enum)]
     rescore: Option<Rescore>,
     /// Oversampling factor: factor * k candidates are rescored.
-    #[arg(long, value_name = "TIMES", default_value_t = RescoreConfig::default().factor)]
+    #[arg(long, value_name = "TIMES", default_value_t = RescoreConfig::default().factor, value_parser = number::<usize>(1, 1_000_000))]
     rescore_factor: usize,
     /// pq: bytes per vector [default: one per eight components]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1, 1 << 16))]
     pq_parts: Option<usize>,
 }
 

@@ -24,7 +24,7 @@ use crate::read::elements::Elements;
 use crate::source::Fallible;
 use crate::stream::{ExampleIter, NumberedQrels, Passages, Queries};
 use crate::write::atomic::AtomicFile;
-use crate::write::collection::{CollectionFiles, write_collection};
+use crate::write::collection::{CollectionFiles, CollectionWriter, write_collection};
 use crate::{BadRows, Error, Passage, Qrel, Query, Result, WriteCounts};
 
 pub(crate) const LLAMA_INDEX: Spec = Spec {
@@ -172,7 +172,7 @@ fn write(path: &Path, _: &str, corpus: Option<Passages>, examples: ExampleIter<'
     let mut file = AtomicFile::create(path)?;
     file.write_all(format!("{{\n    \"{CORPUS}\": {{").as_bytes())?;
     let files = Files { file, empty: true, queries: Vec::new(), relevant: HashMap::new() };
-    write_collection(files, corpus, examples)
+    write_collection(CollectionWriter::new(files), corpus, examples)
 }
 
 /// A dataset being written: passages go to the file as they come, queries and judgements at the end.

@@ -1,24 +1,21 @@
 //! A file under a temporary name that gets its own name only when it is whole.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
+use ragduet_files::OutputFile;
 use serde::Serialize;
 
 use crate::Result;
 use crate::source::extension;
 
-/// Written to a hidden neighbour, synced and renamed by `finish`; dropped before, it leaves nothing behind.
-pub(crate) struct AtomicFile {
-    path: PathBuf,
-    temporary: PathBuf,
-    sink: Option<Sink>,
-}
+/// An [`OutputFile`], compressed as its extension says; dropped before `finish`, it leaves nothing behind.
+pub(crate) struct AtomicFile(Sink);
 
 enum Sink {
-    Plain(BufWriter<fs_err::File>),
-    Gzip(flate2::write::GzEncoder<BufWriter<fs_err::File>>),
-    Zstd(zstd::Encoder<'static, BufWriter<fs_err::File>>),
+    Plain(OutputFile),
+    Gzip(flate2::write::GzEncoder<OutputFile>),
+    Zstd(zstd::Encoder<'static, OutputFile>),
 }
 
 impl AtomicFile {
@@ -34,18 +31,12 @@ impl AtomicFile {
     }
 
     fn create_as(path: &Path, compression: &str) -> Result<Self> {
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs_err::create_dir_all(parent)?;
-        }
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let file = BufWriter::with_capacity(256 * 1024, fs_err::File::create(temporary.clone())?);
-        let sink = match compression {
+        let file = OutputFile::create(path)?;
+        Ok(Self(match compression {
             "gz" => Sink::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::default())),
             "zst" => Sink::Zstd(zstd::Encoder::new(file, 3)?),
             _ => Sink::Plain(file),
-        };
-        Ok(Self { path: path.to_owned(), temporary, sink: Some(sink) })
+        }))
     }
 
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
@@ -57,50 +48,31 @@ impl AtomicFile {
         self.write_all(&bytes)
     }
 
-    pub(crate) fn finish(mut self) -> Result<()> {
-        let buffered = match self.sink.take() {
-            Some(Sink::Plain(file)) => file,
-            Some(Sink::Gzip(encoder)) => encoder.finish()?,
-            Some(Sink::Zstd(encoder)) => encoder.finish()?,
-            None => return Ok(()),
+    pub(crate) fn finish(self) -> Result<()> {
+        let file = match self.0 {
+            Sink::Plain(file) => file,
+            Sink::Gzip(encoder) => encoder.finish()?,
+            Sink::Zstd(encoder) => encoder.finish()?,
         };
-        let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        drop(file);
-        fs_err::rename(&self.temporary, &self.path)?;
-        // The rename itself survives a power cut only once the directory is synced.
-        if let Some(parent) = self.path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            fs_err::File::open(parent)?.sync_all()?;
-        }
-        Ok(())
+        Ok(file.finish()?)
     }
 }
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match &mut self.sink {
-            Some(Sink::Plain(file)) => file.write(bytes),
-            Some(Sink::Gzip(encoder)) => encoder.write(bytes),
-            Some(Sink::Zstd(encoder)) => encoder.write(bytes),
-            None => Err(std::io::Error::other("the file is finished")),
+        match &mut self.0 {
+            Sink::Plain(file) => file.write(bytes),
+            Sink::Gzip(encoder) => encoder.write(bytes),
+            Sink::Zstd(encoder) => encoder.write(bytes),
         }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        match &mut self.sink {
-            Some(Sink::Plain(file)) => file.flush(),
-            Some(Sink::Gzip(encoder)) => encoder.flush(),
-            Some(Sink::Zstd(encoder)) => encoder.flush(),
-            None => Ok(()),
+        match &mut self.0 {
+            Sink::Plain(file) => file.flush(),
+            Sink::Gzip(encoder) => encoder.flush(),
+            Sink::Zstd(encoder) => encoder.flush(),
         }
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        // After `finish` the temporary name is gone, and this does nothing.
-        let _ = fs_err::remove_file(&self.temporary);
     }
 }
 

@@ -1,27 +1,34 @@
 //! BEIR directories.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 
+use ragduet_files::OutputFolder;
 use serde_json::{Value, json};
 
 use super::atomic::AtomicFile;
-use super::collection::{CollectionFiles, CollectionWriter, write_collection};
+use super::collection::{CollectionFiles, CollectionWriter, Kept, write_collection};
 use super::counts::WriteCounts;
+use crate::record::text_key;
+use crate::source::find;
 use crate::stream::ExampleIter;
 use crate::stream::Passages;
-use crate::{Passage, Query, Result, RetrievalExample};
+use crate::{Error, Passage, Query, Result, RetrievalExample};
 
 pub(crate) const QRELS_HEADER: &[u8] = b"query-id\tcorpus-id\tscore\n";
 
-/// Writes a BEIR directory: the corpus grows with the examples, each passage and query once.
+/// Writes a split of a BEIR directory: the corpus grows with the examples, each passage and query once.
 ///
-/// The files get their names in [`BeirWriter::finish`], the judgements last.
+/// A new directory appears whole in [`BeirWriter::finish`]. Of one that is there, passages and queries stay, and so do
+/// the judgements of other splits.
 pub struct BeirWriter(CollectionWriter<Files>);
 
 impl BeirWriter {
-    /// Begins a directory with one split.
+    /// Begins a split of a directory.
     pub fn create(dir: impl AsRef<Path>, split: &str) -> Result<Self> {
-        Ok(Self(CollectionWriter::new(Files::create(dir.as_ref(), split)?)))
+        let (files, kept) = Files::create(dir.as_ref(), split)?;
+        Ok(Self(CollectionWriter::with_kept(files, kept)))
     }
 
     /// Adds an example: its query, its passages, and a judgement for each positive.
@@ -40,33 +47,85 @@ impl BeirWriter {
     }
 }
 
-/// Writes a directory with one split.
+/// Writes a split of a directory.
 pub(crate) fn write(
     dir: &Path,
     split: &str,
     corpus: Option<Passages>,
     examples: ExampleIter<'_>,
 ) -> Result<WriteCounts> {
-    write_collection(Files::create(dir, split)?, corpus, examples)
+    let (files, kept) = Files::create(dir, split)?;
+    write_collection(CollectionWriter::with_kept(files, kept), corpus, examples)
 }
 
 struct Files {
+    /// The new directory; `None` where there is one already.
+    folder: Option<OutputFolder<'static>>,
     corpus: AtomicFile,
     queries: AtomicFile,
     qrels: AtomicFile,
 }
 
 impl Files {
-    fn create(dir: &Path, split: &str) -> Result<Self> {
-        let dir: PathBuf = dir.to_owned();
-        let mut qrels = AtomicFile::create(&dir.join("qrels").join(format!("{split}.tsv")))?;
-        qrels.write_all(QRELS_HEADER)?;
-        Ok(Self {
-            corpus: AtomicFile::create(&dir.join("corpus.jsonl"))?,
-            queries: AtomicFile::create(&dir.join("queries.jsonl"))?,
-            qrels,
-        })
+    fn create(dir: &Path, split: &str) -> Result<(Self, Kept)> {
+        let is_new = !dir.exists() || fs_err::read_dir(dir)?.next().is_none();
+        let folder = is_new.then(|| OutputFolder::create(dir)).transpose()?;
+        let at = folder.as_ref().map_or(dir, OutputFolder::path).to_path_buf();
+        let qrels = format!("qrels/{split}.tsv");
+        for name in ["corpus.jsonl", "queries.jsonl", qrels.as_str()] {
+            if let Some(path) = find(dir, name).filter(|p| !p.ends_with(name)) {
+                let reason = "is compressed, and is not written anew; give another folder, or decompress it";
+                return Err(Error::Unsupported { path, reason: reason.into() });
+            }
+        }
+        let mut files = Self {
+            corpus: AtomicFile::create(&at.join("corpus.jsonl"))?,
+            queries: AtomicFile::create(&at.join("queries.jsonl"))?,
+            qrels: AtomicFile::create(&at.join(qrels))?,
+            folder,
+        };
+        files.qrels.write_all(QRELS_HEADER)?;
+        let mut kept = Kept::default();
+        if files.folder.is_none() {
+            kept.passages = keep(&dir.join("corpus.jsonl"), &mut files.corpus)?;
+            kept.queries = keep(&dir.join("queries.jsonl"), &mut files.queries)?;
+        }
+        Ok((files, kept))
     }
+}
+
+/// Copies the lines of a file that is there; the ids in it, and the keys of their texts.
+fn keep(path: &Path, to: &mut AtomicFile) -> Result<HashMap<String, u64>> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        #[serde(rename = "_id")]
+        id: String,
+        title: Option<String>,
+        text: String,
+    }
+    let mut ids = HashMap::new();
+    if !path.is_file() {
+        return Ok(ids);
+    }
+    for (number, line) in BufReader::new(fs_err::File::open(path)?).lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let Ok(Row { id, title, text }) = serde_json::from_str(line.trim_start_matches('\u{feff}')) else {
+            let reason = format!(
+                "line {} is no row with a text `_id` and a `text`, so nothing can be added; mend it, or give another \
+                 folder",
+                number + 1
+            );
+            return Err(Error::Unsupported { path: path.to_owned(), reason });
+        };
+        let text = Passage { id: String::new(), title: title.filter(|t| !t.is_empty()), text }.full_text();
+        ids.insert(id, text_key(&text));
+        to.write_all(line.as_bytes())?;
+        to.write_all(b"\n")?;
+    }
+    Ok(ids)
 }
 
 impl CollectionFiles for Files {
@@ -90,9 +149,11 @@ impl CollectionFiles for Files {
     }
 
     fn finish(self) -> Result<()> {
+        // The judgements last: at every moment those that are there have their texts.
         self.corpus.finish()?;
         self.queries.finish()?;
-        self.qrels.finish()
+        self.qrels.finish()?;
+        self.folder.map_or(Ok(()), |folder| Ok(folder.finish()?))
     }
 }
 

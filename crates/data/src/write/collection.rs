@@ -30,11 +30,10 @@ pub(crate) trait CollectionFiles {
 
 /// Writes a corpus, where there is one, and examples with what they need of it.
 pub(crate) fn write_collection(
-    files: impl CollectionFiles,
+    mut writer: CollectionWriter<impl CollectionFiles>,
     corpus: Option<Passages>,
     examples: ExampleIter<'_>,
 ) -> Result<WriteCounts> {
-    let mut writer = CollectionWriter::new(files);
     for passage in corpus.into_iter().flatten() {
         writer.push_passage(&passage?)?;
     }
@@ -42,6 +41,13 @@ pub(crate) fn write_collection(
         writer.push(&example?)?;
     }
     writer.finish()
+}
+
+/// Texts that a collection holds already: their ids, and the keys of the texts.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) passages: HashMap<String, u64>,
+    pub(crate) queries: HashMap<String, u64>,
 }
 
 /// Gives each text one id and each id one text.
@@ -55,13 +61,17 @@ pub(crate) struct CollectionWriter<F> {
 
 impl<F: CollectionFiles> CollectionWriter<F> {
     pub(crate) fn new(files: F) -> Self {
-        Self {
-            files,
-            passage_ids: HashMap::new(),
-            query_ids: HashMap::new(),
-            judged: HashSet::new(),
-            counts: WriteCounts::default(),
-        }
+        Self::with_kept(files, Kept::default())
+    }
+
+    /// With texts that the files hold already.
+    pub(crate) fn with_kept(files: F, kept: Kept) -> Self {
+        let counts = WriteCounts {
+            passages_kept: kept.passages.len() as u64,
+            queries_kept: kept.queries.len() as u64,
+            ..WriteCounts::default()
+        };
+        Self { files, passage_ids: kept.passages, query_ids: kept.queries, judged: HashSet::new(), counts }
     }
 
     /// Adds an example: its query, its passages, and a judgement for each positive.

@@ -17,6 +17,12 @@ pub struct WriteCounts {
     pub passages: u64,
     /// Distinct queries (collections only).
     pub queries: u64,
+    /// Passages that the folder held before, and holds still (collections only).
+    #[serde(default)]
+    pub passages_kept: u64,
+    /// Queries that the folder held before, and holds still (collections only).
+    #[serde(default)]
+    pub queries_kept: u64,
     /// Ids that stood for two texts; the later text got an id of its own (collections only).
     pub ids_changed: u64,
     /// Negatives whose passages are in the corpus but whose relation to the query the format cannot express.
@@ -37,6 +43,8 @@ impl std::fmt::Display for WriteCounts {
             ("negatives", self.negatives),
             ("passages", self.passages),
             ("queries", self.queries),
+            ("passages that were there", self.passages_kept),
+            ("queries that were there", self.queries_kept),
             ("ids changed", self.ids_changed),
             ("negatives unlinked", self.negatives_unlinked),
             ("scores dropped", self.scores_dropped),

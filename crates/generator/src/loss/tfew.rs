@@ -23,14 +23,14 @@ pub struct TfewLoss {
     /// Weight of the unlikelihood loss of the wrong choices.
     pub unlikelihood: f64,
     /// Weight of the softmax cross-entropy over choices by length-normalized likelihood.
-    pub length_normalised: f64,
+    pub length_normalized: f64,
     /// Exponent of length normalization, in the loss and in rank classification; 0: none.
     pub length_norm: f64,
 }
 
 impl Default for TfewLoss {
     fn default() -> Self {
-        Self { language_model: 1.0, unlikelihood: 1.0, length_normalised: 1.0, length_norm: 1.0 }
+        Self { language_model: 1.0, unlikelihood: 1.0, length_normalized: 1.0, length_norm: 1.0 }
     }
 }
 
@@ -80,7 +80,7 @@ pub struct TfewShares {
     /// Unlikelihood.
     pub unlikelihood: Tensor,
     /// Length-normalised.
-    pub length_normalised: Tensor,
+    pub length_normalized: Tensor,
 }
 
 /// The places of the right choices among all.
@@ -101,7 +101,7 @@ impl TfewLoss {
         let weights = [
             ("language_model", self.language_model),
             ("unlikelihood", self.unlikelihood),
-            ("length_normalised", self.length_normalised),
+            ("length_normalized", self.length_normalized),
             ("length_norm", self.length_norm),
         ];
         for (key, value) in weights {
@@ -144,7 +144,7 @@ impl TfewLoss {
         TfewShares {
             language_model: mean(of_right, window.right_tokens),
             unlikelihood: mean(unlikely, window.wrong_tokens),
-            length_normalised: mean(margin, window.records),
+            length_normalized: mean(margin, window.records),
         }
     }
 
@@ -153,7 +153,7 @@ impl TfewLoss {
         let weighted = [
             (self.language_model, &shares.language_model),
             (self.unlikelihood, &shares.unlikelihood),
-            (self.length_normalised, &shares.length_normalised),
+            (self.length_normalized, &shares.length_normalized),
         ];
         let on = weighted.into_iter().filter(|(w, _)| *w > 0.0).map(|(w, t)| t * w);
         on.reduce(|a, b| a + b).unwrap_or_else(|| shares.language_model.zeros_like())

@@ -118,7 +118,8 @@ impl<'a> Policy<'a> {
         let mut train = set(&config.data.train)?;
         let mut dev = config.data.dev.as_deref().map_or_else(|| Ok(Set::default()), set)?;
         if train.rows.is_empty() {
-            return Err(Error::Unusable(format!("no row fits; {} are too long", train.left_out)));
+            let limit = limit(config, &generator);
+            return Err(Error::Unusable(format!("no row fits: {} are longer than {limit}", train.left_out)));
         }
         // Before a checkpoint changes the weights.
         for (set, name) in [(&mut train, "reference"), (&mut dev, "reference-dev")] {
@@ -217,7 +218,10 @@ impl Recipe for Policy<'_> {
     }
 
     fn describe(&self) -> String {
-        let said = |set: &Set| format!("{} rows ({} too long and left out)", set.rows.len(), set.left_out);
+        let limit = limit(self.config, &self.generator);
+        let said = |set: &Set| {
+            format!("{} rows ({} longer than {limit} and left out)", set.rows.len(), set.left_out)
+        };
         let dev = self.config.data.dev.as_ref().map(|_| format!("; dev: {}", said(&self.dev)));
         format!("{}{}; {}", said(&self.train), dev.unwrap_or_default(), described(&self.generator))
     }
@@ -268,11 +272,28 @@ impl Recipe for Policy<'_> {
     }
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, Scores>) -> Result<()> {
-        self.generator.save(dir)
+        self.generator.save(dir)?;
+        // What the base was asked with is what this one is asked with.
+        let base = self.config.model.base.as_deref().map(ragduet_nn::hub::resolve).transpose()?;
+        match base.map(|base| crate::TrainedWith::find(&base)).transpose()?.flatten() {
+            Some(settings) => settings.save(dir),
+            None => Ok(()),
+        }
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<Scores>>) -> Map<String, Value> {
         Map::from_iter([("dev".to_string(), json!(dev.map(|e| e.scores)))])
+    }
+}
+
+/// The limit of prompt and answer, and the key that sets it.
+fn limit(config: &PreferenceConfig, generator: &Generator) -> String {
+    match config.max_tokens {
+        Some(n) => format!("{n} tokens (max_tokens)"),
+        None => {
+            let n = rows::usual_limit(config, generator);
+            format!("{n} tokens (the model's positions and half of batch.tokens; max_tokens is not set)")
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::model::Generator;
 use crate::packed::PackedExamples;
 use crate::prepare::{PrepareReport, Preparer};
 use crate::substitute::Substitutes;
-use ragduet_data::{RagRecord, rag_line, read_records};
+use crate::trained_with::TrainedWith;
+use ragduet_data::{BadRows, RagRecord, rag_line, read_records};
 use ragduet_text::TrainExample;
 use ragduet_torch::Tensor;
 use ragduet_train::{
@@ -180,7 +181,9 @@ impl Recipe for Supervised {
     }
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, AnswerScores>) -> Result<()> {
-        self.generator.save(dir)
+        self.generator.save(dir)?;
+        let c = &self.config;
+        TrainedWith::of(&c.prompt, &c.contexts, &c.eval).save(dir)
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<AnswerScores>>) -> Map<String, Value> {
@@ -197,6 +200,8 @@ pub(super) struct Records {
     pub dev: Vec<RagRecord>,
     /// A hash of what is learned, as it was read.
     fingerprint: u64,
+    /// Where rows go that the model's template refuses.
+    bad: BadRows,
 }
 
 impl Records {
@@ -211,7 +216,7 @@ impl Records {
         let dev = data.dev.as_deref().map_or(Ok(Vec::new()), |path| all(path, most))?;
         let lines = train.iter().map(rag_line);
         let fingerprint = lines.fold(Fingerprint::default(), |all, line| all.text(&line)).digest();
-        Ok(Self { train, dev, fingerprint })
+        Ok(Self { train, dev, fingerprint, bad: context.bad_rows.clone() })
     }
 
     /// What a new tokenizer is trained on.
@@ -246,11 +251,13 @@ impl EpochBuilder {
     pub fn new(
         generator: &Generator,
         config: &SftConfig,
-        records: Records,
+        mut records: Records,
         same_examples: bool,
     ) -> Result<Self> {
         let (contexts, tokens, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
         let preparer = Preparer::new(generator, &config.prompt, contexts, tokens, seed)?.into_owned();
+        preparer.set_refused_aside(&mut records.train, &records.bad)?;
+        preparer.set_refused_aside(&mut records.dev, &records.bad)?;
         let substitutes = Substitutes::of(&records.train);
         let ContextConfig { substitute_rate, excerpt_epochs, .. } = config.contexts;
         if same_examples && excerpt_epochs > 0 {

@@ -191,7 +191,8 @@ impl Recipe for Tfew<'_> {
     }
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, ChoiceScores>) -> Result<()> {
-        self.generator.save(dir)
+        self.generator.save(dir)?;
+        crate::TrainedWith::of_choices(self.config).save(dir)
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<ChoiceScores>>) -> Map<String, Value> {
@@ -223,7 +224,7 @@ fn learn(
         Ok(Metrics::of(&total)
             .with("language_model", &shares.language_model)
             .with("unlikelihood", &shares.unlikelihood)
-            .with("length_normalised", &shares.length_normalised))
+            .with("length_normalized", &shares.length_normalized))
     })
 }
 

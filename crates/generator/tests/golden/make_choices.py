@@ -20,8 +20,8 @@ GOLDEN = HERE / "../../../nn/tests/golden"
 # Prompt tokens, the choices' tokens, the right choice.
 RECORDS = [(9, [3, 1, 5], 1), (4, [2, 2], 0), (12, [1, 6, 2, 4], 3), (1, [4, 3], 1)]
 WEIGHTS = [
-    {"language_model": 1.0, "unlikelihood": 1.0, "length_normalised": 1.0, "length_norm": 1.0},
-    {"language_model": 0.5, "unlikelihood": 2.0, "length_normalised": 0.7, "length_norm": 0.5},
+    {"language_model": 1.0, "unlikelihood": 1.0, "length_normalized": 1.0, "length_norm": 1.0},
+    {"language_model": 0.5, "unlikelihood": 2.0, "length_normalized": 0.7, "length_norm": 0.5},
 ]
 
 
@@ -65,9 +65,9 @@ for name, base, auto in [("ia3_llama", "lm/llama", AutoModelForCausalLM), ("ia3_
             ([log_probs(model, seq2seq, r["prompt"], c) for c in r["choices"]], r["answer"]) for r in records
         ]
         lm, ul, ln = losses(scored, w)
-        total = w["language_model"] * lm + w["unlikelihood"] * ul + w["length_normalised"] * ln
+        total = w["language_model"] * lm + w["unlikelihood"] * ul + w["length_normalized"] * ln
         total.backward()
-        values = {"language_model": lm, "unlikelihood": ul, "length_normalised": ln, "total": total}
+        values = {"language_model": lm, "unlikelihood": ul, "length_normalized": ln, "total": total}
         out["models"].append({
             "adapter": name, "base": base, "seq2seq": seq2seq, "weights": w,
             **{k: v.item() for k, v in values.items()},

@@ -38,7 +38,7 @@ for t in (1.0, 2.5):
     cases.append(case({"forward_kl": {"temperature": t}}, lambda z: kl(z, teacher, t)))
     cases.append(case({"reverse_kl": {"temperature": t}}, lambda z: kl(teacher, z, t)))
     for beta in (0.0, 0.1, 0.5, 0.9, 1.0):
-        config = {"generalised_jsd": {"beta": beta, "temperature": t}}
+        config = {"generalized_jsd": {"beta": beta, "temperature": t}}
         own = lambda z: GKDTrainer.generalized_jsd_loss(z[None], teacher[None], beta=beta, temperature=t, reduction="sum")
         cases.append(case(config, own))
 

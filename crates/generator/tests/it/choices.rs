@@ -107,7 +107,7 @@ fn vectors_learn_a_mixture_and_go_on_with_one_task() {
         let all = lines(&mixed, "train");
         let loss = |l: &serde_json::Value| l["loss"].as_f64().unwrap();
         let sum = |l: &serde_json::Value| {
-            ["language_model", "unlikelihood", "length_normalised"]
+            ["language_model", "unlikelihood", "length_normalized"]
                 .map(|k| l[k].as_f64().unwrap())
                 .iter()
                 .sum::<f64>()
@@ -238,7 +238,7 @@ fn settings_that_cannot_work_are_refused() {
         (two(", weight = 2.0", ""), "or none"),
         (two(", weight = 2.0", ", weight = 0.0"), "above 0"),
         (
-            "loss = { language_model = 0.0, unlikelihood = 0.0, length_normalised = 0.0 }".into(),
+            "loss = { language_model = 0.0, unlikelihood = 0.0, length_normalized = 0.0 }".into(),
             "nothing would",
         ),
         ("contexts = { substitute_rate = 0.5 }".into(), "no substitutes"),

@@ -166,6 +166,7 @@ fn config() -> impl Strategy<Value = ContextConfig> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     (0..7usize, 0..3usize, rate(), rate(), 0..10usize, flags).prop_map(
         |(count, max_golden, golden_drop_rate, distractor_rate, distractor_pool, (a, b, c))| ContextConfig {
+            excerpt_epochs: 0,
             count,
             golden: if a { Golden::Inserted } else { Golden::Retrieved },
             max_golden,
@@ -175,7 +176,6 @@ fn config() -> impl Strategy<Value = ContextConfig> {
             distractor_pool,
             order: if c { Order::Shuffled } else { Order::Ranked },
             substitute_rate: 0.0,
-            excerpt_epochs: 0,
         },
     )
 }

@@ -119,7 +119,7 @@ fn a_student_learns_the_teachers_distribution() {
     for (name, objective) in [
         ("forward", "objective.logits = { weight = 1.0, divergence.forward_kl = { temperature = 2.0 } }"),
         ("reverse", "objective.logits.divergence.reverse_kl = {}"),
-        ("jsd", "objective.logits.divergence.generalised_jsd = { beta = 0.3 }"),
+        ("jsd", "objective.logits.divergence.generalized_jsd = { beta = 0.3 }"),
         ("top-k", "teacher.cache.top_k = { k = 8 }"),
     ] {
         let out = dir.join(name);

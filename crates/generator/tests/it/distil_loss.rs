@@ -70,7 +70,7 @@ impl Case {
         let d = match loss.divergence {
             Divergence::ForwardKl(_) => kl(&p, &q) * t * t,
             Divergence::ReverseKl(_) => kl(&q, &p) * t * t,
-            Divergence::GeneralisedJsd(JsdConfig { beta, .. }) => {
+            Divergence::GeneralizedJsd(JsdConfig { beta, .. }) => {
                 let m = &p * beta + &q * (1.0 - beta);
                 kl(&p, &m) * beta + kl(&q, &m) * (1.0 - beta)
             }
@@ -107,7 +107,7 @@ fn divergences() -> Vec<Divergence> {
     for temperature in [1.0, 2.0] {
         all.push(Divergence::ForwardKl(KlConfig { temperature }));
         all.push(Divergence::ReverseKl(KlConfig { temperature }));
-        all.extend([0.2, 0.5].map(|beta| Divergence::GeneralisedJsd(JsdConfig { beta, temperature })));
+        all.extend([0.2, 0.5].map(|beta| Divergence::GeneralizedJsd(JsdConfig { beta, temperature })));
     }
     all
 }
@@ -257,7 +257,7 @@ fn the_generalised_divergence_has_both_others_at_its_ends() {
         d.backward().unwrap();
         (value, c.grads())
     };
-    let jsd = |beta| of(Divergence::GeneralisedJsd(JsdConfig { beta, temperature: 1.0 }));
+    let jsd = |beta| of(Divergence::GeneralizedJsd(JsdConfig { beta, temperature: 1.0 }));
     let forward = of(Divergence::ForwardKl(KlConfig::default()));
     let reverse = of(Divergence::ReverseKl(KlConfig::default()));
     for ((at, near, side), want) in [((0.0, 1e-9, 0.0), forward), ((1.0, 1.0 - 1e-9, 1.0), reverse)] {
@@ -343,7 +343,7 @@ fn what_cannot_be_is_refused() {
         ("weight = 1.5", "weight"),
         ("divergence.forward_kl.temperature = 0.0", "temperature"),
         ("divergence.reverse_kl.temperature = -1.0", "temperature"),
-        ("divergence.generalised_jsd.beta = 1.1", "beta"),
+        ("divergence.generalized_jsd.beta = 1.1", "beta"),
     ] {
         let loss: DistilLoss = toml::from_str(text).unwrap();
         assert!(loss.check("objective.logits").unwrap_err().to_string().contains(key), "{text}");

@@ -209,7 +209,7 @@ fn choice_losses_equal_their_formulas_and_windows_add_up() {
             let batch =
                 TfewBatch { nll: &nll, tokens: &CHOICE_TOKENS[choices], records: &CHOICE_RECORDS[records] };
             let s = loss.shares(&batch, window);
-            [s.language_model, s.unlikelihood, s.length_normalised].map(|t| f64::try_from(t).unwrap())
+            [s.language_model, s.unlikelihood, s.length_normalized].map(|t| f64::try_from(t).unwrap())
         };
         let whole = shares(0..15, 0..7, 0..3);
         let (a, b) = (shares(0..6, 0..3, 0..1), shares(6..15, 3..7, 1..3));
@@ -226,7 +226,7 @@ fn choice_gradients_are_the_numerical_ones() {
         let loss = TfewLoss {
             language_model: w[0],
             unlikelihood: w[1],
-            length_normalised: w[2],
+            length_normalized: w[2],
             length_norm: power,
         };
         check_gradient(&[Tensor::from_slice(&CHOICE_NLL)], 1e-6, |x| {
@@ -246,7 +246,7 @@ fn the_likeliest_choice_depends_on_the_power_of_its_length() {
     for text in [
         "unlikelihood = -1.0",
         "length_norm = -0.5",
-        "language_model = 0\nunlikelihood = 0\nlength_normalised = 0",
+        "language_model = 0\nunlikelihood = 0\nlength_normalized = 0",
     ] {
         let loss: TfewLoss = toml::from_str(text).unwrap();
         assert!(loss.check().is_err(), "{text}");

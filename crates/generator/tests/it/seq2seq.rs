@@ -194,7 +194,7 @@ fn fusion_shows_each_passage_beside_the_question() {
         let read = g.tokenizer.decode(&e.ids[place.tokens.clone()], true).unwrap();
         assert!(read.contains(&format!("passage {n} says")) && read.contains("what does it say?"), "{read}");
     }
-    let prompt = p.prompt(&record, 8, &mut report).unwrap();
+    let prompt = p.prompt(&record, 8, &mut report).unwrap().unwrap();
     assert_eq!((prompt.parts.len(), prompt.ids.len()), (3, prompt.parts.iter().sum()));
     // The room for all of it takes passages from the end.
     let p = Preparer::new(&g, &config, ContextConfig::retrieved(3), 320, 0).unwrap();
@@ -575,7 +575,7 @@ fn what_does_not_fit_an_encoder_decoder_is_said() {
     };
     let length = |prompt: &PromptConfig| {
         let p = Preparer::new(&g, prompt, ContextConfig::retrieved(9), usize::MAX, 0).unwrap();
-        p.prompt(&record, 10, &mut PrepareReport::default()).unwrap().ids.len()
+        p.prompt(&record, 10, &mut PrepareReport::default()).unwrap().unwrap().ids.len()
     };
     let usual = length(&PromptConfig::default());
     assert!((200..=246).contains(&usual), "{usual}");

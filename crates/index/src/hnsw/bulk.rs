@@ -51,19 +51,7 @@ fn build_unguarded(
     progress: &dyn Fn(usize, usize),
 ) -> Graph {
     let hnsw: Hnsw<'_, f32, Chord> = Hnsw::new(config.m, rows, MAX_LAYERS, config.ef_construction, Chord);
-    // Under the unscaled inner product rows get the number that makes their lengths equal.
-    let augmented: Vec<f32>;
-    let (data, dim) = if space.augment.is_empty() {
-        (space.data, space.dim)
-    } else {
-        augmented = space
-            .data
-            .chunks_exact(space.dim)
-            .zip(space.augment)
-            .flat_map(|(row, last)| row.iter().copied().chain([*last]))
-            .collect();
-        (augmented.as_slice(), space.dim + 1)
-    };
+    let (data, dim) = (space.data, space.dim);
     let row = |id: usize| &data[id * dim..(id + 1) * dim];
 
     // Alone, the first row makes the entry that all others start from; threads would race for it.

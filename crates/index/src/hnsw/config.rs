@@ -16,7 +16,7 @@ pub struct HnswConfig {
     pub ef_construction: usize,
     /// ef_search: candidate list size during search, at least `k`.
     pub ef_search: usize,
-    /// Graph builder for a new index.
+    /// Graph builder for a new index. Under the unscaled inner product it is always the native one.
     pub builder: HnswBuilder,
     /// Factor of the layer-count parameter mL; 1: the paper's. `hnsw_rs` accepts only 1 here.
     pub level_scale: f64,

@@ -36,12 +36,11 @@ pub(crate) struct Graph {
     entry: Option<u32>,
 }
 
-/// The rows of a graph, and the number that makes their lengths equal (none under the cosine).
+/// The rows of a graph.
 #[derive(Clone, Copy)]
 pub(crate) struct Space<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) dim: usize,
-    pub(crate) augment: &'a [f32],
 }
 
 impl<'a> Space<'a> {
@@ -51,17 +50,12 @@ impl<'a> Space<'a> {
 
     /// A stored row as a point of the metric space.
     pub(crate) fn point(&self, id: u32) -> Query<'a> {
-        Query { vector: self.row(id), augment: self.augment.get(id as usize).copied().unwrap_or(0.0) }
+        Query { vector: self.row(id) }
     }
 
     /// Similarities of a query to some rows.
     pub(crate) fn scores(&self, query: Query<'_>, ids: &[u32], out: &mut Vec<f32>) {
         kernel::gather(query.vector, self.data, ids, out);
-        if query.augment != 0.0 {
-            for (score, &id) in out.iter_mut().zip(ids) {
-                *score += query.augment * self.augment[id as usize];
-            }
-        }
     }
 }
 
@@ -69,7 +63,6 @@ impl<'a> Space<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a> {
     pub(crate) vector: &'a [f32],
-    pub(crate) augment: f32,
 }
 
 /// Memory that searches use again: which rows were visited, and buffers.

@@ -71,7 +71,10 @@ impl<'c> Analyzer<'c> {
     pub(super) fn new(config: &'c LexicalConfig) -> Self {
         let stopwords = match &config.stopwords {
             Stopwords::None => HashSet::new(),
-            Stopwords::English => ENGLISH.into_iter().map(Cow::from).collect(),
+            Stopwords::Auto if !matches!(config.stemmer, Stemmer::Porter | Stemmer::English) => {
+                HashSet::new()
+            }
+            Stopwords::Auto | Stopwords::English => ENGLISH.into_iter().map(Cow::from).collect(),
             Stopwords::List(words) if config.lowercase => words.iter().map(|word| lower(word)).collect(),
             Stopwords::List(words) => words.iter().map(Cow::from).collect(),
         };

@@ -82,10 +82,12 @@ pub enum Words {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopwords {
-    /// No bias is trained.
+    /// Those of the stemmer's language: English ones beside an English stemmer, none beside any other.
+    #[default]
+    Auto,
+    /// No word is removed.
     None,
     /// Lucene's 33 English stop words (also bm25s').
-    #[default]
     English,
     /// The given words; lower case if `lowercase` is set.
     List(Vec<String>),

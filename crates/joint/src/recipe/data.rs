@@ -39,6 +39,13 @@ impl JointData {
             dev.truncate(config.eval.limit);
         }
         let corpus = Corpus::read(d.corpus.as_ref().unwrap_or(&d.train), bad)?;
+        if config.retrieval.k > corpus.len() {
+            tracing::warn!(
+                "retrieval.k is {} and the corpus has {} passages: all of them are retrieved",
+                config.retrieval.k,
+                corpus.len()
+            );
+        }
         let gold = |r: &RagRecord| r.gold.iter().filter_map(|g| corpus.row(&g.id)).collect::<Vec<_>>();
         let gold: Vec<Vec<u32>> = records.iter().map(gold).collect();
         let missing = records.iter().zip(&gold).map(|(r, rows)| r.gold.len() - rows.len()).sum::<usize>();

@@ -367,6 +367,9 @@ impl Recipe for Joint<'_> {
         let model = &self.sides.retriever.model;
         st_dir::save(model, &dir.join(pipeline::RETRIEVER), None)?;
         self.sides.generator.model.save(&dir.join(pipeline::GENERATOR))?;
+        let (prompt, contexts) = (c.generator.prompt.clone(), c.generator.contexts.count);
+        let settings = ragduet_generator::TrainedWith { prompt, contexts, length_norm: None };
+        settings.save(&dir.join(pipeline::GENERATOR))?;
         self.index.live.save(&dir.join(pipeline::INDEX), &self.data.corpus)?;
         Pipeline {
             corpus: std::path::absolute(c.data.corpus.as_ref().unwrap_or(&c.data.train))?,

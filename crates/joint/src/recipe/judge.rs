@@ -30,10 +30,11 @@ impl<'a> Judge<'a> {
         marginal: bool,
         report: &mut PrepareReport,
     ) -> Result<(Vec<usize>, Self)> {
-        let (budget, k) = (config.generator.batch_tokens, config.retrieval.k);
+        let budget = config.generator.batch_tokens;
         let needs = config.objective.needs();
         if needs == Needs::Attention {
             let (asked, all) = numbered(attention_examples(config, generator, records, report)?);
+            let k = all.iter().map(|e| e.places.len()).max().unwrap_or(config.retrieval.k);
             let mode = generator.mode(false);
             return Ok((asked, Self::Attention(attention_scores(generator, &all, k, budget, mode)?)));
         }

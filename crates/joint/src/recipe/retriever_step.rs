@@ -99,7 +99,12 @@ pub(super) fn retriever_step(
     let found: Vec<Vec<u32>> = asked.iter().map(|&i| batch.found.rows[i].clone()).collect();
     let gold: Vec<&[u32]> = asked.iter().map(|&i| batch.gold[i]).collect();
     let golden = config.contrastive.iter().flat_map(|_| gold.iter().flat_map(|g| g.iter().copied()));
-    let shared = Shared::new(&found, config.retrieval.k, golden, retriever.model.device);
+    // A small corpus has fewer passages than are asked for.
+    let width = found.iter().map(Vec::len).max().unwrap_or(0);
+    if width == 0 {
+        return Ok(None);
+    }
+    let shared = Shared::new(&found, width, golden, retriever.model.device);
     let questions: Vec<String> = asked.iter().map(|&i| batch.records[i].question.clone()).collect();
     let queries = retriever.model.tokenize(Side::Query, &questions)?;
 

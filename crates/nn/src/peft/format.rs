@@ -259,18 +259,22 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
     let integer = |key: &str| -> Result<i64> {
         need(key)?.as_i64().filter(|n| *n > 0).ok_or_else(|| bad(path, key, "must be a number of 1 or more"))
     };
-    let on = |key: &str| get(key).and_then(Value::as_bool).unwrap_or(false);
+    let on = |key: &str| match get(key) {
+        None => Ok(false),
+        Some(value) => value.as_bool().ok_or_else(|| bad(path, key, "must be true or false")),
+    };
     let targets = |key: &str| -> Result<Targets> {
         Targets::parse(need(key)?).ok_or_else(|| bad(path, key, "must be a text or a list of names"))
     };
     let kind = need("peft_type")?.as_str().unwrap_or_default();
     Ok(match kind {
         "LORA" => {
-            let bias = match get("bias").and_then(Value::as_str) {
-                None | Some("none") => LoraBias::None,
-                Some("lora_only") => LoraBias::LoraOnly,
-                Some("all") => LoraBias::All,
+            let bias = match get("bias").map(|b| b.as_str().ok_or(b)) {
+                None | Some(Ok("none")) => LoraBias::None,
+                Some(Ok("lora_only")) => LoraBias::LoraOnly,
+                Some(Ok("all")) => LoraBias::All,
                 Some(other) => {
+                    let other = other.map_or_else(Value::to_string, String::from);
                     let why = format!("`{other}` is not supported; `none`, `lora_only` and `all` are");
                     return Err(bad(path, "bias", &why));
                 }
@@ -289,7 +293,11 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
                 Some(_) => return Err(bad(path, "exclude_modules", "must be a list of names")),
             };
             let patterns = |key: &str| -> Result<BTreeMap<String, f64>> {
-                let Some(Value::Object(o)) = get(key) else { return Ok(BTreeMap::new()) };
+                let o = match get(key) {
+                    None => return Ok(BTreeMap::new()),
+                    Some(Value::Object(o)) => o,
+                    Some(_) => return Err(bad(path, key, "must be an object of numbers by name")),
+                };
                 o.iter()
                     .map(|(k, v)| {
                         Ok((k.clone(), v.as_f64().ok_or_else(|| bad(path, key, "must hold numbers"))?))
@@ -301,20 +309,31 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
                 Some(Some(Targets::Names(names))) => names,
                 Some(_) => return Err(bad(path, "modules_to_save", "must be a list of names")),
             };
+            let whole = |(key, rank): (String, f64)| match rank >= 1.0 && rank.fract() == 0.0 {
+                true => Ok((key, rank as i64)),
+                false => Err(bad(path, "rank_pattern", "must hold whole numbers of 1 or more")),
+            };
+            let ranks = patterns("rank_pattern")?.into_iter().map(whole).collect::<Result<_>>()?;
             PeftConfig::Lora(LoraConfig {
                 rank: integer("r")?,
                 alpha: need("lora_alpha")?
                     .as_f64()
                     .ok_or_else(|| bad(path, "lora_alpha", "must be a number"))?,
-                dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
+                dropout: match get("lora_dropout") {
+                    None => 0.0,
+                    Some(rate) => {
+                        let rate = rate.as_f64().filter(|r| (0.0..1.0).contains(r));
+                        rate.ok_or_else(|| bad(path, "lora_dropout", "must be a number from 0 to below 1"))?
+                    }
+                },
                 targets: targets("target_modules")?,
                 exclude,
                 layers,
                 bias,
-                rank_pattern: patterns("rank_pattern")?.into_iter().map(|(k, v)| (k, v as i64)).collect(),
+                rank_pattern: ranks,
                 alpha_pattern: patterns("alpha_pattern")?,
-                rank_stabilized: on("use_rslora"),
-                dora: on("use_dora"),
+                rank_stabilized: on("use_rslora")?,
+                dora: on("use_dora")?,
                 modules_to_save: saved,
                 ..LoraConfig::default()
             })

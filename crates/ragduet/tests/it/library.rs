@@ -132,7 +132,7 @@ fn an_index_says_what_does_not_belong_to_it() {
     let taken = folder.path().join("taken");
     std::fs::create_dir(&taken).unwrap();
     std::fs::write(taken.join("notes.txt"), "mine").unwrap();
-    assert!(message(index.save(&taken)).contains("is no index"));
+    assert!(message(index.save(&taken)).contains("holds notes.txt"));
     assert!(taken.join("notes.txt").is_file());
 
     let dir = folder.path().join("an.idx");

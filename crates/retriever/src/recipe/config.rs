@@ -81,11 +81,11 @@ pub struct ModelConfig {
     /// Sparse retrieval (SPLADE): one weight per vocabulary term, scored by inner product; absent: as the base model
     /// says. A base model without a masked-language-model head gets a new, random one.
     pub sparse: Option<SparseConfig>,
-    /// Maximum query length in tokens; longer queries are truncated. Absent: 64; for late interaction the base model's
-    /// value, or 32 for a new one (queries are padded with [MASK] to this length).
+    /// Maximum query length in tokens; longer queries are truncated. Absent: what the base model
+    /// reads; for a new one 64, with late interaction 32 (queries are padded with [MASK] to this length).
     pub max_query_tokens: Option<usize>,
-    /// Maximum passage length in tokens; longer passages are truncated. Absent: 256; for late interaction the base
-    /// model's value, or 180 for a new one.
+    /// Maximum passage length in tokens; longer passages are truncated. Absent: what the base
+    /// model reads; for a new one 256, with late interaction 180.
     pub max_passage_tokens: Option<usize>,
     /// Dropout of hidden layers during training; absent: the base model's.
     pub dropout: Option<f64>,

@@ -41,7 +41,7 @@ impl Scale {
     }
 }
 
-/// Lengths of models with one vector a text, where the config says none.
+/// Lengths of new models with one vector a text, where the config says none.
 const QUERY_TOKENS: usize = 64;
 const PASSAGE_TOKENS: usize = 256;
 
@@ -72,8 +72,8 @@ pub fn build(
                 similarity,
                 normalize: c.normalize.or_else(|| plain.then_some(similarity == Some(Similarity::Cosine))),
                 prompts: c.prompts.clone(),
-                max_query_tokens: c.max_query_tokens.or((!late).then_some(QUERY_TOKENS)),
-                max_passage_tokens: c.max_passage_tokens.or((!late).then_some(PASSAGE_TOKENS)),
+                max_query_tokens: c.max_query_tokens,
+                max_passage_tokens: c.max_passage_tokens,
                 quantize: c.quantize,
                 late: c.late_interaction.clone(),
                 sparse: c.sparse,

@@ -9,6 +9,7 @@ use ragduet_nn::peft::{self, Adapter};
 use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
 use ragduet_text::Tokenizer;
 use ragduet_torch::weights::Weights;
+use ragduet_torch::weights::is_inside;
 use ragduet_torch::{Bits, Device, ParamBuilder};
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,6 +73,9 @@ pub(super) fn chains(dir: &Path, how: Reading<'_>) -> Result<Vec<Chain>> {
     let modules_path = dir.join("modules.json");
     Ok(if modules_path.is_file() {
         let modules: Vec<Module> = json(&modules_path)?;
+        if let Some(module) = modules.iter().find(|m| !is_inside(&m.path)) {
+            return unsupported(&modules_path, &format!("path `{}` leads out of the folder", module.path));
+        }
         let first = modules.first().map(|m| kind(&modules_path, &m.kind)).transpose()?;
         if first == Some(ModuleKind::Router) {
             routes(dir, &modules[0], &modules_path, &modules[1..], how)?
@@ -108,6 +112,9 @@ fn routes(
             let Some(t) = config.types.get(id) else {
                 return unsupported(&path, &format!("module `{id}` has no type"));
             };
+            if !is_inside(id) {
+                return unsupported(&path, &format!("path `{id}` leads out of the folder"));
+            }
             list.push((t.clone(), base.join(id)));
         }
         list.extend(after.iter().map(|m| (m.kind.clone(), dir.join(&m.path))));

@@ -66,6 +66,26 @@ struct ModelConfig {
     prompts: Prompts,
     default_prompt_name: Option<String>,
     similarity_fn_name: Option<String>,
+    /// Numbers that sentence-transformers 6.2 keeps of a vector.
+    truncate_dim: Option<serde_json::Value>,
+}
+
+/// Query and passage limits that differ: sentence-transformers has one for both.
+#[derive(Debug, Default, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub max_query_tokens: Option<usize>,
+    pub max_passage_tokens: Option<usize>,
+}
+
+/// The file of a model's folder that holds them.
+pub(super) const LIMITS: &str = "ragduet_limits.json";
+
+impl Limits {
+    fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(LIMITS);
+        path.is_file().then(|| json(&path)).transpose()
+    }
 }
 
 /// Reads a sentence-transformers directory, or a plain encoder directory where `overrides` names the pooling.
@@ -148,6 +168,15 @@ fn assemble(
     let mut passage = chains.next();
     let path = dir.join("config_sentence_transformers.json");
     let config: ModelConfig = if path.is_file() { json(&path)? } else { ModelConfig::default() };
+    if let Some(dim) = config.truncate_dim.as_ref().filter(|d| !d.is_null()) {
+        return unsupported(
+            &path,
+            &format!(
+                "truncate_dim {dim}: vectors are not cut here; remove the key to use them whole (an index may keep fewer \
+                 numbers: --dimensions)"
+            ),
+        );
+    }
     let representation = match o.sparse.or(query.sparse) {
         None => Representation::Dense(dense_settings(dir, &query, &path, &config, o)?),
         Some(sparse) => {
@@ -175,12 +204,14 @@ fn assemble(
         let said = c.max_seq_length.or_else(|| c.tokenizer.model_max_length());
         said.unwrap_or(positions).min(positions)
     };
+    let limits = Limits::read(dir)?.unwrap_or_default();
     let settings = Settings {
         representation,
         prompts: o.prompts.clone().unwrap_or(prompts),
-        max_query_tokens: o.max_query_tokens.unwrap_or_else(|| longest(&query)),
+        max_query_tokens: o.max_query_tokens.or(limits.max_query_tokens).unwrap_or_else(|| longest(&query)),
         max_passage_tokens: o
             .max_passage_tokens
+            .or(limits.max_passage_tokens)
             .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
     };
     let model = BiEncoder {

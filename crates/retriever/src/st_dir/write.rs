@@ -1,6 +1,7 @@
 //! Bi-encoder to directory.
 
 use super::late;
+use super::read::LIMITS;
 use super::read::{Overrides, load};
 use crate::biencoder::BiEncoder;
 use crate::representation::{DenseSettings, Pooling, Representation, Side, Similarity, SparseConfig};
@@ -62,6 +63,12 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
                 json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]);
             write_json(&dir.join("modules.json"), &modules)?;
         }
+    }
+    let dense = matches!(s.representation, Representation::Dense(_) | Representation::Sparse(_));
+    if dense && model.is_shared() && s.max_query_tokens != s.max_passage_tokens {
+        let limits =
+            json!({"max_query_tokens": s.max_query_tokens, "max_passage_tokens": s.max_passage_tokens});
+        write_json(&dir.join(LIMITS), &limits)?;
     }
     let versions: serde_json::Map<String, Value> =
         VERSIONS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();

@@ -62,7 +62,11 @@ impl Together<'_> {
         let options = RunOptions { quiet: self.quiet, ..RunOptions::new(&out) };
         let outcome = train(&config, &options)?;
         if !outcome.run.finished {
-            anyhow::bail!("stopped at step {}", outcome.run.step);
+            return Err(crate::common::Stopped(format!(
+                "stopped at step {}; the quickstart begins anew",
+                outcome.run.step
+            ))
+            .into());
         }
         println!("   {} steps: {}", outcome.run.step, outcome.seconds);
         let best: Best = serde_json::from_str(&fs_err::read_to_string(out.join("best.json"))?)?;

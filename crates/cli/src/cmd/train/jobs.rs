@@ -47,7 +47,10 @@ fn summary<S>(o: &Outcome<S>, unit: &str) -> Summary {
     let columns: Vec<(&str, &[(String, f64)])> =
         columns.iter().filter_map(|(n, e)| Some((*n, e.as_ref()?.named.as_slice()))).collect();
     let mut lines = table(&columns);
-    lines.push(format!("{:.1} {unit}/s", o.units_per_second));
+    // A run that had come to its end trains nothing.
+    if o.units_per_second > 0.0 {
+        lines.push(format!("{:.1} {unit}/s", o.units_per_second));
+    }
     Summary {
         step: o.step,
         finished: o.finished,

@@ -1,6 +1,7 @@
 //! `train generator --index`: passages for records that have none.
 
 use crate::cmd::search::{IndexArgs, Line};
+use crate::common::numbers::count;
 use anyhow::Result;
 use ragduet_data::{Found, Passage, RagRecord, Style, rag_line, read_records};
 use ragduet_generator::recipe::config::SftConfig;
@@ -20,7 +21,7 @@ pub struct Retrieval {
     #[arg(long, requires = "index")]
     corpus: Option<PathBuf>,
     /// Passages per record.
-    #[arg(short, default_value_t = 5, requires = "index")]
+    #[arg(short, default_value_t = 5, requires = "index", value_parser = count)]
     k: usize,
 }
 
@@ -59,7 +60,7 @@ pub fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) 
         tracing::info!("{name}: {} of {} records were given passages", bare.len(), records.len());
         let file = dir.join(format!("{name}.rag.jsonl"));
         let lines: String = records.iter().map(|r| rag_line(r) + "\n").collect();
-        fs_err::write(&file, lines)?;
+        ragduet_files::write(&file, lines)?;
         *path = file;
     }
     crate::common::report_bad_rows(&bad);

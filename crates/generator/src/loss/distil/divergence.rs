@@ -18,7 +18,7 @@ pub enum Divergence {
     /// Generalized Jensen-Shannon divergence, beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q
     /// (GKD, Agarwal et al., 2024, arXiv 2306.13649), as TRL 1.16's `generalized_jsd_loss`: KL(p || q) at beta = 0,
     /// KL(q || p) at 1, without T^2.
-    GeneralisedJsd(JsdConfig),
+    GeneralizedJsd(JsdConfig),
 }
 
 /// Kullback-Leibler divergence.
@@ -62,7 +62,7 @@ impl Divergence {
     pub fn temperature(self) -> f64 {
         match self {
             Self::ForwardKl(c) | Self::ReverseKl(c) => c.temperature,
-            Self::GeneralisedJsd(c) => c.temperature,
+            Self::GeneralizedJsd(c) => c.temperature,
         }
     }
 
@@ -70,7 +70,7 @@ impl Divergence {
     pub fn factor(self) -> f64 {
         match self {
             Self::ForwardKl(c) | Self::ReverseKl(c) => c.temperature * c.temperature,
-            Self::GeneralisedJsd(_) => 1.0,
+            Self::GeneralizedJsd(_) => 1.0,
         }
     }
 
@@ -83,8 +83,8 @@ impl Divergence {
             return Err(bad(&format!("{key}.temperature"), "must be above 0"));
         }
         match self {
-            Self::GeneralisedJsd(c) if !(0.0..=1.0).contains(&c.beta) => {
-                Err(bad(&format!("{key}.generalised_jsd.beta"), "must be in [0, 1]"))
+            Self::GeneralizedJsd(c) if !(0.0..=1.0).contains(&c.beta) => {
+                Err(bad(&format!("{key}.generalized_jsd.beta"), "must be in [0, 1]"))
             }
             _ => Ok(()),
         }
@@ -96,10 +96,10 @@ impl Divergence {
     /// `log_q`, `log_p`: log-probabilities of student and teacher, [n, m], each row a whole distribution.
     pub fn rows(self, log_q: &Tensor, log_p: &Tensor) -> (Tensor, Tensor) {
         match self {
-            Self::GeneralisedJsd(c) if c.beta > 0.0 && c.beta < 1.0 => jensen_shannon(log_q, log_p, c.beta),
+            Self::GeneralizedJsd(c) if c.beta > 0.0 && c.beta < 1.0 => jensen_shannon(log_q, log_p, c.beta),
             Self::ReverseKl(_) => reverse(log_q, log_p),
-            Self::GeneralisedJsd(c) if c.beta >= 1.0 => reverse(log_q, log_p),
-            Self::ForwardKl(_) | Self::GeneralisedJsd(_) => forward(log_q, log_p),
+            Self::GeneralizedJsd(c) if c.beta >= 1.0 => reverse(log_q, log_p),
+            Self::ForwardKl(_) | Self::GeneralizedJsd(_) => forward(log_q, log_p),
         }
     }
 }

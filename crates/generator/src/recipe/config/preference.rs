@@ -24,6 +24,9 @@ recipe_config! {
         /// Whether prompts use the tokenizer's chat template; absent: if it has one.
         #[serde(default)]
         pub chat: Option<bool>,
+        /// Puts the system message before the first question, for chat templates without a system role.
+        #[serde(default)]
+        pub fold_system: bool,
         /// Maximum tokens of prompt and answer; longer rows are dropped and counted. Absent: the model's maximum.
         #[serde(default)]
         pub max_tokens: Option<usize>,

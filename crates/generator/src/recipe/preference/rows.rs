@@ -3,8 +3,9 @@
 use crate::error::{Error, Result, bad as refused};
 use crate::loss::PreferenceLossKind;
 use crate::model::Generator;
+use crate::prepare::{FOLD, fold};
 use crate::recipe::config::PreferenceConfig;
-use ragduet_data::{BadRows, Message, Prompt, read_judged, read_preferences};
+use ragduet_data::{BadRows, Message, Origin, Prompt, read_judged, read_preferences};
 use ragduet_text::{Built, ChatTemplate, ExampleOptions, TrainExample, message};
 use ragduet_train::Fingerprint;
 use std::path::Path;
@@ -41,6 +42,11 @@ pub(super) fn fingerprint(rows: &[Row]) -> u64 {
     sides.fold(Fingerprint::default(), |all, side| all.numbers(of(side))).digest()
 }
 
+/// The most tokens that a prompt with its answer may have: a pair stays together.
+pub(super) fn usual_limit(config: &PreferenceConfig, generator: &Generator) -> usize {
+    generator.max_tokens().min(config.batch.tokens / 2)
+}
+
 /// Prompts and answers to sequences of at most so many tokens.
 struct Examples<'a> {
     generator: &'a Generator,
@@ -49,10 +55,18 @@ struct Examples<'a> {
     chat: Option<ChatTemplate>,
     fallback: ChatTemplate,
     options: ExampleOptions,
+    fold_system: bool,
+    path: &'a Path,
+    bad: &'a BadRows,
 }
 
 impl<'a> Examples<'a> {
-    fn new(config: &PreferenceConfig, generator: &'a Generator) -> Result<Self> {
+    fn new(
+        config: &PreferenceConfig,
+        generator: &'a Generator,
+        path: &'a Path,
+        bad: &'a BadRows,
+    ) -> Result<Self> {
         let tokenizer = &generator.tokenizer;
         let start = generator.decoder_start();
         if config.chat == Some(true) && start.is_some() {
@@ -63,14 +77,27 @@ impl<'a> Examples<'a> {
         if config.chat == Some(true) && chat.is_none() {
             return Err(refused("chat", "the tokenizer has no chat template"));
         }
-        let limit = generator.max_tokens().min(config.batch.tokens / 2);
+        let limit = usual_limit(config, generator);
         let max_len = config.max_tokens.unwrap_or(limit);
         if max_len > limit {
             let why = format!("the model and half of batch.tokens allow {limit}: a pair stays together");
             return Err(refused("max_tokens", why));
         }
         let options = ExampleOptions { max_len: Some(max_len), ..ExampleOptions::default() };
-        Ok(Self { generator, start, chat, fallback: tokenizer.fallback_chat_template()?, options })
+        let (fallback, fold_system) = (tokenizer.fallback_chat_template()?, config.fold_system);
+        Ok(Self { generator, start, chat, fallback, options, fold_system, path, bad })
+    }
+
+    /// [`Examples::of`]; none where the template refuses the row, which is then a bad one.
+    fn kept(&self, prompt: &Prompt, answer: &str, number: usize) -> Result<Option<Built>> {
+        match self.of(prompt, answer) {
+            Err(Error::Text(why)) if why.is_refusal() => {
+                let origin = Origin { path: self.path.into(), line: number as u64 };
+                self.bad.refuse(&origin, format!("{why}; {FOLD}"), answer.to_owned())?;
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     fn of(&self, prompt: &Prompt, answer: &str) -> Result<Built> {
@@ -85,6 +112,9 @@ impl<'a> Examples<'a> {
             (Prompt::Text(text), Some(_)) => vec![message("user", text)],
             (Prompt::Turns(turns), _) => turns.iter().map(Message::json).collect(),
         };
+        if self.fold_system {
+            fold(&mut turns);
+        }
         if let Some(start) = self.start {
             // An encoder reads the conversation as text.
             let text = self.fallback.render(&turns, None, true)?.text;
@@ -106,16 +136,16 @@ pub(super) fn read(
     path: &Path,
     bad: &BadRows,
 ) -> Result<(Vec<Row>, usize)> {
-    let examples = Examples::new(config, generator)?;
+    let examples = Examples::new(config, generator, path, bad)?;
     if matches!(config.preference.loss, PreferenceLossKind::Kto(_)) {
         return judged(&examples, path, bad);
     }
     let (mut pairs, mut left_out) = (Vec::new(), 0);
     for (i, record) in read_preferences(path, bad)?.enumerate() {
         let record = record?;
-        let sides =
-            (examples.of(&record.prompt, &record.chosen)?, examples.of(&record.prompt, &record.rejected)?);
-        match sides {
+        let Some(chosen) = examples.kept(&record.prompt, &record.chosen, i + 1)? else { continue };
+        let Some(rejected) = examples.kept(&record.prompt, &record.rejected, i + 1)? else { continue };
+        match (chosen, rejected) {
             (Ok(chosen), Ok(rejected)) => {
                 let (chosen, rejected) = (Some(chosen), Some(rejected));
                 pairs.push(Row { number: i + 1, chosen, rejected, mismatched: None });
@@ -133,9 +163,10 @@ fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Ro
     let (mut kept, mut left_out) = (Vec::new(), 0);
     for (i, record) in read_judged(path, bad)?.enumerate() {
         let record = record?;
-        match examples.of(&record.prompt, &record.completion)? {
-            Ok(example) => kept.push((record, example, i + 1)),
-            Err(_) => left_out += 1,
+        match examples.kept(&record.prompt, &record.completion, i + 1)? {
+            None => {}
+            Some(Ok(example)) => kept.push((record, example, i + 1)),
+            Some(Err(_)) => left_out += 1,
         }
     }
     if kept.iter().all(|(r, ..)| r.prompt == kept[0].0.prompt) && !kept.is_empty() {
