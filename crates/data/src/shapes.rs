@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 type Row = Map<String, Value>;
 
 /// Columns that are rewritten here, so that a Parquet reader does not leave them on disk.
-pub(crate) const COLUMNS: [&str; 18] = [
+pub(crate) const COLUMNS: [&str; 14] = [
     "conversations",
     "context",
     "retrieved_contexts",
@@ -21,10 +21,6 @@ pub(crate) const COLUMNS: [&str; 18] = [
     "history",
     "title",
     "supporting_facts",
-    "entity_pages",
-    "search_results",
-    "provenance",
-    "Question",
 ];
 
 /// Names that other data sets give to the right answers, the most certain first. RAGAS's `answer` is what a system
@@ -33,10 +29,10 @@ const RIGHT: [&str; 4] = ["golden_answers", "ground_truths", "ground_truth", "re
 
 /// The row with the names that records are read by.
 pub(crate) fn canonical(mut row: Row) -> Row {
-    if !has(&row, "messages") {
-        if let Some(list) = row.remove("conversations") {
-            row.insert("messages".into(), messages(list));
-        }
+    if !has(&row, "messages")
+        && let Some(list) = row.shift_remove("conversations")
+    {
+        row.insert("messages".into(), messages(list));
     }
     if has(&row, "instruction") {
         return instruction(row);
@@ -75,17 +71,17 @@ pub(crate) fn canonical(mut row: Row) -> Row {
         row.insert("passages".into(), contexts);
         row.entry("gold").or_insert(gold);
     }
-    if !["contexts", "passages", "ctxs"].iter().any(|n| has(&row, n)) {
-        if let Some(context) = row.remove("context") {
-            let contexts = passages(context, title.as_deref());
-            let gold = supporting(&contexts, row.get("supporting_facts"));
-            row.insert("contexts".into(), contexts);
-            if let Some(gold) = gold {
-                row.entry("gold").or_insert(gold);
-            }
+    if !["contexts", "passages", "ctxs"].iter().any(|n| has(&row, n))
+        && let Some(context) = row.shift_remove("context")
+    {
+        let contexts = passages(context, title.as_deref());
+        let gold = supporting(&contexts, row.get("supporting_facts"));
+        row.insert("contexts".into(), contexts);
+        if let Some(gold) = gold {
+            row.entry("gold").or_insert(gold);
         }
     }
-    if let Some(Value::Array(list)) = row.remove("reference_contexts") {
+    if let Some(Value::Array(list)) = row.shift_remove("reference_contexts") {
         let gold = list.into_iter().map(|text| json!({"text": text})).collect();
         row.entry("gold").or_insert(Value::Array(gold));
     }
@@ -97,10 +93,10 @@ fn has(row: &Row, name: &str) -> bool {
 }
 
 fn rename(row: &mut Row, from: &str, to: &str) {
-    if !has(row, to) {
-        if let Some(value) = row.remove(from) {
-            row.insert(to.into(), value);
-        }
+    if !has(row, to)
+        && let Some(value) = row.shift_remove(from)
+    {
+        row.insert(to.into(), value);
     }
 }
 
@@ -131,13 +127,15 @@ fn messages(value: Value) -> Value {
 fn instruction(mut row: Row) -> Row {
     rename(&mut row, "response", "output");
     rename(&mut row, "context", "input");
-    let turns = match row.remove("history") {
+    let turns = match row.shift_remove("history") {
         Some(Value::Array(turns)) if !turns.is_empty() => turns,
         _ => return row,
     };
     let mut list = Vec::new();
     let mut say = |role: &str, content: Value| list.push(json!({"role": role, "content": content}));
-    if let Some(system) = row.remove("system").filter(|s| s.as_str().is_some_and(|s| !s.trim().is_empty())) {
+    if let Some(system) =
+        row.shift_remove("system").filter(|s| s.as_str().is_some_and(|s| !s.trim().is_empty()))
+    {
         say("system", system);
     }
     for turn in turns {
@@ -151,15 +149,15 @@ fn instruction(mut row: Row) -> Row {
             other => say("history", other),
         }
     }
-    let mut question = row.remove("instruction").unwrap_or_default();
-    if let (Some(text), Some(input)) = (question.as_str(), row.get("input").and_then(Value::as_str)) {
-        if !input.trim().is_empty() {
-            question = format!("{text}\n\n{input}").into();
-        }
+    let mut question = row.shift_remove("instruction").unwrap_or_default();
+    if let (Some(text), Some(input)) = (question.as_str(), row.get("input").and_then(Value::as_str))
+        && !input.trim().is_empty()
+    {
+        question = format!("{text}\n\n{input}").into();
     }
     row.shift_remove("input");
     say("user", question);
-    if let Some(output) = row.remove("output").filter(|output| !output.is_null()) {
+    if let Some(output) = row.shift_remove("output").filter(|output| !output.is_null()) {
         say("assistant", output);
     }
     row.insert("messages".into(), Value::Array(list));
