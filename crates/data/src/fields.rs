@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
+use crate::shapes;
 
 /// Names of the question.
 pub(crate) const QUESTION: [&str; 4] = ["question", "query", "anchor", "query_text"];
@@ -14,9 +15,17 @@ pub(crate) const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
 /// Whether a column takes part in a record.
 pub(crate) fn is_known(column: &str) -> bool {
     const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
-    [&QUESTION[..], &ANSWERS, &CONTEXTS, &columns::QUERY_ID, &crate::conversation::TOOLS, &MORE]
-        .concat()
-        .contains(&column)
+    [
+        &QUESTION[..],
+        &ANSWERS,
+        &CONTEXTS,
+        &columns::QUERY_ID,
+        &crate::conversation::TOOLS,
+        &shapes::COLUMNS,
+        &MORE,
+    ]
+    .concat()
+    .contains(&column)
 }
 
 /// The id of a row, or a name by its number.

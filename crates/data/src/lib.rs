@@ -37,6 +37,7 @@ mod rag;
 mod rag_record;
 mod read;
 mod record;
+mod shapes;
 mod source;
 mod stats;
 mod stream;

@@ -28,6 +28,7 @@ use crate::fields::{CONTEXTS, QUESTION, answers_of, first, is_known, need, row_i
 use crate::rag_record::{Found, Message, RagRecord, Style};
 use crate::read::rows::objects;
 use crate::record::text_id;
+use crate::shapes;
 use crate::{BadRows, Origin, Passage, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -69,6 +70,7 @@ pub fn read_records(
 ) -> Result<RagRecords> {
     let file = path.as_ref().to_owned();
     let rows = objects(path.as_ref(), bad, is_known, move |row, number| {
+        let row = shapes::canonical(row);
         let record = match format.map_or_else(|| detect(&row), Ok)? {
             RecordFormat::Rag => record(row, number),
             RecordFormat::Chat => chat(&row, number),

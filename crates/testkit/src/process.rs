@@ -6,11 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Says to a child process that it is one, and which test it is there for.
 const ALONE: &str = "RAGDUET_TEST_ALONE";
 
-/// Tests of one process share the generators: those that draw take turns. Tensors are tiny, so one thread computes.
+/// Tests of one process share the generators: those that draw take turns, each from the same seed. Tensors are tiny,
+/// so one thread computes.
 pub fn alone() -> MutexGuard<'static, ()> {
     static GENERATORS: Mutex<()> = Mutex::new(());
     let turn = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);
     ragduet_torch::device::set_threads(1);
+    ragduet_torch::rng::seed(0);
     turn
 }
 

@@ -183,7 +183,14 @@ impl Elements {
         self.buffer.clear();
         let (_, close) = self.kind.brackets();
         let mut first = match self.scan.token()? {
-            Some(byte) if byte == close => return Ok(Found::End),
+            Some(byte) if byte == close => {
+                // Under a key, other keys may follow; what stands behind a whole document is a fault.
+                let more = if self.key.is_none() { self.scan.token()? } else { None };
+                return match more {
+                    Some(byte) => broken(format!("something follows the {kind}: {:?}", char::from(byte))),
+                    None => Ok(Found::End),
+                };
+            }
             Some(b',') => return broken(format!("unexpected comma in the {kind}")),
             None => return broken(format!("the file ends inside the {kind}")),
             Some(first) => first,
@@ -371,6 +378,7 @@ mod tests {
             ("7", None, "expected a JSON array"),
             ("[1 2]", None, "expected a comma"),
             ("[1,", None, "the file ends inside the array"),
+            ("[1]\n[2]", None, "x.json:2: broken JSON: something follows the array: '['"),
         ] {
             let error = elements(text, key, &BadRows::default()).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

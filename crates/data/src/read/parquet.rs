@@ -4,11 +4,16 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
+use arrow_array::types::{
+    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use serde_json::{Map, Value};
 
 use crate::bad_rows::{BadRow, Fault, Problem};
@@ -88,8 +93,10 @@ impl Rows {
                     (self.reader, self.batch) = (None, None);
                     let Some(path) = self.files.pop_front() else { return Ok(false) };
                     let file = fs_err::File::open(&path)?.into_parts().0;
-                    let builder =
-                        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| corrupt(&path, &e))?;
+                    // What the writer held in memory (dictionaries of categories, say) is of no interest here.
+                    let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+                    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain)
+                        .map_err(|e| corrupt(&path, &e))?;
                     let schema = builder.schema();
                     let known: Vec<usize> = (0..schema.fields().len())
                         .filter(|&i| (self.known)(schema.field(i).name()))
@@ -120,7 +127,8 @@ fn json_row(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, Fault
 
 /// One cell as JSON: what text, number, list and struct columns hold.
 fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> {
-    if array.is_null(row) {
+    // An array of type Null has no bitmap, so its rows are not null to `is_null`.
+    if array.is_null(row) || array.data_type() == &DataType::Null {
         return Ok(Value::Null);
     }
     let list = |values: ArrayRef| {
@@ -134,6 +142,18 @@ fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> 
         DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
         DataType::Utf8View => array.as_string_view().value(row).into(),
         DataType::Boolean => i32::from(array.as_boolean().value(row)).into(),
+        DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
+        DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
+        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(row).into(),
+        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row).into(),
+        DataType::Float16 => f64::from(array.as_primitive::<Float16Type>().value(row)).into(),
+        DataType::Decimal128(_, scale) => {
+            let text = array.as_primitive::<Decimal128Type>().value_as_string(row);
+            match (*scale <= 0).then(|| text.parse::<i64>().ok()).flatten() {
+                Some(whole) => whole.into(),
+                None => text.parse::<f64>().map_or_else(|_| text.clone().into(), Value::from),
+            }
+        }
         DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
         DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
         DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),

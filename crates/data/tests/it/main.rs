@@ -3,4 +3,5 @@
 mod collections;
 mod covid_qa;
 mod formats;
+mod parquet_writers;
 mod records;
