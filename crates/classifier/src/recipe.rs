@@ -1,5 +1,6 @@
 //! How classifiers are trained: their config, and the recipe that [`ragduet_train::run()`] carries out.
 
+mod card;
 mod classifier;
 mod config;
 mod model_config;

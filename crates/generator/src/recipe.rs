@@ -1,5 +1,6 @@
 //! How generators are trained: a config and a recipe of [`ragduet_train::run()`] for each method.
 
+mod card;
 pub mod config;
 pub mod distil;
 pub mod parts;

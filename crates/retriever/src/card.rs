@@ -22,11 +22,7 @@ pub(crate) struct CardFacts<'a> {
 pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     let s = &model.settings;
     let Kind { library, tags, what, rows, code } = Kind::of(model.representation());
-    let base_line = if f.base.contains('/') && !f.base.starts_with(['.', '/']) {
-        format!("base_model: {}\n", f.base)
-    } else {
-        String::new()
-    };
+    let base_line = ragduet_train::card::base_line(f.base);
     let mut out = format!(
         "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:\n- {tags}\n- feature-extraction\n\
          - ragduet\n{base_line}---\n\n# {}\n\nA {what} trained by Ragduet {} from `{}`.\n\n| | |\n|---|---|\n",
@@ -41,7 +37,7 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
     row("longest query / passage", format!("{} / {} tokens", s.max_query_tokens, s.max_passage_tokens));
     row("prompts", format!("query `{}`, passage `{}`", s.prompts.query, s.prompts.passage));
     row("training data", format!("{} ({} examples)", f.data, f.examples));
-    row("optimiser steps", f.step.to_string());
+    row("optimizer steps", f.step.to_string());
     if let Some(after) = f.after {
         out.push_str("\n## Results on the dev set\n\n| measure | before | this model |\n|---|---|---|\n");
         let value = |e: Option<&Evaluation>, m| {

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod bases;
+pub mod card;
 mod checked;
 pub mod checkpoint;
 pub mod config;
@@ -33,6 +34,7 @@ mod sources;
 pub mod state;
 mod world;
 
+pub use card::Card;
 pub use checkpoint::SaveConfig;
 pub use context::RunContext;
 pub use early_stop::{EarlyStopping, Goal, StopConfig};

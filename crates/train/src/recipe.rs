@@ -3,6 +3,7 @@
 //! A recipe says what its batches are, what a batch's loss is and how its model is measured and saved. The order of
 //! things (evaluate, keep the best, checkpoint, stop) is the loop's and is not repeated here.
 
+use crate::card::Card;
 use crate::{Error, Goal, Learner, MetricSink, Progress, World};
 use ragduet_torch::{Kind, Tensor};
 use rand::SeedableRng;
@@ -87,6 +88,11 @@ pub trait Recipe {
     /// # Errors
     /// The recipe's own.
     fn save_model(&self, dir: &Path, facts: &Facts<'_, Self::Scores>) -> Result<(), Self::Error>;
+
+    /// What the model's card says (`README.md` of its folder); `None`: [`Recipe::save_model`] writes its own.
+    fn card(&self) -> Option<Card> {
+        None
+    }
 
     // Hooks.
 

@@ -5,6 +5,7 @@
 //! run repeats on the CPU what the uninterrupted one does, bit for bit.
 
 use crate::bases;
+use crate::card::RunFacts;
 use crate::checkpoint::{self, Checkpoints, recover, replace_dir};
 use crate::recipe::{At, Epoch, Evaluated, Facts, Flow, Line, Log, Recipe, RunState};
 use crate::resume::Position;
@@ -394,7 +395,21 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         let step = self.run.at.step;
         let name = self.run.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = Facts { step, before: self.before.as_ref(), dev, name: &name, config: &self.resolved };
-        replace_dir(&self.run.dir.join("best"), |d| self.recipe.save_model(d, &facts))?;
+        let card = self.recipe.card().map(|card| {
+            let named = |e: Option<&Evaluated<R::Scores>>| e.map(|e| e.named.clone()).unwrap_or_default();
+            let (before, after) = (named(facts.before), named(dev));
+            let (name, config) = (&*name, &*self.resolved);
+            card.markdown(&RunFacts { name, step, config, before: &before, after: &after })
+        });
+        replace_dir(&self.run.dir.join("best"), |d| -> Result<(), R::Error> {
+            self.recipe.save_model(d, &facts)?;
+            match &card {
+                Some(text) => {
+                    Ok(write_atomic(&d.join("README.md"), text.as_bytes()).map_err(crate::Error::from)?)
+                }
+                None => Ok(()),
+            }
+        })?;
         let mut said = serde_json::Map::from_iter([("step".to_string(), json!(step))]);
         said.extend(self.recipe.best_facts(dev));
         let text = format!("{:#}\n", Value::Object(said));

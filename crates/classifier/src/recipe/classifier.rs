@@ -10,8 +10,8 @@ use ragduet_data::{LabelledRecord, read_labelled};
 use ragduet_text::Encoding;
 use ragduet_torch::{Tensor, grad};
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Facts, Fingerprint, Goal, Learner, Metrics, Recipe, RunContext, RunOptions,
-    RunState, epoch_rng,
+    Card, Counts, Epoch, Evaluated, Facts, Fingerprint, Goal, Learner, Metrics, Recipe, RunContext,
+    RunOptions, RunState, epoch_rng,
 };
 use rand::seq::SliceRandom;
 use std::path::Path;
@@ -177,5 +177,10 @@ impl Recipe for Fit<'_> {
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, Scores>) -> Result<()> {
         self.model.save(dir)
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = self.config;
+        Some(self.model.card("classifier", &c.model.base, &c.data.train))
     }
 }

@@ -13,8 +13,8 @@ use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Encoding;
 use ragduet_torch::{Kind, Tensor, grad};
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, OptimizerConfig, Recipe, RecipeConfig,
-    RunContext, RunOptions, RunState, epoch_rng,
+    Card, Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, OptimizerConfig, Recipe,
+    RecipeConfig, RunContext, RunOptions, RunState, epoch_rng,
 };
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
@@ -277,5 +277,10 @@ impl Recipe for Reward<'_> {
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, RewardScores>) -> Result<()> {
         self.model.save(dir)
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = self.config;
+        Some(self.model.card("reward model", &c.model.base, &c.data.train))
     }
 }

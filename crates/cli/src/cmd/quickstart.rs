@@ -12,6 +12,9 @@ use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_a
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::recipe::config::SftConfig;
 use ragduet_generator::recipe::{self as generating, sft};
+use ragduet_index::{FusionConfig, LexicalConfig};
+use ragduet_metrics::evaluate;
+use ragduet_retriever::engine::{Engine, System};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train};
@@ -20,6 +23,7 @@ use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_texts};
 use ragduet_torch::device;
 use ragduet_train::config;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use together::Together;
 
 /// Arguments of `quickstart`.
@@ -97,7 +101,7 @@ impl Args {
         let measures = &config.eval.measures;
         let measure = |model: &_| -> Result<_> {
             let bar = counter("ranking the test split", Some(test.passages.len() as u64), quiet);
-            let r = evaluate_model(model, &test, measures, 1000, &encode, &mut |n, _| bar.set_position(n))?;
+            let r = evaluate_model(model, &test, measures, DEPTH, &encode, &mut |n, _| bar.set_position(n))?;
             bar.finish_and_clear();
             Ok(r.0)
         };
@@ -121,7 +125,14 @@ impl Args {
         )?;
         let after = measure(&model)?;
         println!("3. Questions about facts it has never seen (the test split):\n");
-        print_table(&[("untrained", Some(&before)), ("trained", Some(&after))]);
+        let words = System::of_words(&LexicalConfig::default(), &test)?;
+        let engine = Engine::new(vec![Rc::new(words)], FusionConfig::default())?;
+        let by_words = evaluate(&test.qrels, &engine.rank(&test, DEPTH, &encode)?, measures);
+        print_table(&[
+            ("BM25, no training", Some(&by_words)),
+            ("untrained", Some(&before)),
+            ("trained", Some(&after)),
+        ]);
 
         let passages: Vec<String> = test.passages.iter().map(|(_, t)| t.clone()).collect();
         let rows = encode_texts(&model, Side::Passage, &passages, &encode, &mut |_, _| ())?;
@@ -177,6 +188,8 @@ struct Reader<'a> {
     quiet: bool,
 }
 
+/// Ranks that are measured.
+const DEPTH: usize = 1000;
 /// Passages kept per question.
 const FOUND: usize = 5;
 /// Questions answered at a time.

@@ -13,6 +13,7 @@
 mod reference;
 mod rows;
 
+use super::card::card;
 use super::config::PreferenceConfig;
 use super::parts::{build, described, learner, shuffled};
 use crate::error::{Error, Result, catch};
@@ -22,7 +23,7 @@ use crate::packed::likelihoods;
 use ragduet_text::{TrainExample, pack_in_order};
 use ragduet_torch::{Kind, Tensor, grad, no_grad};
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Facts, Goal, Learner, Metrics, Recipe, RunContext, RunOptions, RunState,
+    Card, Counts, Epoch, Evaluated, Facts, Goal, Learner, Metrics, Recipe, RunContext, RunOptions, RunState,
 };
 use reference::{References, references};
 use rows::{Row, fingerprint, read};
@@ -279,6 +280,12 @@ impl Recipe for Policy<'_> {
             Some(settings) => settings.save(dir),
             None => Ok(()),
         }
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = self.config;
+        let data = c.data.train.display().to_string();
+        Some(card("generator, by preferences,", &self.generator, c.model.base.as_deref(), data))
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<Scores>>) -> Map<String, Value> {

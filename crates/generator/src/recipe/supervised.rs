@@ -4,6 +4,7 @@
 //! into forward passes of `batch.tokens`. The loss of a step is the mean over the learned tokens of its whole window;
 //! what a token costs is a [`TokenLoss`].
 
+use super::card::card;
 use super::config::SftConfig;
 use super::parts::{described, learner, shuffled};
 use crate::answers::{AnswerOptions, AnswerScores, answer_all};
@@ -19,7 +20,8 @@ use ragduet_data::{BadRows, RagRecord, rag_line, read_records};
 use ragduet_text::TrainExample;
 use ragduet_torch::Tensor;
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Facts, Fingerprint, Finished, Learner, Metrics, Recipe, RunContext, RunState,
+    Card, Counts, Epoch, Evaluated, Facts, Fingerprint, Finished, Learner, Metrics, Recipe, RunContext,
+    RunState,
 };
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -184,6 +186,12 @@ impl Recipe for Supervised {
         self.generator.save(dir)?;
         let c = &self.config;
         TrainedWith::of(&c.prompt, &c.contexts, &c.eval).save(dir)
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = &self.config;
+        let data = c.data.train.display().to_string();
+        Some(card("generator", &self.generator, c.model.base.as_deref(), data))
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<AnswerScores>>) -> Map<String, Value> {

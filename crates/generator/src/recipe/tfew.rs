@@ -8,6 +8,7 @@
 //! recipe over a mixture. The order of records is a pure function of the step, so a checkpoint holds the step alone.
 //! Choices of a record are sequences of one packed pass, each with its prompt.
 
+use super::card::card;
 use super::config::{TaskConfig, TfewConfig};
 use super::parts::{build, described, learner};
 use crate::choices::{
@@ -20,7 +21,7 @@ use crate::prepare::{PrepareReport, Preparer};
 use ragduet_data::{BadRows, ChoiceRecord, Mixing, choice_line, mix, read_choices};
 use ragduet_torch::{Tensor, grad};
 use ragduet_train::{
-    At, Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions,
+    At, Card, Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions,
     RunState,
 };
 use rand::SeedableRng;
@@ -193,6 +194,12 @@ impl Recipe for Tfew<'_> {
     fn save_model(&self, dir: &Path, _: &Facts<'_, ChoiceScores>) -> Result<()> {
         self.generator.save(dir)?;
         crate::TrainedWith::of_choices(self.config).save(dir)
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = self.config;
+        let tasks: Vec<String> = c.data.tasks.iter().map(|t| t.train.display().to_string()).collect();
+        Some(card("generator", &self.generator, c.model.base.as_deref(), tasks.join(", ")))
     }
 
     fn best_facts(&self, dev: Option<&Evaluated<ChoiceScores>>) -> Map<String, Value> {

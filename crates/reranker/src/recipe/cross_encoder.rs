@@ -17,7 +17,8 @@ use ragduet_retriever::evaluate::EvalSet;
 use ragduet_text::Encoding;
 use ragduet_torch::{Tensor, grad};
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions, RunState,
+    Card, Counts, Epoch, Evaluated, Facts, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions,
+    RunState,
 };
 use std::path::Path;
 
@@ -185,6 +186,20 @@ impl Recipe for Fit<'_> {
 
     fn save_model(&self, dir: &Path, _: &Facts<'_, Evaluation>) -> Result<()> {
         self.model.save(dir)
+    }
+
+    fn card(&self) -> Option<Card> {
+        let c = self.config;
+        let card = self.model.classifier.card("cross-encoder (re-ranker)", &c.model.base, &c.data.train);
+        let code = "from sentence_transformers import CrossEncoder\n\n\
+                    model = CrossEncoder(\"path/to/this/folder\")\n\
+                    print(model.predict([(\"query\", \"title passage\")]))";
+        if self.model.classifier.adapter.is_some() {
+            return Some(Card { task: "text-ranking", tags: vec!["cross-encoder"], ..card });
+        }
+        let library = "sentence-transformers";
+        let tags = vec!["sentence-transformers", "cross-encoder", "reranker"];
+        Some(Card { library, task: "text-ranking", tags, code: code.into(), ..card })
     }
 }
 
