@@ -16,7 +16,7 @@ pub use words::WordArgs;
 use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
+use ragduet_data::{BadRowPolicy, BadRows, Format, PairLabels, Passages, ReadOptions};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -248,9 +248,19 @@ pub struct ReadArgs {
     /// Query file, for examples that refer to queries by id.
     #[arg(long)]
     pub queries: Option<PathBuf>,
+    /// Threshold for pairs with a score: from this score on a passage is relevant, below it a negative.
+    #[arg(long, value_name = "SCORE", conflicts_with = "nli", allow_negative_numbers = true, value_parser = finite)]
+    pub min_score: Option<f64>,
+    /// Labels of pairs are NLI classes: entailments are positives, contradictions negatives, neutral pairs are left out.
+    #[arg(long)]
+    pub nli: bool,
     /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| format!("`{text}` is no finite number"))
 }
 
 impl ReadArgs {
@@ -261,6 +271,8 @@ impl ReadArgs {
             split: self.split.clone(),
             corpus: self.corpus.clone(),
             queries: self.queries.clone(),
+            // clap has refused both at once, and what is no number.
+            labels: PairLabels::of(self.min_score, self.nli).unwrap_or_default(),
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Problem {
     ScoreCount,
     /// The label says that the pair does not match, and there is no other passage.
     NotRelevant,
+    /// A label that is no judgement: what it means has to be said for the whole file, so it always stops the reading.
+    Graded,
     /// The model's chat template has no place for the row.
     Refused,
     /// The file ends in the middle of its compressed data.
@@ -59,6 +61,7 @@ impl Problem {
             Self::MissingQuery => "missing query",
             Self::ScoreCount => "wrong number of scores",
             Self::NotRelevant => "no relevant passage",
+            Self::Graded => "a label that is no judgement",
             Self::Refused => "refused by the chat template",
             Self::TruncatedFile => "truncated file",
         }
@@ -118,6 +121,12 @@ pub struct ReadReport {
     pub unanswerable: u64,
     /// Queries with no relevant passage in the split; they make no example.
     pub unjudged: u64,
+    /// Pairs of NLI data that say neither yes nor no; they make no example.
+    #[serde(default)]
+    pub neutral: u64,
+    /// Files of a folder of documents that are none.
+    #[serde(default)]
+    pub other_files: u64,
 }
 
 impl ReadReport {
@@ -138,6 +147,8 @@ impl fmt::Display for ReadReport {
             (self.blank_lines, "blank lines"),
             (self.unanswerable, "unanswerable questions"),
             (self.unjudged, "queries without a relevant passage"),
+            (self.neutral, "neutral pairs"),
+            (self.other_files, "files that are no documents"),
         ] {
             if n > 0 {
                 write!(f, ", {n} {what}")?;
@@ -202,6 +213,9 @@ impl BadRows {
     pub(crate) fn bad(&self, row: BadRow) -> Result<()> {
         let mut state = self.lock();
         *state.report.bad.entry(row.problem).or_default() += 1;
+        if row.problem == Problem::Graded && !matches!(state.policy, Mode::Silent) {
+            return Err(Error::Graded(Box::new(row)));
+        }
         let sidecar = match &state.policy {
             Mode::Fail => return Err(Error::BadRow(Box::new(row))),
             Mode::Silent => return Ok(()),

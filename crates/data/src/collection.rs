@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(crate) mod parts;
 mod pooled;
 
-use crate::read::read_corpus;
+use crate::read::{alone, read_corpus};
 use crate::stream::{Examples, Judgements, Passages, Queries};
 use crate::{BadRows, Error, Format, ReadOptions, Result, RetrievalExample, TrainingSet, TrainingSetBuilder};
 use crate::{answers::read_answers, read::read_examples};
@@ -32,7 +32,7 @@ impl Collection {
     /// # Errors
     /// A path that holds neither.
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &*alone(path.as_ref())?;
         if let Some(collection) = Self::find(path, options)? {
             return Ok(collection);
         }
@@ -46,7 +46,7 @@ impl Collection {
     /// # Errors
     /// A path whose format is not known, or that lacks a part.
     pub fn find(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Option<Self>> {
-        let path = path.as_ref();
+        let path = &*alone(path.as_ref())?;
         let format = options.format_of(path)?;
         let parts = format.collection(path)?;
         Ok(parts.map(|parts| Self { path: path.to_owned(), format, parts }))

@@ -7,7 +7,7 @@ use crate::rag_record::{Message, RagRecord, Style};
 use serde_json::{Map, Value};
 
 /// The roles that are read.
-const ROLES: [&str; 3] = ["system", "user", "assistant"];
+const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
 
 /// The messages of a column; a lone text is what a user says.
 pub(crate) fn turns(column: &str, value: &Value) -> Result<Vec<Message>, Fault> {
@@ -31,7 +31,8 @@ pub(crate) fn answer(column: &str, value: &Value) -> Result<Message, Fault> {
         _ => Err(Fault::new(
             Problem::WrongType,
             format!(
-                "{column}: expected one message of the assistant, the turns before it belong to the prompt"
+                "{column}: expected one message of the assistant: the turns before it belong to the prompt (for several \
+                 answers to learn, write the row as `messages`, with prompt.loss_on = \"assistant\")"
             ),
         )),
     }

@@ -66,13 +66,17 @@ fn formats_and_problems_are_all_there() {
     known.sort();
     assert_eq!(formats.into_keys().collect::<Vec<_>>(), known);
     let records = table(&page, "record_formats", 0);
-    for format in
-        [RecordFormat::Rag, RecordFormat::Chat, RecordFormat::PromptCompletion, RecordFormat::Alpaca]
-    {
+    for format in [
+        RecordFormat::Rag,
+        RecordFormat::Chat,
+        RecordFormat::PromptCompletion,
+        RecordFormat::Alpaca,
+        RecordFormat::Text,
+    ] {
         let name = serde_json::to_value(format).unwrap();
         assert!(records.contains_key(name.as_str().unwrap()), "{name}");
     }
-    assert_eq!(records.len(), 4);
+    assert_eq!(records.len(), 5);
     for name in table(&page, "problems", 0).keys() {
         let known: std::result::Result<Problem, _> = serde_json::from_value(name.as_str().into());
         assert!(known.is_ok(), "docs/data.md: {name} is no problem that is reported");

@@ -14,8 +14,10 @@ use crate::collection::parts::Parts;
 use crate::source::inner_extension;
 use crate::{Error, Result};
 
+mod arrow;
 mod beir;
 mod detect;
+mod documents;
 mod dpr;
 mod head;
 mod jsonl;
@@ -68,6 +70,8 @@ formats! {
     Jsonl = jsonl::JSONL;
     /// Parquet with the same columns as JSONL.
     Parquet = parquet::PARQUET;
+    /// Arrow IPC with the same columns as JSONL: streams, Feather files, folders of `datasets.save_to_disk`.
+    Arrow = arrow::ARROW;
     /// DPR: one JSON array of questions with contexts.
     Dpr = dpr::DPR;
     /// Tevatron JSONL: passages inline, or ids into a corpus.
@@ -86,6 +90,8 @@ formats! {
     Txt = text::TXT;
     /// Corpus whose passages are parted by blank lines.
     Paragraphs = text::PARAGRAPHS;
+    /// Folder of `.txt` and `.md` files as a corpus, a passage each; or one `.md` file.
+    Documents = documents::DOCUMENTS;
 }
 
 impl Format {

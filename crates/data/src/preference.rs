@@ -4,17 +4,18 @@
 //!
 //! | records | columns |
 //! |---|---|
-//! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message |
+//! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message, or texts that begin alike; and the shapes of [`preference_shapes`](crate::preference_shapes) |
 //! | [`JudgedRecord`] | `prompt`, `completion`, `label`: true (or 1) for a good completion |
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::conversation::{TOOLS, answer, no_tools, turns};
 use crate::fields::text;
+use crate::preference_shapes;
 use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
 use crate::{BadRows, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// A prompt with a better and a worse answer.
@@ -39,6 +40,29 @@ pub struct JudgedRecord {
     pub good: bool,
 }
 
+impl PreferenceRecord {
+    /// The record as a line of [`read_preferences`]' format, without the line's end.
+    pub fn line(&self) -> String {
+        json!({"prompt": prompt_json(&self.prompt), "chosen": self.chosen, "rejected": self.rejected})
+            .to_string()
+    }
+}
+
+impl JudgedRecord {
+    /// The record as a line of [`read_judged`]'s format, without the line's end.
+    pub fn line(&self) -> String {
+        json!({"prompt": prompt_json(&self.prompt), "completion": self.completion, "label": self.good})
+            .to_string()
+    }
+}
+
+fn prompt_json(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Turns(turns) => turns.iter().map(Message::json).collect(),
+    }
+}
+
 type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 type Row = Map<String, Value>;
 
@@ -47,8 +71,12 @@ type Row = Map<String, Value>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
-    let known = |name: &str| ["prompt", "chosen", "rejected"].contains(&name) || TOOLS.contains(&name);
-    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&row))?))
+    let known = |name: &str| {
+        ["prompt", "chosen", "rejected"].contains(&name)
+            || TOOLS.contains(&name)
+            || preference_shapes::COLUMNS.contains(&name)
+    };
+    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&preference_shapes::canonical(row)))?))
 }
 
 /// Reads single judged answers.
@@ -83,7 +111,8 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
 }
 
 fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
-    const NEEDED: &str = "prompt, chosen, rejected; or chosen and rejected as whole conversations";
+    const NEEDED: &str = "prompt (or question, instruction, conversations), chosen, rejected; or chosen and rejected as \
+                          whole conversations, or as texts that begin with the prompt";
     no_tools(row)?;
     let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
     let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
@@ -119,7 +148,8 @@ fn whole(
         }
         _ => Err(Fault::new(
             Problem::WrongType,
-            "chosen and rejected must be conversations that differ in the assistant's last message alone",
+            "chosen and rejected must be conversations that differ in the assistant's last message alone: put the turns \
+             before it into both, or into prompt",
         )),
     }
 }
@@ -171,6 +201,77 @@ mod tests {
             let r = pair(&parse_object(line).unwrap()).unwrap();
             assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{line}");
         }
+    }
+
+    #[test]
+    fn shapes_of_public_data_sets() {
+        let turns = |list: &[(&str, &str)]| {
+            Prompt::Turns(list.iter().map(|(role, text)| Message::new(*role, *text)).collect())
+        };
+        let ends = r#""chosen": {"from": "gpt", "value": "c"}, "rejected": {"from": "gpt", "value": "r"}"#;
+        let texts = r#""chosen": "c", "rejected": "r""#;
+        for (row, want) in [
+            (
+                format!(
+                    r#"{{"conversations": [{{"from": "human", "value": "x"}}, {{"from": "gpt", "value": "y"}}, {{"from": "human", "value": "p"}}], {ends}}}"#
+                ),
+                turns(&[("user", "x"), ("assistant", "y"), ("user", "p")]),
+            ),
+            (
+                format!(r#"{{"messages": [{{"role": "user", "content": "p"}}], "system": "s", {ends}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (format!(r#"{{"instruction": "i", "input": "p", {texts}}}"#), turns(&[("user", "i\n\np")])),
+            (
+                format!(
+                    r#"{{"instruction": "p", "input": "", "system": "s", "history": [["x", "y"]], {texts}}}"#
+                ),
+                turns(&[("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "p")]),
+            ),
+            (
+                format!(r#"{{"system": "s", "question": "p", {texts}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (format!(r#"{{"system": "", "question": "p", {texts}}}"#), Prompt::Text("p".into())),
+            (
+                format!(r#"{{"system": "s", "prompt": "p", {texts}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                    "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                    "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}],
+                    "score_chosen": 8.0}"#
+                    .into(),
+                turns(&[("user", "p")]),
+            ),
+        ] {
+            let r = pair(&preference_shapes::canonical(parse_object(&row).unwrap())).unwrap();
+            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_that_both_texts_begin_with() {
+        let read = |chosen: &str, rejected: &str| {
+            let row = serde_json::json!({"chosen": chosen, "rejected": rejected});
+            pair(&preference_shapes::canonical(row.as_object().unwrap().clone()))
+        };
+        for (chosen, rejected, want) in [
+            ("The sky is blue.", "The sky is black.", ("The sky is", " blue.", " black.")),
+            (
+                "Human: q\n\nAssistant: yes",
+                "Human: q\n\nAssistant: no",
+                ("Human: q\n\nAssistant:", " yes", " no"),
+            ),
+            ("q\nyes", "q\nno", ("q\n", "yes", "no")),
+            ("天空是蓝色", "天空是绿色", ("天空是", "蓝色", "绿色")),
+        ] {
+            let r = read(chosen, rejected).unwrap();
+            let Prompt::Text(prompt) = r.prompt else { panic!("a text") };
+            assert_eq!((prompt.as_str(), r.chosen.as_str(), r.rejected.as_str()), want);
+        }
+        assert!(read("yes", "no").unwrap_err().detail.contains("texts that begin with the prompt"));
     }
 
     #[test]

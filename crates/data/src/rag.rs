@@ -1,14 +1,15 @@
 //! Records that a generator learns from: questions with answers and passages, conversations, prompts with completions.
 //!
-//! JSON Lines or one JSON array (`.gz` and `.zst` as they are), or Parquet. Which of four formats a row has is seen by
+//! JSON Lines or one JSON array (`.gz` and `.zst` as they are), or Parquet. Which of five formats a row has is seen by
 //! its columns ([`RecordFormat`]), or said:
 //!
 //! | format | columns |
 //! |---|---|
 //! | `rag` | a question, and what the table below has |
 //! | `chat` | `messages`: objects with `role` (system, user, assistant) and `content`; `contexts` |
-//! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages |
+//! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages; `prompt` alone has no answer |
 //! | `alpaca` | `instruction` and `output`, optionally `input` and `system` |
+//! | `text` | `text`: all of it is learned, without a prompt (language modeling) |
 //!
 //! A conversation is learned up to its last message, an answer to the user's message before it. One that ends with the
 //! user's message has no answer yet.
@@ -46,6 +47,8 @@ pub enum RecordFormat {
     PromptCompletion,
     /// `instruction`, `input`, `output`.
     Alpaca,
+    /// `text`.
+    Text,
 }
 
 /// A stream of records.
@@ -76,6 +79,7 @@ pub fn read_records(
             RecordFormat::Chat => chat(&row, number),
             RecordFormat::PromptCompletion => prompt_completion(&row, number),
             RecordFormat::Alpaca => alpaca(&row, number),
+            RecordFormat::Text => plain(&row, number),
         }?;
         let origin = Origin { path: file.clone(), line: number };
         Ok(RagRecord { origin, ..record })
@@ -116,8 +120,15 @@ pub fn rag_line(record: &RagRecord) -> String {
         .collect();
     let mut out = match record.style {
         Style::Question => json!({"id": record.id, "question": record.question, "answers": record.answers}),
+        Style::Plain if record.question.is_empty() => {
+            json!({"id": record.id, "text": record.answers.first()})
+        }
         Style::Plain => {
-            json!({"id": record.id, "prompt": record.question, "completion": record.answers.first()})
+            let mut out = json!({"id": record.id, "prompt": record.question});
+            if let Some(answer) = record.answers.first() {
+                out["completion"] = json!(answer);
+            }
+            out
         }
         Style::Chat => {
             let mut messages: Vec<Value> = record.history.iter().map(Message::json).collect();
@@ -136,11 +147,20 @@ pub fn rag_line(record: &RagRecord) -> String {
 /// The one format whose columns are all there.
 fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> {
     let has = |name: &str| row.get(name).is_some_and(|v| !v.is_null());
+    if has("chosen") && has("rejected") || has("prompt") && has("completion") && has("label") {
+        let detail = "a preference (chosen and rejected, or a completion with a label): `ragduet train preference` and \
+                      `train reward` read such rows; for supervised training name the answer `completion`, without a label";
+        return Err(Fault::new(Problem::WrongType, detail));
+    }
+    // A text beside any of these is something else.
+    let others = ["messages", "prompt", "instruction", "label", "labels"].iter().any(|n| has(n))
+        || QUESTION.iter().any(|n| has(n));
     let fits: Vec<(RecordFormat, &str)> = [
         (QUESTION.iter().any(|n| has(n)), RecordFormat::Rag, "rag"),
         (has("messages"), RecordFormat::Chat, "chat"),
-        (has("prompt") && has("completion"), RecordFormat::PromptCompletion, "prompt_completion"),
+        (has("prompt"), RecordFormat::PromptCompletion, "prompt_completion"),
         (has("instruction") && has("output"), RecordFormat::Alpaca, "alpaca"),
+        (has("text") && !others, RecordFormat::Text, "text"),
     ]
     .into_iter()
     .filter_map(|(fits, format, name)| fits.then_some((format, name)))
@@ -152,7 +172,7 @@ fn detect(row: &Map<String, Value>) -> std::result::Result<RecordFormat, Fault> 
             Problem::MissingColumn,
             format!(
                 "no question, and no other known set of columns; found {}; read are a question ({}) with answers and \
-                 contexts, messages, prompt + completion, instruction + output",
+                 contexts, messages, prompt + completion, instruction + output, text",
                 found(),
                 QUESTION.join(", ")
             ),
@@ -192,8 +212,17 @@ fn chat(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord,
 }
 
 fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
-    let (prompt, completion) = (need(row, "prompt")?, need(row, "completion")?);
+    let prompt = need(row, "prompt")?;
     let id = row_id(row, number);
+    let Some(completion) = row.get("completion").filter(|v| !v.is_null()) else {
+        // A prompt alone is something to answer.
+        if prompt.is_array() {
+            conversation::no_tools(row)?;
+            return Ok(RagRecord { id, ..conversation::record(conversation::turns("prompt", prompt)?)? });
+        }
+        let question = text("prompt", prompt)?;
+        return Ok(RagRecord { id, question, style: Style::Plain, ..RagRecord::default() });
+    };
     if !prompt.is_array() && !completion.is_array() {
         let (question, answers) = (text("prompt", prompt)?, vec![text("completion", completion)?]);
         return Ok(RagRecord { id, question, answers, style: Style::Plain, ..RagRecord::default() });
@@ -218,6 +247,12 @@ fn alpaca(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecor
     let answers = vec![text("output", need(row, "output")?)?];
     let (id, style) = (row_id(row, number), Style::Chat);
     Ok(RagRecord { id, question, answers, style, history, ..RagRecord::default() })
+}
+
+/// A text without a prompt.
+fn plain(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
+    let answers = vec![text("text", need(row, "text")?)?];
+    Ok(RagRecord { id: row_id(row, number), answers, style: Style::Plain, ..RagRecord::default() })
 }
 
 pub(crate) fn record(row: Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
@@ -330,6 +365,40 @@ mod tests {
         ] {
             assert!(read(&row(more, tools))[0].is_ok());
         }
+    }
+
+    #[test]
+    fn texts_and_prompts_alone() {
+        let rows = read(
+            "{\"text\": \"all of it\"}\n{\"prompt\": \"p\"}\n\
+             {\"prompt\": [{\"role\": \"user\", \"content\": \"p\"}]}\n",
+        );
+        let flat: Vec<_> = rows
+            .iter()
+            .map(|r| r.as_ref().unwrap())
+            .map(|r| (r.question.as_str(), r.answers.join("|"), r.style))
+            .collect();
+        let want = [
+            ("", "all of it".to_string(), Style::Plain),
+            ("p", String::new(), Style::Plain),
+            ("p", String::new(), Style::Chat),
+        ];
+        assert_eq!(flat, want);
+        // What is written of them is read again.
+        for row in &rows {
+            let row = row.as_ref().unwrap();
+            let again = read(&format!("{}\n", rag_line(row))).remove(0).unwrap();
+            assert_eq!((&again.question, &again.answers), (&row.question, &row.answers));
+        }
+        for line in [
+            r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#,
+            r#"{"prompt": "p", "completion": "a", "label": true}"#,
+        ] {
+            let e = read(&format!("{line}\n"))[0].as_ref().unwrap_err().to_string();
+            assert!(e.contains("train preference"), "{e}");
+        }
+        let e = read("{\"text\": \"t\", \"label\": 1}\n")[0].as_ref().unwrap_err().to_string();
+        assert!(e.contains("no question"), "{e}");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Readers: any format to a stream of examples or passages, a row at a time.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::format::spec::Reading;
+use crate::patterns::expand;
 use crate::stream::{Examples, Passages};
-use crate::{BadRows, Error, Format, Result};
+use crate::{BadRows, Error, Format, PairLabels, Result};
 
+pub(crate) mod arrow;
 pub(crate) mod corpora;
 pub(crate) mod elements;
 pub(crate) mod parquet;
@@ -13,7 +16,7 @@ pub(crate) mod rows;
 mod scanner;
 
 /// What a reader may need to know beside the path.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadOptions {
     /// The format, where the path does not show it.
     pub format: Option<Format>,
@@ -23,6 +26,8 @@ pub struct ReadOptions {
     pub corpus: Option<PathBuf>,
     /// Queries that ids in the examples point to (MS MARCO triples of ids).
     pub queries: Option<PathBuf>,
+    /// What the labels of pairs and of lists of documents mean.
+    pub labels: PairLabels,
 }
 
 impl ReadOptions {
@@ -41,9 +46,18 @@ impl ReadOptions {
     }
 }
 
+/// What a path stands for, where that is one file or folder; else the pattern itself.
+pub(crate) fn alone(path: &Path) -> Result<Cow<'_, Path>> {
+    let mut all = expand(path)?;
+    Ok(match all.pop() {
+        Some(one) if all.is_empty() => Cow::Owned(one),
+        _ => Cow::Borrowed(path),
+    })
+}
+
 /// Streams the examples of a file or directory. Rows that cannot be used go to `bad`.
 pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Examples> {
-    let path = path.as_ref();
+    let path = &*alone(path.as_ref())?;
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
         return parts.examples(options.split(), bad, bad);
@@ -61,13 +75,15 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
         path,
         corpus: open_corpus.as_ref().map(|open| open as &dyn Fn() -> Result<Passages>),
         queries: options.queries.as_deref(),
+        split: options.split.as_deref(),
+        labels: options.labels,
         bad,
     })
 }
 
 /// Streams the passages of a corpus. Rows that cannot be used go to `bad`.
 pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Passages> {
-    let path = path.as_ref();
+    let path = &*alone(path.as_ref())?;
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
         return parts.corpus(bad);
@@ -79,5 +95,6 @@ pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows)
             Format::names(|spec| spec.collection.is_some() && spec.writer.is_some())
         ),
     })?;
-    read(&Reading { path, corpus: None, queries: None, bad })
+    let (split, labels) = (options.split.as_deref(), options.labels);
+    read(&Reading { path, corpus: None, queries: None, split, labels, bad })
 }

@@ -101,7 +101,7 @@ fn rename(row: &mut Row, from: &str, to: &str) {
 }
 
 /// ShareGPT's `from` and `value` as `role` and `content`; what has a role already stays.
-fn messages(value: Value) -> Value {
+pub(crate) fn messages(value: Value) -> Value {
     let Value::Array(list) = value else { return value };
     let turn = |value: Value| match value {
         Value::Object(mut turn) if !turn.contains_key("role") => {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::bad_rows::{BadRow, BadRows, Fault, Problem};
 use crate::error::is_corrupt;
+use crate::patterns::{expand, is_pattern};
+use crate::read::arrow;
 use crate::{Error, Result};
 
 pub(crate) type Input = Box<dyn BufRead + Send>;
@@ -79,10 +81,29 @@ pub(crate) fn listing(dir: &Path) -> String {
     }
 }
 
-/// The file itself, or the shards of a directory with one of the extensions, in the order of their names.
+/// The file itself, or the shards of a directory with one of the extensions, in the order of their names; of a pattern
+/// those of all that it stands for.
 pub(crate) fn shards(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    if is_pattern(path) {
+        let mut files = Vec::new();
+        for one in expand(path)? {
+            if !one.is_dir() && !extensions.contains(&inner_extension(&one).as_str()) {
+                let reason = format!(
+                    "{} is among what the pattern stands for, and is no .{} file; make the pattern narrower",
+                    one.display(),
+                    extensions.join(" or .")
+                );
+                return Err(Error::Unsupported { path: path.to_owned(), reason });
+            }
+            files.extend(shards(&one, extensions)?);
+        }
+        return Ok(files);
+    }
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
+    }
+    if extensions.iter().any(|e| arrow::EXTENSIONS.contains(e)) && arrow::is_saved(path) {
+        return arrow::saved(path, None);
     }
     let mut files = Vec::new();
     for entry in fs_err::read_dir(path)? {

@@ -52,7 +52,7 @@ impl IndexSource {
             self.weights = Some(fingerprint::of_model(&hub::resolve(model)?)?);
         }
         if let (Some(corpus), None) = (&self.corpus, &self.texts) {
-            self.texts = Some(fingerprint::of_corpus(corpus)?);
+            self.texts = Some(of_corpus(corpus)?);
         }
         Ok(self)
     }
@@ -79,7 +79,7 @@ impl IndexSource {
     /// Another one.
     pub fn check_corpus(&self, index: &Path) -> Result<()> {
         let (Some(corpus), Some(texts)) = (&self.corpus, &self.texts) else { return Ok(()) };
-        if !corpus.exists() || fingerprint::of_corpus(corpus)? == *texts {
+        if !ragduet_data::is_there(corpus) || of_corpus(corpus)? == *texts {
             return Ok(());
         }
         Err(Error::Unusable(format!(
@@ -113,6 +113,14 @@ impl IndexSource {
             serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
         Ok(write_atomic(&path, &text)?)
     }
+}
+
+/// A hash of a corpus; of a pattern, of all that it stands for.
+fn of_corpus(path: &Path) -> Result<String> {
+    let files = ragduet_data::files_of(path)?;
+    let hashes: Vec<String> =
+        files.iter().map(|file| fingerprint::of_corpus(file)).collect::<std::io::Result<_>>()?;
+    Ok(hashes.join("+"))
 }
 
 #[cfg(test)]

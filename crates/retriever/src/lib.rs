@@ -17,6 +17,7 @@ pub mod mining;
 mod model_index;
 pub mod recipe;
 mod representation;
+pub mod scored_pairs;
 mod scratch;
 mod search;
 pub mod st_dir;

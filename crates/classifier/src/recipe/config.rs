@@ -51,10 +51,13 @@ ragduet_train::recipe_config! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training set.
+    /// Training set: a file, a folder of files, a pattern such as `data/*.jsonl`, or a list of them.
+    #[serde(deserialize_with = "ragduet_data::path_or_list")]
+    #[schemars(with = "ragduet_data::OneOrMore")]
     pub train: PathBuf,
     /// Dev set, evaluated during training; absent: no evaluation.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]

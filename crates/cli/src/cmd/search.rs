@@ -102,7 +102,7 @@ impl IndexArgs {
             })
             .collect();
         if let Some(corpus) = corpus {
-            if corpus.exists() {
+            if ragduet_data::is_there(&corpus) {
                 add_texts(&mut found, &corpus, from.as_ref())?;
             } else if !quiet {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());

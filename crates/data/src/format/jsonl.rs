@@ -2,9 +2,9 @@
 
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::columns;
+use crate::pairs;
 use crate::read::corpora;
-use crate::source::{JSONL as EXTENSIONS, rows_of, shards};
+use crate::source::{JSONL as EXTENSIONS, shards};
 use crate::stream::{Examples, Passages};
 use crate::write::rows;
 
@@ -29,8 +29,7 @@ pub(crate) const FLAG_EMBEDDING: Spec = Spec {
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    let files = shards(from.path, EXTENSIONS)?;
-    Ok(Box::new(rows_of(files, from.bad, |_, line| columns::example(columns::parse_object(line)?).map(Some))))
+    pairs::examples(from, EXTENSIONS)
 }
 
 /// Passages, a line each.

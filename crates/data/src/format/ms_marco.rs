@@ -69,7 +69,8 @@ impl Parts for Folder {
             Some(split) => vec![split_file(&self.dir, "queries", split)?],
             None => self.files("queries")?.into_values().collect(),
         };
-        let streams: Vec<Queries> = files.iter().map(|file| corpora::queries(file, bad)).collect();
+        let streams =
+            files.iter().map(|file| corpora::queries(file, bad)).collect::<Result<Vec<Queries>>>()?;
         Ok(Box::new(streams.into_iter().flatten()))
     }
 
@@ -165,7 +166,7 @@ fn by_id(from: &Reading<'_>, corpus: &dyn Fn() -> Result<Passages>, query_file: 
     }
     let passages = lookup(corpus()?, &needed)?;
     let mut queries: HashMap<String, Query> = HashMap::new();
-    for query in corpora::queries(query_file, bad) {
+    for query in corpora::queries(query_file, bad)? {
         let query = query?;
         if wanted.contains(&query.id) {
             queries.insert(query.id.clone(), query);

@@ -11,6 +11,7 @@ use super::spec::{Reading, Spec, Writer};
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::ids::{fetch, lookup};
+use crate::pairs;
 use crate::source::{JSONL, rows_of, shards};
 use crate::stream::Examples;
 use crate::write::rows;
@@ -40,10 +41,11 @@ fn examples(from: &Reading<'_>) -> Result<Examples> {
             lookup(corpus()?, &needed)?
         }
     };
-    Ok(Box::new(rows_of(files, from.bad, move |_, line| {
+    let labels = from.labels;
+    let rows = rows_of(files, from.bad, move |_, line| {
         let row = columns::parse_object(line)?;
         if !row.contains_key(POSITIVE_IDS) {
-            return columns::example(row).map(Some);
+            return pairs::read(row, labels).map(Some);
         }
         let query = columns::query(&row)?;
         let positives = fetch(&passages, columns::ids(&row, POSITIVE_IDS)?)?;
@@ -52,8 +54,10 @@ fn examples(from: &Reading<'_>) -> Result<Examples> {
             return Err(Fault::new(Problem::NotRelevant, format!("{POSITIVE_IDS} is empty")));
         }
         let scores = columns::scores(&row, positives.len(), negatives.len())?;
-        Ok(Some(RetrievalExample { query, positives, negatives, scores, answers: Vec::new() }))
-    })))
+        let example = RetrievalExample { query, positives, negatives, scores, answers: Vec::new() };
+        Ok(Some(pairs::Judged::Example(example)))
+    });
+    Ok(pairs::grouped(rows, from.bad))
 }
 
 /// The ids that rows name. Rows that cannot be read are reported by the second reading.

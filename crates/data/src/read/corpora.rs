@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
+use crate::corpus_shapes;
 use crate::ids::unique;
-use crate::source::{is_jsonl, rows_of};
+use crate::read::rows::{self, objects_in};
+use crate::source::{inner_extension, rows_of};
 use crate::stream::{NumberedQrels, Passages, Queries};
-use crate::{BadRows, Passage, Qrel, Query};
+use crate::{BadRows, Passage, Qrel, Query, Result};
 
 /// A corpus as JSON Lines.
 pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
@@ -18,6 +20,17 @@ pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
         let passage = columns::corpus_passage(columns::parse_object(line)?, number)?;
         unique(&mut seen, &passage.id)?;
         Ok(Some(passage))
+    }))
+}
+
+/// A corpus as rows with named columns.
+pub(crate) fn objects(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
+    let (mut seen, mut number) = (HashSet::new(), 0u64);
+    Box::new(objects_in(files, bad, corpus_shapes::is_known, move |row, _| {
+        number += 1;
+        let passage = columns::corpus_passage(row, number)?;
+        unique(&mut seen, &passage.id)?;
+        Ok(passage)
     }))
 }
 
@@ -46,12 +59,18 @@ pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     }))
 }
 
-/// A file of queries: JSON Lines by its extension, else `id \t text`.
-pub(crate) fn queries(path: &Path, bad: &BadRows) -> Queries {
-    match is_jsonl(path) {
-        true => jsonl_queries(path, bad),
-        false => tsv_queries(path, bad),
+/// Queries: `id \t text` by the extension, else rows with named columns.
+pub(crate) fn queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    if matches!(inner_extension(path).as_str(), "tsv" | "txt" | "") && !path.is_dir() {
+        return Ok(tsv_queries(path, bad));
     }
+    let mut seen = HashSet::new();
+    let rows = rows::objects(path, bad, columns::is_known, move |row, _| {
+        let query = columns::query(&row)?;
+        unique(&mut seen, &query.id)?;
+        Ok(query)
+    })?;
+    Ok(Box::new(rows))
 }
 
 /// Queries as JSON Lines.

@@ -1,4 +1,4 @@
-//! Parquet with the columns of JSONL: a batch of rows at a time, known columns only.
+//! Parquet and Arrow with the columns of JSONL: a batch of rows at a time, known columns only.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,21 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
 
+use super::arrow::{self, Batches};
 use crate::bad_rows::{BadRow, Fault, Problem};
-use crate::source::shards;
+use crate::source::inner_extension;
 use crate::{BadRows, Error, Result};
 
 const ROWS_PER_BATCH: usize = 1024;
 
-/// The rows of a Parquet file, or of the shards in a directory.
+/// The rows of a Parquet or Arrow file, or of the shards in a directory.
 pub(crate) struct Rows {
     files: VecDeque<PathBuf>,
     path: PathBuf,
-    reader: Option<ParquetRecordBatchReader>,
+    reader: Option<Batches>,
     batch: Option<RecordBatch>,
     at: usize,
     line: u64,
@@ -35,11 +34,10 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Rows of which only the `known` columns are read.
-    pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
-        let files = shards(path, &["parquet"])?.into();
-        let (bad, path) = (bad.clone(), PathBuf::new());
-        Ok(Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known })
+    /// Rows of files, of which only the `known` columns are read.
+    pub(crate) fn of_files(files: Vec<PathBuf>, bad: &BadRows, known: fn(&str) -> bool) -> Self {
+        let (bad, path, files) = (bad.clone(), PathBuf::new(), files.into());
+        Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known }
     }
 
     pub(crate) fn next_row<T>(
@@ -81,7 +79,7 @@ impl Rows {
             self.at = 0;
             let corrupt = |path: &Path, e: &dyn std::fmt::Display| Error::Corrupt {
                 path: path.to_owned(),
-                reason: format!("cannot be read as Parquet ({e})"),
+                reason: format!("cannot be read as {} ({e})", kind_of(path)),
             };
             match self.reader.as_mut().and_then(Iterator::next) {
                 Some(Ok(batch)) => {
@@ -92,27 +90,40 @@ impl Rows {
                 None => {
                     (self.reader, self.batch) = (None, None);
                     let Some(path) = self.files.pop_front() else { return Ok(false) };
-                    let file = fs_err::File::open(&path)?.into_parts().0;
-                    // What the writer held in memory (dictionaries of categories, say) is of no interest here.
-                    let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-                    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain)
-                        .map_err(|e| corrupt(&path, &e))?;
-                    let schema = builder.schema();
-                    let known: Vec<usize> = (0..schema.fields().len())
-                        .filter(|&i| (self.known)(schema.field(i).name()))
-                        .collect();
-                    // With no known column, all are read, so that the error can name them.
-                    let mask = match known.is_empty() {
-                        true => ProjectionMask::all(),
-                        false => ProjectionMask::roots(builder.parquet_schema(), known),
-                    };
-                    let reader = builder.with_projection(mask).with_batch_size(ROWS_PER_BATCH).build();
-                    self.reader = Some(reader.map_err(|e| corrupt(&path, &e))?);
+                    self.reader = Some(match kind_of(&path) {
+                        "Arrow" => arrow::open(&path, &self.known)?,
+                        _ => open(&path, self.known)?,
+                    });
                     (self.path, self.line) = (path, 0);
                 }
             }
         }
     }
+}
+
+fn kind_of(path: &Path) -> &'static str {
+    if arrow::EXTENSIONS.contains(&inner_extension(path).as_str()) { "Arrow" } else { "Parquet" }
+}
+
+/// Record batches of a Parquet file.
+fn open(path: &Path, known: fn(&str) -> bool) -> Result<Batches> {
+    let corrupt = |e: parquet::errors::ParquetError| Error::Corrupt {
+        path: path.to_owned(),
+        reason: format!("cannot be read as Parquet ({e})"),
+    };
+    let file = fs_err::File::open(path)?.into_parts().0;
+    // What the writer held in memory (dictionaries of categories, say) is of no interest here.
+    let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain).map_err(corrupt)?;
+    let schema = builder.schema();
+    let wanted: Vec<usize> = (0..schema.fields().len()).filter(|&i| known(schema.field(i).name())).collect();
+    // With no known column, all are read, so that the error can name them.
+    let mask = match wanted.is_empty() {
+        true => ProjectionMask::all(),
+        false => ProjectionMask::roots(builder.parquet_schema(), wanted),
+    };
+    let reader = builder.with_projection(mask).with_batch_size(ROWS_PER_BATCH).build().map_err(corrupt)?;
+    Ok(Box::new(reader))
 }
 
 fn json_row(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, Fault> {
@@ -171,6 +182,25 @@ fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> 
                     .map(|(f, c)| Ok((f.name().clone(), json_value(name, c, row)?)))
                     .collect::<Result<_, Fault>>()?,
             )
+        }
+        DataType::Dictionary(key, _) => {
+            macro_rules! at {
+                ($type:ty) => {{
+                    let array = array.as_dictionary::<$type>();
+                    (array.key(row), array.values())
+                }};
+            }
+            let (key, values) = match **key {
+                DataType::Int8 => at!(Int8Type),
+                DataType::Int16 => at!(Int16Type),
+                DataType::Int32 => at!(Int32Type),
+                DataType::UInt8 => at!(UInt8Type),
+                DataType::UInt16 => at!(UInt16Type),
+                DataType::UInt32 => at!(UInt32Type),
+                DataType::UInt64 => at!(UInt64Type),
+                _ => at!(Int64Type),
+            };
+            key.map_or(Ok(Value::Null), |key| json_value(name, values, key))?
         }
         other => {
             let detail =

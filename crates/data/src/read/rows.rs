@@ -1,4 +1,5 @@
-//! Rows with named columns, whatever holds them: JSON Lines, one JSON array, Parquet; a file or a folder of shards.
+//! Rows with named columns, whatever holds them: JSON Lines, one JSON array, Parquet, Arrow; a file or a
+//! folder of shards.
 
 use super::elements::Elements;
 use super::parquet;
@@ -7,10 +8,10 @@ use crate::columns::parse_object;
 use crate::source::{Fallible, Lines, inner_extension, peek, shards};
 use crate::{BadRows, Result};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Extensions that are read.
-const EXTENSIONS: [&str; 4] = ["jsonl", "json", "ndjson", "parquet"];
+const EXTENSIONS: [&str; 7] = ["jsonl", "json", "ndjson", "parquet", "arrow", "feather", "ipc"];
 
 /// One file that is being read. Its rows have a number: the line of JSON Lines, else the place in the file, from 1.
 enum Open {
@@ -22,7 +23,9 @@ enum Open {
 impl Open {
     fn file(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
         Ok(match inner_extension(path).as_str() {
-            "parquet" => Self::Parquet(Box::new(parquet::Rows::of_columns(path, bad, known)?), 0),
+            "parquet" | "arrow" | "feather" | "ipc" => {
+                Self::Parquet(Box::new(parquet::Rows::of_files(vec![path.to_owned()], bad, known)), 0)
+            }
             "json" if is_array(path)? => Self::Array(Elements::open(path, None, bad)?, 0),
             _ => Self::Lines(Lines::open(path, bad)?),
         })
@@ -60,21 +63,34 @@ fn is_array(path: &Path) -> Result<bool> {
     Ok(text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'['))
 }
 
-/// Streams what `parse` makes of the rows of a file or folder; it gets the row and its number. Of Parquet, the columns
-/// that are `known` are read, and all where none is.
+/// Streams what `parse` makes of the rows of a file or folder; it gets the row and its number. Of Parquet and Arrow, the
+/// columns that are `known` are read, and all where none is.
 pub(crate) fn objects<T, P>(
     path: &Path,
     bad: &BadRows,
     known: fn(&str) -> bool,
-    mut parse: P,
+    parse: P,
 ) -> Result<impl Iterator<Item = Result<T>> + Send + use<T, P>>
 where
     P: FnMut(Map<String, Value>, u64) -> Result<T, Fault> + Send,
 {
-    let mut files = shards(path, &EXTENSIONS)?.into_iter();
+    Ok(objects_in(shards(path, &EXTENSIONS)?, bad, known, parse))
+}
+
+/// [`objects`] of files, one after another.
+pub(crate) fn objects_in<T, P>(
+    files: Vec<PathBuf>,
+    bad: &BadRows,
+    known: fn(&str) -> bool,
+    mut parse: P,
+) -> impl Iterator<Item = Result<T>> + Send + use<T, P>
+where
+    P: FnMut(Map<String, Value>, u64) -> Result<T, Fault> + Send,
+{
+    let mut files = files.into_iter();
     let bad = bad.clone();
     let mut current: Option<Open> = None;
-    Ok(Fallible::new(move || {
+    Fallible::new(move || {
         loop {
             if current.is_none() {
                 match files.next() {
@@ -89,5 +105,5 @@ where
                 }
             }
         }
-    }))
+    })
 }

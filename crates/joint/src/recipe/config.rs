@@ -71,7 +71,8 @@ pub struct DataConfig {
     #[serde(default)]
     pub answers: Option<PathBuf>,
     /// Corpus; absent: that of the BEIR folder.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub corpus: Option<PathBuf>,
     /// Dev questions, evaluated during training; absent: no evaluation.
     #[serde(default)]

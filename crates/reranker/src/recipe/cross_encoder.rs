@@ -11,7 +11,7 @@ use crate::loss::{Candidates, RankingLoss};
 use crate::model::CrossEncoder;
 use crate::{Error, Result};
 use ragduet_classifier::{LabelSet, Task, Text};
-use ragduet_data::{PassagePool, ReadOptions, TrainingSet};
+use ragduet_data::{PassagePool, TrainingSet};
 use ragduet_metrics::{Evaluation, evaluate};
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_text::Encoding;
@@ -194,20 +194,12 @@ fn named(e: &Evaluation) -> Vec<(String, f64)> {
 
 fn read(config: &CrossEncoderConfig, context: &RunContext) -> Result<(TrainingSet, Option<EvalSet>)> {
     let (d, bad) = (&config.data, &context.bad_rows);
-    let options = ReadOptions {
-        format: d.format,
-        split: d.split.clone(),
-        corpus: d.corpus.clone(),
-        queries: d.queries.clone(),
-    };
+    let options = d.options(config.loss.build()?.needs_teacher())?;
     let set = TrainingSet::read(&d.train, &options, PassagePool::WholeCorpus, bad)?;
     if set.items().is_empty() {
         return Err(Error::Unusable(format!("{}: no training examples", d.train.display())));
     }
-    let dev = d.dev.as_ref().map(|path| {
-        let options = ReadOptions { split: Some(d.dev_split.clone()), ..ReadOptions::default() };
-        EvalSet::read(path, &options, None, config.run.seed, bad)
-    });
+    let dev = d.dev.as_ref().map(|path| EvalSet::read(path, &d.dev_options()?, None, config.run.seed, bad));
     Ok((set, dev.transpose()?))
 }
 

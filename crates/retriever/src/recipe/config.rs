@@ -6,7 +6,7 @@ use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
-use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping};
+use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping, PairLabels, ReadOptions};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
@@ -155,7 +155,9 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training set: a BEIR folder or a file of examples.
+    /// Training set: a BEIR folder, a file of examples, a pattern such as `data/*.jsonl`, or a list of files.
+    #[serde(deserialize_with = "ragduet_data::path_or_list")]
+    #[schemars(with = "ragduet_data::OneOrMore")]
     pub train: PathBuf,
     /// Format of the training set; absent: detected from the name.
     #[serde(default)]
@@ -164,13 +166,23 @@ pub struct DataConfig {
     #[serde(default)]
     pub split: Option<String>,
     /// Corpus file, for examples that refer to passages by id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub corpus: Option<PathBuf>,
     /// Query file, for examples that refer to queries by id.
     #[serde(default)]
     pub queries: Option<PathBuf>,
-    /// Dev set, evaluated during training; absent: no evaluation.
+    /// Threshold for pairs with a score, and lists of documents with scores: from this score on a passage is relevant,
+    /// below it a negative. Absent: a label must be 1 or 0, unless the loss learns from scores.
     #[serde(default)]
+    pub min_score: Option<f64>,
+    /// Labels of pairs are NLI classes: an entailment is a positive, a contradiction a hard negative, neutral pairs are
+    /// left out and counted.
+    #[serde(default)]
+    pub nli: bool,
+    /// Dev set, evaluated during training; absent: no evaluation.
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
     /// Split of the dev set.
     #[serde(default = "dev")]
@@ -178,6 +190,36 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+}
+
+impl DataConfig {
+    /// How the training set is read. `scores`: whether the loss learns from the scores of pairs.
+    ///
+    /// # Errors
+    /// A threshold beside NLI classes.
+    pub fn options(&self, scores: bool) -> Result<ReadOptions> {
+        let (format, split) = (self.format, self.split.clone());
+        let (corpus, queries) = (self.corpus.clone(), self.queries.clone());
+        Ok(ReadOptions { format, split, corpus, queries, labels: self.labels(scores)? })
+    }
+
+    /// How the dev set is read.
+    ///
+    /// # Errors
+    /// As [`DataConfig::options`].
+    pub fn dev_options(&self) -> Result<ReadOptions> {
+        Ok(ReadOptions {
+            split: Some(self.dev_split.clone()),
+            labels: self.labels(false)?,
+            ..ReadOptions::default()
+        })
+    }
+
+    fn labels(&self, scores: bool) -> Result<PairLabels> {
+        let said = PairLabels::of(self.min_score, self.nli)
+            .map_err(|why| Error::Config { key: "data".into(), why })?;
+        Ok(if scores && said == PairLabels::Judgements { PairLabels::Scores } else { said })
+    }
 }
 
 pub(super) fn dev() -> String {

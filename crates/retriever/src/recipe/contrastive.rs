@@ -6,20 +6,19 @@
 //! Assumes: the training set's texts fit in memory.
 
 use super::config::RetrieverConfig;
-use super::dev::Dev;
+use super::dev::{Dev, DevSet};
 use super::distillation::Distillation;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, Scale};
 use super::save::{Facts, parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
-use crate::evaluate::EvalSet;
 use crate::loss::{Compared, LossBatch, LossConfig, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
 use crate::representation::{Representation, Side};
 use crate::teacher::Teacher;
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BadRows, PassagePool, ReadOptions, TrainingSet};
+use ragduet_data::{BadRows, PassagePool, TrainingSet};
 use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
@@ -125,7 +124,7 @@ impl<'a> Contrastive<'a> {
         teacher: Option<Box<dyn Teacher>>,
         loss: Box<dyn RetrievalLoss>,
     ) -> Result<Self> {
-        let (set, dev) = read_data(config, &context.bad_rows)?;
+        let (set, dev) = read_data(config, &*loss, &context.bad_rows)?;
         let model = build(config, &set, context.device)?;
         config.loss.check_dim(model.dim())?;
         let scale = Scale::new(config.temperature, context.device);
@@ -381,7 +380,7 @@ fn figures(r: &MiningReport) -> Vec<(&'static str, f64)> {
 pub fn initial_model(config: &RetrieverConfig) -> Result<BiEncoder> {
     config.validate()?;
     rng::seed(config.run.seed);
-    let (set, _) = read_data(config, &BadRows::default())?;
+    let (set, _) = read_data(config, &*config.loss.build()?, &BadRows::default())?;
     build(config, &set, device::parse(&config.run.device)?)
 }
 
@@ -392,21 +391,20 @@ fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<
     })
 }
 
-fn read_data(config: &RetrieverConfig, bad: &BadRows) -> Result<(TrainingSet, Option<EvalSet>)> {
+fn read_data(
+    config: &RetrieverConfig,
+    loss: &dyn RetrievalLoss,
+    bad: &BadRows,
+) -> Result<(TrainingSet, Option<DevSet>)> {
     let d = &config.data;
-    let options = ReadOptions {
-        format: d.format,
-        split: d.split.clone(),
-        corpus: d.corpus.clone(),
-        queries: d.queries.clone(),
-    };
+    let scores = loss.takes_scored_pairs();
     // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
     let pool = match config.mining.is_some() || config.model.scratch.is_some() {
         true => PassagePool::WholeCorpus,
         false => PassagePool::Judged,
     };
-    let set = TrainingSet::read(&d.train, &options, pool, bad)?;
-    let dev = Dev::read(d.dev.as_deref(), &d.dev_split, &config.eval, config.run.seed, bad)?;
+    let set = TrainingSet::read(&d.train, &d.options(scores)?, pool, bad)?;
+    let dev = DevSet::read(d, scores, &config.eval, config.run.seed, bad)?;
     Ok((set, dev))
 }
 
@@ -425,8 +423,18 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
     let unscored = set.items().iter().filter(|i| i.scores.is_none()).count();
     if loss.needs_teacher() && config.teacher.is_none() && unscored > 0 {
         return Err(Error::Unusable(format!(
-            "{unscored} of {} examples have no teacher scores, which this loss learns from",
+            "{unscored} of {} examples have no scores, which this loss learns from: give a [teacher], or pairs and lists \
+             with a score (docs/data.md)",
             set.items().len()
+        )));
+    }
+    let scores = set.items().iter().flat_map(|item| item.scores.iter().flatten());
+    let highest = scores.fold(0.0f32, |most, score| most.max(score.abs()));
+    if let Some(most) = loss.max_score().filter(|most| f64::from(highest) > *most) {
+        return Err(Error::Unusable(format!(
+            "{}: a pair has the score {highest}, and a cosine ends at 1; set loss.cosine_similarity.max_score to the \
+             highest score of the scale (it is {most}), or take loss.cosent, for which only the order counts",
+            config.data.train.display()
         )));
     }
     Ok(())
