@@ -317,7 +317,7 @@ pub fn texts_and_ids(
 /// Says what was skipped.
 pub fn report_bad_rows(bad: &BadRows) {
     let report = bad.report();
-    if report.bad_rows() > 0 {
+    if report.left_out() {
         tracing::warn!("{report}");
     }
 }

@@ -130,6 +130,11 @@ pub struct ReadReport {
 }
 
 impl ReadReport {
+    /// Whether something was left out: rows set aside, questions, pairs or files that make no example.
+    pub fn left_out(&self) -> bool {
+        self.bad_rows() + self.unanswerable + self.unjudged + self.neutral + self.other_files > 0
+    }
+
     /// Number of rows set aside.
     pub fn bad_rows(&self) -> u64 {
         self.bad.values().sum()

@@ -41,6 +41,8 @@ impl RunContext {
         let report = self.bad_rows.report();
         if report.bad_rows() > 0 {
             tracing::warn!("{report}; they are in {}", self.dir.path().join("bad_rows.jsonl").display());
+        } else if report.left_out() {
+            tracing::info!("{report}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Readers, writers and records, on the shipped data and COVID-QA.
 
+mod arrow_writers;
 mod collections;
 mod covid_qa;
 mod formats;
