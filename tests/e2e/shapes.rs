@@ -156,3 +156,30 @@ fn records_and_preferences_are_counted_and_converted() {
     ok(&["data", "convert", s(&preferences), "--to", s(&out)]);
     assert_eq!(json(&std::fs::read_to_string(&out).unwrap())["prompt"][0]["content"], "i");
 }
+
+#[test]
+fn texts_are_learned_without_a_prompt() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let texts = dir.join("texts.jsonl");
+    let rows: String = (0..8).map(|i| format!("{{\"text\": \"the moon moves the sea {i}\"}}\n")).collect();
+    std::fs::write(&texts, rows).unwrap();
+    let toml = dir.join("c.toml");
+    let scratch = "vocab_size = 300\nhidden_size = 32\nlayers = 1\nheads = 2\nintermediate_size = 64\nmax_positions = 128\n";
+    let text =
+        format!("[run]\nmax_steps = 2\n[model.scratch]\n{scratch}[data]\ntrain = [\"{}\"]\n", s(&texts));
+    std::fs::write(&toml, text).unwrap();
+    let out = dir.join("run");
+    let train = ["train", "generator", "-c", s(&toml), "--out", s(&out)];
+    let dev = format!("data.dev={}", s(&texts));
+    let e = fails(1, &[&train[..], &["--set", &dev]].concat());
+    assert!(e.contains("ask nothing") && e.contains("leave data.dev out"), "{e}");
+    ok(&[&train[..], &["--quiet"]].concat());
+    // There is nothing to answer in them.
+    let answers = dir.join("answers.jsonl");
+    let run =
+        crate::util::ragduet(&["generate", "-g", s(&out.join("best")), "-i", s(&texts), "-o", s(&answers)]);
+    let said = { run }.output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("without a question or prompt"), "{said}");
+}

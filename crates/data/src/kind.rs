@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use crate::columns;
 use crate::fields::{ANSWERS, CONTEXTS, QUESTION};
 use crate::pairs;
-use crate::read::alone;
-use crate::read::rows::objects;
+use crate::read::rows::{objects, objects_in};
+use crate::read::{alone, arrow};
 use crate::{BadRows, Error, Format, ReadOptions, Result};
 
 /// A kind of data.
@@ -52,11 +52,20 @@ impl DataKind {
         let path = &*alone(path.as_ref())?;
         let format = options.format_of(path)?;
         let with_names = matches!(format, Format::Jsonl | Format::Parquet | Format::Arrow | Format::Dpr);
-        if options.format.is_some() || !with_names || format.collection(path)?.is_some() {
-            let passages_alone = format.spec().examples.is_none() && format.spec().collection.is_none();
+        if options.format.is_some() || !with_names {
+            let passages_alone = format.spec().examples.is_none() && format.collection(path)?.is_none();
             return Ok(if passages_alone { Self::Corpus } else { Self::Examples });
         }
-        let first = objects(path, &BadRows::silent(), |_| true, |row, _| Ok(row))?.next().transpose()?;
+        let files = match format {
+            Format::Arrow => arrow::files(path, options.split.as_deref())?,
+            _ => vec![path.to_owned()],
+        };
+        let first = match files.as_slice() {
+            // A folder or a pattern is taken apart by the reader.
+            [_] => objects(&files[0], &BadRows::silent(), |_| true, |row, _| Ok(row))?.next(),
+            _ => objects_in(files, &BadRows::silent(), |_| true, |row, _| Ok(row)).next(),
+        };
+        let first = first.transpose()?;
         Ok(first.map_or(Self::Examples, |row| Self::of_row(&row)))
     }
 

@@ -120,7 +120,7 @@ pub fn rag_line(record: &RagRecord) -> String {
         .collect();
     let mut out = match record.style {
         Style::Question => json!({"id": record.id, "question": record.question, "answers": record.answers}),
-        Style::Plain if record.question.is_empty() => {
+        Style::Plain if record.asks_nothing() => {
             json!({"id": record.id, "text": record.answers.first()})
         }
         Style::Plain => {

@@ -25,6 +25,13 @@ pub struct RagRecord {
     pub origin: Origin,
 }
 
+impl RagRecord {
+    /// Whether it is a text to learn without a prompt, which there is nothing to answer in.
+    pub fn asks_nothing(&self) -> bool {
+        self.style == Style::Plain && self.question.is_empty()
+    }
+}
+
 /// How a record's question is put to the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Style {

@@ -475,6 +475,10 @@ impl<'a> Preparer<'a> {
         reserve: usize,
         report: &mut PrepareReport,
     ) -> Result<Option<Prompt>> {
+        if record.asks_nothing() {
+            *report.left_out.entry("a text without a question or prompt".into()).or_default() += 1;
+            return Ok(None);
+        }
         let chosen = self.choose(record, 0);
         let encode = |contexts: &[Context]| -> ragduet_text::Result<(Vec<u32>, Vec<usize>)> {
             let ids = match self.put(record, contexts)? {

@@ -11,6 +11,7 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, SchemaRef};
 use serde_json::Value;
 
+use crate::source::shards;
 use crate::{Error, Result};
 
 /// Record batches of a file.
@@ -99,6 +100,16 @@ pub(crate) fn saved(dir: &Path, split: Option<&str>) -> Result<Vec<PathBuf>> {
             }
         })
         .collect()
+}
+
+/// The files of a path: of a saved dictionary those of the split, or of `train` where none is asked for; else the shards.
+pub(crate) fn files(path: &Path, split: Option<&str>) -> Result<Vec<PathBuf>> {
+    if path.is_dir() && is_saved(path) {
+        // As in a collection, examples are those of `train` where nothing is said.
+        let train = path.join("train").is_dir().then_some("train");
+        return saved(path, split.or(train));
+    }
+    shards(path, &EXTENSIONS)
 }
 
 /// The folder of a split: of a dictionary of splits the one that is asked for, else the only one.

@@ -102,7 +102,9 @@ fn patterns_and_lists_are_read_as_one() {
 #[test]
 fn kinds_of_saved_data() {
     let options = ReadOptions::default();
-    assert_eq!(DataKind::of(file("saved"), &options).unwrap(), DataKind::Examples);
+    for name in ["saved", "saved-splits", "pandas-lz4.feather"] {
+        assert_eq!(DataKind::of(file(name), &options).unwrap(), DataKind::Examples, "{name}");
+    }
     let dir = tempfile::tempdir().unwrap();
     let docs = dir.path().join("docs");
     std::fs::create_dir(&docs).unwrap();

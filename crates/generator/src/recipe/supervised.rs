@@ -214,6 +214,13 @@ impl Records {
         let train = all(&data.train, usize::MAX)?;
         let most = if config.eval.limit == 0 { usize::MAX } else { config.eval.limit };
         let dev = data.dev.as_deref().map_or(Ok(Vec::new()), |path| all(path, most))?;
+        if let (Some(path), true) = (&data.dev, !dev.is_empty() && dev.iter().all(RagRecord::asks_nothing)) {
+            return Err(Error::Unusable(format!(
+                "{}: its texts ask nothing, so there is no answer to measure: leave data.dev out, or give a dev set of \
+                 questions or prompts",
+                path.display()
+            )));
+        }
         let lines = train.iter().map(rag_line);
         let fingerprint = lines.fold(Fingerprint::default(), |all, line| all.text(&line)).digest();
         Ok(Self { train, dev, fingerprint, bad: context.bad_rows.clone() })
