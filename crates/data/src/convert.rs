@@ -25,7 +25,7 @@ pub fn convert(
         return write_examples(to, format, examples);
     };
     // `read_examples` reports the rows of the corpus.
-    let silent = BadRows::silent();
+    let silent = bad.silenced();
     let corpus = match &options.corpus {
         Some(corpus) => Some(read_corpus(corpus, &ReadOptions::default(), &silent)?),
         None => whole_corpus(from, options, &silent)?,

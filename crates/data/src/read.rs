@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::format::spec::Reading;
+use crate::shown::with_first;
 use crate::stream::{Examples, Passages};
 use crate::{BadRows, Error, Format, Result};
 
 pub(crate) mod corpora;
 pub(crate) mod elements;
+mod literal;
+pub(crate) mod named;
 pub(crate) mod parquet;
 pub(crate) mod rows;
 mod scanner;
+pub(crate) mod table;
 
 /// What a reader may need to know beside the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
     let path = path.as_ref();
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
-        return parts.examples(options.split(), bad, bad);
+        return Ok(with_first(path, EXAMPLE, bad, parts.examples(options.split(), bad, bad)?));
     }
     let read = format.spec().examples.ok_or_else(|| Error::Unsupported {
         path: path.to_owned(),
@@ -57,20 +61,26 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
     })?;
     let open_corpus =
         options.corpus.as_ref().map(|corpus| move || read_corpus(corpus, &ReadOptions::default(), bad));
-    read(&Reading {
+    let examples = read(&Reading {
         path,
         corpus: open_corpus.as_ref().map(|open| open as &dyn Fn() -> Result<Passages>),
         queries: options.queries.as_deref(),
         bad,
-    })
+    })?;
+    Ok(with_first(path, EXAMPLE, bad, examples))
 }
+
+/// What a log calls an example.
+const EXAMPLE: &str = "example";
+/// What a log calls a passage.
+const PASSAGE: &str = "passage";
 
 /// Streams the passages of a corpus. Rows that cannot be used go to `bad`.
 pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Passages> {
     let path = path.as_ref();
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
-        return parts.corpus(bad);
+        return Ok(with_first(path, PASSAGE, bad, parts.corpus(bad)?));
     }
     let read = format.spec().corpus.ok_or_else(|| Error::Unsupported {
         path: path.to_owned(),
@@ -79,5 +89,6 @@ pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows)
             Format::names(|spec| spec.collection.is_some() && spec.writer.is_some())
         ),
     })?;
-    read(&Reading { path, corpus: None, queries: None, bad })
+    let passages = read(&Reading { path, corpus: None, queries: None, bad })?;
+    Ok(with_first(path, PASSAGE, bad, passages))
 }

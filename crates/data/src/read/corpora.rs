@@ -3,40 +3,32 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::named;
+use super::rows::Holder;
+use super::table::has_header;
 use crate::bad_rows::{Fault, Problem};
-use crate::columns;
 use crate::ids::unique;
+use crate::reads::QUERIES;
 use crate::source::{is_jsonl, rows_of};
 use crate::stream::{NumberedQrels, Passages, Queries};
-use crate::{BadRows, Passage, Qrel, Query};
+use crate::{BadRows, Passage, Qrel, Query, Result};
 
-/// A corpus as JSON Lines.
-pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Box::new(rows_of(files, bad, move |_, line| {
-        number += 1;
-        let passage = columns::corpus_passage(columns::parse_object(line)?, number)?;
-        unique(&mut seen, &passage.id)?;
-        Ok(Some(passage))
-    }))
-}
-
-/// `id \t text`, or `id \t text \t title` as DPR's `psgs_w100.tsv`, whose header is passed over.
+/// `id \t text`, or `id \t text \t title`, without a header.
 pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     let mut seen = HashSet::new();
-    Box::new(rows_of(files, bad, move |line_number, line| {
+    Box::new(rows_of(files, bad, move |_, line| {
         let parts: Vec<&str> = line.split('\t').collect();
         let (id, text, title) = match parts[..] {
             [id, text] => (id, text, None),
             [id, text, title] => (id, text, Some(title)),
             _ => {
-                let detail = format!("expected id, text and perhaps title; got {} columns", parts.len());
+                let detail = format!(
+                    "expected id, text and perhaps title, or a header that names columns; got {} columns",
+                    parts.len()
+                );
                 return Err(Fault::new(Problem::MissingColumn, detail));
             }
         };
-        if line_number == 1 && matches!(id, "id" | "pid" | "docid" | "_id") {
-            return Ok(None);
-        }
         if id.is_empty() || text.trim().is_empty() {
             return Err(Fault::new(Problem::EmptyText, "the id or the text is empty"));
         }
@@ -46,22 +38,20 @@ pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     }))
 }
 
-/// A file of queries: JSON Lines by its extension, else `id \t text`.
-pub(crate) fn queries(path: &Path, bad: &BadRows) -> Queries {
-    match is_jsonl(path) {
-        true => jsonl_queries(path, bad),
-        false => tsv_queries(path, bad),
+/// A file of queries: JSON Lines by its extension; `.tsv` with a header, or else `id \t text`.
+pub(crate) fn queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    if is_jsonl(path) {
+        return jsonl_queries(path, bad);
+    }
+    match has_header(path, &QUERIES, bad)? {
+        true => named::queries(path.to_owned(), Holder::Table, bad),
+        false => Ok(tsv_queries(path, bad)),
     }
 }
 
 /// Queries as JSON Lines.
-pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Queries {
-    let mut seen = HashSet::new();
-    Box::new(rows_of(vec![path.to_owned()], bad, move |_, line| {
-        let query = columns::query(&columns::parse_object(line)?)?;
-        unique(&mut seen, &query.id)?;
-        Ok(Some(query))
-    }))
+pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    named::queries(path.to_owned(), Holder::Lines, bad)
 }
 
 /// `id \t text` queries of MS MARCO.

@@ -31,15 +31,33 @@ pub(crate) struct Rows {
     at: usize,
     line: u64,
     bad: BadRows,
-    known: fn(&str) -> bool,
+    known: Known,
+    names: Vec<String>,
 }
+
+/// Whether a column is read.
+type Known = Box<dyn Fn(&str) -> bool + Send>;
 
 impl Rows {
     /// Rows of which only the `known` columns are read.
-    pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
+    pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: Known) -> Result<Self> {
         let files = shards(path, &["parquet"])?.into();
         let (bad, path) = (bad.clone(), PathBuf::new());
-        Ok(Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known })
+        let names = Vec::new();
+        let mut rows = Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known, names };
+        rows.next_batch()?;
+        Ok(rows)
+    }
+
+    /// The names of the columns of the file that is read.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Those that are left on disk.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let all = self.names.iter().filter(|name| !(self.known)(name)).cloned().collect::<Vec<_>>();
+        if all.len() == self.names.len() { Vec::new() } else { all }
     }
 
     pub(crate) fn next_row<T>(
@@ -98,6 +116,7 @@ impl Rows {
                     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain)
                         .map_err(|e| corrupt(&path, &e))?;
                     let schema = builder.schema();
+                    self.names = schema.fields().iter().map(|field| field.name().clone()).collect();
                     let known: Vec<usize> = (0..schema.fields().len())
                         .filter(|&i| (self.known)(schema.field(i).name()))
                         .collect();
