@@ -9,6 +9,7 @@ mod job;
 mod joint;
 mod killed;
 mod outputs;
+mod own_data;
 mod report;
 mod reranker;
 mod shapes;

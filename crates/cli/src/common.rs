@@ -16,7 +16,7 @@ pub use words::WordArgs;
 use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Format, PairLabels, Passages, ReadOptions};
+use ragduet_data::{BadRowPolicy, BadRows, Columns, Format, PairLabels, Passages, ReadOptions};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -74,8 +74,12 @@ pub fn setting_aside(command: &clap::Command, matches: &clap::ArgMatches) -> Opt
 pub fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn,ragduet_retriever=info,ragduet_generator=info,ragduet_train=info,ragduet=info",
-        (_, 1) => "info,ragduet_retriever=debug,ragduet_generator=debug,ragduet_train=debug,ragduet=debug",
+        (_, 0) => {
+            "warn,ragduet_data=info,ragduet_retriever=info,ragduet_generator=info,ragduet_train=info,ragduet=info"
+        }
+        (_, 1) => {
+            "info,ragduet_data=debug,ragduet_retriever=debug,ragduet_generator=debug,ragduet_train=debug,ragduet=debug"
+        }
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("RAGDUET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
@@ -136,6 +140,7 @@ fn is_usage(e: &(dyn std::error::Error + 'static)) -> bool {
     }
     e.is::<Usage>()
         || is_config!(
+            ragduet_data,
             ragduet_train,
             ragduet_retriever,
             ragduet_reranker,
@@ -233,6 +238,33 @@ impl ModelOptions {
     }
 }
 
+/// Names of columns.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MapArgs {
+    /// Column of the data for a role, such as query=question or contexts=meta.passages; may be given several times.
+    #[arg(long = "map", value_name = "ROLE=COLUMN")]
+    pub map: Vec<String>,
+}
+
+impl MapArgs {
+    /// The mapping.
+    pub fn columns(&self) -> Result<Columns> {
+        Columns::parse(&self.map).map_err(|e| Usage(format!("--map: {e}")).into())
+    }
+
+    /// The mapping as overrides of a training config.
+    pub fn settings(&self) -> Result<Vec<String>> {
+        let columns = self.columns()?;
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        Ok(columns.iter().map(|(role, column)| format!("data.columns.{role}={}", quoted(column))).collect())
+    }
+
+    /// What stops at a bad row, or moves it to a file, with these names.
+    pub fn bad_rows(&self, sidecar: Option<&PathBuf>) -> Result<BadRows> {
+        Ok(bad_rows(sidecar).with_columns(self.columns()?))
+    }
+}
+
 /// How a dataset is read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReadArgs {
@@ -257,6 +289,8 @@ pub struct ReadArgs {
     /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
+    #[command(flatten)]
+    pub map: MapArgs,
 }
 
 fn finite(text: &str) -> Result<f64, String> {
@@ -277,8 +311,8 @@ impl ReadArgs {
     }
 
     /// What happens to bad rows.
-    pub fn bad_rows(&self) -> BadRows {
-        bad_rows(self.skip_bad_rows.as_ref())
+    pub fn bad_rows(&self) -> Result<BadRows> {
+        self.map.bad_rows(self.skip_bad_rows.as_ref())
     }
 }
 
@@ -314,12 +348,20 @@ pub fn texts_and_ids(
     (texts, receive)
 }
 
-/// Says what was skipped.
-pub fn report_bad_rows(bad: &BadRows) {
+/// Says what was skipped, when all data is read.
+///
+/// # Errors
+/// Mapped columns that nothing has.
+pub fn report_bad_rows(bad: &BadRows) -> Result<()> {
+    let unmet = bad.unmet_columns();
+    if !unmet.is_empty() {
+        return Err(Usage(format!("--map {}: nothing that was read has it", unmet.join(", --map "))).into());
+    }
     let report = bad.report();
     if report.left_out() {
         tracing::warn!("{report}");
     }
+    Ok(())
 }
 
 /// A counter on a terminal; nothing elsewhere or when quiet.

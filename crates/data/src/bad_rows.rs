@@ -4,7 +4,7 @@
 //! [`BadRowPolicy::Skip`] the row goes to a JSONL sidecar with its place and the reason. Either way
 //! [`BadRows::report`] says how many rows of which kind there were, so nothing disappears silently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Columns, Error, Result};
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ use crate::{Error, Result};
 pub enum Problem {
     /// Not JSON.
     BrokenJson,
+    /// A row of a table with a quote that is not closed, or with another number of fields than its header.
+    BrokenTable,
     /// Not UTF-8.
     InvalidUtf8,
     /// A column that the format needs is not there.
@@ -52,6 +54,7 @@ impl Problem {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BrokenJson => "broken JSON",
+            Self::BrokenTable => "broken table row",
             Self::InvalidUtf8 => "invalid UTF-8",
             Self::MissingColumn => "missing column",
             Self::WrongType => "wrong type",
@@ -172,7 +175,8 @@ enum Mode {
     Silent,
 }
 
-/// Where readers report rows, good and bad. A clone is another handle to the same counts.
+/// Where readers report rows, good and bad, and which columns they are to take for which role. A clone is another
+/// handle to the same counts.
 #[derive(Debug, Clone, Default)]
 pub struct BadRows(Arc<Mutex<State>>);
 
@@ -181,6 +185,13 @@ struct State {
     policy: Mode,
     report: ReadReport,
     sidecar: Option<fs_err::File>,
+    /// Nothing is logged of what is read.
+    quiet: bool,
+    columns: Arc<Columns>,
+    /// Mapped roles whose column was met.
+    mapped: BTreeSet<String>,
+    /// What was shown of which file.
+    shown: BTreeSet<String>,
 }
 
 impl BadRows {
@@ -199,6 +210,64 @@ impl BadRows {
 
     fn with(policy: Mode) -> Self {
         Self(Arc::new(Mutex::new(State { policy, ..State::default() })))
+    }
+
+    /// With names of columns for all readers.
+    #[must_use]
+    pub fn with_columns(self, columns: Columns) -> Self {
+        self.lock().columns = Arc::new(columns);
+        self
+    }
+
+    /// [`BadRows::silent`] with the columns of these: for another pass over the same rows.
+    #[must_use]
+    pub fn silenced(&self) -> Self {
+        let silent = Self::silent();
+        silent.lock().columns = self.columns();
+        silent
+    }
+
+    /// Without a word in the log: for rows that were talked of when they were read first.
+    #[must_use]
+    pub fn quietly(self) -> Self {
+        self.lock().quiet = true;
+        self
+    }
+
+    pub(crate) fn columns(&self) -> Arc<Columns> {
+        Arc::clone(&self.lock().columns)
+    }
+
+    /// Whether nothing is logged.
+    pub(crate) fn is_silent(&self) -> bool {
+        let state = self.lock();
+        state.quiet || matches!(state.policy, Mode::Silent)
+    }
+
+    pub(crate) fn was_mapped(&self, role: &str) -> bool {
+        self.lock().mapped.contains(role)
+    }
+
+    pub(crate) fn now_mapped(&self, role: &str) {
+        self.lock().mapped.insert(role.to_owned());
+    }
+
+    /// Roles with the columns that they are mapped to and that no reader has met.
+    pub fn unmet_columns(&self) -> Vec<String> {
+        let state = self.lock();
+        let unmet = state.columns.iter().filter(|(role, _)| !state.mapped.contains(*role));
+        unmet.map(|(role, column)| format!("{role}={column}")).collect()
+    }
+
+    /// Logs the first record of a file as it was understood, once.
+    pub fn log_first(&self, path: &std::path::Path, what: &str, record: &impl crate::Shown) {
+        crate::shown::log_first(path, what, self, record);
+    }
+
+    /// Whether something of a file is to be shown: once, and not in a silent pass.
+    pub(crate) fn shows(&self, what: &str) -> bool {
+        let mut state = self.lock();
+        !state.quiet && !matches!(state.policy, Mode::Silent) && state.shown.insert(what.to_owned())
     }
 
     /// The counts so far.

@@ -9,6 +9,7 @@ pub(crate) mod parts;
 mod pooled;
 
 use crate::read::{alone, read_corpus};
+use crate::shown::{log_first, with_first};
 use crate::stream::{Examples, Judgements, Passages, Queries};
 use crate::{BadRows, Error, Format, ReadOptions, Result, RetrievalExample, TrainingSet, TrainingSetBuilder};
 use crate::{answers::read_answers, read::read_examples};
@@ -101,17 +102,21 @@ impl Collection {
     /// # Errors
     /// See [`Collection::qrels`].
     pub fn examples(&self, split: &str, bad: &BadRows) -> Result<Examples> {
-        self.parts.examples(split, bad, bad)
+        Ok(with_first(&self.path, "example", bad, self.parts.examples(split, bad, bad)?))
     }
 
     /// Like [`Collection::examples`], with the rows of corpus and queries left to those who read these on their own.
     pub(crate) fn examples_of_read(&self, split: &str, bad: &BadRows) -> Result<Examples> {
-        self.parts.examples(split, bad, &BadRows::silent())
+        self.parts.examples(split, bad, &bad.silenced())
     }
 
     /// Like [`Collection::examples`], with the judged queries that have no relevant passage.
     pub(crate) fn judged(&self, split: &str, bad: &BadRows) -> Result<Vec<RetrievalExample>> {
-        parts::join(&*self.parts, split, bad, bad)
+        let judged = parts::join(&*self.parts, split, bad, bad)?;
+        if let Some(first) = judged.first() {
+            log_first(&self.path, "example", bad, first);
+        }
+        Ok(judged)
     }
 
     /// Answers by question id: those of a file, or the collection's own.
@@ -163,7 +168,7 @@ impl TrainingSet {
         }
         if pool == PassagePool::WholeCorpus {
             // The corpus was read, counted and checked for the examples; this pass reads the same file again.
-            for passage in whole_corpus(path, options, &BadRows::silent())?.into_iter().flatten() {
+            for passage in whole_corpus(path, options, &bad.silenced())?.into_iter().flatten() {
                 builder.add_passage(passage?)?;
             }
         }

@@ -47,7 +47,8 @@ pub(crate) const NEGATIVE: [&str; 7] = [
 ];
 pub(crate) const SCORES: [&str; 8] =
     ["scores", "score", "labels", "label", "similarity", "similarity_score", "is_duplicate", "gold_label"];
-pub(crate) const OTHER: [&str; 4] = ["pos_scores", "neg_scores", "answers", "answer"];
+pub(crate) const OTHER: [&str; 6] =
+    ["pos_scores", "neg_scores", "answers", "answer", "positive_document_ids", "negative_document_ids"];
 pub(crate) const PASSAGE_ID: [&str; 7] = ["docid", "passage_id", "psg_id", "document_id", "_id", "id", "pid"];
 pub(crate) const PASSAGE_TEXT: [&str; 6] =
     ["text", "contents", "content", "document_text", "passage", "body"];
@@ -290,7 +291,8 @@ fn id_value(column: &str, value: &Value) -> Result<String, Fault> {
 }
 
 fn numbers(row: &Row, column: &str) -> Result<Option<Vec<f32>>, Fault> {
-    let number = |v: &Value| match v.as_f64() {
+    // A text that is a number is one: tables and some exports have no other.
+    let number = |v: &Value| match v.as_f64().or_else(|| v.as_str()?.trim().parse().ok()) {
         Some(n) if (n as f32).is_finite() => Ok(n as f32),
         _ => Err(wrong(column, "finite numbers", v)),
     };
@@ -302,7 +304,7 @@ fn numbers(row: &Row, column: &str) -> Result<Option<Vec<f32>>, Fault> {
 }
 
 /// The number of a `negative_<n>` column.
-fn numbered(column: &str) -> Option<u32> {
+pub(crate) fn numbered(column: &str) -> Option<u32> {
     let digits = column.strip_prefix("negative_").or_else(|| column.strip_prefix("neg_"))?;
     digits.parse().ok()
 }

@@ -8,7 +8,7 @@ use crate::source::is_jsonl;
 use crate::write::atomic::AtomicFile;
 use crate::write::{WriteCounts, write_examples};
 use crate::{
-    BadRows, DataKind, Error, Format, ReadOptions, Result, rag_line, read_corpus, read_examples, read_judged,
+    BadRows, Kind, Error, Format, ReadOptions, Result, rag_line, read_corpus, read_examples, read_judged,
     read_preferences, read_rag,
 };
 
@@ -30,7 +30,7 @@ pub fn convert(
         return write_examples(to, format, examples);
     };
     // `read_examples` reports the rows of the corpus.
-    let silent = BadRows::silent();
+    let silent = bad.silenced();
     let corpus = match &options.corpus {
         Some(corpus) => Some(read_corpus(corpus, &ReadOptions::default(), &silent)?),
         None => whole_corpus(from, options, &silent)?,
@@ -43,7 +43,7 @@ pub fn convert(
 ///
 /// # Errors
 /// An output that is no JSON Lines; the first bad row, or as `bad` says.
-pub fn convert_records(from: &Path, kind: DataKind, to: &Path, bad: &BadRows) -> Result<u64> {
+pub fn convert_records(from: &Path, kind: Kind, to: &Path, bad: &BadRows) -> Result<u64> {
     if !is_jsonl(to) {
         return Err(Error::Unsupported {
             path: to.to_owned(),
@@ -51,9 +51,9 @@ pub fn convert_records(from: &Path, kind: DataKind, to: &Path, bad: &BadRows) ->
         });
     }
     let lines: Box<dyn Iterator<Item = Result<String>>> = match kind {
-        DataKind::Preferences => Box::new(read_preferences(from, bad)?.map(|row| row.map(|r| r.line()))),
-        DataKind::Judged => Box::new(read_judged(from, bad)?.map(|row| row.map(|r| r.line()))),
-        DataKind::Records | DataKind::Examples | DataKind::Corpus => {
+        Kind::Preferences => Box::new(read_preferences(from, bad)?.map(|row| row.map(|r| r.line()))),
+        Kind::Completions => Box::new(read_judged(from, bad)?.map(|row| row.map(|r| r.line()))),
+        _ => {
             Box::new(read_rag(from, bad)?.map(|row| row.map(|r| rag_line(&r))))
         }
     };

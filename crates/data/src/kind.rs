@@ -1,160 +1,217 @@
-//! Which kind of data a path holds: what it would be read for.
+//! The kinds of data: what a job takes a file for, and what a file looks like.
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
-use crate::columns;
-use crate::fields::{ANSWERS, CONTEXTS, QUESTION};
-use crate::pairs;
-use crate::read::rows::{objects, objects_in};
+use crate::bad_rows::Fault;
+use crate::read::rows::{Holder, Rows, objects};
 use crate::read::{alone, arrow};
-use crate::{BadRows, Error, Format, ReadOptions, Result};
+use crate::read::table::has_header;
+use crate::reads::{ALL, QUERY_TEXT, Reads};
+use crate::pairs;
+use crate::source::inner_extension;
+use crate::{
+    BadRows, Error, Format, ReadOptions, Result, Shown, columns, fields, labelled, read_choices, read_corpus,
+    read_examples, read_judged, read_labelled, read_preferences, read_records,
+};
 
-/// A kind of data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataKind {
-    /// Queries with passages, or a collection of them: for retrievers and cross-encoders.
+/// What rows are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Queries with positives and negatives.
     Examples,
-    /// Passages alone.
+    /// Passages.
     Corpus,
-    /// Questions with answers and passages, conversations, instructions, texts: for generators.
+    /// What generators learn from and answer.
     Records,
-    /// Pairs of a chosen and a rejected answer.
+    /// Pairs of a better and a worse answer.
     Preferences,
-    /// Completions with a label.
-    Judged,
+    /// Single answers that are good or bad (KTO).
+    Completions,
+    /// Questions with choices.
+    Choices,
+    /// Labelled texts.
+    Texts,
 }
 
-impl DataKind {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Examples, Self::Corpus, Self::Records, Self::Preferences, Self::Judged];
+/// All columns.
+static ANY: Reads = Reads { what: "rows", roles: &[], beside: &[], known: |_| true };
+/// All columns that some reader knows.
+static KNOWN: Reads = Reads {
+    what: "rows",
+    roles: &[],
+    beside: &[],
+    known: |name| ALL.iter().any(|reads| (reads.known)(name)),
+};
 
-    /// The name.
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Examples,
+        Self::Corpus,
+        Self::Records,
+        Self::Preferences,
+        Self::Completions,
+        Self::Choices,
+        Self::Texts,
+    ];
+
+    /// The name, as the command line spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Examples => "examples",
             Self::Corpus => "corpus",
             Self::Records => "records",
             Self::Preferences => "preferences",
-            Self::Judged => "labelled-completions",
+            Self::Completions => "completions",
+            Self::Choices => "choices",
+            Self::Texts => "texts",
         }
     }
 
-    /// Finds the kind by the columns of the first row. A named format, and a file that has no rows with names, is data
-    /// for retrievers.
+    /// What takes it.
+    pub fn used_by(self) -> &'static str {
+        match self {
+            Self::Examples => "train retriever, train cross-encoder, mine, eval retriever",
+            Self::Corpus => "index build, encode, train contriever",
+            Self::Records => "train generator, train distil, train joint, generate, eval generator",
+            Self::Preferences => "train preference, train reward",
+            Self::Completions => "train preference with the KTO loss",
+            Self::Choices => "train tfew, eval choices",
+            Self::Texts => "train classifier, classify, eval classifier",
+        }
+    }
+
+    /// What a file looks like, by its format and the columns of its first row.
     ///
     /// # Errors
-    /// A path whose format is not known.
-    pub fn of(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
-        let path = &*alone(path.as_ref())?;
-        let format = options.format_of(path)?;
-        let with_names = matches!(format, Format::Jsonl | Format::Parquet | Format::Arrow | Format::Dpr);
-        if options.format.is_some() || !with_names {
-            let passages_alone = format.spec().examples.is_none() && format.collection(path)?.is_none();
-            return Ok(if passages_alone { Self::Corpus } else { Self::Examples });
+    /// A file that cannot be read; columns that are no kind's.
+    pub fn detect(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Self> {
+        if let Ok(format) = options.format_of(path)
+            && format.collection(path)?.is_some()
+        {
+            return Ok(Self::Examples);
         }
-        let files = match format {
-            Format::Arrow => arrow::files(path, options.split.as_deref())?,
-            _ => vec![path.to_owned()],
+        let path = &*alone(path)?;
+        let format = options.format_of(path).ok();
+        if format.is_some_and(|f| f.spec().examples.is_none() && f.spec().corpus.is_some()) {
+            return Ok(Self::Corpus);
+        }
+        if matches!(inner_extension(path).as_str(), "txt") {
+            return Ok(Self::Corpus);
+        }
+        let silent = BadRows::silent();
+        let mapped = !bad.columns().is_empty();
+        if inner_extension(path) == "tsv" && !mapped && !has_header(path, &KNOWN, &silent)? {
+            return Ok(Self::Examples);
+        }
+        let keys = |row: serde_json::Map<String, serde_json::Value>, _: u64| {
+            Ok::<_, Fault>(
+                row.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key).collect::<Vec<_>>(),
+            )
         };
-        let first = match files.as_slice() {
-            // A folder or a pattern is taken apart by the reader.
-            [_] => objects(&files[0], &BadRows::silent(), |_| true, |row, _| Ok(row))?.next(),
-            _ => objects_in(files, &BadRows::silent(), |_| true, |row, _| Ok(row)).next(),
+        let mut rows: Box<dyn Iterator<Item = Result<Vec<String>>>> = match format {
+            Some(Format::Arrow) => {
+                let files = arrow::files(path, options.split.as_deref())?;
+                let rows = Rows { files, holder: Holder::Parquet, reads: &ANY, strict: false };
+                Box::new(rows.stream(path, &silent, move |row, place| keys(row, place.line), |_| Ok(()))?)
+            }
+            _ => Box::new(objects(path, &silent, &ANY, keys)?),
         };
-        let first = first.transpose()?;
-        Ok(first.map_or(Self::Examples, |row| Self::of_row(&row)))
+        let found = rows.next().transpose()?.ok_or_else(|| Error::Empty {
+            what: path.display().to_string(),
+            hint_text: "it has no row".into(),
+        })?;
+        // A mapped role is there under its own name.
+        let names: Vec<String> =
+            found.iter().cloned().chain(bad.columns().iter().map(|(role, _)| role.to_owned())).collect();
+        Self::of_columns(&names).ok_or_else(|| Error::Unsupported {
+            path: path.to_owned(),
+            reason: format!(
+                "the columns {} are no known kind of data; say which it is (--as {}) and name columns with --map",
+                found.join(", "),
+                Self::ALL.map(Self::name).join("|")
+            ),
+        })
     }
 
-    fn of_row(row: &Map<String, Value>) -> Self {
-        const RECORDS: [&str; 10] = [
-            "context",
-            "retrieved_contexts",
-            "reference_contexts",
-            "user_input",
-            "golden_answers",
-            "ground_truth",
-            "ground_truths",
-            "gold",
-            "long_answer",
-            "supporting_facts",
-        ];
-        let has = |name: &str| row.get(name).is_some_and(|value| !value.is_null());
-        let any = |names: &[&str]| names.iter().any(|name| has(name));
-        if has("chosen") && has("rejected") {
-            return Self::Preferences;
+    /// What a row with some columns most likely is.
+    fn of_columns(names: &[String]) -> Option<Self> {
+        let has = |name: &str| names.iter().any(|n| n.to_lowercase().replace([' ', '-'], "_") == name);
+        let any = |known: &[&str]| known.iter().any(|name| has(name));
+        let question = any(&QUERY_TEXT[1..]) || has("user_input");
+        let positive = any(&columns::POSITIVE) || has("positive_document_ids");
+        let contexts =
+            any(&fields::CONTEXTS) || any(&["context", "retrieved_contexts", "reference_contexts"]);
+        let answers =
+            any(&["answers", "answer", "golden_answers", "ground_truth", "ground_truths", "reference"]);
+        let label = any(&labelled::LABEL);
+        Some(match () {
+            () if has("chosen") && has("rejected") => Self::Preferences,
+            () if has("choices") => Self::Choices,
+            () if has("prompt") && has("completion") && has("label") => Self::Completions,
+            () if any(&["messages", "conversations", "instruction", "prompt"]) => Self::Records,
+            () if any(&pairs::DOCUMENTS) || any(&pairs::DOCUMENT_IDS) => Self::Examples,
+            () if question && positive && any(&["sentence1", "premise"]) && label => Self::Texts,
+            () if question && positive => Self::Examples,
+            () if question && (contexts || answers) => Self::Records,
+            () if has("input") && has("output") => Self::Records,
+            () if label && any(&labelled::FIRST) => Self::Texts,
+            () if any(&columns::PASSAGE_TEXT) || any(&["page_content", "kwargs", "text_resource"]) => Self::Corpus,
+            () if any(&labelled::FIRST) => Self::Texts,
+            () => return None,
+        })
+    }
+
+    /// Streams a file's records as this kind's reader understands them.
+    ///
+    /// # Errors
+    /// As the reader's.
+    pub fn read(self, path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<ShownRecords> {
+        fn shown<T: Shown + Send + 'static>(
+            stream: impl Iterator<Item = Result<T>> + Send + 'static,
+        ) -> ShownRecords {
+            Box::new(stream.map(|record| record.map(|record| Box::new(record) as Box<dyn Shown + Send>)))
         }
-        if any(&["messages", "conversations", "instruction", "prompt"]) {
-            let judged = has("prompt") && has("completion") && has("label");
-            return if judged { Self::Judged } else { Self::Records };
-        }
-        let passages = columns::POSITIVE.iter().any(|name| has(name)) || columns::has_negative(row);
-        if passages || any(&pairs::DOCUMENTS) || any(&pairs::DOCUMENT_IDS) || has("positive_document_ids") {
-            return Self::Examples;
-        }
-        // KILT has `input` and `output`; a question with one `answer` alone is a pair for a retriever.
-        let kilt = has("input") && has("output");
-        let asked = any(&QUESTION) || has("user_input");
-        if kilt || asked && (any(&CONTEXTS) || any(&RECORDS) || any(&["answers", "output"])) {
-            return Self::Records;
-        }
-        let corpus = any(&columns::PASSAGE_TEXT) || any(&["page_content", "kwargs", "text_resource"]);
-        match corpus && !asked && !any(&ANSWERS) {
-            true => Self::Corpus,
-            false => Self::Examples,
-        }
+        Ok(match self {
+            Self::Examples => shown(read_examples(path, options, bad)?),
+            Self::Corpus => shown(read_corpus(path, options, bad)?),
+            Self::Records => shown(read_records(path, None, bad)?),
+            Self::Preferences => shown(read_preferences(path, bad)?),
+            Self::Completions => shown(read_judged(path, bad)?),
+            Self::Choices => shown(read_choices(path, bad)?),
+            Self::Texts => {
+                // Texts that are to be classified have no label yet.
+                let labelled = match read_labelled(path, true, &bad.silenced())?.next() {
+                    Some(first) => first.is_ok(),
+                    None => read_labelled(path, false, &bad.silenced())?.next().is_none(),
+                };
+                shown(read_labelled(path, labelled, bad)?)
+            }
+        })
     }
 }
 
-impl fmt::Display for DataKind {
+/// Records that can be shown.
+pub type ShownRecords = Box<dyn Iterator<Item = Result<Box<dyn Shown + Send>>> + Send>;
+
+impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for DataKind {
+impl FromStr for Kind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| Error::Config {
-            key: "kind".into(),
-            reason: format!(
-                "no kind is named {name:?}; the kinds are {}",
-                Self::ALL.map(Self::name).join(", ")
-            ),
+            key: name.into(),
+            reason: format!("the kinds of data are {}", Self::ALL.map(Self::name).join(", ")),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::columns::parse_object;
-
-    #[test]
-    fn the_first_row_shows_the_kind() {
-        for (row, kind) in [
-            (r#"{"query":"q","positive":"p"}"#, DataKind::Examples),
-            (r#"{"question":"q","answer":"a"}"#, DataKind::Examples),
-            (r#"{"query":"q","docs":["a"],"labels":[1]}"#, DataKind::Examples),
-            (r#"{"query_id":1,"document_ids":[2],"scores":[1]}"#, DataKind::Examples),
-            (r#"{"question":"q","answers":["a"],"positive_ctxs":[]}"#, DataKind::Examples),
-            (r#"{"question":"q","answers":["a"]}"#, DataKind::Records),
-            (r#"{"question":"q","context":"c","answer":"a"}"#, DataKind::Records),
-            (r#"{"messages":[]}"#, DataKind::Records),
-            (r#"{"instruction":"i","output":"o"}"#, DataKind::Records),
-            (r#"{"prompt":"p","completion":"c"}"#, DataKind::Records),
-            (r#"{"prompt":"p","completion":"c","label":true}"#, DataKind::Judged),
-            (r#"{"prompt":"p","chosen":"c","rejected":"r"}"#, DataKind::Preferences),
-            (r#"{"_id":"1","text":"t"}"#, DataKind::Corpus),
-            (r#"{"page_content":"t","metadata":{}}"#, DataKind::Corpus),
-        ] {
-            assert_eq!(DataKind::of_row(&parse_object(row).unwrap()), kind, "{row}");
-        }
-        assert_eq!("records".parse::<DataKind>().unwrap(), DataKind::Records);
-        assert!("x".parse::<DataKind>().unwrap_err().to_string().contains("labelled-completions"));
     }
 }

@@ -13,7 +13,7 @@
 //! Judged pairs are grouped by query: an example for each passage that is relevant, with all that are not.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -22,9 +22,10 @@ use crate::columns::{self, QUERY};
 use crate::format::spec::Reading;
 use crate::ids::lookup;
 use crate::read::corpora::queries;
-use crate::read::rows::objects_in;
+use crate::read::rows::{Holder, Place, Rows};
+use crate::reads::EXAMPLES;
 use crate::record::text_key;
-use crate::source::{Fallible, shards};
+use crate::source::Fallible;
 use crate::stream::Examples;
 use crate::{BadRows, Error, Passage, Query, Result, RetrievalExample};
 
@@ -291,26 +292,23 @@ fn parsed_list(value: Value) -> Value {
     json(text).or_else(|| json(&text.replace('\'', "\""))).map_or(value.clone(), Value::Array)
 }
 
-/// Examples of rows in files with one of the extensions: JSON Lines, a JSON array, Parquet, Arrow.
-pub(crate) fn examples(from: &Reading<'_>, extensions: &[&str]) -> Result<Examples> {
-    examples_in(shards(from.path, extensions)?, from)
-}
-
-/// [`examples`] of files.
-pub(crate) fn examples_in(files: Vec<std::path::PathBuf>, from: &Reading<'_>) -> Result<Examples> {
+/// Examples of rows with named columns, whatever holds them.
+pub(crate) fn examples(from: &Reading<'_>, files: Vec<PathBuf>, holder: Holder) -> Result<Examples> {
     let labels = from.labels;
-    let mut first = objects_in(files.clone(), &BadRows::silent(), is_known, |row, _| Ok(by_id(&row)));
+    let rows = |files| Rows { files, holder, reads: &EXAMPLES, strict: true };
+    let silent = from.bad.silenced();
+    let mut first = rows(files.clone()).stream(from.path, &silent, |row, _| Ok(by_id(&row)), |_| Ok(()))?;
     let named = match first.next() {
-        Some(Ok(true)) => Some(Named::read(&files, from)?),
+        Some(Ok(true)) => Some(Named::read(rows(files.clone()), from)?),
         _ => None,
     };
-    let rows = objects_in(files, from.bad, is_known, move |mut row, _| {
+    let parse = move |mut row: Row, _: Place| {
         if let Some(named) = &named {
             named.fill(&mut row)?;
         }
         read(row, labels)
-    });
-    Ok(grouped(rows, from.bad))
+    };
+    Ok(grouped(rows(files).stream(from.path, from.bad, parse, |_| Ok(()))?, from.bad))
 }
 
 /// Whether a row names its documents by id.
@@ -325,12 +323,12 @@ struct Named {
 }
 
 impl Named {
-    fn read(files: &[std::path::PathBuf], from: &Reading<'_>) -> Result<Self> {
+    fn read(rows: Rows, from: &Reading<'_>) -> Result<Self> {
         let (mut documents, mut asked) = (HashSet::new(), HashSet::new());
         // Rows that cannot be read are reported by the second reading.
-        for row in objects_in(files.to_vec(), &BadRows::silent(), is_known, |row, _| {
-            Ok((ids(&row)?, query_id(&row)?))
-        }) {
+        let silent = from.bad.silenced();
+        let both = |row: Row, _: Place| Ok((ids(&row)?, query_id(&row)?));
+        for row in rows.stream(from.path, &silent, both, |_| Ok(()))? {
             let (ids, query) = row?;
             documents.extend(ids);
             asked.extend(query);

@@ -9,11 +9,13 @@
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{TOOLS, answer, no_tools, turns};
+use crate::conversation::{answer, no_tools, turns};
 use crate::fields::text;
 use crate::preference_shapes;
 use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
+use crate::reads::{JUDGED, PREFERENCES};
+use crate::shown::with_first;
 use crate::{BadRows, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -71,12 +73,9 @@ type Row = Map<String, Value>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
-    let known = |name: &str| {
-        ["prompt", "chosen", "rejected"].contains(&name)
-            || TOOLS.contains(&name)
-            || preference_shapes::COLUMNS.contains(&name)
-    };
-    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&preference_shapes::canonical(row)))?))
+    let rows =
+        objects(path.as_ref(), bad, &PREFERENCES, |row, _| pair(&preference_shapes::canonical(row)))?;
+    Ok(with_first(path.as_ref(), "pair", bad, rows))
 }
 
 /// Reads single judged answers.
@@ -84,8 +83,8 @@ pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_judged(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<JudgedRecord>> {
-    let known = |name: &str| ["prompt", "completion", "label"].contains(&name) || TOOLS.contains(&name);
-    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| judged(&row))?))
+    let rows = objects(path.as_ref(), bad, &JUDGED, |row, _| judged(&row))?;
+    Ok(with_first(path.as_ref(), "completion", bad, rows))
 }
 
 fn get<'a>(row: &'a Row, name: &str, needed: &str) -> std::result::Result<&'a Value, Fault> {
@@ -164,6 +163,9 @@ fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
         (Value::Bool(good), _) => *good,
         // Parquet's booleans arrive as numbers.
         (_, Some(number @ (0 | 1))) => number == 1,
+        // Tables have texts only.
+        (Value::String(text), _) if text.trim().eq_ignore_ascii_case("true") => true,
+        (Value::String(text), _) if text.trim().eq_ignore_ascii_case("false") => false,
         _ => {
             let detail = format!("label: expected true or false, got {}", columns::kind(label));
             return Err(Fault::new(Problem::WrongType, detail));

@@ -25,11 +25,13 @@
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::conversation;
-use crate::fields::{CONTEXTS, QUESTION, answers_of, first, is_known, need, row_id, text};
+use crate::fields::{CONTEXTS, QUESTION, answers_of, first, need, row_id, text};
 use crate::rag_record::{Found, Message, RagRecord, Style};
 use crate::read::rows::objects;
+use crate::reads::RECORDS;
 use crate::record::text_id;
 use crate::shapes;
+use crate::shown::with_first;
 use crate::{BadRows, Origin, Passage, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -72,7 +74,7 @@ pub fn read_records(
     bad: &BadRows,
 ) -> Result<RagRecords> {
     let file = path.as_ref().to_owned();
-    let rows = objects(path.as_ref(), bad, is_known, move |row, number| {
+    let rows = objects(path.as_ref(), bad, &RECORDS, move |row, number| {
         let row = shapes::canonical(row);
         let record = match format.map_or_else(|| detect(&row), Ok)? {
             RecordFormat::Rag => record(row, number),
@@ -84,7 +86,7 @@ pub fn read_records(
         let origin = Origin { path: file.clone(), line: number };
         Ok(RagRecord { origin, ..record })
     })?;
-    Ok(Box::new(rows))
+    Ok(with_first(path.as_ref(), "record", bad, rows))
 }
 
 /// A record as a line of [`read_rag`]'s format, without the line's end.

@@ -141,6 +141,16 @@ impl Lines {
 
     /// The next non-blank line without its end. `None` at the end of the file.
     fn next_line(&mut self) -> Result<Option<&str>> {
+        self.next(false)
+    }
+
+    /// The next line without its end, blank or not, and its number.
+    pub(crate) fn next_whole(&mut self) -> Result<Option<(u64, String)>> {
+        let line = self.next(true)?.map(str::to_owned);
+        Ok(line.map(|line| (self.number, line)))
+    }
+
+    fn next(&mut self, blank: bool) -> Result<Option<&str>> {
         loop {
             let Some(input) = &mut self.input else { return Ok(None) };
             self.buffer.clear();
@@ -173,7 +183,7 @@ impl Lines {
             while self.buffer.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
                 self.buffer.pop();
             }
-            if self.buffer.iter().all(u8::is_ascii_whitespace) {
+            if !blank && self.buffer.iter().all(u8::is_ascii_whitespace) {
                 self.bad.note(|report| report.blank_lines += 1);
                 continue;
             }

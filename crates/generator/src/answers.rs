@@ -92,10 +92,18 @@ pub struct AnswerOptions<'a> {
 }
 
 impl<'a> AnswerOptions<'a> {
-    fn resolve(&self, generator: &'a Generator) -> Result<(Preparer<'a>, Decoding)> {
+    fn resolve<'b>(&'b self, generator: &'b Generator) -> Result<(Preparer<'b>, Decoding)> {
         let preparer = Preparer::new(generator, self.prompt, self.contexts.clone(), usize::MAX, self.seed)?;
         let decoding = self.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
         Ok((preparer, decoding))
+    }
+
+    /// Logs the first prompt of some records as the model reads it.
+    ///
+    /// # Errors
+    /// Settings that the generator cannot have, prompts that cannot be made.
+    pub fn log_first(&self, generator: &Generator, records: &[RagRecord]) -> Result<()> {
+        self.resolve(generator)?.0.log_first_prompt(records)
     }
 
     fn request(&self, record: &RagRecord, prompt: &Prompt) -> Request {

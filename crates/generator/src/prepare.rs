@@ -246,6 +246,11 @@ impl<'a> Preparer<'a> {
         Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions }
     }
 
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Takes out records whose conversation the chat template refuses; each is a bad row.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings};
 use crate::search::search_exact;
 use crate::{Error, Result};
-use ragduet_data::{BadRows, Collection, ReadOptions};
+use ragduet_data::{BadRows, Collection, Passage, Query, ReadOptions, RetrievalExample};
 use ragduet_index::IdMap;
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
@@ -69,6 +69,9 @@ impl EvalSet {
             passages.push((p.id.clone(), p.full_text()));
         }
         let set = Self { passages, queries, qrels };
+        if let Some(first) = set.first() {
+            bad.log_first(collection.path(), "example", &first);
+        }
         let (texts, found) = set.missing();
         if texts + found > 0 {
             tracing::warn!(
@@ -77,6 +80,19 @@ impl EvalSet {
             );
         }
         Ok(set)
+    }
+
+    /// The first query with a relevant passage.
+    fn first(&self) -> Option<RetrievalExample> {
+        let (id, text) = self.queries.first()?;
+        let relevant = |p: &&(String, String)| self.qrels.get(id).is_some_and(|of| of.get(&p.0) > Some(&0));
+        let passage = self.passages.iter().find(relevant);
+        let positives = passage
+            .map(|(id, text)| Passage { id: id.clone(), title: None, text: text.clone() })
+            .into_iter()
+            .collect();
+        let query = Query { id: id.clone(), text: text.clone() };
+        Some(RetrievalExample { query, positives, ..RetrievalExample::default() })
     }
 
     /// Judged queries without a text, and pairs whose relevant passage the corpus lacks.

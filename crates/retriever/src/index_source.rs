@@ -1,6 +1,7 @@
 //! What an index was made from: a file beside the index, so that a search needs no other argument.
 
 use crate::{Error, Result};
+use ragduet_data::Columns;
 use ragduet_nn::{fingerprint, hub};
 use ragduet_torch::weights::write_atomic;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct IndexSource {
     /// Whether bad rows of the corpus were set aside.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips_bad_rows: bool,
+    /// Columns of the corpus by role, where they were given.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 impl IndexSource {

@@ -64,7 +64,7 @@ pub fn run<C: RecipeConfig, R: Recipe>(
     // A start that comes to nothing leaves nothing, so that the corrected one finds its folder as this one did.
     let mut start = context.dir.start(options.resume);
     let recipe = build(&context)?;
-    context.report_bad_rows();
+    context.report_bad_rows()?;
     let mut d = Driver::new(config, options, recipe, context, resolved)?;
 
     let resumed = d.resume()?;

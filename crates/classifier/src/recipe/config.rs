@@ -5,6 +5,7 @@ use crate::error::{Result, bad};
 use crate::labels::Task;
 use crate::loss::ClassifierLoss;
 use crate::scores::Measure;
+use ragduet_data::Columns;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
@@ -62,6 +63,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// Sampling of an epoch's texts.

@@ -52,6 +52,8 @@ pub struct GeneratorEval {
     /// Records with questions, passages and answers.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Number of questions, the first of the file.
     #[arg(long, value_parser = count)]
     questions: Option<usize>,
@@ -73,6 +75,8 @@ pub struct RagEval {
     /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Split.
     #[arg(long, default_value = "test")]
     split: String,
@@ -148,6 +152,9 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
             batch: args.batch,
             seed: args.seed,
         };
+        if condition == Condition::With {
+            options.log_first(&generator, &records)?;
+        }
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let (answers, report) =
             answer_all(&generator, &records, &options, &mut |n| bar.set_position(n as u64))?;
@@ -218,7 +225,8 @@ fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Re
 impl GeneratorEval {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
-        let records: Vec<RagRecord> = read_rag(&self.data, &common::bad_rows(None))?
+        let bad = self.map.bad_rows(None)?;
+        let records: Vec<RagRecord> = read_rag(&self.data, &bad)?
             .take(self.questions.unwrap_or(usize::MAX))
             .collect::<Result<_, _>>()?;
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
@@ -245,7 +253,7 @@ impl RagEval {
         }
         let (_, contexts) = self.generator.prompt()?;
         let k = contexts.count.max(1);
-        let bad = common::bad_rows(None);
+        let bad = self.map.bad_rows(None)?;
         let model =
             self.model.clone().ok_or_else(|| common::Usage("give a retriever with -m, or --run".into()))?;
         let retriever = ModelArgs::new(model, &self.generator.device, self.generator.precision);

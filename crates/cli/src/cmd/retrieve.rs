@@ -38,13 +38,15 @@ pub struct Args {
     /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
+    #[command(flatten)]
+    map: common::MapArgs,
 }
 
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
         let model = self.model.load()?;
-        let bad = common::bad_rows(self.skip_bad_rows.as_ref());
+        let bad = self.map.bad_rows(self.skip_bad_rows.as_ref())?;
         let rerank = self.rerank.load(&self.model.device, self.model.precision)?;
         let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
         let wanted = Wanted {
@@ -118,7 +120,7 @@ pub fn run(
     let set = EvalSet::of(&collection, wanted.split, bad)?;
     let corpus: HashMap<String, Passage> =
         collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_, _>>()?;
-    common::report_bad_rows(bad);
+    common::report_bad_rows(bad)?;
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
     let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
     let (mut scores, mut run) =

@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRows, ReadOptions, read_corpus};
+use ragduet_data::{BadRows, Columns, ReadOptions, read_corpus};
 use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
@@ -35,6 +35,9 @@ pub struct IndexArgs {
     search_precision: ragduet_torch::Precision,
     #[command(flatten)]
     rerank: RerankArgs,
+    /// Columns of a pipeline's corpus.
+    #[arg(skip)]
+    columns: Columns,
 }
 
 impl IndexArgs {
@@ -49,6 +52,7 @@ impl IndexArgs {
             search_device: device.into(),
             search_precision,
             rerank: RerankArgs::default(),
+            columns: Columns::default(),
         }
     }
 
@@ -59,6 +63,7 @@ impl IndexArgs {
         }
         self.model.get_or_insert_with(|| dir.join(pipeline::RETRIEVER).display().to_string());
         self.corpus.get_or_insert_with(|| pipeline.corpus.clone());
+        self.columns = pipeline.columns.clone();
     }
 
     /// The `k` best passages of each question, with their texts where the corpus is there.
@@ -103,7 +108,8 @@ impl IndexArgs {
             .collect();
         if let Some(corpus) = corpus {
             if ragduet_data::is_there(&corpus) {
-                add_texts(&mut found, &corpus, from.as_ref())?;
+                let columns = from.as_ref().map_or(&self.columns, |source| &source.columns);
+                add_texts(&mut found, &corpus, from.as_ref(), columns)?;
             } else if !quiet {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
@@ -241,10 +247,16 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn add_texts(found: &mut [Found], corpus: &Path, from: Option<&IndexSource>) -> Result<()> {
+fn add_texts(
+    found: &mut [Found],
+    corpus: &Path,
+    from: Option<&IndexSource>,
+    columns: &Columns,
+) -> Result<()> {
     let wanted: HashSet<String> = found.iter().flat_map(|f| f.hits.iter().map(|h| h.id.clone())).collect();
     // As it was read when the index was made.
     let bad = if from.is_some_and(|s| s.skips_bad_rows) { BadRows::silent() } else { BadRows::default() };
+    let bad = bad.with_columns(columns.clone()).quietly();
     let format = from.and_then(|s| s.format.as_deref()).map(str::parse).transpose()?;
     let split = from.and_then(|s| s.split.clone());
     let options = ReadOptions { format, split, ..ReadOptions::default() };

@@ -2,9 +2,9 @@
 
 use super::spec::{Reading, Spec};
 use crate::Result;
-use crate::pairs;
 use crate::read::arrow::{EXTENSIONS, files, is_saved};
-use crate::read::corpora;
+use crate::read::named;
+use crate::read::rows::Holder;
 use crate::stream::Passages;
 
 pub(crate) const ARROW: Spec = Spec {
@@ -13,11 +13,11 @@ pub(crate) const ARROW: Spec = Spec {
     files: &EXTENSIONS,
     folder: Some(is_saved),
     shards: Some("arrow"),
-    examples: Some(|from| pairs::examples_in(files(from.path, from.split)?, from)),
+    examples: Some(|from| named::examples(from, files(from.path, from.split)?, Holder::Parquet)),
     corpus: Some(corpus),
     ..Spec::NONE
 };
 
 fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::objects(files(from.path, from.split)?, from.bad))
+    named::corpus(from, files(from.path, from.split)?, Holder::Parquet)
 }

@@ -132,8 +132,8 @@ mod tests {
         assert_eq!(Format::detect(&write("a.json", " [{}]")).unwrap(), Format::Dpr);
         assert_eq!(Format::detect(&write("b.json", "{\"version\": 1}")).unwrap(), Format::Squad);
         assert_eq!(Format::detect(&write("c.json", "{\"query\": 1}\n")).unwrap(), Format::Jsonl);
-        let error = Format::detect(&write("a.csv", "")).unwrap_err().to_string();
-        assert!(error.contains("extension .csv is not known; name the format (beir"), "{error}");
+        let error = Format::detect(&write("a.xlsx", "")).unwrap_err().to_string();
+        assert!(error.contains("extension .xlsx is not known; name the format (beir"), "{error}");
         assert!(Format::detect(Path::new("/no/such")).unwrap_err().to_string().contains("not found"));
         let error =
             Format::detect(&write("d.json", "{\n \"rows\": [],\n \"n\": 0\n}")).unwrap_err().to_string();

@@ -4,10 +4,9 @@
 use super::head::Head;
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::pairs;
-use crate::read::corpora;
-use crate::source::shards;
-use crate::stream::Examples;
+use crate::read::named;
+use crate::read::rows::Holder;
+use crate::stream::{Examples, Passages};
 use crate::write::rows;
 
 pub(crate) const DPR: Spec = Spec {
@@ -15,11 +14,16 @@ pub(crate) const DPR: Spec = Spec {
     files: &["json"],
     content: Some(Head::is_array),
     examples: Some(examples),
-    corpus: Some(|from| Ok(corpora::objects(shards(from.path, &["json"])?, from.bad))),
+    corpus: Some(corpus),
     writer: Some(Writer::Examples(|path, examples| rows::array(path, examples, rows::dpr))),
     ..Spec::NONE
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, &["json"])
+    named::examples(from, vec![from.path.to_owned()], Holder::Array)
+}
+
+/// Passages, an object each.
+fn corpus(from: &Reading<'_>) -> Result<Passages> {
+    named::corpus(from, vec![from.path.to_owned()], Holder::Array)
 }

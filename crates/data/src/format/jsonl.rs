@@ -2,8 +2,8 @@
 
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::pairs;
-use crate::read::corpora;
+use crate::read::named;
+use crate::read::rows::Holder;
 use crate::source::{JSONL as EXTENSIONS, shards};
 use crate::stream::{Examples, Passages};
 use crate::write::rows;
@@ -29,10 +29,10 @@ pub(crate) const FLAG_EMBEDDING: Spec = Spec {
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, EXTENSIONS)
+    named::examples(from, shards(from.path, EXTENSIONS)?, Holder::Lines)
 }
 
 /// Passages, a line each.
 pub(crate) fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::jsonl(shards(from.path, EXTENSIONS)?, from.bad))
+    named::corpus(from, shards(from.path, EXTENSIONS)?, Holder::Lines)
 }

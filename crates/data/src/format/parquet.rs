@@ -2,8 +2,8 @@
 
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::pairs;
-use crate::read::corpora;
+use crate::read::named;
+use crate::read::rows::Holder;
 use crate::source::shards;
 use crate::stream::{Examples, Passages};
 use crate::write::parquet;
@@ -21,10 +21,12 @@ pub(crate) const PARQUET: Spec = Spec {
 
 /// Examples of a file, or of the shards in a directory.
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, &["parquet"])
+    named::examples(from, shards(from.path, EXTENSIONS)?, Holder::Parquet)
 }
 
 /// Passages of a file, or of the shards in a directory.
 fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::objects(shards(from.path, &["parquet"])?, from.bad))
+    named::corpus(from, shards(from.path, EXTENSIONS)?, Holder::Parquet)
 }
+
+const EXTENSIONS: &[&str] = &["parquet"];

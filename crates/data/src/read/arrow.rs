@@ -23,8 +23,9 @@ pub(crate) const EXTENSIONS: [&str; 3] = ["arrow", "feather", "ipc"];
 const STATE: &str = "state.json";
 const SPLITS: &str = "dataset_dict.json";
 
-/// Opens a stream or a file; only the columns that are `known` are kept, and all where none is.
-pub(crate) fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<Batches> {
+/// Opens a stream or a file; only the columns that are `known` are kept, and all where none is. Gives the names of all
+/// columns too.
+pub(crate) fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<(Batches, Vec<String>)> {
     let corrupt = |reason: String| Error::Corrupt { path: path.to_owned(), reason };
     let failed = |e: ArrowError| corrupt(format!("cannot be read as Arrow ({e})"));
     let mut file = fs_err::File::open(path)?.into_parts().0;
@@ -39,7 +40,7 @@ pub(crate) fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<Batches>
             let schema = FileReader::try_new(&mut file, None).map_err(failed)?.schema();
             file.seek(SeekFrom::Start(0))?;
             let reader = FileReader::try_new(BufReader::new(file), wanted(&schema, known)).map_err(failed)?;
-            Ok(Box::new(reader))
+            Ok((Box::new(reader), names(&schema)))
         }
         // Feather 1 is a format of its own, which nothing has written for years.
         [b'F', b'E', b'A', b'1', ..] => {
@@ -59,9 +60,13 @@ pub(crate) fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<Batches>
             file.seek(SeekFrom::Start(0))?;
             let reader =
                 StreamReader::try_new(BufReader::new(file), wanted(&schema, known)).map_err(failed)?;
-            Ok(Box::new(reader))
+            Ok((Box::new(reader), names(&schema)))
         }
     }
+}
+
+fn names(schema: &SchemaRef) -> Vec<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
 }
 
 fn wanted(schema: &SchemaRef, known: &dyn Fn(&str) -> bool) -> Option<Vec<usize>> {

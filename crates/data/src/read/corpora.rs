@@ -3,53 +3,33 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::named;
+use super::rows::{self, Holder};
+use super::table::has_header;
 use crate::bad_rows::{Fault, Problem};
-use crate::columns;
-use crate::corpus_shapes;
 use crate::ids::unique;
-use crate::read::rows::{self, objects_in};
-use crate::source::{inner_extension, rows_of};
+use crate::patterns::is_pattern;
+use crate::reads::QUERIES;
+use crate::source::{inner_extension, rows_of, shards};
 use crate::stream::{NumberedQrels, Passages, Queries};
 use crate::{BadRows, Passage, Qrel, Query, Result};
 
-/// A corpus as JSON Lines.
-pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Box::new(rows_of(files, bad, move |_, line| {
-        number += 1;
-        let passage = columns::corpus_passage(columns::parse_object(line)?, number)?;
-        unique(&mut seen, &passage.id)?;
-        Ok(Some(passage))
-    }))
-}
-
-/// A corpus as rows with named columns.
-pub(crate) fn objects(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Box::new(objects_in(files, bad, corpus_shapes::is_known, move |row, _| {
-        number += 1;
-        let passage = columns::corpus_passage(row, number)?;
-        unique(&mut seen, &passage.id)?;
-        Ok(passage)
-    }))
-}
-
-/// `id \t text`, or `id \t text \t title` as DPR's `psgs_w100.tsv`, whose header is passed over.
+/// `id \t text`, or `id \t text \t title`, without a header.
 pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     let mut seen = HashSet::new();
-    Box::new(rows_of(files, bad, move |line_number, line| {
+    Box::new(rows_of(files, bad, move |_, line| {
         let parts: Vec<&str> = line.split('\t').collect();
         let (id, text, title) = match parts[..] {
             [id, text] => (id, text, None),
             [id, text, title] => (id, text, Some(title)),
             _ => {
-                let detail = format!("expected id, text and perhaps title; got {} columns", parts.len());
+                let detail = format!(
+                    "expected id, text and perhaps title, or a header that names columns; got {} columns",
+                    parts.len()
+                );
                 return Err(Fault::new(Problem::MissingColumn, detail));
             }
         };
-        if line_number == 1 && matches!(id, "id" | "pid" | "docid" | "_id") {
-            return Ok(None);
-        }
         if id.is_empty() || text.trim().is_empty() {
             return Err(Fault::new(Problem::EmptyText, "the id or the text is empty"));
         }
@@ -59,28 +39,19 @@ pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     }))
 }
 
-/// Queries: `id \t text` by the extension, else rows with named columns.
+/// Queries: `.tsv` and `.txt` with a header, or else `id \t text`; other files as rows with named columns.
 pub(crate) fn queries(path: &Path, bad: &BadRows) -> Result<Queries> {
-    if matches!(inner_extension(path).as_str(), "tsv" | "txt" | "") && !path.is_dir() {
-        return Ok(tsv_queries(path, bad));
+    let table = matches!(inner_extension(path).as_str(), "tsv" | "txt" | "") && !path.is_dir();
+    match table && !is_pattern(path) {
+        false => named::queries_of(path, shards(path, &rows::EXTENSIONS)?, Holder::ByName, bad),
+        true if has_header(path, &QUERIES, bad)? => named::queries(path.to_owned(), Holder::Table, bad),
+        true => Ok(tsv_queries(path, bad)),
     }
-    let mut seen = HashSet::new();
-    let rows = rows::objects(path, bad, columns::is_known, move |row, _| {
-        let query = columns::query(&row)?;
-        unique(&mut seen, &query.id)?;
-        Ok(query)
-    })?;
-    Ok(Box::new(rows))
 }
 
 /// Queries as JSON Lines.
-pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Queries {
-    let mut seen = HashSet::new();
-    Box::new(rows_of(vec![path.to_owned()], bad, move |_, line| {
-        let query = columns::query(&columns::parse_object(line)?)?;
-        unique(&mut seen, &query.id)?;
-        Ok(Some(query))
-    }))
+pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    named::queries(path.to_owned(), Holder::Lines, bad)
 }
 
 /// `id \t text` queries of MS MARCO.

@@ -30,14 +30,33 @@ pub(crate) struct Rows {
     at: usize,
     line: u64,
     bad: BadRows,
-    known: fn(&str) -> bool,
+    known: Known,
+    names: Vec<String>,
 }
 
+/// Whether a column is read.
+type Known = Box<dyn Fn(&str) -> bool + Send>;
+
 impl Rows {
-    /// Rows of files, of which only the `known` columns are read.
-    pub(crate) fn of_files(files: Vec<PathBuf>, bad: &BadRows, known: fn(&str) -> bool) -> Self {
-        let (bad, path, files) = (bad.clone(), PathBuf::new(), files.into());
-        Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known }
+    /// Rows of a file, of which only the `known` columns are read.
+    pub(crate) fn of_columns(path: &Path, bad: &BadRows, known: Known) -> Result<Self> {
+        let files = VecDeque::from([path.to_owned()]);
+        let (bad, path) = (bad.clone(), PathBuf::new());
+        let names = Vec::new();
+        let mut rows = Self { files, path, reader: None, batch: None, at: 0, line: 0, bad, known, names };
+        rows.next_batch()?;
+        Ok(rows)
+    }
+
+    /// The names of the columns of the file that is read.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Those that are left on disk.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let all = self.names.iter().filter(|name| !(self.known)(name)).cloned().collect::<Vec<_>>();
+        if all.len() == self.names.len() { Vec::new() } else { all }
     }
 
     pub(crate) fn next_row<T>(
@@ -90,10 +109,11 @@ impl Rows {
                 None => {
                     (self.reader, self.batch) = (None, None);
                     let Some(path) = self.files.pop_front() else { return Ok(false) };
-                    self.reader = Some(match kind_of(&path) {
-                        "Arrow" => arrow::open(&path, &self.known)?,
-                        _ => open(&path, self.known)?,
-                    });
+                    let (reader, names) = match kind_of(&path) {
+                        "Arrow" => arrow::open(&path, &*self.known)?,
+                        _ => open(&path, &*self.known)?,
+                    };
+                    (self.reader, self.names) = (Some(reader), names);
                     (self.path, self.line) = (path, 0);
                 }
             }
@@ -105,8 +125,8 @@ fn kind_of(path: &Path) -> &'static str {
     if arrow::EXTENSIONS.contains(&inner_extension(path).as_str()) { "Arrow" } else { "Parquet" }
 }
 
-/// Record batches of a Parquet file.
-fn open(path: &Path, known: fn(&str) -> bool) -> Result<Batches> {
+/// Record batches of a Parquet file, and the names of all its columns.
+fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<(Batches, Vec<String>)> {
     let corrupt = |e: parquet::errors::ParquetError| Error::Corrupt {
         path: path.to_owned(),
         reason: format!("cannot be read as Parquet ({e})"),
@@ -115,15 +135,16 @@ fn open(path: &Path, known: fn(&str) -> bool) -> Result<Batches> {
     // What the writer held in memory (dictionaries of categories, say) is of no interest here.
     let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain).map_err(corrupt)?;
-    let schema = builder.schema();
+    let schema = builder.schema().clone();
     let wanted: Vec<usize> = (0..schema.fields().len()).filter(|&i| known(schema.field(i).name())).collect();
     // With no known column, all are read, so that the error can name them.
     let mask = match wanted.is_empty() {
         true => ProjectionMask::all(),
         false => ProjectionMask::roots(builder.parquet_schema(), wanted),
     };
+    let names = schema.fields().iter().map(|field| field.name().clone()).collect();
     let reader = builder.with_projection(mask).with_batch_size(ROWS_PER_BATCH).build().map_err(corrupt)?;
-    Ok(Box::new(reader))
+    Ok((Box::new(reader), names))
 }
 
 fn json_row(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, Fault> {

@@ -1,7 +1,7 @@
 //! Arrow as other libraries write it: `tests/files/make_arrow.py` makes the files with datasets 5.2 and pandas 3.1.
 
 use ragduet_data::{
-    BadRowPolicy, BadRows, DataKind, Format, ReadOptions, RetrievalExample, corpus_stats, read_corpus,
+    BadRowPolicy, BadRows, Kind, Format, ReadOptions, RetrievalExample, corpus_stats, read_corpus,
     read_examples, read_preferences, read_rag,
 };
 use std::path::{Path, PathBuf};
@@ -103,19 +103,19 @@ fn patterns_and_lists_are_read_as_one() {
 fn kinds_of_saved_data() {
     let options = ReadOptions::default();
     for name in ["saved", "saved-splits", "pandas-lz4.feather"] {
-        assert_eq!(DataKind::of(file(name), &options).unwrap(), DataKind::Examples, "{name}");
+        assert_eq!(Kind::detect(&file(name), &options, &BadRows::default()).unwrap(), Kind::Examples, "{name}");
     }
     let dir = tempfile::tempdir().unwrap();
     let docs = dir.path().join("docs");
     std::fs::create_dir(&docs).unwrap();
     std::fs::write(docs.join("a.md"), "# T\n\ntext").unwrap();
-    assert_eq!(DataKind::of(&docs, &options).unwrap(), DataKind::Corpus);
+    assert_eq!(Kind::detect(&docs, &options, &BadRows::default()).unwrap(), Kind::Corpus);
     let bad = BadRows::new(BadRowPolicy::Fail);
     let stats = corpus_stats(read_corpus(&docs, &options, &bad).unwrap()).unwrap();
     assert_eq!((stats.passages, stats.with_title), (1, 1));
     let path = dir.path().join("p.jsonl");
     std::fs::write(&path, "{\"system\":\"s\",\"question\":\"q\",\"chosen\":\"c\",\"rejected\":\"r\"}\n")
         .unwrap();
-    assert_eq!(DataKind::of(&path, &options).unwrap(), DataKind::Preferences);
+    assert_eq!(Kind::detect(&path, &options, &BadRows::default()).unwrap(), Kind::Preferences);
     assert_eq!(read_preferences(&path, &bad).unwrap().count(), 1);
 }

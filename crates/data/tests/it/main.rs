@@ -2,7 +2,9 @@
 
 mod arrow_writers;
 mod collections;
+mod columns;
 mod covid_qa;
 mod formats;
 mod parquet_writers;
 mod records;
+mod tables;

@@ -12,7 +12,7 @@ pub use tfew::{TaskConfig, TfewBatchConfig, TfewConfig, TfewDataConfig, TfewEval
 
 use crate::error::{Result, bad};
 use crate::scratch::ScratchGenerator;
-use ragduet_data::RecordFormat;
+use ragduet_data::{Columns, RecordFormat};
 use ragduet_torch::Quantize;
 use ragduet_train::check_dropout;
 use schemars::JsonSchema;
@@ -68,6 +68,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// Batch size. Sequences are packed without padding; attention does not cross sequence borders.

@@ -265,6 +265,7 @@ impl EpochBuilder {
         let preparer = Preparer::new(generator, &config.prompt, contexts, tokens, seed)?.into_owned();
         preparer.set_refused_aside(&mut records.train, &records.bad)?;
         preparer.set_refused_aside(&mut records.dev, &records.bad)?;
+        preparer.log_first(&records.train)?;
         let substitutes = Substitutes::of(&records.train);
         let ContextConfig { substitute_rate, excerpt_epochs, .. } = config.contexts;
         if same_examples && excerpt_epochs > 0 {

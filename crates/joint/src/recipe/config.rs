@@ -7,6 +7,7 @@ use crate::error::bad;
 use crate::objective::ObjectiveConfig;
 use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
+use ragduet_data::Columns;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::loss::{LikelihoodScope, PreferenceLossConfig};
@@ -83,6 +84,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 fn train_split() -> String {

@@ -378,6 +378,7 @@ impl Recipe for Joint<'_> {
             decode: c.eval.decode.clone(),
             max_query_tokens: model.settings.max_query_tokens,
             max_passage_tokens: model.settings.max_passage_tokens,
+            columns: c.data.columns.clone(),
         }
         .save(dir)
     }

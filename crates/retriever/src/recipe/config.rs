@@ -6,7 +6,9 @@ use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
-use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping, PairLabels, ReadOptions};
+use ragduet_data::{
+    BatchConfig as Plan, BatchSize, Columns, Format, LengthGrouping, PairLabels, ReadOptions,
+};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
@@ -190,6 +192,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 impl DataConfig {

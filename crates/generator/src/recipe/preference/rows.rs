@@ -1,6 +1,7 @@
 //! Rows of preferences as sequences: prompt and answer in tokens.
 
 use crate::error::{Error, Result, bad as refused};
+use crate::learned::as_learned;
 use crate::loss::PreferenceLossKind;
 use crate::model::Generator;
 use crate::prepare::{FOLD, fold};
@@ -88,6 +89,13 @@ impl<'a> Examples<'a> {
         Ok(Self { generator, start, chat, fallback, options, fold_system, path, bad })
     }
 
+    /// Logs a sequence of the first row as the model reads it.
+    fn log(&self, which: &str, example: &TrainExample) -> Result<()> {
+        let words = as_learned(&self.generator.tokenizer, example, 600)?;
+        tracing::info!("{}: the first {which} answer as the model reads it: {words}", self.path.display());
+        Ok(())
+    }
+
     /// [`Examples::of`]; none where the template refuses the row, which is then a bad one.
     fn kept(&self, prompt: &Prompt, answer: &str, number: usize) -> Result<Option<Built>> {
         match self.of(prompt, answer) {
@@ -147,6 +155,10 @@ pub(super) fn read(
         let Some(rejected) = examples.kept(&record.prompt, &record.rejected, i + 1)? else { continue };
         match (chosen, rejected) {
             (Ok(chosen), Ok(rejected)) => {
+                if pairs.is_empty() {
+                    examples.log("chosen", &chosen)?;
+                    examples.log("rejected", &rejected)?;
+                }
                 let (chosen, rejected) = (Some(chosen), Some(rejected));
                 pairs.push(Row { number: i + 1, chosen, rejected, mismatched: None });
             }
@@ -165,7 +177,12 @@ fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Ro
         let record = record?;
         match examples.kept(&record.prompt, &record.completion, i + 1)? {
             None => {}
-            Some(Ok(example)) => kept.push((record, example, i + 1)),
+            Some(Ok(example)) => {
+                if kept.is_empty() {
+                    examples.log(if record.good { "desirable" } else { "undesirable" }, &example)?;
+                }
+                kept.push((record, example, i + 1));
+            }
             Some(Err(_)) => left_out += 1,
         }
     }
