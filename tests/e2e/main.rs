@@ -11,5 +11,6 @@ mod killed;
 mod outputs;
 mod report;
 mod reranker;
+mod said;
 mod sparse;
 mod util;

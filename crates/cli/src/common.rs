@@ -16,7 +16,7 @@ pub use words::WordArgs;
 use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
+use ragduet_data::{BadRowPolicy, BadRows, Format, MissingPolicy, Passages, ReadOptions};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -251,6 +251,18 @@ pub struct ReadArgs {
     /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` counts them, `error` stops.
+    #[arg(long, value_name = "POLICY", default_value = "warn", value_parser = missing_policy)]
+    pub missing: MissingPolicy,
+}
+
+/// A policy by its name.
+pub fn missing_policy(name: &str) -> Result<MissingPolicy, String> {
+    match name {
+        "warn" => Ok(MissingPolicy::Warn),
+        "error" => Ok(MissingPolicy::Error),
+        _ => Err("warn or error".into()),
+    }
 }
 
 impl ReadArgs {
@@ -266,7 +278,9 @@ impl ReadArgs {
 
     /// What happens to bad rows.
     pub fn bad_rows(&self) -> BadRows {
-        bad_rows(self.skip_bad_rows.as_ref())
+        let bad = bad_rows(self.skip_bad_rows.as_ref());
+        bad.set_missing(self.missing);
+        bad
     }
 }
 
@@ -302,10 +316,18 @@ pub fn texts_and_ids(
     (texts, receive)
 }
 
+/// Counts in one line the texts that were too long for their limit, and how much of them was not read.
+pub fn say_cut() {
+    let log = ragduet_text::CutLog::take();
+    if log.total().cut > 0 {
+        tracing::warn!("texts {log}");
+    }
+}
+
 /// Says what was skipped.
 pub fn report_bad_rows(bad: &BadRows) {
     let report = bad.report();
-    if report.bad_rows() > 0 {
+    if report.bad_rows() + report.missing() > 0 {
         tracing::warn!("{report}");
     }
 }

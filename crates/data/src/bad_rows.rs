@@ -105,6 +105,17 @@ pub enum BadRowPolicy {
     },
 }
 
+/// What to do with a judgement whose query or passage is not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingPolicy {
+    /// Leave it out of training, count it in a warning.
+    #[default]
+    Warn,
+    /// Stop at it.
+    Error,
+}
+
 /// What a reader met.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadReport {
@@ -118,12 +129,23 @@ pub struct ReadReport {
     pub unanswerable: u64,
     /// Queries with no relevant passage in the split; they make no example.
     pub unjudged: u64,
+    /// Judgements of queries that have no text.
+    #[serde(default)]
+    pub missing_queries: u64,
+    /// Judgements of relevant passages that the corpus lacks.
+    #[serde(default)]
+    pub missing_passages: u64,
 }
 
 impl ReadReport {
     /// Number of rows set aside.
     pub fn bad_rows(&self) -> u64 {
         self.bad.values().sum()
+    }
+
+    /// Number of judgements whose query or passage is not there.
+    pub fn missing(&self) -> u64 {
+        self.missing_queries + self.missing_passages
     }
 }
 
@@ -138,6 +160,8 @@ impl fmt::Display for ReadReport {
             (self.blank_lines, "blank lines"),
             (self.unanswerable, "unanswerable questions"),
             (self.unjudged, "queries without a relevant passage"),
+            (self.missing_queries, "judgements of queries without a text left out"),
+            (self.missing_passages, "judgements of passages that the corpus lacks left out"),
         ] {
             if n > 0 {
                 write!(f, ", {n} {what}")?;
@@ -165,6 +189,7 @@ struct State {
     policy: Mode,
     report: ReadReport,
     sidecar: Option<fs_err::File>,
+    missing: MissingPolicy,
 }
 
 impl BadRows {
@@ -188,6 +213,34 @@ impl BadRows {
     /// The counts so far.
     pub fn report(&self) -> ReadReport {
         self.lock().report.clone()
+    }
+
+    /// Handles judgements whose query or passage is not there by the policy, from now on.
+    pub fn set_missing(&self, policy: MissingPolicy) {
+        self.lock().missing = policy;
+    }
+
+    /// What happens to judgements whose query or passage is not there.
+    pub fn missing_policy(&self) -> MissingPolicy {
+        self.lock().missing
+    }
+
+    /// Counts a judgement whose query or passage is not there, or fails with it. Where rows are set aside, so is it.
+    pub(crate) fn missing(&self, row: BadRow) -> Result<()> {
+        let mut state = self.lock();
+        match (&state.policy, state.missing) {
+            (Mode::Skip(_), _) => {}
+            (_, MissingPolicy::Error) => return Err(Error::BadRow(Box::new(row))),
+            (_, MissingPolicy::Warn) => {
+                match row.problem {
+                    Problem::MissingQuery => state.report.missing_queries += 1,
+                    _ => state.report.missing_passages += 1,
+                }
+                return Ok(());
+            }
+        }
+        drop(state);
+        self.bad(row)
     }
 
     pub(crate) fn good(&self) {

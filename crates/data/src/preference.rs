@@ -6,10 +6,12 @@
 //! |---|---|
 //! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message |
 //! | [`JudgedRecord`] | `prompt`, `completion`, `label`: true (or 1) for a good completion |
+//!
+//! Messages and a row's `tools` reach the chat template as those of a conversation do.
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{TOOLS, answer, no_tools, turns};
+use crate::conversation::{TOOLS, answer, tools, turns};
 use crate::fields::text;
 use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
@@ -23,9 +25,11 @@ pub struct PreferenceRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The better answer.
-    pub chosen: String,
+    pub chosen: Message,
     /// The worse one.
-    pub rejected: String,
+    pub rejected: Message,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
 }
 
 /// A prompt with an answer that is good or bad.
@@ -34,9 +38,11 @@ pub struct JudgedRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The answer.
-    pub completion: String,
+    pub completion: Message,
     /// Whether it is a good one.
     pub good: bool,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
 }
 
 type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
@@ -76,7 +82,7 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
         return Ok(Prompt::Text(text("prompt", value)?));
     }
     let turns = turns("prompt", value)?;
-    if turns.last().is_some_and(|t| t.role == "assistant") {
+    if turns.last().is_some_and(|t| t.role() == "assistant") {
         return Err(Fault::new(Problem::WrongType, "prompt: it ends with an answer already"));
     }
     Ok(Prompt::Turns(turns))
@@ -84,7 +90,6 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
 
 fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
     const NEEDED: &str = "prompt, chosen, rejected; or chosen and rejected as whole conversations";
-    no_tools(row)?;
     let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
     let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
         // Some data sets repeat the prompt in front of both answers: then the lists are the whole.
@@ -95,10 +100,10 @@ fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
         None if !chosen.is_array() || !rejected.is_array() => return Err(missing(row, "prompt", NEEDED)),
         _ => whole(turns("chosen", chosen)?, turns("rejected", rejected)?)?,
     };
-    if chosen.content == rejected.content {
+    if chosen == rejected {
         return Err(Fault::new(Problem::WrongType, "chosen and rejected are the same answer"));
     }
-    Ok(PreferenceRecord { prompt, chosen: chosen.content, rejected: rejected.content })
+    Ok(PreferenceRecord { prompt, chosen, rejected, tools: tools(row)? })
 }
 
 fn long(value: &Value) -> bool {
@@ -113,7 +118,10 @@ fn whole(
     let ends = (chosen.pop(), rejected.pop());
     match ends {
         (Some(c), Some(r))
-            if c.role == "assistant" && r.role == "assistant" && !chosen.is_empty() && chosen == rejected =>
+            if c.role() == "assistant"
+                && r.role() == "assistant"
+                && !chosen.is_empty()
+                && chosen == rejected =>
         {
             Ok((Prompt::Turns(chosen), c, r))
         }
@@ -126,7 +134,6 @@ fn whole(
 
 fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
     const NEEDED: &str = "prompt, completion, label";
-    no_tools(row)?;
     let completion = get(row, "completion", NEEDED)?;
     let prompt = prompt(get(row, "prompt", NEEDED)?, !completion.is_array())?;
     let label = get(row, "label", NEEDED)?;
@@ -139,7 +146,7 @@ fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
             return Err(Fault::new(Problem::WrongType, detail));
         }
     };
-    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?.content, good })
+    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?, good, tools: tools(row)? })
 }
 
 #[cfg(test)]
@@ -169,7 +176,7 @@ mod tests {
             ),
         ] {
             let r = pair(&parse_object(line).unwrap()).unwrap();
-            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{line}");
+            assert_eq!((r.prompt, r.chosen.content(), r.rejected.content()), (want, "c", "r"), "{line}");
         }
     }
 

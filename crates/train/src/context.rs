@@ -39,6 +39,9 @@ impl RunContext {
 
     pub(crate) fn report_bad_rows(&self) {
         let report = self.bad_rows.report();
+        if report.missing() > 0 && report.bad_rows() == 0 {
+            tracing::warn!("{report}");
+        }
         if report.bad_rows() > 0 {
             tracing::warn!("{report}; they are in {}", self.dir.path().join("bad_rows.jsonl").display());
         }

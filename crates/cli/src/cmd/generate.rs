@@ -174,6 +174,7 @@ impl Args {
             batch: self.generator.batch,
             seed: self.generator.seed,
         };
+        options.warn_of_unshown(&generator, &records)?;
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let started = std::time::Instant::now();
         let mut before = 0;

@@ -7,6 +7,7 @@ use crate::error::bad;
 use crate::objective::ObjectiveConfig;
 use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
+use ragduet_data::MissingPolicy;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::loss::{LikelihoodScope, PreferenceLossConfig};
@@ -82,6 +83,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
 }
 
 fn train_split() -> String {

@@ -6,7 +6,7 @@ use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
-use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping};
+use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping, MissingPolicy};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
@@ -178,6 +178,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
 }
 
 pub(super) fn dev() -> String {
