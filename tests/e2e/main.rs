@@ -12,6 +12,7 @@ mod outputs;
 mod own_data;
 mod report;
 mod reranker;
+mod said;
 mod shapes;
 mod sparse;
 mod util;

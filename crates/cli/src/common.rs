@@ -16,7 +16,9 @@ pub use words::WordArgs;
 use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Columns, Format, PairLabels, Passages, ReadOptions};
+use ragduet_data::{
+    BadRowPolicy, BadRows, Columns, Format, MissingPolicy, PairLabels, Passages, ReadOptions,
+};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -289,12 +291,24 @@ pub struct ReadArgs {
     /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` counts them, `error` stops.
+    #[arg(long, value_name = "POLICY", default_value = "warn", value_parser = missing_policy)]
+    pub missing: MissingPolicy,
     #[command(flatten)]
     pub map: MapArgs,
 }
 
 fn finite(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| format!("`{text}` is no finite number"))
+}
+
+/// A policy by its name.
+pub fn missing_policy(name: &str) -> Result<MissingPolicy, String> {
+    match name {
+        "warn" => Ok(MissingPolicy::Warn),
+        "error" => Ok(MissingPolicy::Error),
+        _ => Err("warn or error".into()),
+    }
 }
 
 impl ReadArgs {
@@ -312,7 +326,9 @@ impl ReadArgs {
 
     /// What happens to bad rows.
     pub fn bad_rows(&self) -> Result<BadRows> {
-        self.map.bad_rows(self.skip_bad_rows.as_ref())
+        let bad = self.map.bad_rows(self.skip_bad_rows.as_ref())?;
+        bad.set_missing(self.missing);
+        Ok(bad)
     }
 }
 
@@ -346,6 +362,14 @@ pub fn texts_and_ids(
         Ok(p.full_text())
     });
     (texts, receive)
+}
+
+/// Counts in one line the texts that were too long for their limit, and how much of them was not read.
+pub fn say_cut() {
+    let log = ragduet_text::CutLog::take();
+    if log.total().cut > 0 {
+        tracing::warn!("texts {log}");
+    }
 }
 
 /// Says what was skipped, when all data is read.

@@ -111,6 +111,17 @@ pub enum BadRowPolicy {
     },
 }
 
+/// What to do with a judgement whose query or passage is not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingPolicy {
+    /// Leave it out of training, count it in a warning.
+    #[default]
+    Warn,
+    /// Stop at it.
+    Error,
+}
+
 /// What a reader met.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadReport {
@@ -130,17 +141,29 @@ pub struct ReadReport {
     /// Files of a folder of documents that are none.
     #[serde(default)]
     pub other_files: u64,
+    /// Judgements of queries that have no text.
+    #[serde(default)]
+    pub missing_queries: u64,
+    /// Judgements of relevant passages that the corpus lacks.
+    #[serde(default)]
+    pub missing_passages: u64,
 }
 
 impl ReadReport {
     /// Whether something was left out: rows set aside, questions, pairs or files that make no example.
     pub fn left_out(&self) -> bool {
-        self.bad_rows() + self.unanswerable + self.unjudged + self.neutral + self.other_files > 0
+        self.bad_rows() + self.missing() + self.unanswerable + self.unjudged + self.neutral + self.other_files
+            > 0
     }
 
     /// Number of rows set aside.
     pub fn bad_rows(&self) -> u64 {
         self.bad.values().sum()
+    }
+
+    /// Number of judgements whose query or passage is not there.
+    pub fn missing(&self) -> u64 {
+        self.missing_queries + self.missing_passages
     }
 }
 
@@ -157,6 +180,8 @@ impl fmt::Display for ReadReport {
             (self.unjudged, "queries without a relevant passage"),
             (self.neutral, "neutral pairs"),
             (self.other_files, "files that are no documents"),
+            (self.missing_queries, "judgements of queries without a text left out"),
+            (self.missing_passages, "judgements of passages that the corpus lacks left out"),
         ] {
             if n > 0 {
                 write!(f, ", {n} {what}")?;
@@ -192,6 +217,7 @@ struct State {
     mapped: BTreeSet<String>,
     /// What was shown of which file.
     shown: BTreeSet<String>,
+    missing: MissingPolicy,
 }
 
 impl BadRows {
@@ -273,6 +299,34 @@ impl BadRows {
     /// The counts so far.
     pub fn report(&self) -> ReadReport {
         self.lock().report.clone()
+    }
+
+    /// Handles judgements whose query or passage is not there by the policy, from now on.
+    pub fn set_missing(&self, policy: MissingPolicy) {
+        self.lock().missing = policy;
+    }
+
+    /// What happens to judgements whose query or passage is not there.
+    pub fn missing_policy(&self) -> MissingPolicy {
+        self.lock().missing
+    }
+
+    /// Counts a judgement whose query or passage is not there, or fails with it. Where rows are set aside, so is it.
+    pub(crate) fn missing(&self, row: BadRow) -> Result<()> {
+        let mut state = self.lock();
+        match (&state.policy, state.missing) {
+            (Mode::Skip(_), _) => {}
+            (_, MissingPolicy::Error) => return Err(Error::BadRow(Box::new(row))),
+            (_, MissingPolicy::Warn) => {
+                match row.problem {
+                    Problem::MissingQuery => state.report.missing_queries += 1,
+                    _ => state.report.missing_passages += 1,
+                }
+                return Ok(());
+            }
+        }
+        drop(state);
+        self.bad(row)
     }
 
     pub(crate) fn good(&self) {

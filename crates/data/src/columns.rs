@@ -64,7 +64,7 @@ pub(crate) fn is_known(column: &str) -> bool {
         &OTHER,
         &PASSAGE_ID,
         &PASSAGE_TEXT,
-        &["title"],
+        &["title", "chunk_id"],
     ];
     names.concat().contains(&column) || numbered(column).is_some()
 }
@@ -146,10 +146,12 @@ pub(crate) fn corpus_passage(row: Row, number: u64) -> Result<Passage, Fault> {
         return Err(missing("text", &PASSAGE_TEXT, &row));
     }
     let has_id = first(&row, &PASSAGE_ID).is_some();
+    // A number may be that of a chunk within its document.
+    let chunk = row.get("chunk_id").and_then(Value::as_str).map(str::to_owned);
     let mut passage = passage("row", &Value::Object(row))?;
     if !has_id {
         // In a corpus every row is a passage of its own, even where two texts are equal.
-        passage.id = number.to_string();
+        passage.id = chunk.filter(|id| !id.trim().is_empty()).unwrap_or_else(|| number.to_string());
     }
     Ok(passage)
 }

@@ -8,7 +8,7 @@ use crate::source::is_jsonl;
 use crate::write::atomic::AtomicFile;
 use crate::write::{WriteCounts, write_examples};
 use crate::{
-    BadRows, Kind, Error, Format, ReadOptions, Result, rag_line, read_corpus, read_examples, read_judged,
+    BadRows, Error, Format, Kind, ReadOptions, Result, rag_line, read_corpus, read_examples, read_judged,
     read_preferences, read_rag,
 };
 
@@ -53,9 +53,7 @@ pub fn convert_records(from: &Path, kind: Kind, to: &Path, bad: &BadRows) -> Res
     let lines: Box<dyn Iterator<Item = Result<String>>> = match kind {
         Kind::Preferences => Box::new(read_preferences(from, bad)?.map(|row| row.map(|r| r.line()))),
         Kind::Completions => Box::new(read_judged(from, bad)?.map(|row| row.map(|r| r.line()))),
-        _ => {
-            Box::new(read_rag(from, bad)?.map(|row| row.map(|r| rag_line(&r))))
-        }
+        _ => Box::new(read_rag(from, bad)?.map(|row| row.map(|r| rag_line(&r)))),
     };
     let mut file = AtomicFile::create(to)?;
     let mut count = 0;

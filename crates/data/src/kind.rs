@@ -7,11 +7,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::bad_rows::Fault;
-use crate::read::rows::{Holder, Rows, objects};
-use crate::read::{alone, arrow};
-use crate::read::table::has_header;
-use crate::reads::{ALL, QUERY_TEXT, Reads};
 use crate::pairs;
+use crate::read::rows::{Holder, Rows, objects};
+use crate::read::table::has_header;
+use crate::read::{alone, arrow};
+use crate::reads::{ALL, QUERY_TEXT, Reads};
 use crate::source::inner_extension;
 use crate::{
     BadRows, Error, Format, ReadOptions, Result, Shown, columns, fields, labelled, read_choices, read_corpus,
@@ -39,7 +39,7 @@ pub enum Kind {
 }
 
 /// All columns.
-static ANY: Reads = Reads { what: "rows", roles: &[], beside: &[], known: |_| true };
+pub(crate) static ANY: Reads = Reads { what: "rows", roles: &[], beside: &[], known: |_| true };
 /// All columns that some reader knows.
 static KNOWN: Reads = Reads {
     what: "rows",
@@ -161,7 +161,9 @@ impl Kind {
             () if question && (contexts || answers) => Self::Records,
             () if has("input") && has("output") => Self::Records,
             () if label && any(&labelled::FIRST) => Self::Texts,
-            () if any(&columns::PASSAGE_TEXT) || any(&["page_content", "kwargs", "text_resource"]) => Self::Corpus,
+            () if any(&columns::PASSAGE_TEXT) || any(&["page_content", "kwargs", "text_resource"]) => {
+                Self::Corpus
+            }
             () if any(&labelled::FIRST) => Self::Texts,
             () => return None,
         })

@@ -6,10 +6,12 @@
 //! |---|---|
 //! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message, or texts that begin alike; and the shapes of [`preference_shapes`](crate::preference_shapes) |
 //! | [`JudgedRecord`] | `prompt`, `completion`, `label`: true (or 1) for a good completion |
+//!
+//! Messages and a row's `tools` reach the chat template as those of a conversation do.
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{answer, no_tools, turns};
+use crate::conversation::{answer, tools, turns};
 use crate::fields::text;
 use crate::preference_shapes;
 use crate::rag_record::{Message, Prompt};
@@ -26,9 +28,11 @@ pub struct PreferenceRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The better answer.
-    pub chosen: String,
+    pub chosen: Message,
     /// The worse one.
-    pub rejected: String,
+    pub rejected: Message,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
 }
 
 /// A prompt with an answer that is good or bad.
@@ -37,24 +41,31 @@ pub struct JudgedRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The answer.
-    pub completion: String,
+    pub completion: Message,
     /// Whether it is a good one.
     pub good: bool,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
 }
 
 impl PreferenceRecord {
     /// The record as a line of [`read_preferences`]' format, without the line's end.
     pub fn line(&self) -> String {
-        json!({"prompt": prompt_json(&self.prompt), "chosen": self.chosen, "rejected": self.rejected})
-            .to_string()
+        let answer = |answer: &Message| answer_json(&self.prompt, answer);
+        let mut out = json!({"prompt": prompt_json(&self.prompt)});
+        (out["chosen"], out["rejected"]) = (answer(&self.chosen), answer(&self.rejected));
+        with_tools(out, &self.tools)
     }
 }
 
 impl JudgedRecord {
     /// The record as a line of [`read_judged`]'s format, without the line's end.
     pub fn line(&self) -> String {
-        json!({"prompt": prompt_json(&self.prompt), "completion": self.completion, "label": self.good})
-            .to_string()
+        let completion = answer_json(&self.prompt, &self.completion);
+        with_tools(
+            json!({"prompt": prompt_json(&self.prompt), "completion": completion, "label": self.good}),
+            &self.tools,
+        )
     }
 }
 
@@ -65,6 +76,21 @@ fn prompt_json(prompt: &Prompt) -> Value {
     }
 }
 
+/// An answer: a text where its words are all that it says.
+fn answer_json(prompt: &Prompt, answer: &Message) -> Value {
+    match prompt {
+        Prompt::Text(_) if !answer.says_more() => json!(answer.content()),
+        _ => json!([answer.json()]),
+    }
+}
+
+fn with_tools(mut row: Value, tools: &[Value]) -> String {
+    if !tools.is_empty() {
+        row["tools"] = json!(tools);
+    }
+    row.to_string()
+}
+
 type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 type Row = Map<String, Value>;
 
@@ -73,8 +99,7 @@ type Row = Map<String, Value>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
-    let rows =
-        objects(path.as_ref(), bad, &PREFERENCES, |row, _| pair(&preference_shapes::canonical(row)))?;
+    let rows = objects(path.as_ref(), bad, &PREFERENCES, |row, _| pair(&preference_shapes::canonical(row)))?;
     Ok(with_first(path.as_ref(), "pair", bad, rows))
 }
 
@@ -103,7 +128,7 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
         return Ok(Prompt::Text(text("prompt", value)?));
     }
     let turns = turns("prompt", value)?;
-    if turns.last().is_some_and(|t| t.role == "assistant") {
+    if turns.last().is_some_and(|t| t.role() == "assistant") {
         return Err(Fault::new(Problem::WrongType, "prompt: it ends with an answer already"));
     }
     Ok(Prompt::Turns(turns))
@@ -112,7 +137,6 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
 fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
     const NEEDED: &str = "prompt (or question, instruction, conversations), chosen, rejected; or chosen and rejected as \
                           whole conversations, or as texts that begin with the prompt";
-    no_tools(row)?;
     let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
     let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
         // Some data sets repeat the prompt in front of both answers: then the lists are the whole.
@@ -123,10 +147,10 @@ fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
         None if !chosen.is_array() || !rejected.is_array() => return Err(missing(row, "prompt", NEEDED)),
         _ => whole(turns("chosen", chosen)?, turns("rejected", rejected)?)?,
     };
-    if chosen.content == rejected.content {
+    if chosen == rejected {
         return Err(Fault::new(Problem::WrongType, "chosen and rejected are the same answer"));
     }
-    Ok(PreferenceRecord { prompt, chosen: chosen.content, rejected: rejected.content })
+    Ok(PreferenceRecord { prompt, chosen, rejected, tools: tools(row)? })
 }
 
 fn long(value: &Value) -> bool {
@@ -141,7 +165,10 @@ fn whole(
     let ends = (chosen.pop(), rejected.pop());
     match ends {
         (Some(c), Some(r))
-            if c.role == "assistant" && r.role == "assistant" && !chosen.is_empty() && chosen == rejected =>
+            if c.role() == "assistant"
+                && r.role() == "assistant"
+                && !chosen.is_empty()
+                && chosen == rejected =>
         {
             Ok((Prompt::Turns(chosen), c, r))
         }
@@ -155,7 +182,6 @@ fn whole(
 
 fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
     const NEEDED: &str = "prompt, completion, label";
-    no_tools(row)?;
     let completion = get(row, "completion", NEEDED)?;
     let prompt = prompt(get(row, "prompt", NEEDED)?, !completion.is_array())?;
     let label = get(row, "label", NEEDED)?;
@@ -171,7 +197,7 @@ fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
             return Err(Fault::new(Problem::WrongType, detail));
         }
     };
-    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?.content, good })
+    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?, good, tools: tools(row)? })
 }
 
 #[cfg(test)]
@@ -201,7 +227,7 @@ mod tests {
             ),
         ] {
             let r = pair(&parse_object(line).unwrap()).unwrap();
-            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{line}");
+            assert_eq!((r.prompt, r.chosen.content(), r.rejected.content()), (want, "c", "r"), "{line}");
         }
     }
 
@@ -249,7 +275,7 @@ mod tests {
             ),
         ] {
             let r = pair(&preference_shapes::canonical(parse_object(&row).unwrap())).unwrap();
-            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{row}");
+            assert_eq!((r.prompt, r.chosen.content(), r.rejected.content()), (want, "c", "r"), "{row}");
         }
     }
 
@@ -271,7 +297,7 @@ mod tests {
         ] {
             let r = read(chosen, rejected).unwrap();
             let Prompt::Text(prompt) = r.prompt else { panic!("a text") };
-            assert_eq!((prompt.as_str(), r.chosen.as_str(), r.rejected.as_str()), want);
+            assert_eq!((prompt.as_str(), r.chosen.content(), r.rejected.content()), want);
         }
         assert!(read("yes", "no").unwrap_err().detail.contains("texts that begin with the prompt"));
     }

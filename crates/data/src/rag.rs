@@ -6,13 +6,15 @@
 //! | format | columns |
 //! |---|---|
 //! | `rag` | a question, and what the table below has |
-//! | `chat` | `messages`: objects with `role` (system, user, assistant) and `content`; `contexts` |
+//! | `chat` | `messages`: objects with `role` (system, developer, user, assistant, tool) and `content`; `contexts`; `tools` |
 //! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages; `prompt` alone has no answer |
 //! | `alpaca` | `instruction` and `output`, optionally `input` and `system` |
 //! | `text` | `text`: all of it is learned, without a prompt (language modeling) |
 //!
-//! A conversation is learned up to its last message, an answer to the user's message before it. One that ends with the
-//! user's message has no answer yet.
+//! A conversation is learned up to its last message, an answer to the last message of the user. One that ends with the
+//! user's message, or with the result of a tool, has no answer yet. What messages have beside role and content
+//! (`tool_calls`, `reasoning_content` ...) and the row's `tools` go to the chat template; a message whose `weight` is 0 is
+//! not learned.
 //!
 //! | role | names |
 //! |---|---|
@@ -25,7 +27,8 @@
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::conversation;
-use crate::fields::{CONTEXTS, QUESTION, answers_of, first, need, row_id, text};
+use crate::fields::{ANSWERS, CONTEXTS, QUESTION, answers_of, first, need, row_id, text};
+use crate::kind::ANY;
 use crate::rag_record::{Found, Message, RagRecord, Style};
 use crate::read::rows::objects;
 use crate::reads::RECORDS;
@@ -76,6 +79,7 @@ pub fn read_records(
     let file = path.as_ref().to_owned();
     let rows = objects(path.as_ref(), bad, &RECORDS, move |row, number| {
         let row = shapes::canonical(row);
+        let tools = conversation::tools(&row)?;
         let record = match format.map_or_else(|| detect(&row), Ok)? {
             RecordFormat::Rag => record(row, number),
             RecordFormat::Chat => chat(&row, number),
@@ -84,9 +88,25 @@ pub fn read_records(
             RecordFormat::Text => plain(&row, number),
         }?;
         let origin = Origin { path: file.clone(), line: number };
-        Ok(RagRecord { origin, ..record })
+        Ok(RagRecord { origin, tools, ..record })
     })?;
     Ok(with_first(path.as_ref(), "record", bad, rows))
+}
+
+/// Why no record of a file has an answer: the columns that were found, and those that are read.
+pub fn no_answers(path: &Path, records: usize) -> String {
+    let keys = |row: Map<String, Value>, _: u64| Ok(row.keys().cloned().collect::<Vec<_>>());
+    let first = objects(path, &BadRows::silent(), &ANY, keys).ok().and_then(|mut rows| rows.next());
+    let found = match first {
+        Some(Ok(names)) => format!("; the columns found are {}", names.join(", ")),
+        _ => String::new(),
+    };
+    format!(
+        "{}: none of its {records} records has an answer{found}; answers are read from {}, and from a last message of the \
+         assistant",
+        path.display(),
+        shapes::RIGHT.iter().chain(&ANSWERS).copied().collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// A record as a line of [`read_rag`]'s format, without the line's end.
@@ -134,14 +154,17 @@ pub fn rag_line(record: &RagRecord) -> String {
         }
         Style::Chat => {
             let mut messages: Vec<Value> = record.history.iter().map(Message::json).collect();
-            messages.push(json!({"role": "user", "content": record.question}));
-            let answers = record.answers.iter().take(1);
-            messages.extend(answers.map(|a| json!({"role": "assistant", "content": a})));
+            messages.push(record.asking(&record.question).json());
+            messages.extend(record.steps.iter().map(Message::json));
+            messages.extend(record.learned_answer().map(|words| record.answered(words).json()));
             json!({"id": record.id, "messages": messages})
         }
     };
     if record.style != Style::Plain {
         (out["contexts"], out["gold"]) = (contexts.into(), gold.into());
+    }
+    if !record.tools.is_empty() {
+        out["tools"] = record.tools.clone().into();
     }
     out.to_string()
 }
@@ -205,7 +228,6 @@ fn gold_of(row: &Map<String, Value>, contexts: &[Found]) -> std::result::Result<
 }
 
 fn chat(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {
-    conversation::no_tools(row)?;
     let turns = conversation::turns("messages", need(row, "messages")?)?;
     let mut out = conversation::record(turns)?;
     out.contexts = contexts_of(row)?;
@@ -219,7 +241,6 @@ fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Resu
     let Some(completion) = row.get("completion").filter(|v| !v.is_null()) else {
         // A prompt alone is something to answer.
         if prompt.is_array() {
-            conversation::no_tools(row)?;
             return Ok(RagRecord { id, ..conversation::record(conversation::turns("prompt", prompt)?)? });
         }
         let question = text("prompt", prompt)?;
@@ -229,7 +250,6 @@ fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Resu
         let (question, answers) = (text("prompt", prompt)?, vec![text("completion", completion)?]);
         return Ok(RagRecord { id, question, answers, style: Style::Plain, ..RagRecord::default() });
     }
-    conversation::no_tools(row)?;
     let mut turns = conversation::turns("prompt", prompt)?;
     turns.push(conversation::answer("completion", completion)?);
     Ok(RagRecord { id, ..conversation::record(turns)? })
@@ -344,7 +364,52 @@ mod tests {
     }
 
     #[test]
-    fn what_a_conversation_says_beside_its_text_makes_a_bad_row() {
+    fn what_a_conversation_says_beside_its_words_is_kept() {
+        let line = r#"{"tools":[{"type":"function","function":{"name":"look","description":null}}],"messages":[
+            {"role":"developer","content":"d"},{"role":"user","content":"q","name":"ann","tool_calls":null},
+            {"role":"assistant","content":null,"weight":0,"tool_calls":[{"id":"1","type":"function","function":{"name":"look","arguments":"{\"b\":1,\"a\":[2]}"}}]},
+            {"role":"tool","tool_call_id":"1","content":""},
+            {"role":"assistant","reasoning_content":"hm","content":"a","tool_calls":[]}]}"#;
+        let rows = read(&line.replace('\n', ""));
+        let r = rows[0].as_ref().unwrap();
+        assert_eq!((r.question.as_str(), &*r.answers, r.steps.len()), ("q", &["a".to_owned()][..], 2));
+        assert_eq!(r.history, [Message::new("developer", "d")]);
+        assert_eq!(r.asking("q").json(), json!({"role":"user","content":"q","name":"ann"}));
+        let call = json!({"id":"1","type":"function","function":{"name":"look","arguments":{"b":1,"a":[2]}}});
+        let said = json!({"role":"assistant","content":null,"weight":0,"tool_calls":[call]});
+        // In the order of the row: templates print objects as they stand.
+        assert_eq!(r.steps[0].json().to_string(), said.to_string());
+        assert_eq!(r.steps[1].json(), json!({"role":"tool","tool_call_id":"1","content":""}));
+        let reply = json!({"role":"assistant","reasoning_content":"hm","content":"a"});
+        assert_eq!(r.answered("a").json(), reply);
+        assert_eq!(r.tools[0], json!({"type":"function","function":{"name":"look","description":null}}));
+        let again = read(&format!("{}\n", rag_line(r)));
+        let again = again[0].as_ref().unwrap();
+        assert_eq!(RagRecord { id: r.id.clone(), ..again.clone() }, *r);
+    }
+
+    #[test]
+    fn a_call_is_an_answer_and_a_result_waits_for_one() {
+        let call = r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":""}}]}"#;
+        let rows = read(&format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"q\"}},{call}]}}\n\
+             {{\"messages\":[{{\"role\":\"user\",\"content\":\"q\"}},{call},{{\"role\":\"tool\",\"content\":{{\"n\":1}}}}],\
+             \"functions\":\"[{{\\\"name\\\":\\\"f\\\"}}]\"}}\n"
+        ));
+        let [called, open] = &rows[..] else { panic!("{rows:?}") };
+        let (called, open) = (called.as_ref().unwrap(), open.as_ref().unwrap());
+        assert_eq!((called.learned_answer(), called.answers.len()), (Some(""), 0));
+        let want = json!({"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}}}]});
+        assert_eq!(called.answered("").json(), want);
+        assert_eq!(
+            (open.learned_answer(), open.steps.len(), open.steps[1].content()),
+            (None, 2, "{\"n\":1}")
+        );
+        assert_eq!(open.tools, [json!({"type":"function","function":{"name":"f"}})]);
+    }
+
+    #[test]
+    fn calls_tools_and_weights_that_are_none_are_bad_rows() {
         let row = |more: &str, tools: &str| {
             format!(
                 "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q\"}}, \
@@ -352,20 +417,27 @@ mod tests {
             )
         };
         for (more, tools, words) in [
-            (", \"tool_calls\": [{\"function\": {\"name\": \"f\"}}]", "", "messages[1].tool_calls"),
-            (", \"reasoning_content\": \"hm\"", "", "messages[1].reasoning_content"),
-            (", \"weight\": 0", "", "messages[1].weight"),
-            (", \"train\": false", "", "messages[1].train"),
-            ("", ", \"tools\": [{\"name\": \"f\"}]", "tools"),
+            (", \"tool_calls\": 3", "", "messages[1].tool_calls: expected a list"),
+            (", \"tool_calls\": [\"f\"]", "", "messages[1].tool_calls[0]: expected an object"),
+            (
+                ", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": \"{a\"}}]",
+                "",
+                "tool_calls[0].function.arguments",
+            ),
+            (", \"weight\": 0.5", "", "messages[1].weight: expected 0"),
+            (", \"train\": \"no\"", "", "messages[1].train"),
+            ("", ", \"tools\": [\"f\"]", "tools[0]: expected an object"),
+            ("", ", \"tools\": \"f\"", "tools: expected a list"),
         ] {
             let e = read(&row(more, tools))[0].as_ref().unwrap_err().to_string();
             assert!(e.contains(words) && e.contains(":1"), "{words}: {e}");
         }
         for (more, tools) in [
             (", \"tool_calls\": [], \"weight\": 1, \"train\": true", ", \"tools\": null"),
-            (", \"tool_calls\": null, \"reasoning_content\": \"\"", ", \"tools\": []"),
+            (", \"tool_calls\": null, \"reasoning_content\": \"\"", ", \"tools\": \"[]\""),
         ] {
-            assert!(read(&row(more, tools))[0].is_ok());
+            let rows = read(&row(more, tools));
+            assert!(rows[0].as_ref().unwrap().tools.is_empty());
         }
     }
 

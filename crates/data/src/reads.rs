@@ -3,8 +3,8 @@
 use crate::choices;
 use crate::columns::{self, NEGATIVE, PASSAGE_ID, PASSAGE_TEXT, POSITIVE, QUERY, QUERY_ID, SCORES};
 use crate::conversation::TOOLS;
-use crate::fields::{self, QUESTION};
 use crate::corpus_shapes;
+use crate::fields::{self, QUESTION};
 use crate::labelled;
 use crate::pairs;
 use crate::preference_shapes;

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::text_key;
 use crate::stats::{Distribution, Lengths, Sizes, spread};
-use crate::{BadRows, Prompt, RagRecord, ReadReport, Result, Style, read_judged, read_preferences, read_rag};
+use crate::{
+    BadRows, Message, Prompt, RagRecord, ReadReport, Result, Style, read_judged, read_preferences, read_rag,
+};
 
 /// Records of questions, conversations, instructions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -112,7 +114,7 @@ pub fn record_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<RecordStats
             stats.with_contexts += 1;
             per_record.push(texts.len() as u32);
         }
-        let system = r.history.iter().filter(|m| matches!(m.role.as_str(), "system" | "developer")).count();
+        let system = r.history.iter().filter(|m| matches!(m.role(), "system" | "developer")).count();
         stats.with_system += u64::from(system > 0);
         if r.history.len() > system {
             stats.with_history += 1;
@@ -122,7 +124,7 @@ pub fn record_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<RecordStats
         if let Some(answer) = r.answers.first() {
             answers.add(answer);
         }
-        let said: Vec<&str> = r.history.iter().map(|m| m.content.as_str()).collect();
+        let said: Vec<&str> = r.history.iter().map(Message::content).collect();
         // Texts without a question are told apart by themselves.
         let own =
             if r.question.is_empty() { r.answers.first().cloned().unwrap_or_default() } else { r.question };
@@ -154,7 +156,7 @@ impl Tally {
             Prompt::Text(text) => text.clone(),
             Prompt::Turns(turns) => {
                 self.stats.conversations += 1;
-                turns.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")
+                turns.iter().map(Message::content).collect::<Vec<_>>().join("\n")
             }
         };
         self.stats.rows += 1;
@@ -182,9 +184,10 @@ pub fn preference_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<Prefere
     for pair in read_preferences(path, bad)? {
         let pair = pair?;
         tally.prompt(&pair.prompt);
-        tally.chosen.add(&pair.chosen);
-        tally.rejected.add(&pair.rejected);
-        tally.stats.chosen_longer += u64::from(pair.chosen.chars().count() > pair.rejected.chars().count());
+        let (chosen, rejected) = (pair.chosen.content(), pair.rejected.content());
+        tally.chosen.add(chosen);
+        tally.rejected.add(rejected);
+        tally.stats.chosen_longer += u64::from(chosen.chars().count() > rejected.chars().count());
     }
     Ok(tally.stats(bad))
 }
@@ -200,7 +203,8 @@ pub fn judged_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<PreferenceS
         let row = row?;
         tally.prompt(&row.prompt);
         tally.stats.good += u64::from(row.good);
-        if row.good { tally.chosen.add(&row.completion) } else { tally.rejected.add(&row.completion) }
+        let sizes = if row.good { &mut tally.chosen } else { &mut tally.rejected };
+        sizes.add(row.completion.content());
     }
     Ok(tally.stats(bad))
 }

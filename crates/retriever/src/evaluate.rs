@@ -4,7 +4,7 @@ use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings};
 use crate::search::search_exact;
 use crate::{Error, Result};
-use ragduet_data::{BadRows, Collection, Passage, Query, ReadOptions, RetrievalExample};
+use ragduet_data::{BadRows, Collection, MissingPolicy, Passage, Query, ReadOptions, RetrievalExample};
 use ragduet_index::IdMap;
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
@@ -74,6 +74,20 @@ impl EvalSet {
         }
         let (texts, found) = set.missing();
         if texts + found > 0 {
+            if bad.missing_policy() == MissingPolicy::Error {
+                let (query, passage) = set.first_missing();
+                let first: Vec<String> = [
+                    query.map(|id| format!("the query {id:?} has no text")),
+                    passage.map(|id| format!("the corpus has no passage {id:?}")),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                return Err(Error::Unusable(format!(
+                    "{path}: {texts} judged queries have no text, {found} relevant passages are not in the corpus; {}",
+                    first.join(", ")
+                )));
+            }
             tracing::warn!(
                 "{path}: {texts} judged queries have no text and count as 0; {found} relevant passages are not in the \
                  corpus, so that nothing finds them"
@@ -103,6 +117,16 @@ impl EvalSet {
         };
         let passages = self.queries.iter().filter_map(|(id, _)| self.qrels.get(id)).map(lost).sum();
         (self.qrels.len() - self.queries.len(), passages)
+    }
+
+    /// The first of the judged queries without a text, and of the relevant passages that the corpus lacks.
+    fn first_missing(&self) -> (Option<&str>, Option<&str>) {
+        let ids: HashSet<&str> = self.passages.iter().map(|(id, _)| id.as_str()).collect();
+        let texts: HashSet<&str> = self.queries.iter().map(|(id, _)| id.as_str()).collect();
+        let query = self.qrels.iter().map(|(id, _)| id).find(|id| !texts.contains(id));
+        let relevant = self.qrels.iter().flat_map(|(_, docs)| docs).filter(|(_, grade)| **grade > 0);
+        let passage = relevant.map(|(id, _)| id.as_str()).filter(|id| !ids.contains(id)).min();
+        (query, passage)
     }
 
     fn sampled(mut self, most: usize, seed: u64) -> Self {

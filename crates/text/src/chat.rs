@@ -19,6 +19,7 @@ use crate::load::ADDITIONAL;
 use crate::{Error, Result, Tokenizer};
 
 mod python;
+mod unshown;
 
 // Bounds of a rendering. A conversation of 1,000 turns takes some 100,000 steps.
 const MOST_STEPS: u64 = 20_000_000;
@@ -30,8 +31,12 @@ const OPEN: char = '\u{10fffe}';
 const CLOSE: char = '\u{10ffff}';
 
 // Roles are plain words: a base model knows them, and no token has to be added.
-const FALLBACK: &str = "{{ front }}{% for m in messages %}{{ m.role | capitalize }}:\n\
-    {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\
+const FALLBACK: &str = "{{ front }}{% for t in tools or [] %}{% if loop.first %}{{ 'Tools:\n' }}{% endif %}\
+    {{ t | tojson }}{{ '\n' }}{% if loop.last %}{{ '\n' }}{% endif %}{% endfor %}\
+    {% for m in messages %}{{ m.role | capitalize }}:\n\
+    {% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+    {% if m.content or not loop.first %}{{ '\n' }}{% endif %}{{ (c.function or c) | tojson }}{% endfor %}\
+    {{ eos_token }}{% endgeneration %}\
     {% else %}{{ m.content }}{% endif %}{{ '\n\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}";
 

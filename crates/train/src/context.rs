@@ -49,6 +49,9 @@ impl RunContext {
             return Err(Error::Config { origin: "data.columns".into(), message });
         }
         let report = self.bad_rows.report();
+        if report.missing() > 0 && report.bad_rows() == 0 {
+            tracing::warn!("{report}");
+        }
         if report.bad_rows() > 0 {
             tracing::warn!("{report}; they are in {}", self.dir.path().join("bad_rows.jsonl").display());
         } else if report.left_out() {

@@ -6,8 +6,8 @@ use crate::common::{self, ReadArgs, Usage};
 use anyhow::Result;
 use ragduet_data::{
     BadRows, DatasetStats, Format, Kind, ReadOptions, SAMPLES, convert, convert_records, corpus_stats,
-    dataset_from_documents, dataset_stats, judged_stats, pattern_of, preference_stats, read_corpus, record_stats,
-    write_corpus,
+    dataset_from_documents, dataset_stats, judged_stats, pattern_of, preference_stats, read_corpus,
+    record_stats, write_corpus,
 };
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@ use crate::cmd::retrieve::{self, Retrieved};
 use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
-use ragduet_data::{RagRecord, read_rag};
+use ragduet_data::{RagRecord, no_answers, read_rag};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::bertscore::BertScorer;
@@ -154,6 +154,7 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
         };
         if condition == Condition::With {
             options.log_first(&generator, &records)?;
+            options.warn_of_unshown(&generator, &records)?;
         }
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let (answers, report) =
@@ -229,6 +230,17 @@ impl GeneratorEval {
         let records: Vec<RagRecord> = read_rag(&self.data, &bad)?
             .take(self.questions.unwrap_or(usize::MAX))
             .collect::<Result<_, _>>()?;
+        let without = records.iter().filter(|r| r.answers.is_empty()).count();
+        if without == records.len() && without > 0 {
+            return Err(anyhow::anyhow!(no_answers(&self.data, without)));
+        }
+        if without > 0 {
+            tracing::warn!(
+                "{}: {without} of {} questions have no answer: exact match, F1 and the measures of text leave them out",
+                self.data.display(),
+                records.len()
+            );
+        }
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
         if let Some(path) = &self.wanted.save {
             save(path, &outcome, &records)?;
@@ -238,7 +250,11 @@ impl GeneratorEval {
                 outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
             return common::print_json(&all);
         }
-        print_table(&format!("{} questions", records.len()), &[], &outcome.reports);
+        let known = match without {
+            0 => String::new(),
+            n => format!(", {} with answers", records.len() - n),
+        };
+        print_table(&format!("{} questions{known}", records.len()), &[], &outcome.reports);
         Ok(())
     }
 }

@@ -178,6 +178,7 @@ impl Args {
             seed: self.generator.seed,
         };
         options.log_first(&generator, &records)?;
+        options.warn_of_unshown(&generator, &records)?;
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let started = std::time::Instant::now();
         let mut before = 0;

@@ -56,6 +56,7 @@ impl Args {
             .with_context(|| format!("cannot write {}", self.out.display()))?;
         let measures = default_measures();
         let [old, new] = [&before, &after].map(|run| evaluate(&set.qrels, run, &measures));
+        super::eval::say_missing(&self.run, &set.qrels, &old)?;
         super::train::print_table(&[("before", Some(&old)), ("after", Some(&new))]);
         println!("{} questions; {}", after.len(), self.out.display());
         Ok(())

@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRows, Columns, ReadOptions, read_corpus};
+use ragduet_data::{BadRows, Columns, Provenance, ReadOptions, read_corpus, read_provenance};
 use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
@@ -102,7 +102,13 @@ impl IndexArgs {
                 question,
                 hits: hits
                     .into_iter()
-                    .map(|(id, score)| Line { id, score, title: None, text: None })
+                    .map(|(id, score)| Line {
+                        id,
+                        score,
+                        title: None,
+                        text: None,
+                        metadata: Provenance::new(),
+                    })
                     .collect(),
             })
             .collect();
@@ -213,6 +219,18 @@ pub struct Line {
     /// Its text, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// What else its corpus says of it: page, source, other columns.
+    #[serde(skip_serializing_if = "Provenance::is_empty")]
+    pub metadata: Provenance,
+}
+
+/// Columns in a line: `page 3, source a.pdf`.
+pub fn described(metadata: &Provenance) -> String {
+    let said = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => shortened(text, 80),
+        other => shortened(&other.to_string(), 80),
+    };
+    metadata.iter().map(|(name, value)| format!("{name} {}", said(value))).collect::<Vec<_>>().join(", ")
 }
 
 impl Args {
@@ -232,6 +250,9 @@ impl Args {
                 println!("{:>4}. {:.4}  {}  {}", rank + 1, h.score, h.id, h.title.as_deref().unwrap_or(""));
                 if let Some(text) = &h.text {
                     println!("      {}", shortened(text, 300));
+                }
+                if !h.metadata.is_empty() {
+                    println!("      ({})", described(&h.metadata));
                 }
             }
         }
@@ -270,7 +291,11 @@ fn add_texts(
             break;
         }
     }
+    let metadata = read_provenance(corpus, &texts)?;
     for h in found.iter_mut().flat_map(|f| &mut f.hits) {
+        if let Some(columns) = metadata.get(&h.id) {
+            h.metadata.clone_from(columns);
+        }
         if let Some(p) = texts.get(&h.id) {
             h.title.clone_from(&p.title);
             h.text = Some(p.text.clone());

@@ -13,6 +13,7 @@ use crate::reads::QUERIES;
 use crate::source::{inner_extension, rows_of, shards};
 use crate::stream::{NumberedQrels, Passages, Queries};
 use crate::{BadRows, Passage, Qrel, Query, Result};
+use ragduet_metrics::{Judgement, QrelsLines};
 
 /// `id \t text`, or `id \t text \t title`, without a header.
 pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
@@ -69,29 +70,16 @@ fn tsv_queries(path: &Path, bad: &BadRows) -> Queries {
     }))
 }
 
-/// Judgements with their line numbers. Three columns (query, passage, grade), TREC's four, or two.
+/// Judgements with their line numbers, in the layouts of [`QrelsLines`].
 pub(crate) fn qrels(path: &Path, bad: &BadRows) -> NumberedQrels {
-    Box::new(rows_of(vec![path.to_owned()], bad, |line_number, line| {
-        let parts: Vec<&str> = match line.contains('\t') {
-            true => line.split('\t').map(str::trim).collect(),
-            false => line.split_whitespace().collect(),
-        };
-        let (query, passage, grade) = match parts[..] {
-            [query, passage] => (query, passage, "1"),
-            [query, passage, grade] | [query, _, passage, grade] => (query, passage, grade),
-            _ => {
-                let detail = format!("expected query, passage and grade; got {} columns", parts.len());
-                return Err(Fault::new(Problem::MissingColumn, detail));
-            }
-        };
-        match grade.parse::<f64>() {
-            // Some data sets write grades as 1.0.
-            Ok(grade) if grade.fract() == 0.0 && grade.abs() < 1e9 => Ok(Some((
-                line_number,
-                Qrel { query: query.into(), passage: passage.into(), grade: grade as i32 },
-            ))),
-            _ if line_number == 1 => Ok(None),
-            _ => Err(Fault::new(Problem::WrongType, format!("the grade {grade:?} is not a whole number"))),
-        }
+    let mut lines = QrelsLines::default();
+    Box::new(rows_of(vec![path.to_owned()], bad, move |line_number, line| {
+        let read = lines.read(line).map_err(|what| {
+            let detail = format!("{what}; expected query, passage and grade");
+            Fault::new(Problem::WrongType, detail)
+        })?;
+        Ok(read.map(|Judgement { query, doc, grade }| {
+            (line_number, Qrel { query: query.into(), passage: doc.into(), grade })
+        }))
     }))
 }

@@ -153,19 +153,20 @@ fn json_row(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, Fault
         .columns()
         .iter()
         .zip(schema.fields())
-        .map(|(column, field)| Ok((field.name().clone(), json_value(field.name(), column, row)?)))
+        .map(|(column, field)| Ok((field.name().clone(), json_value(field.name(), column, row, 0)?)))
         .collect()
 }
 
-/// One cell as JSON: what text, number, list and struct columns hold.
-fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> {
+/// One cell as JSON: what text, number, list and struct columns hold. A struct within another (`depth`: in how many it
+/// stands) is some object that Arrow gave the keys of all rows: those without a value are not its own.
+fn json_value(name: &str, array: &ArrayRef, row: usize, depth: usize) -> Result<Value, Fault> {
     // An array of type Null has no bitmap, so its rows are not null to `is_null`.
     if array.is_null(row) || array.data_type() == &DataType::Null {
         return Ok(Value::Null);
     }
     let list = |values: ArrayRef| {
         (0..values.len())
-            .map(|i| json_value(name, &values, i))
+            .map(|i| json_value(name, &values, i, depth))
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array)
     };
@@ -173,6 +174,7 @@ fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> 
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
         DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
         DataType::Utf8View => array.as_string_view().value(row).into(),
+        DataType::Boolean if depth > 0 => array.as_boolean().value(row).into(),
         DataType::Boolean => i32::from(array.as_boolean().value(row)).into(),
         DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
         DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
@@ -200,7 +202,8 @@ fn json_value(name: &str, array: &ArrayRef, row: usize) -> Result<Value, Fault> 
             let parts = fields.iter().zip(columns);
             Value::Object(
                 parts
-                    .map(|(f, c)| Ok((f.name().clone(), json_value(name, c, row)?)))
+                    .filter(|(_, c)| depth == 0 || !(c.is_null(row) || c.data_type() == &DataType::Null))
+                    .map(|(f, c)| Ok((f.name().clone(), json_value(name, c, row, depth + 1)?)))
                     .collect::<Result<_, Fault>>()?,
             )
         }

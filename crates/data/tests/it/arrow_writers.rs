@@ -1,7 +1,7 @@
 //! Arrow as other libraries write it: `tests/files/make_arrow.py` makes the files with datasets 5.2 and pandas 3.1.
 
 use ragduet_data::{
-    BadRowPolicy, BadRows, Kind, Format, ReadOptions, RetrievalExample, corpus_stats, read_corpus,
+    BadRowPolicy, BadRows, Format, Kind, ReadOptions, RetrievalExample, corpus_stats, read_corpus,
     read_examples, read_preferences, read_rag,
 };
 use std::path::{Path, PathBuf};
@@ -103,7 +103,11 @@ fn patterns_and_lists_are_read_as_one() {
 fn kinds_of_saved_data() {
     let options = ReadOptions::default();
     for name in ["saved", "saved-splits", "pandas-lz4.feather"] {
-        assert_eq!(Kind::detect(&file(name), &options, &BadRows::default()).unwrap(), Kind::Examples, "{name}");
+        assert_eq!(
+            Kind::detect(&file(name), &options, &BadRows::default()).unwrap(),
+            Kind::Examples,
+            "{name}"
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let docs = dir.path().join("docs");

@@ -89,7 +89,7 @@ fn every_reader_takes_mapped_columns_from_every_kind_of_file() {
 
         let bad = map(&["prompt=Frage", "chosen=Antwort", "rejected=Stelle"]);
         let r = read_preferences(&file, &bad).unwrap().next().unwrap().unwrap();
-        let got = (r.prompt, r.chosen.as_str(), r.rejected.as_str());
+        let got = (r.prompt, r.chosen.content(), r.rejected.content());
         assert_eq!(got, (Prompt::Text("q1".into()), "a1", "p1"), "{at}");
 
         let bad = map(&["text=Frage", "text_pair=Stelle", "label=Antwort"]);

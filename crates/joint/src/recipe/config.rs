@@ -7,7 +7,7 @@ use crate::error::bad;
 use crate::objective::ObjectiveConfig;
 use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
-use ragduet_data::Columns;
+use ragduet_data::{Columns, MissingPolicy};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::loss::{LikelihoodScope, PreferenceLossConfig};
@@ -88,6 +88,10 @@ pub struct DataConfig {
     /// of the run are read so.
     #[serde(default, skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
 }
 
 fn train_split() -> String {

@@ -194,6 +194,7 @@ fn named(e: &Evaluation) -> Vec<(String, f64)> {
 
 fn read(config: &CrossEncoderConfig, context: &RunContext) -> Result<(TrainingSet, Option<EvalSet>)> {
     let (d, bad) = (&config.data, &context.bad_rows);
+    bad.set_missing(d.missing);
     let options = d.options(config.loss.build()?.needs_teacher())?;
     let set = TrainingSet::read(&d.train, &options, PassagePool::WholeCorpus, bad)?;
     if set.items().is_empty() {

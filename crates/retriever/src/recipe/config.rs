@@ -7,7 +7,7 @@ use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
 use ragduet_data::{
-    BatchConfig as Plan, BatchSize, Columns, Format, LengthGrouping, PairLabels, ReadOptions,
+    BatchConfig as Plan, BatchSize, Columns, Format, LengthGrouping, MissingPolicy, PairLabels, ReadOptions,
 };
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
@@ -192,6 +192,10 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
     /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
     /// of the run are read so.
     #[serde(default, skip_serializing_if = "Columns::is_empty")]

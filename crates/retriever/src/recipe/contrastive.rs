@@ -124,6 +124,7 @@ impl<'a> Contrastive<'a> {
         teacher: Option<Box<dyn Teacher>>,
         loss: Box<dyn RetrievalLoss>,
     ) -> Result<Self> {
+        context.bad_rows.set_missing(config.data.missing);
         let (set, dev) = read_data(config, &*loss, &context.bad_rows)?;
         let model = build(config, &set, context.device)?;
         config.loss.check_dim(model.dim())?;
