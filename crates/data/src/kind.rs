@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::columns;
 use crate::fields::{ANSWERS, CONTEXTS, QUESTION};
 use crate::pairs;
-use crate::read::rows::{objects, objects_in};
+use crate::read::rows::{Holder, objects, objects_in};
 use crate::read::{alone, arrow};
 use crate::{BadRows, Error, Format, ReadOptions, Result};
 
@@ -63,7 +63,7 @@ impl DataKind {
         let first = match files.as_slice() {
             // A folder or a pattern is taken apart by the reader.
             [_] => objects(&files[0], &BadRows::silent(), |_| true, |row, _| Ok(row))?.next(),
-            _ => objects_in(files, &BadRows::silent(), |_| true, |row, _| Ok(row)).next(),
+            _ => objects_in(files, Holder::ByName, &BadRows::silent(), |_| true, |row, _| Ok(row)).next(),
         };
         let first = first.transpose()?;
         Ok(first.map_or(Self::Examples, |row| Self::of_row(&row)))

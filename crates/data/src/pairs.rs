@@ -13,7 +13,7 @@
 //! Judged pairs are grouped by query: an example for each passage that is relevant, with all that are not.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -22,9 +22,9 @@ use crate::columns::{self, QUERY};
 use crate::format::spec::Reading;
 use crate::ids::lookup;
 use crate::read::corpora::queries;
-use crate::read::rows::objects_in;
+use crate::read::rows::{Holder, objects_in};
 use crate::record::text_key;
-use crate::source::{Fallible, shards};
+use crate::source::Fallible;
 use crate::stream::Examples;
 use crate::{BadRows, Error, Passage, Query, Result, RetrievalExample};
 
@@ -291,20 +291,15 @@ fn parsed_list(value: Value) -> Value {
     json(text).or_else(|| json(&text.replace('\'', "\""))).map_or(value.clone(), Value::Array)
 }
 
-/// Examples of rows in files with one of the extensions: JSON Lines, a JSON array, Parquet, Arrow.
-pub(crate) fn examples(from: &Reading<'_>, extensions: &[&str]) -> Result<Examples> {
-    examples_in(shards(from.path, extensions)?, from)
-}
-
-/// [`examples`] of files.
-pub(crate) fn examples_in(files: Vec<std::path::PathBuf>, from: &Reading<'_>) -> Result<Examples> {
+/// Examples of rows with named columns, whatever holds them.
+pub(crate) fn examples(from: &Reading<'_>, files: Vec<PathBuf>, holder: Holder) -> Result<Examples> {
     let labels = from.labels;
-    let mut first = objects_in(files.clone(), &BadRows::silent(), is_known, |row, _| Ok(by_id(&row)));
+    let mut first = objects_in(files.clone(), holder, &BadRows::silent(), is_known, |row, _| Ok(by_id(&row)));
     let named = match first.next() {
-        Some(Ok(true)) => Some(Named::read(&files, from)?),
+        Some(Ok(true)) => Some(Named::read(&files, holder, from)?),
         _ => None,
     };
-    let rows = objects_in(files, from.bad, is_known, move |mut row, _| {
+    let rows = objects_in(files, holder, from.bad, is_known, move |mut row, _| {
         if let Some(named) = &named {
             named.fill(&mut row)?;
         }
@@ -325,10 +320,10 @@ struct Named {
 }
 
 impl Named {
-    fn read(files: &[std::path::PathBuf], from: &Reading<'_>) -> Result<Self> {
+    fn read(files: &[PathBuf], holder: Holder, from: &Reading<'_>) -> Result<Self> {
         let (mut documents, mut asked) = (HashSet::new(), HashSet::new());
         // Rows that cannot be read are reported by the second reading.
-        for row in objects_in(files.to_vec(), &BadRows::silent(), is_known, |row, _| {
+        for row in objects_in(files.to_vec(), holder, &BadRows::silent(), is_known, |row, _| {
             Ok((ids(&row)?, query_id(&row)?))
         }) {
             let (ids, query) = row?;

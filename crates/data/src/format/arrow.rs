@@ -5,6 +5,7 @@ use crate::Result;
 use crate::pairs;
 use crate::read::arrow::{EXTENSIONS, files, is_saved};
 use crate::read::corpora;
+use crate::read::rows::Holder;
 use crate::stream::Passages;
 
 pub(crate) const ARROW: Spec = Spec {
@@ -13,11 +14,11 @@ pub(crate) const ARROW: Spec = Spec {
     files: &EXTENSIONS,
     folder: Some(is_saved),
     shards: Some("arrow"),
-    examples: Some(|from| pairs::examples_in(files(from.path, from.split)?, from)),
+    examples: Some(|from| pairs::examples(from, files(from.path, from.split)?, Holder::Parquet)),
     corpus: Some(corpus),
     ..Spec::NONE
 };
 
 fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::objects(files(from.path, from.split)?, from.bad))
+    Ok(corpora::objects(files(from.path, from.split)?, Holder::Parquet, from.bad))
 }

@@ -6,6 +6,7 @@ use super::spec::{Reading, Spec, Writer};
 use crate::Result;
 use crate::pairs;
 use crate::read::corpora;
+use crate::read::rows::Holder;
 use crate::source::shards;
 use crate::stream::Examples;
 use crate::write::rows;
@@ -15,11 +16,11 @@ pub(crate) const DPR: Spec = Spec {
     files: &["json"],
     content: Some(Head::is_array),
     examples: Some(examples),
-    corpus: Some(|from| Ok(corpora::objects(shards(from.path, &["json"])?, from.bad))),
+    corpus: Some(|from| Ok(corpora::objects(shards(from.path, &["json"])?, Holder::Array, from.bad))),
     writer: Some(Writer::Examples(|path, examples| rows::array(path, examples, rows::dpr))),
     ..Spec::NONE
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, &["json"])
+    pairs::examples(from, shards(from.path, &["json"])?, Holder::Array)
 }

@@ -4,6 +4,7 @@ use super::spec::{Reading, Spec, Writer};
 use crate::Result;
 use crate::pairs;
 use crate::read::corpora;
+use crate::read::rows::Holder;
 use crate::source::{JSONL as EXTENSIONS, shards};
 use crate::stream::{Examples, Passages};
 use crate::write::rows;
@@ -29,7 +30,7 @@ pub(crate) const FLAG_EMBEDDING: Spec = Spec {
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, EXTENSIONS)
+    pairs::examples(from, shards(from.path, EXTENSIONS)?, Holder::Lines)
 }
 
 /// Passages, a line each.

@@ -4,6 +4,7 @@ use super::spec::{Reading, Spec, Writer};
 use crate::Result;
 use crate::pairs;
 use crate::read::corpora;
+use crate::read::rows::Holder;
 use crate::source::shards;
 use crate::stream::{Examples, Passages};
 use crate::write::parquet;
@@ -21,10 +22,10 @@ pub(crate) const PARQUET: Spec = Spec {
 
 /// Examples of a file, or of the shards in a directory.
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    pairs::examples(from, &["parquet"])
+    pairs::examples(from, shards(from.path, &["parquet"])?, Holder::Parquet)
 }
 
 /// Passages of a file, or of the shards in a directory.
 fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::objects(shards(from.path, &["parquet"])?, from.bad))
+    Ok(corpora::objects(shards(from.path, &["parquet"])?, Holder::Parquet, from.bad))
 }

@@ -7,7 +7,7 @@ use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::corpus_shapes;
 use crate::ids::unique;
-use crate::read::rows::{self, objects_in};
+use crate::read::rows::{self, Holder, objects_in};
 use crate::source::{inner_extension, rows_of};
 use crate::stream::{NumberedQrels, Passages, Queries};
 use crate::{BadRows, Passage, Qrel, Query, Result};
@@ -24,9 +24,9 @@ pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
 }
 
 /// A corpus as rows with named columns.
-pub(crate) fn objects(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
+pub(crate) fn objects(files: Vec<PathBuf>, holder: Holder, bad: &BadRows) -> Passages {
     let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Box::new(objects_in(files, bad, corpus_shapes::is_known, move |row, _| {
+    Box::new(objects_in(files, holder, bad, corpus_shapes::is_known, move |row, _| {
         number += 1;
         let passage = columns::corpus_passage(row, number)?;
         unique(&mut seen, &passage.id)?;

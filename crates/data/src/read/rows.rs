@@ -13,6 +13,19 @@ use std::path::{Path, PathBuf};
 /// Extensions that are read.
 const EXTENSIONS: [&str; 7] = ["jsonl", "json", "ndjson", "parquet", "arrow", "feather", "ipc"];
 
+/// What holds the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// What the name of the file says.
+    ByName,
+    /// An object per line.
+    Lines,
+    /// One array of objects.
+    Array,
+    /// Parquet or Arrow.
+    Parquet,
+}
+
 /// One file that is being read. Its rows have a number: the line of JSON Lines, else the place in the file, from 1.
 enum Open {
     Lines(Lines),
@@ -21,13 +34,19 @@ enum Open {
 }
 
 impl Open {
-    fn file(path: &Path, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
-        Ok(match inner_extension(path).as_str() {
-            "parquet" | "arrow" | "feather" | "ipc" => {
+    fn file(path: &Path, holder: Holder, bad: &BadRows, known: fn(&str) -> bool) -> Result<Self> {
+        let holder = match (holder, inner_extension(path).as_str()) {
+            (Holder::ByName, "parquet" | "arrow" | "feather" | "ipc") => Holder::Parquet,
+            (Holder::ByName, "json") if is_array(path)? => Holder::Array,
+            (Holder::ByName, _) => Holder::Lines,
+            (holder, _) => holder,
+        };
+        Ok(match holder {
+            Holder::Parquet => {
                 Self::Parquet(Box::new(parquet::Rows::of_files(vec![path.to_owned()], bad, known)), 0)
             }
-            "json" if is_array(path)? => Self::Array(Elements::open(path, None, bad)?, 0),
-            _ => Self::Lines(Lines::open(path, bad)?),
+            Holder::Array => Self::Array(Elements::open(path, None, bad)?, 0),
+            Holder::Lines | Holder::ByName => Self::Lines(Lines::open(path, bad)?),
         })
     }
 
@@ -74,12 +93,13 @@ pub(crate) fn objects<T, P>(
 where
     P: FnMut(Map<String, Value>, u64) -> Result<T, Fault> + Send,
 {
-    Ok(objects_in(shards(path, &EXTENSIONS)?, bad, known, parse))
+    Ok(objects_in(shards(path, &EXTENSIONS)?, Holder::ByName, bad, known, parse))
 }
 
 /// [`objects`] of files, one after another.
 pub(crate) fn objects_in<T, P>(
     files: Vec<PathBuf>,
+    holder: Holder,
     bad: &BadRows,
     known: fn(&str) -> bool,
     mut parse: P,
@@ -95,7 +115,7 @@ where
             if current.is_none() {
                 match files.next() {
                     None => return Ok(None),
-                    Some(file) => current = Some(Open::file(&file, &bad, known)?),
+                    Some(file) => current = Some(Open::file(&file, holder, &bad, known)?),
                 }
             }
             if let Some(open) = &mut current {
