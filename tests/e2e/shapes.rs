@@ -30,7 +30,7 @@ fn scored_pairs_are_refused_or_learned() {
     let (train, dev) = (dir.join("pairs.jsonl"), dir.join("dev.jsonl"));
     pairs(&train, 0, 24);
     pairs(&dev, 24, 32);
-    let toml = config(dir, &train, "every_epochs = 1.0\n[run]\nepochs = 2.0\n");
+    let toml = config(dir, &train, "every_epochs = 1\n[run]\nepochs = 2.0\n");
     let dev_is = format!("data.dev={}", s(&dev));
     let (refused, out) = (dir.join("refused"), dir.join("out"));
     let e = fails(

@@ -54,7 +54,7 @@ pub(crate) fn open(path: &Path, known: &dyn Fn(&str) -> bool) -> Result<(Batches
             let mut end = [0u8; 8];
             file.seek(SeekFrom::End(-8))?;
             file.read_exact(&mut end)?;
-            if end[4..] != [0; 4] {
+            if end != [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0] {
                 return Err(corrupt("the stream ends without its end mark: the file is cut off".into()));
             }
             file.seek(SeekFrom::Start(0))?;

@@ -130,7 +130,7 @@ fn what_is_unclear_or_broken_is_an_error_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.jsonl");
     for (line, words) in [
-        (r#"{"text": "t", "meta": 1}"#, "found text, meta"),
+        (r#"{"texts": "t", "meta": 1}"#, "found texts, meta"),
         (r#"{"question": "q", "instruction": "i", "output": "o"}"#, "fit rag and alpaca"),
         (r#"{"messages": [{"role": "narrator", "content": "x"}]}"#, "messages[0].role"),
         (r#"{"messages": [{"role": "tool", "content": "x"}]}"#, "must have a message of the user"),
