@@ -79,7 +79,9 @@ fn shapes_are_read_and_shown() {
         let read: Vec<_> = kind.read(file.path(), &options, &BadRows::default()).unwrap().collect();
         let [Ok(record)] = &read[..] else { panic!("{shape}: {row}") };
         assert!(record.roles().iter().all(|(_, value)| !value.is_empty()), "{shape}");
-        assert_eq!(Kind::detect(file.path(), &options, &BadRows::default()).unwrap(), *kind, "{shape}");
+        // Questions with answers are taken for records first: most of those that have them train generators.
+        let seen = if shape.starts_with("question and answer") { Kind::Records } else { *kind };
+        assert_eq!(Kind::detect(file.path(), &options, &BadRows::default()).unwrap(), seen, "{shape}");
     }
     assert!(Kind::ALL.iter().all(|kind| SAMPLES.iter().any(|sample| sample.kind == *kind)));
 }

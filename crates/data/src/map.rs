@@ -122,6 +122,8 @@ pub(crate) struct Mapped {
     pub(crate) column: String,
     /// Rows that have it.
     pub(crate) rows: u64,
+    /// Whether the last row had it.
+    here: bool,
 }
 
 impl Mapping {
@@ -142,7 +144,7 @@ impl Mapping {
             if let Some(twice) = of.iter().find(|m| std::ptr::eq(m.role, role)) {
                 return fail(format!("`{said}` and `{}` are the same role of {}", twice.said, reads.what));
             }
-            of.push(Mapped { role, said: said.into(), column: column.into(), rows: 0 });
+            of.push(Mapped { role, said: said.into(), column: column.into(), rows: 0, here: false });
         }
         Ok(Self { of })
     }
@@ -156,7 +158,8 @@ impl Mapping {
     pub(crate) fn apply(&mut self, mut row: Row) -> Row {
         let taken: Vec<Option<Value>> = self.of.iter().map(|m| value_at(&row, &m.column)).collect();
         for (mapped, value) in self.of.iter_mut().zip(&taken) {
-            if value.is_some() {
+            mapped.here = value.is_some();
+            if mapped.here {
                 mapped.rows += 1;
                 row.shift_remove(&mapped.column);
             }
@@ -172,15 +175,12 @@ impl Mapping {
         row
     }
 
-    /// What a fault of a row says of the mapping: the roles that its row does not have.
-    pub(crate) fn lacking(&self, row: &Row) -> String {
-        let lacks: Vec<String> = self
-            .of
-            .iter()
-            .filter(|m| value_at(row, &m.column).is_none())
+    /// What a fault of the last row says of the mapping: the roles whose columns the row does not have.
+    pub(crate) fn lacking(&self) -> String {
+        let lacks = self.of.iter().filter(|m| !m.here);
+        lacks
             .map(|m| format!("; `{}`, which {} is mapped to, is not in this row", m.column, m.said))
-            .collect();
-        lacks.concat()
+            .collect()
     }
 }
 

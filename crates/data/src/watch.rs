@@ -18,7 +18,7 @@ type Row = Map<String, Value>;
 
 /// Rows in which a column is left out to see whether it is read.
 const TRIED: u32 = 20;
-/// Rows after which what is not read so far is said, and a mapped column must have been met.
+/// Rows after which what is not read or not met so far is said.
 const EARLY: u64 = 1000;
 /// Names that are followed; files of one object with a key per query have no columns.
 const MOST: usize = 1000;
@@ -92,7 +92,6 @@ impl Watch {
         parse: impl Fn(Row) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.rows += 1;
-        let lacking = if self.mapping.of.is_empty() { String::new() } else { self.mapping.lacking(&row) };
         // For the fault of a row; they are alike.
         let names: Vec<String> = if self.rows <= EARLY { row.keys().cloned().collect() } else { Vec::new() };
         let row = self.mapping.apply(row);
@@ -111,10 +110,10 @@ impl Watch {
                 }
             }
         }
-        let reads = self.reads;
+        let (reads, mapping) = (self.reads, &self.mapping);
         let told = |fault: Fault| match fault.problem {
             Problem::MissingColumn => {
-                Fault { detail: fault.detail + &lacking + &meant(&names, reads), ..fault }
+                Fault { detail: fault.detail + &mapping.lacking() + &meant(&names, reads), ..fault }
             }
             _ => fault,
         };
@@ -152,11 +151,20 @@ impl Watch {
     }
 
     /// Says what is due after a row.
-    ///
-    /// # Errors
-    /// A mapped column that no row has had.
-    pub(crate) fn after_row(&mut self) -> Result<()> {
-        if self.rows == EARLY { self.check(false) } else { Ok(()) }
+    pub(crate) fn after_row(&mut self) {
+        if self.rows != EARLY {
+            return;
+        }
+        // A column may be rare: that no row has it is known at the end.
+        for mapped in self.mapping.of.iter().filter(|m| m.rows == 0 && self.strict && !self.bad.is_silent()) {
+            tracing::warn!(
+                "{}: none of the first {EARLY} rows has `{}`, which {} is mapped to",
+                self.path.display(),
+                mapped.column,
+                mapped.said
+            );
+        }
+        self.say();
     }
 
     /// A mapped column that the header of a file does not name.
@@ -172,6 +180,10 @@ impl Watch {
                 let found: Vec<&str> = names.clone().collect();
                 return Err(absent(&self.path, &mapped.said, &mapped.column, &found));
             }
+            // Its cells may all be empty.
+            if names.clone().any(|name| name == mapped.column) {
+                self.bad.now_mapped(&mapped.said);
+            }
         }
         Ok(())
     }
@@ -181,38 +193,25 @@ impl Watch {
     /// # Errors
     /// A mapped column that no row has.
     pub(crate) fn end(&mut self) -> Result<()> {
-        self.check(true)
-    }
-
-    fn check(&mut self, last: bool) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
         }
-        for mapped in &self.mapping.of {
-            if mapped.rows > 0 {
-                if last && mapped.rows < self.rows && !self.bad.is_silent() {
-                    tracing::info!(
-                        "{}: {} of {} rows have no `{}`, which {} is mapped to; they are read by their own names",
-                        self.path.display(),
-                        self.rows - mapped.rows,
-                        self.rows,
-                        mapped.column,
-                        mapped.said
-                    );
-                }
-            } else if self.strict && !self.bad.is_silent() {
-                if !self.bad.was_mapped(&mapped.said) {
+        for mapped in self.mapping.of.iter().filter(|_| !self.bad.is_silent()) {
+            let (path, column, said) = (self.path.display(), &mapped.column, &mapped.said);
+            let lacking = self.rows - mapped.rows;
+            if mapped.rows > 0 && lacking > 0 {
+                tracing::info!(
+                    "{path}: {lacking} of {} rows have no `{column}`, which {said} is mapped to; they are read by their \
+                     own names",
+                    self.rows
+                );
+            } else if mapped.rows == 0 && self.strict {
+                if !self.bad.was_mapped(said) {
                     let found: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
-                    return Err(absent(&self.path, &mapped.said, &mapped.column, &found));
-                }
-                if !last {
-                    continue;
+                    return Err(absent(&self.path, said, column, &found));
                 }
                 tracing::warn!(
-                    "{}: no row has `{}`, which {} is mapped to; it is read by its own names",
-                    self.path.display(),
-                    mapped.column,
-                    mapped.said
+                    "{path}: no row has `{column}`, which {said} is mapped to; it is read by its own names"
                 );
             }
         }

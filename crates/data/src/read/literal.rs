@@ -46,22 +46,26 @@ impl Parser<'_> {
         }
     }
 
-    /// `[a, b]` or `(a, b)`; numpy leaves the commas out.
+    /// `[a, b]` or `(a, b)`; numpy leaves the commas of lists out. A tuple has one: `(1998)` is a text.
     fn list(&mut self) -> Option<Value> {
         self.depth += 1;
         if self.depth > DEEPEST {
             return None;
         }
         let end = if self.take()? == '[' { ']' } else { ')' };
-        let mut all = Vec::new();
+        let (mut all, mut commas) = (Vec::new(), 0);
         loop {
             match self.peek()? {
                 c if c == end => break,
                 ',' if !all.is_empty() => {
                     self.take();
+                    commas += 1;
                 }
                 _ => all.push(self.value()?),
             }
+        }
+        if end == ')' && commas == 0 {
+            return None;
         }
         self.take();
         self.depth -= 1;
@@ -162,6 +166,7 @@ mod tests {
                 json!([{"role": "user", "content": "x", "n": null, "on": true}]),
             ),
             ("('a', 'b')", json!(["a", "b"])),
+            ("('a',)", json!(["a"])),
             ("['\\x41\\u00e9']", json!(["Aé"])),
             ("[]", json!([])),
         ] {
@@ -177,6 +182,8 @@ mod tests {
             "['a', b]",
             "{x}",
             "(see below)",
+            "(1998)",
+            "()",
             "[",
             "['a'",
             "{'a' 1}",

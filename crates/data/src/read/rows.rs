@@ -176,7 +176,7 @@ impl Rows {
                     })?;
                     match row {
                         Some(row) => {
-                            watch.after_row()?;
+                            watch.after_row();
                             return Ok(Some(row));
                         }
                         None => current = None,

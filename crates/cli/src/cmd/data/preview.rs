@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{ReadArgs, report_bad_rows};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRows, Kind, RagRecord, Shown, one_line, read_choices, read_records};
+use ragduet_data::{BadRows, Kind, RagRecord, one_line, read_choices, read_records};
 use ragduet_generator::Generator;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::prepare::{Preparer, PromptConfig};
