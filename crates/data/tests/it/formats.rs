@@ -80,7 +80,7 @@ fn judgements_of_nothing_are_bad_rows() {
     let path = beir(dir.path());
     write(dir.path(), "beir/qrels/train.tsv", "q1\td9\t1\nq9\td1\t1\nq1\td1\t1\nq1\td1\t1\nq1\td2\tx\n");
     let first = error(&path, &ReadOptions::default());
-    assert!(first.contains("train.tsv:5: wrong type: the grade \"x\""), "{first}");
+    assert!(first.contains("train.tsv:5: wrong type: grade \"x\" is no whole number"), "{first}");
     let sidecar = dir.path().join("out/bad.jsonl");
     let bad = BadRows::new(BadRowPolicy::Skip { sidecar: sidecar.clone() });
     let examples: Vec<_> =
@@ -152,7 +152,7 @@ fn bad_rows_have_a_place_and_a_remedy() {
     ] {
         let path = write(dir.path(), "x.jsonl", [good.as_bytes(), row, b"\n", good.as_bytes()].concat());
         let message = error(&path, &ReadOptions::default());
-        assert!(message.contains(part) && message.ends_with("--skip-bad-rows"), "{message}");
+        assert!(message.contains(part) && message.contains("mend the row"), "{message}");
         let bad = BadRows::new(BadRowPolicy::Skip { sidecar: dir.path().join("bad.jsonl") });
         assert_eq!(
             read_examples(&path, &ReadOptions::default(), &bad).unwrap().filter(Result::is_ok).count(),
