@@ -126,8 +126,6 @@ mod tests {
         let first = serde_json::json!({"chunk_id":7,"doc_id":"d","source":"a.pdf","page":3,"lang":"en"});
         let want = vec![("1".to_owned(), first), ("3".to_owned(), serde_json::json!({"page":4}))];
         assert_eq!(of("c.jsonl", chunks), want);
-        let rows: Vec<&str> = chunks.trim().lines().collect();
-        assert_eq!(of("c.json", &format!("[{}]", rows.join(","))), want);
         let beir = "{\"_id\":\"p1\",\"title\":\"T\",\"text\":\"one\",\"metadata\":{\"url\":\"u\"}}\n{\"_id\":\"p2\",\"text\":\"two\"}\n";
         assert_eq!(of("b/corpus.jsonl", beir), [("p1".to_owned(), serde_json::json!({"url":"u"}))]);
         // A chunk's name is its id.
