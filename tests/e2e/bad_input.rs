@@ -75,7 +75,10 @@ fn settings() {
     let c = case();
     has(&train_fails(&c, 2, "", &["optim.lrr=1"]), &["--set optim.lrr=1", "unknown field `lrr`"]);
     has(&train_fails(&c, 2, "[optm]\nlr = 1\n", &[]), &["config.toml", "optm"]);
-    has(&train_fails(&c, 2, "", &["run.seed=\"one\""]), &["--set run.seed", "invalid type"]);
+    has(
+        &train_fails(&c, 2, "", &["run.seed=\"one\""]),
+        &["--set run.seed=\"one\"", "the text \"one\" stands where a whole number"],
+    );
     has(&train_fails(&c, 2, "", &["loss.info_nce.label_smoothing=2.0"]), &["label_smoothing", "below 1"]);
     has(&train_fails(&c, 2, "", &["model.max_query_tokens=65"]), &["max_query_tokens", "64 positions"]);
     has(&train_fails(&c, 2, "", &["model.base=x"]), &["give one of `base`"]);

@@ -8,6 +8,8 @@ mod generator;
 mod job;
 mod joint;
 mod killed;
+mod mutated;
+mod mutator;
 mod outputs;
 mod report;
 mod reranker;

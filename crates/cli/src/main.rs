@@ -3,6 +3,7 @@
 mod cmd;
 mod common;
 mod examples;
+mod waiting;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
@@ -63,12 +64,22 @@ enum Command {
     Doctor(cmd::doctor::Args),
 }
 
+impl Command {
+    /// Whether libtorch's threads have work.
+    fn computes(&self) -> bool {
+        !matches!(self, Self::Data(_) | Self::Info(_) | Self::Report(_) | Self::Doctor(_))
+    }
+}
+
 fn main() {
     let command = examples::with_examples(Cli::command());
     let matches = command.clone().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let aside = common::setting_aside(&command, &matches);
     common::start(cli.verbose, cli.quiet);
+    if cli.command.computes() {
+        waiting::asleep();
+    }
     ragduet_torch::device::use_caching_allocator();
     let result = common::without_panics(|| match cli.command {
         Command::Quickstart(a) => a.run(cli.quiet),

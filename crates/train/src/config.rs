@@ -314,8 +314,8 @@ mod tests {
         let f = Files::new(&[("c.toml", BASE)]);
         for (set, words) in [
             ("inner.rl=1", "unknown field `rl`"),
-            ("seed.x=1", "invalid type"),
-            ("seed=one", "invalid type: string \"one\""),
+            ("seed.x=1", "a table stands where a whole number of 0 or more is expected"),
+            ("seed=one", "the text \"one\" stands where a whole number of 0 or more is expected"),
             ("loss.triplet.margn=1", "unknown field `margn`"),
             ("loss.tripplet.margin=1", "unknown variant `tripplet`"),
             ("seed", "expected key=value"),

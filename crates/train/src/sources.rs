@@ -244,6 +244,8 @@ fn plain(message: &str) -> String {
         ("integer `", "the number `"),
         ("floating point `", "the number `"),
         ("boolean `", "`"),
+        ("map", "a table"),
+        ("sequence", "a list"),
     ] {
         if let Some(rest) = message.strip_prefix("invalid type: ").and_then(|m| m.strip_prefix(theirs)) {
             let said = format!("{ours}{rest}");
@@ -266,6 +268,7 @@ fn kind(wanted: &str) -> &str {
         "a string" | "string" => "a text",
         "a sequence" => "a list",
         "a map" => "a table",
+        other if other.starts_with("struct ") => "a table",
         other => other,
     }
 }

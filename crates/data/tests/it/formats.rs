@@ -152,7 +152,7 @@ fn bad_rows_have_a_place_and_a_remedy() {
     ] {
         let path = write(dir.path(), "x.jsonl", [good.as_bytes(), row, b"\n", good.as_bytes()].concat());
         let message = error(&path, &ReadOptions::default());
-        assert!(message.contains(part) && message.ends_with("--skip-bad-rows"), "{message}");
+        assert!(message.contains(part) && message.ends_with("; mend the row"), "{message}");
         let bad = BadRows::new(BadRowPolicy::Skip { sidecar: dir.path().join("bad.jsonl") });
         assert_eq!(
             read_examples(&path, &ReadOptions::default(), &bad).unwrap().filter(Result::is_ok).count(),
