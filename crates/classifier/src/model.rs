@@ -274,9 +274,22 @@ impl Classifier {
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<f64>>> {
         let (encodings, _) = self.encode(texts)?;
-        let mut order: Vec<usize> = (0..texts.len()).collect();
+        self.score_encoded(&encodings, tokens, done)
+    }
+
+    /// [`Classifier::score`] of texts that are tokens already.
+    ///
+    /// # Errors
+    /// Memory that runs out; weights that give no number.
+    pub fn score_encoded(
+        &self,
+        encodings: &[Encoding],
+        tokens: usize,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut order: Vec<usize> = (0..encodings.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(encodings[i].len()));
-        let mut out = vec![Vec::new(); texts.len()];
+        let mut out = vec![Vec::new(); encodings.len()];
         let mut rest = order.as_slice();
         while let Some(&longest) = rest.first() {
             let (now, later) = rest.split_at((tokens / encodings[longest].len()).clamp(1, rest.len()));

@@ -177,7 +177,8 @@ pub struct ModelOptions {
     /// Compute precision: auto (bf16 where the device is faster with it), fp32 or bf16.
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
-    /// Pooling of an encoder whose folder does not specify it: mean, cls or last_token.
+    /// Pooling of an encoder whose folder does not specify it: mean, cls, last_token, max, mean_sqrt_len or
+    /// weighted_mean.
     #[arg(long)]
     pub pooling: Option<Pooling>,
     /// Maximum query length in tokens, instead of the model's.

@@ -41,6 +41,8 @@ pub struct Relations {
     pub negatives: Vec<Vec<usize>>,
     /// Further columns known to be relevant to a query: (query, column). Never negatives of it.
     pub also_relevant: Vec<(usize, usize)>,
+    /// Columns that are a query's own text or id: (query, column). Neither relevant nor negatives.
+    pub own_copies: Vec<(usize, usize)>,
     /// Teacher scores per query, first the positive's, then the own negatives', where the data has them.
     pub teacher: Option<Vec<Vec<f32>>>,
 }
@@ -243,6 +245,16 @@ impl LossConfig {
             Self::Flops(_) => true,
             Self::Matryoshka(c) => c.inner.is_sparsifying(),
             Self::Sum(c) => c.terms.iter().any(|t| t.loss.is_sparsifying()),
+            _ => false,
+        }
+    }
+
+    /// Whether other queries' passages are negatives.
+    pub fn has_in_batch_negatives(&self) -> bool {
+        match self {
+            Self::InfoNce(c) => c.in_batch_negatives,
+            Self::Matryoshka(c) => c.inner.has_in_batch_negatives(),
+            Self::Sum(c) => c.terms.iter().any(|t| t.loss.has_in_batch_negatives()),
             _ => false,
         }
     }

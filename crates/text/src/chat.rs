@@ -197,6 +197,28 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// Without its chat template, in none of its files.
+    ///
+    /// # Errors
+    /// A tokenizer_config.json that is no JSON.
+    pub fn without_chat_template(mut self) -> Result<Self> {
+        let template = |name: &str| name.starts_with("chat_template.") || name.starts_with(ADDITIONAL);
+        self.files.retain(|(name, _)| !template(name));
+        for (name, bytes) in &mut self.files {
+            if name != "tokenizer_config.json" {
+                continue;
+            }
+            let parsed = serde_json::from_slice::<serde_json::Map<String, Json>>(bytes);
+            let mut config = parsed.map_err(|source| Error::Json { path: name.clone().into(), source })?;
+            // What has none is written byte for byte as it was.
+            if config.shift_remove("chat_template").is_some() {
+                let text = serde_json::to_vec_pretty(&config);
+                *bytes = text.map_err(|source| Error::Json { path: name.clone().into(), source })?;
+            }
+        }
+        Ok(self)
+    }
+
     /// Special tokens by the names that templates use.
     fn named_tokens(&self) -> Vec<(&'static str, String)> {
         let ids = &self.special;

@@ -5,7 +5,7 @@ use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{Passages, read_corpus};
 use ragduet_files::OutputFile;
-use ragduet_retriever::{BiEncoder, Representation, Side, encode_rows, encode_stream};
+use ragduet_retriever::{BiEncoder, EncodeSettings, Representation, Side, encode_rows, encode_stream};
 use ragduet_train::checkpoint::replace_files;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,8 @@ impl Args {
             model,
             side,
             texts,
-            &self.model.encode_settings(),
+            // The index scales what it compares by cosine itself.
+            &EncodeSettings { raw: true, ..self.model.encode_settings() },
             &mut |n, t| {
                 bar.set_position(n);
                 tokens = t;

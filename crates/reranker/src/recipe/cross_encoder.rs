@@ -61,7 +61,7 @@ impl<'a> Fit<'a> {
         // The name that transformers gives the only label, so that a cross-encoder's head goes on.
         let labels = LabelSet::given(Task::Regression, vec!["LABEL_0".into()])?;
         let classifier = config.model.build(labels, config.peft.as_ref(), context)?;
-        let model = CrossEncoder::over(classifier, config.loss.activation());
+        let model = CrossEncoder::over(classifier, config.loss.activation())?;
         let fingerprint = Fingerprint::default()
             .texts(set.queries().iter().map(|q| q.text.as_str()))
             .texts(set.passages().iter().map(|p| p.text.as_str()))

@@ -276,7 +276,8 @@ pub struct BatchConfig {
     pub positives: Positives,
     /// Grouping of examples of similar length.
     pub length_grouping: LengthGrouping,
-    /// Whether a query or a known positive may occur only once in a batch; duplicates would be false negatives.
+    /// Whether a query, its known positives and its own copies occur once in a batch, as far as full batches allow.
+    /// Those that meet are no negatives of one another.
     pub no_duplicates: bool,
     /// Whether an incomplete last batch of an epoch is dropped.
     pub drop_last: bool,
@@ -285,7 +286,7 @@ pub struct BatchConfig {
 impl Default for BatchConfig {
     fn default() -> Self {
         let Plan { size, length_grouping, no_duplicates, drop_last } = Plan::default();
-        let positives = Positives::First;
+        let positives = Positives::Sample;
         Self {
             size,
             accumulate: 1,

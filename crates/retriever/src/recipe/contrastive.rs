@@ -5,7 +5,7 @@
 //! layer-wise learning rates, freezing, evaluation by ranking a dev set.
 //! Assumes: the training set's texts fit in memory.
 
-use super::config::RetrieverConfig;
+use super::config::{Positives, RetrieverConfig};
 use super::dev::{Dev, DevSet};
 use super::distillation::Distillation;
 use super::loader::{self, Batch, Lengths};
@@ -18,7 +18,7 @@ use crate::mining::{MiningReport, mine};
 use crate::representation::{Representation, Side};
 use crate::teacher::Teacher;
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BadRows, PassagePool, TrainingSet};
+use ragduet_data::{BadRows, EpochPlan, PassagePool, TrainingSet};
 use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
@@ -127,7 +127,7 @@ impl<'a> Contrastive<'a> {
         context.bad_rows.set_missing(config.data.missing);
         let (set, dev) = read_data(config, &*loss, &context.bad_rows)?;
         let model = build(config, &set, context.device)?;
-        config.loss.check_dim(model.dim())?;
+        config.loss.check_dim(model.trained_dim())?;
         let scale = Scale::new(config.temperature, context.device);
         check_data(&set, &*loss, config)?;
         check_loss(&model, &*loss, &config.loss)?;
@@ -140,7 +140,11 @@ impl<'a> Contrastive<'a> {
         let parameters = model.parameters().into_iter().chain(scale.parameter()).collect();
         let learner = model::learner(&config.optim, &model, parameters)?;
         let lengths = Lengths::of(&model, &set)?;
-        let batches = loader::plan(config, &set, &lengths, 0)?.batches.len();
+        let plan = loader::plan(config, &set, &lengths, 0)?;
+        let batches = plan.batches.len();
+        if config.mining.is_none() && config.loss.has_in_batch_negatives() {
+            describe_plan(&plan, &set);
+        }
         if batches == 0 {
             return Err(Error::Unusable(
                 "no full batch in an epoch; lower batch.size or set batch.drop_last = false".into(),
@@ -374,6 +378,31 @@ fn figures(r: &MiningReport) -> Vec<(&'static str, f64)> {
     values
 }
 
+/// Says which of the first epoch's batches cannot teach, and how many examples share a batch with their like.
+fn describe_plan(plan: &EpochPlan, set: &TrainingSet) {
+    let empty = |batch: &&Vec<u32>| {
+        let items = || batch.iter().map(|&i| &set.items()[i as usize]);
+        let mut passages = items().flat_map(|i| i.positives.iter().chain(&i.negatives));
+        let first = passages.next();
+        passages.all(|p| Some(p) == first)
+    };
+    let (empty, batches) = (plan.batches.iter().filter(empty).count(), plan.batches.len());
+    if empty > 0 {
+        tracing::warn!(
+            "{empty} of {batches} batches of an epoch have no negative for any query and teach nothing: they hold one \
+             query, or queries with one answer. Add negatives (`ragduet mine`, [mining]) or queries with other answers"
+        );
+    }
+    if plan.sharing > 0 {
+        tracing::info!(
+            "{} of {} examples stand in a batch with another of the same query or answer, since full batches leave no other \
+             place; they are no negatives of one another",
+            plan.sharing,
+            plan.examples()
+        );
+    }
+}
+
 /// The model that [`train`] would start from.
 ///
 /// # Errors
@@ -412,6 +441,17 @@ fn read_data(
 fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverConfig) -> Result<()> {
     if set.items().is_empty() {
         return Err(Error::Unusable(format!("{}: no training examples", config.data.train.display())));
+    }
+    if let Some(said) = set.left_out() {
+        tracing::info!("{said}");
+    }
+    let several = set.queries_with_several_positives();
+    if several > 0 && config.batch.positives == Positives::First {
+        tracing::warn!(
+            "{several} of {} queries have several positives, of which the first alone is learned from (batch.positives = \
+             \"first\"; \"sample\" draws one each epoch)",
+            set.queries().len()
+        );
     }
     let without = set.items().iter().filter(|i| i.negatives.is_empty()).count();
     if loss.needs_negatives() && config.mining.is_none() && without > 0 {

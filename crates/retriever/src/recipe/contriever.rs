@@ -118,7 +118,7 @@ impl Keys {
     fn new(m: &MocoConfig, config: &ContrieverConfig, model: &BiEncoder) -> Result<Self> {
         let dropout = (config.model.dropout, config.model.attention_dropout);
         let encoder = KeyEncoder::of(model, m.momentum, dropout)?;
-        let queue = KeyQueue::new(m.queue_size, model.dim(), model.device);
+        let queue = KeyQueue::new(m.queue_size, model.trained_dim(), model.device);
         let mode = if m.key_dropout { Mode::train(model.compute) } else { Mode::eval(model.compute) };
         Ok(Self { encoder, queue, mode })
     }
