@@ -9,8 +9,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::columns;
-use crate::read::rows::objects;
-use crate::source::find;
+use crate::kind::ANY;
+use crate::read::rows::{EXTENSIONS, Holder, Place, Rows};
+use crate::source::{find, shards};
 use crate::{BadRows, Passage, Result};
 
 /// Columns beside id, title and text, by name.
@@ -31,18 +32,17 @@ pub fn read_provenance(
 ) -> Result<HashMap<String, Provenance>> {
     let path = path.as_ref();
     let own = path.is_dir().then(|| find(path, "corpus.jsonl")).flatten();
-    let mut number = 0;
-    let parse = move |row: Map<String, Value>, _| {
-        number += 1;
+    let path = own.as_deref().unwrap_or(path);
+    let parse = |row: Map<String, Value>, place: Place| {
         // A number stands for an id where rows have none, as in reading the corpus.
-        let passage = columns::corpus_passage(row.clone(), number)?;
+        let passage = columns::corpus_passage(row.clone(), place.number)?;
         Ok((passage, row))
     };
     let mut out = HashMap::new();
     // What is no file of rows has no other columns.
-    let Ok(rows) = objects(own.as_deref().unwrap_or(path), &BadRows::silent(), |_| true, parse) else {
-        return Ok(out);
-    };
+    let Ok(files) = shards(path, &EXTENSIONS) else { return Ok(out) };
+    let rows = Rows { files, holder: Holder::ByName, reads: &ANY, strict: false };
+    let Ok(rows) = rows.stream(path, &BadRows::silent(), parse, |_| Ok(())) else { return Ok(out) };
     for row in rows {
         let (passage, row) = row?;
         // Another row of the same number is not the passage's.

@@ -87,7 +87,7 @@ fn prompt(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),
         Prompt::Turns(turns) => {
-            let all: Vec<String> = turns.iter().map(|t| format!("{}: {}", t.role, t.content)).collect();
+            let all: Vec<String> = turns.iter().map(|t| format!("{}: {}", t.role(), t.content())).collect();
             all.join("\n")
         }
     }
@@ -119,11 +119,11 @@ impl Shown for Passage {
 impl Shown for RagRecord {
     fn roles(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![("id", self.id.clone())];
-        all.extend(self.history.iter().map(|turn| match turn.role.as_str() {
-            "system" => ("system", turn.content.clone()),
-            "user" => ("user", turn.content.clone()),
-            "assistant" => ("assistant", turn.content.clone()),
-            _ => ("message", format!("{}: {}", turn.role, turn.content)),
+        all.extend(self.history.iter().map(|turn| match turn.role() {
+            "system" => ("system", turn.content().to_owned()),
+            "user" => ("user", turn.content().to_owned()),
+            "assistant" => ("assistant", turn.content().to_owned()),
+            _ => ("message", format!("{}: {}", turn.role(), turn.content())),
         }));
         let (question, answer) = match self.style {
             Style::Question => ("question", "answer"),
@@ -142,8 +142,8 @@ impl Shown for PreferenceRecord {
     fn roles(&self) -> Vec<(&'static str, String)> {
         vec![
             ("prompt", prompt(&self.prompt)),
-            ("chosen", self.chosen.clone()),
-            ("rejected", self.rejected.clone()),
+            ("chosen", self.chosen.content().to_owned()),
+            ("rejected", self.rejected.content().to_owned()),
         ]
     }
 }
@@ -153,7 +153,7 @@ impl Shown for JudgedRecord {
         let label = if self.good { "desirable" } else { "undesirable" };
         vec![
             ("prompt", prompt(&self.prompt)),
-            ("completion", self.completion.clone()),
+            ("completion", self.completion.content().to_owned()),
             ("label", label.into()),
         ]
     }

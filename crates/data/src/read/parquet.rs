@@ -224,7 +224,7 @@ fn json_value(name: &str, array: &ArrayRef, row: usize, depth: usize) -> Result<
                 DataType::UInt64 => at!(UInt64Type),
                 _ => at!(Int64Type),
             };
-            key.map_or(Ok(Value::Null), |key| json_value(name, values, key))?
+            key.map_or(Ok(Value::Null), |key| json_value(name, values, key, depth))?
         }
         other => {
             let detail =
