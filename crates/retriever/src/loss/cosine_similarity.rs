@@ -83,8 +83,8 @@ mod tests {
         Relations {
             positive: vec![0, 1],
             negatives: vec![vec![2], vec![]],
-            also_relevant: vec![],
             teacher: Some(vec![vec![4.0, 1.0], vec![2.5]]),
+            ..Relations::default()
         }
     }
 

@@ -19,8 +19,8 @@ fn losses_and_gradients_are_those_of_sentence_transformers() {
     let relations = Relations {
         positive: (0..pairs).collect(),
         negatives: vec![vec![]; pairs],
-        also_relevant: vec![],
         teacher: Some(labels.iter().map(|label| vec![*label as f32]).collect()),
+        ..Relations::default()
     };
     for name in ["cosent", "cosine_similarity"] {
         let tensor = |key: &str| {
