@@ -36,7 +36,7 @@ fn main() -> Result<(), Failure> {
     if (docs.len(), names.len()) != (corpus.len(), queries.len()) {
         return Err("there are not as many ids as rows".into());
     }
-    let qrels = Qrels::read_beir(qrels)?;
+    let qrels = Qrels::read(qrels)?;
     // Queries without a judgement are not searched for.
     let judged: Vec<usize> = (0..names.len()).filter(|&q| qrels.get(&names[q]).is_some()).collect();
     let wanted: Vec<f32> = judged.iter().flat_map(|&q| queries.row(q)).copied().collect();

@@ -67,7 +67,7 @@ fn rows() {
     assert!(std::fs::read_to_string(c.dir.join("run/bad_rows.jsonl")).unwrap().contains("corpus.jsonl"));
     std::fs::write(&corpus, &good).unwrap();
     edit(&c.data.join("qrels/train.tsv"), |t| t + "q-none\tp-none\t1\n");
-    has(&train_fails(&c, 1, "", &[]), &["train.tsv:14"]);
+    has(&train_fails(&c, 1, "", &["data.missing=error"]), &["train.tsv:14"]);
 }
 
 #[test]

@@ -239,21 +239,21 @@ impl Classifier {
         // transformers does not strip, and it is what the folder is read with elsewhere.
         let options = EncodeOptions { max_len, strip: false, ..EncodeOptions::default() };
         let alone: Vec<&str> = single.iter().map(|&i| texts[i].0).collect();
-        for (&i, e) in single.iter().zip(self.tokenizer.encode_batch(&alone, &options)?) {
+        let (encodings, of_single) = self.tokenizer.encode_batch_counted(&alone, &options)?;
+        for (&i, e) in single.iter().zip(encodings) {
             out[i] = e;
         }
         let options = PairOptions { max_len, strip: false, ..PairOptions::default() };
         let pairs: Vec<(&str, &str)> =
             double.iter().map(|&i| (texts[i].0, texts[i].1.unwrap_or_default())).collect();
-        for (&i, e) in double.iter().zip(self.tokenizer.encode_pairs(&pairs, &options)?) {
+        let (encodings, of_pairs) = self.tokenizer.encode_pairs_counted(&pairs, &options)?;
+        for (&i, e) in double.iter().zip(encodings) {
             out[i] = e;
         }
         if let Some(i) = out.iter().position(Encoding::is_empty) {
             return Err(Error::Unusable(format!("text {} has no tokens: {:?}", i + 1, texts[i].0)));
         }
-        // What fills the limit was cut, but for texts of just that length.
-        let cut = out.iter().filter(|e| e.len() >= self.max_tokens).count();
-        Ok((out, cut))
+        Ok((out, (of_single.cut + of_pairs.cut) as usize))
     }
 
     /// Logits [texts, labels], f32.
@@ -274,9 +274,22 @@ impl Classifier {
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<f64>>> {
         let (encodings, _) = self.encode(texts)?;
-        let mut order: Vec<usize> = (0..texts.len()).collect();
+        self.score_encoded(&encodings, tokens, done)
+    }
+
+    /// [`Classifier::score`] of texts that are tokens already.
+    ///
+    /// # Errors
+    /// Memory that runs out; weights that give no number.
+    pub fn score_encoded(
+        &self,
+        encodings: &[Encoding],
+        tokens: usize,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut order: Vec<usize> = (0..encodings.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(encodings[i].len()));
-        let mut out = vec![Vec::new(); texts.len()];
+        let mut out = vec![Vec::new(); encodings.len()];
         let mut rest = order.as_slice();
         while let Some(&longest) = rest.first() {
             let (now, later) = rest.split_at((tokens / encodings[longest].len()).clamp(1, rest.len()));

@@ -16,7 +16,9 @@ pub use words::WordArgs;
 use crate::common::numbers::{count, number};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ragduet_data::{BadRowPolicy, BadRows, Format, Passages, ReadOptions};
+use ragduet_data::{
+    BadRowPolicy, BadRows, Columns, Format, MissingPolicy, PairLabels, Passages, ReadOptions,
+};
 use ragduet_joint::pipeline::Pipeline;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings, Pooling};
@@ -74,8 +76,12 @@ pub fn setting_aside(command: &clap::Command, matches: &clap::ArgMatches) -> Opt
 pub fn start(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn,ragduet_retriever=info,ragduet_generator=info,ragduet_train=info,ragduet=info",
-        (_, 1) => "info,ragduet_retriever=debug,ragduet_generator=debug,ragduet_train=debug,ragduet=debug",
+        (_, 0) => {
+            "warn,ragduet_data=info,ragduet_retriever=info,ragduet_generator=info,ragduet_train=info,ragduet=info"
+        }
+        (_, 1) => {
+            "info,ragduet_data=debug,ragduet_retriever=debug,ragduet_generator=debug,ragduet_train=debug,ragduet=debug"
+        }
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("RAGDUET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
@@ -136,6 +142,7 @@ fn is_usage(e: &(dyn std::error::Error + 'static)) -> bool {
     }
     e.is::<Usage>()
         || is_config!(
+            ragduet_data,
             ragduet_train,
             ragduet_retriever,
             ragduet_reranker,
@@ -170,7 +177,8 @@ pub struct ModelOptions {
     /// Compute precision: auto (bf16 where the device is faster with it), fp32 or bf16.
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
-    /// Pooling of an encoder whose folder does not specify it: mean, cls or last_token.
+    /// Pooling of an encoder whose folder does not specify it: mean, cls, last_token, max, mean_sqrt_len or
+    /// weighted_mean.
     #[arg(long)]
     pub pooling: Option<Pooling>,
     /// Maximum query length in tokens, instead of the model's.
@@ -233,6 +241,33 @@ impl ModelOptions {
     }
 }
 
+/// Names of columns.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MapArgs {
+    /// Column of the data for a role, such as query=question or contexts=meta.passages; may be given several times.
+    #[arg(long = "map", value_name = "ROLE=COLUMN")]
+    pub map: Vec<String>,
+}
+
+impl MapArgs {
+    /// The mapping.
+    pub fn columns(&self) -> Result<Columns> {
+        Columns::parse(&self.map).map_err(|e| Usage(format!("--map: {e}")).into())
+    }
+
+    /// The mapping as overrides of a training config.
+    pub fn settings(&self) -> Result<Vec<String>> {
+        let columns = self.columns()?;
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        Ok(columns.iter().map(|(role, column)| format!("data.columns.{role}={}", quoted(column))).collect())
+    }
+
+    /// What stops at a bad row, or moves it to a file, with these names.
+    pub fn bad_rows(&self, sidecar: Option<&PathBuf>) -> Result<BadRows> {
+        Ok(bad_rows(sidecar).with_columns(self.columns()?))
+    }
+}
+
 /// How a dataset is read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReadArgs {
@@ -248,9 +283,33 @@ pub struct ReadArgs {
     /// Query file, for examples that refer to queries by id.
     #[arg(long)]
     pub queries: Option<PathBuf>,
+    /// Threshold for pairs with a score: from this score on a passage is relevant, below it a negative.
+    #[arg(long, value_name = "SCORE", conflicts_with = "nli", allow_negative_numbers = true, value_parser = finite)]
+    pub min_score: Option<f64>,
+    /// Labels of pairs are NLI classes: entailments are positives, contradictions negatives, neutral pairs are left out.
+    #[arg(long)]
+    pub nli: bool,
     /// Move bad rows with the reason to this file (JSON Lines) instead of stopping.
     #[arg(long, value_name = "FILE")]
     pub skip_bad_rows: Option<PathBuf>,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` counts them, `error` stops.
+    #[arg(long, value_name = "POLICY", default_value = "warn", value_parser = missing_policy)]
+    pub missing: MissingPolicy,
+    #[command(flatten)]
+    pub map: MapArgs,
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| format!("`{text}` is no finite number"))
+}
+
+/// A policy by its name.
+pub fn missing_policy(name: &str) -> Result<MissingPolicy, String> {
+    match name {
+        "warn" => Ok(MissingPolicy::Warn),
+        "error" => Ok(MissingPolicy::Error),
+        _ => Err("warn or error".into()),
+    }
 }
 
 impl ReadArgs {
@@ -261,12 +320,16 @@ impl ReadArgs {
             split: self.split.clone(),
             corpus: self.corpus.clone(),
             queries: self.queries.clone(),
+            // clap has refused both at once, and what is no number.
+            labels: PairLabels::of(self.min_score, self.nli).unwrap_or_default(),
         }
     }
 
     /// What happens to bad rows.
-    pub fn bad_rows(&self) -> BadRows {
-        bad_rows(self.skip_bad_rows.as_ref())
+    pub fn bad_rows(&self) -> Result<BadRows> {
+        let bad = self.map.bad_rows(self.skip_bad_rows.as_ref())?;
+        bad.set_missing(self.missing);
+        Ok(bad)
     }
 }
 
@@ -302,12 +365,28 @@ pub fn texts_and_ids(
     (texts, receive)
 }
 
-/// Says what was skipped.
-pub fn report_bad_rows(bad: &BadRows) {
+/// Counts in one line the texts that were too long for their limit, and how much of them was not read.
+pub fn say_cut() {
+    let log = ragduet_text::CutLog::take();
+    if log.total().cut > 0 {
+        tracing::warn!("texts {log}");
+    }
+}
+
+/// Says what was skipped, when all data is read.
+///
+/// # Errors
+/// Mapped columns that nothing has.
+pub fn report_bad_rows(bad: &BadRows) -> Result<()> {
+    let unmet = bad.unmet_columns();
+    if !unmet.is_empty() {
+        return Err(Usage(format!("--map {}: nothing that was read has it", unmet.join(", --map "))).into());
+    }
     let report = bad.report();
-    if report.bad_rows() > 0 {
+    if report.left_out() {
         tracing::warn!("{report}");
     }
+    Ok(())
 }
 
 /// A counter on a terminal; nothing elsewhere or when quiet.

@@ -80,6 +80,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("data folder", &["ragduet data folder docs --questions questions.tsv -o my-data"]),
     ("data stats", &["ragduet data stats scifact --json"]),
+    (
+        "data preview",
+        &[
+            "ragduet data preview faq.csv --map query=Question --map positives=Answer --as examples",
+            "ragduet data preview train.jsonl -n 5 -m runs/reader/best",
+        ],
+    ),
     ("data formats", &["ragduet data formats"]),
     ("info", &["ragduet info runs/x/best", "ragduet info corpus.idx --json"]),
     ("report", &["ragduet report runs/a runs/b answers.jsonl -o report.html"]),

@@ -101,6 +101,7 @@ fn main() {
         Command::Report(a) => a.run(),
         Command::Doctor(a) => a.run(),
     });
+    common::say_cut();
     let code = common::finish(result, aside);
     // A run that was stopped may leave a refresh of the index behind, which still computes.
     let _ = std::io::stdout().flush();

@@ -5,23 +5,27 @@ use std::path::Path;
 use crate::bad_rows::{Fault, Problem};
 use crate::collection::parts::Answers;
 use crate::columns;
-use crate::fields::{answers_of, first, is_known, text};
-use crate::read::rows::objects;
+use crate::fields::{answers_of, first, text};
+use crate::read::rows::{Holder, Place, Rows};
+use crate::reads::ANSWERS;
 use crate::{BadRows, Result};
+use serde_json::{Map, Value};
 
 /// Answers by question, of rows with `_id` (`id`, `qid` ...) and `answers` (`answer`), one or a list.
 ///
 /// # Errors
 /// A file that cannot be read; the first bad row with file and line, or as `bad` says.
 pub fn read_answers(path: &Path, bad: &BadRows) -> Result<Answers> {
-    objects(path, bad, is_known, |row, _| {
+    // A collection's file has its own names, whatever is mapped elsewhere.
+    let rows = Rows { files: vec![path.to_owned()], holder: Holder::ByName, reads: &ANSWERS, strict: false };
+    let answer = |row: Map<String, Value>, _: Place| {
         let Some((name, id)) = first(&row, &columns::QUERY_ID) else {
             let what = format!("no question id (one of {})", columns::QUERY_ID.join(", "));
             return Err(Fault::new(Problem::MissingColumn, what));
         };
         Ok((text(name, id)?, answers_of(&row)?))
-    })?
-    .collect()
+    };
+    rows.stream(path, bad, answer, |_| Ok(()))?.collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! [`BadRowPolicy::Skip`] the row goes to a JSONL sidecar with its place and the reason. Either way
 //! [`BadRows::report`] says how many rows of which kind there were, so nothing disappears silently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Columns, Error, Result};
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ use crate::{Error, Result};
 pub enum Problem {
     /// Not JSON.
     BrokenJson,
+    /// A row of a table with a quote that is not closed, or with another number of fields than its header.
+    BrokenTable,
     /// Not UTF-8.
     InvalidUtf8,
     /// A column that the format needs is not there.
@@ -39,6 +41,8 @@ pub enum Problem {
     ScoreCount,
     /// The label says that the pair does not match, and there is no other passage.
     NotRelevant,
+    /// A label that is no judgement: what it means has to be said for the whole file, so it always stops the reading.
+    Graded,
     /// The model's chat template has no place for the row.
     Refused,
     /// The file ends in the middle of its compressed data.
@@ -50,6 +54,7 @@ impl Problem {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BrokenJson => "broken JSON",
+            Self::BrokenTable => "broken table row",
             Self::InvalidUtf8 => "invalid UTF-8",
             Self::MissingColumn => "missing column",
             Self::WrongType => "wrong type",
@@ -59,6 +64,7 @@ impl Problem {
             Self::MissingQuery => "missing query",
             Self::ScoreCount => "wrong number of scores",
             Self::NotRelevant => "no relevant passage",
+            Self::Graded => "a label that is no judgement",
             Self::Refused => "refused by the chat template",
             Self::TruncatedFile => "truncated file",
         }
@@ -105,6 +111,17 @@ pub enum BadRowPolicy {
     },
 }
 
+/// What to do with a judgement whose query or passage is not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingPolicy {
+    /// Leave it out of training, count it in a warning.
+    #[default]
+    Warn,
+    /// Stop at it.
+    Error,
+}
+
 /// What a reader met.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadReport {
@@ -118,12 +135,35 @@ pub struct ReadReport {
     pub unanswerable: u64,
     /// Queries with no relevant passage in the split; they make no example.
     pub unjudged: u64,
+    /// Pairs of NLI data that say neither yes nor no; they make no example.
+    #[serde(default)]
+    pub neutral: u64,
+    /// Files of a folder of documents that are none.
+    #[serde(default)]
+    pub other_files: u64,
+    /// Judgements of queries that have no text.
+    #[serde(default)]
+    pub missing_queries: u64,
+    /// Judgements of relevant passages that the corpus lacks.
+    #[serde(default)]
+    pub missing_passages: u64,
 }
 
 impl ReadReport {
+    /// Whether something was left out: rows set aside, questions, pairs or files that make no example.
+    pub fn left_out(&self) -> bool {
+        self.bad_rows() + self.missing() + self.unanswerable + self.unjudged + self.neutral + self.other_files
+            > 0
+    }
+
     /// Number of rows set aside.
     pub fn bad_rows(&self) -> u64 {
         self.bad.values().sum()
+    }
+
+    /// Number of judgements whose query or passage is not there.
+    pub fn missing(&self) -> u64 {
+        self.missing_queries + self.missing_passages
     }
 }
 
@@ -138,6 +178,10 @@ impl fmt::Display for ReadReport {
             (self.blank_lines, "blank lines"),
             (self.unanswerable, "unanswerable questions"),
             (self.unjudged, "queries without a relevant passage"),
+            (self.neutral, "neutral pairs"),
+            (self.other_files, "files that are no documents"),
+            (self.missing_queries, "judgements of queries without a text left out"),
+            (self.missing_passages, "judgements of passages that the corpus lacks left out"),
         ] {
             if n > 0 {
                 write!(f, ", {n} {what}")?;
@@ -156,7 +200,8 @@ enum Mode {
     Silent,
 }
 
-/// Where readers report rows, good and bad. A clone is another handle to the same counts.
+/// Where readers report rows, good and bad, and which columns they are to take for which role. A clone is another
+/// handle to the same counts.
 #[derive(Debug, Clone, Default)]
 pub struct BadRows(Arc<Mutex<State>>);
 
@@ -165,6 +210,14 @@ struct State {
     policy: Mode,
     report: ReadReport,
     sidecar: Option<fs_err::File>,
+    /// Nothing is logged of what is read.
+    quiet: bool,
+    columns: Arc<Columns>,
+    /// Mapped roles whose column was met.
+    mapped: BTreeSet<String>,
+    /// What was shown of which file.
+    shown: BTreeSet<String>,
+    missing: MissingPolicy,
 }
 
 impl BadRows {
@@ -185,9 +238,95 @@ impl BadRows {
         Self(Arc::new(Mutex::new(State { policy, ..State::default() })))
     }
 
+    /// With names of columns for all readers.
+    #[must_use]
+    pub fn with_columns(self, columns: Columns) -> Self {
+        self.lock().columns = Arc::new(columns);
+        self
+    }
+
+    /// [`BadRows::silent`] with the columns of these: for another pass over the same rows.
+    #[must_use]
+    pub fn silenced(&self) -> Self {
+        let silent = Self::silent();
+        silent.lock().columns = self.columns();
+        silent
+    }
+
+    /// Without a word in the log: for rows that were talked of when they were read first.
+    #[must_use]
+    pub fn quietly(self) -> Self {
+        self.lock().quiet = true;
+        self
+    }
+
+    pub(crate) fn columns(&self) -> Arc<Columns> {
+        Arc::clone(&self.lock().columns)
+    }
+
+    /// Whether nothing is logged.
+    pub(crate) fn is_silent(&self) -> bool {
+        let state = self.lock();
+        state.quiet || matches!(state.policy, Mode::Silent)
+    }
+
+    pub(crate) fn was_mapped(&self, role: &str) -> bool {
+        self.lock().mapped.contains(role)
+    }
+
+    pub(crate) fn now_mapped(&self, role: &str) {
+        self.lock().mapped.insert(role.to_owned());
+    }
+
+    /// Roles with the columns that they are mapped to and that no reader has met.
+    pub fn unmet_columns(&self) -> Vec<String> {
+        let state = self.lock();
+        let unmet = state.columns.iter().filter(|(role, _)| !state.mapped.contains(*role));
+        unmet.map(|(role, column)| format!("{role}={column}")).collect()
+    }
+
+    /// Logs the first record of a file as it was understood, once.
+    pub fn log_first(&self, path: &std::path::Path, what: &str, record: &impl crate::Shown) {
+        crate::shown::log_first(path, what, self, record);
+    }
+
+    /// Whether something of a file is to be shown: once, and not in a silent pass.
+    pub(crate) fn shows(&self, what: &str) -> bool {
+        let mut state = self.lock();
+        !state.quiet && !matches!(state.policy, Mode::Silent) && state.shown.insert(what.to_owned())
+    }
+
     /// The counts so far.
     pub fn report(&self) -> ReadReport {
         self.lock().report.clone()
+    }
+
+    /// Handles judgements whose query or passage is not there by the policy, from now on.
+    pub fn set_missing(&self, policy: MissingPolicy) {
+        self.lock().missing = policy;
+    }
+
+    /// What happens to judgements whose query or passage is not there.
+    pub fn missing_policy(&self) -> MissingPolicy {
+        self.lock().missing
+    }
+
+    /// Counts a judgement whose query or passage is not there, or fails with it. Where rows are set aside, so is it.
+    pub(crate) fn missing(&self, row: BadRow) -> Result<()> {
+        let mut state = self.lock();
+        match (&state.policy, state.missing) {
+            (Mode::Skip(_), _) => {}
+            (_, MissingPolicy::Error) => return Err(Error::BadRow(Box::new(row))),
+            (_, MissingPolicy::Warn) => {
+                match row.problem {
+                    Problem::MissingQuery => state.report.missing_queries += 1,
+                    _ => state.report.missing_passages += 1,
+                }
+                return Ok(());
+            }
+        }
+        drop(state);
+        self.bad(row)
     }
 
     pub(crate) fn good(&self) {
@@ -202,6 +341,9 @@ impl BadRows {
     pub(crate) fn bad(&self, row: BadRow) -> Result<()> {
         let mut state = self.lock();
         *state.report.bad.entry(row.problem).or_default() += 1;
+        if row.problem == Problem::Graded && !matches!(state.policy, Mode::Silent) {
+            return Err(Error::Graded(Box::new(row)));
+        }
         let sidecar = match &state.policy {
             Mode::Fail => return Err(Error::BadRow(Box::new(row))),
             Mode::Silent => return Ok(()),

@@ -8,9 +8,14 @@
 //! need be remembered, and closed batches are skipped by path compression, so the whole is near linear, also when one
 //! query has ten thousand rows. At the end the batches are shuffled, so that lengths do not come in runs.
 //!
+//! Where keys are shared so often that this leaves more batches than the size asks for, they are filled group by group
+//! instead ([`fill`]).
+//!
 //! **Guarantees.** Every item occurs exactly once, or is counted as dropped. With `no_duplicates`, no two items of a
-//! batch share a key. No batch is over its budget, but for an item that alone is over it: that one gets a batch of its
-//! own, and is counted.
+//! batch share a key, but for those that are counted as sharing one. No batch is over its budget, but for an item that
+//! alone is over it: that one gets a batch of its own, and is counted.
+
+mod fill;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -30,7 +35,7 @@ pub struct BatchConfig {
     pub size: BatchSize,
     /// Grouping of examples of similar length.
     pub length_grouping: LengthGrouping,
-    /// Whether queries and passages must be unique within a batch. Duplicates would be false in-batch negatives.
+    /// Whether queries and passages are unique within a batch, as far as full batches allow.
     pub no_duplicates: bool,
     /// Whether incomplete batches at the end of an epoch are dropped.
     pub drop_last: bool,
@@ -94,6 +99,9 @@ pub struct EpochPlan {
     pub batches: Vec<Vec<u32>>,
     /// Items that went to a later batch because an earlier one held one of their keys.
     pub deferred: usize,
+    /// Items that share a key with an earlier one of their batch, because full batches left no other place. What shares a
+    /// key must not be taken for a negative.
+    pub sharing: usize,
     /// Items left out by `drop_last`.
     pub dropped: usize,
     /// Items that alone are over the token budget.
@@ -160,10 +168,34 @@ pub fn plan_epoch(items: &[BatchItem], config: &BatchConfig, seed: u64, epoch: u
         }
     }
 
+    let (mut open, mut plan) = first_fit(items, &order, config);
+    if config.no_duplicates {
+        let fewest = |whole| fill::fewest(items, &order, config.size, whole);
+        // A few incomplete batches among many cost less than they would change.
+        if open.batches.len() > fewest(false) + fewest(false) / 50 {
+            let count = fewest(config.drop_last);
+            (open, plan) = fill::fill(items, &order, config.size, count, !config.drop_last);
+        }
+    }
+    plan.oversized = open.oversized;
+    for (batch, full) in open.finish() {
+        if config.drop_last && !full {
+            plan.dropped += batch.len();
+        } else {
+            plan.singletons += usize::from(batch.len() == 1);
+            plan.batches.push(batch);
+        }
+    }
+    plan.batches.shuffle(&mut rng);
+    Ok(plan)
+}
+
+/// Each item in the earliest open batch after the last one that holds any of its keys.
+fn first_fit(items: &[BatchItem], order: &[u32], config: &BatchConfig) -> (OpenBatches, EpochPlan) {
     let mut open = OpenBatches::new(config.size);
     let mut after: HashMap<u64, u32, BuildHasherDefault<Mix>> = HashMap::default();
     let mut plan = EpochPlan::default();
-    for index in order {
+    for &index in order {
         let item = &items[index as usize];
         let earliest = match config.no_duplicates {
             true => item.keys.iter().filter_map(|key| after.get(key)).copied().max().unwrap_or(0),
@@ -178,17 +210,7 @@ pub fn plan_epoch(items: &[BatchItem], config: &BatchConfig, seed: u64, epoch: u
             }
         }
     }
-    plan.oversized = open.oversized;
-    for (batch, full) in open.finish() {
-        if config.drop_last && !full {
-            plan.dropped += batch.len();
-        } else {
-            plan.singletons += usize::from(batch.len() == 1);
-            plan.batches.push(batch);
-        }
-    }
-    plan.batches.shuffle(&mut rng);
-    Ok(plan)
+    (open, plan)
 }
 
 /// Batches being filled.
@@ -318,7 +340,7 @@ mod tests {
         #[test]
         fn a_plan_keeps_its_promises(items in items(), config in config(), seed: u64, epoch in 0u64..4) {
             let plan = plan_epoch(&items, &config, seed, epoch).unwrap();
-            let mut seen = HashSet::new();
+            let (mut seen, mut sharing) = (HashSet::new(), 0);
             for batch in &plan.batches {
                 prop_assert!(!batch.is_empty());
                 let tokens: u64 = batch.iter().map(|&i| u64::from(items[i as usize].tokens)).sum();
@@ -334,10 +356,15 @@ mod tests {
                     prop_assert!(seen.insert(i), "item {} twice", i);
                     // An item may name a key twice itself.
                     let own: HashSet<u64> = items[i as usize].keys.iter().copied().collect();
-                    for key in own {
-                        prop_assert!(keys.insert(key) || !config.no_duplicates, "key {} twice", key);
-                    }
+                    sharing += usize::from(own.iter().any(|key| keys.contains(key)));
+                    keys.extend(own);
                 }
+            }
+            prop_assert!(sharing <= plan.sharing || !config.no_duplicates, "{} share keys", sharing);
+            prop_assert!(config.drop_last || sharing == plan.sharing || !config.no_duplicates);
+            if let (BatchSize::Examples(n), true, false) = (config.size, config.no_duplicates, config.drop_last) {
+                let fewest = items.len().div_ceil(n);
+                prop_assert!(plan.batches.len() <= fewest + fewest / 50, "{} batches", plan.batches.len());
             }
             prop_assert_eq!(seen.len() + plan.dropped, items.len());
             prop_assert!(config.drop_last || plan.dropped == 0);
@@ -355,15 +382,6 @@ mod tests {
         let first = plan_epoch(&items, &config, 1, 0).unwrap();
         assert_ne!(first, plan_epoch(&items, &config, 1, 1).unwrap());
         assert_ne!(first, plan_epoch(&items, &config, 2, 0).unwrap());
-    }
-
-    #[test]
-    fn one_hot_key_gives_batches_of_one() {
-        let items = vec![BatchItem { tokens: 1, keys: vec![7] }; 50];
-        let plan = plan_epoch(&items, &BatchConfig::default(), 0, 0).unwrap();
-        assert_eq!((plan.batches.len(), plan.singletons, plan.deferred), (50, 50, 49));
-        let loose = BatchConfig { no_duplicates: false, ..BatchConfig::default() };
-        assert_eq!(plan_epoch(&items, &loose, 0, 0).unwrap().batches.len(), 2);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::fields::{self, QUESTION, first, row_id, text};
 use crate::rag;
 use crate::rag_record::{RagRecord, Style};
 use crate::read::rows::objects;
+use crate::reads::CHOICES;
+use crate::shown::with_first;
 use crate::{BadRows, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -40,7 +42,8 @@ pub type ChoiceRecords = Box<dyn Iterator<Item = Result<ChoiceRecord>> + Send>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_choices(path: impl AsRef<Path>, bad: &BadRows) -> Result<ChoiceRecords> {
-    Ok(Box::new(objects(path.as_ref(), bad, is_known, choice)?))
+    let rows = objects(path.as_ref(), bad, &CHOICES, choice)?;
+    Ok(with_first(path.as_ref(), "record", bad, rows))
 }
 
 /// A record as a line of [`read_choices`]' format, without the line's end.
@@ -66,7 +69,7 @@ pub fn choice_line(record: &ChoiceRecord) -> String {
 
 pub(crate) const ANSWER: [&str; 2] = ["answer", "label"];
 
-fn is_known(column: &str) -> bool {
+pub(crate) fn is_known(column: &str) -> bool {
     ["choices", "label", "task"].contains(&column) || fields::is_known(column)
 }
 
@@ -129,6 +132,8 @@ fn right(name: &str, value: &Value, choices: &[String]) -> std::result::Result<u
         Value::String(s) => choices
             .iter()
             .position(|c| c == s)
+            // A table has texts only.
+            .or_else(|| s.trim().parse().ok().filter(|&i| i < choices.len()))
             .ok_or_else(|| wrong(format!("{name}: {s:?} is none of the choices {choices:?}"))),
         other => Err(wrong(format!(
             "{name}: expected an index or one of the choices, got {}",

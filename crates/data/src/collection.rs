@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) mod parts;
 mod pooled;
 
-use crate::read::read_corpus;
+use crate::read::{alone, read_corpus};
+use crate::shown::{log_first, with_first};
 use crate::stream::{Examples, Judgements, Passages, Queries};
 use crate::{BadRows, Error, Format, ReadOptions, Result, RetrievalExample, TrainingSet, TrainingSetBuilder};
 use crate::{answers::read_answers, read::read_examples};
@@ -32,7 +33,7 @@ impl Collection {
     /// # Errors
     /// A path that holds neither.
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &*alone(path.as_ref())?;
         if let Some(collection) = Self::find(path, options)? {
             return Ok(collection);
         }
@@ -46,7 +47,7 @@ impl Collection {
     /// # Errors
     /// A path whose format is not known, or that lacks a part.
     pub fn find(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Option<Self>> {
-        let path = path.as_ref();
+        let path = &*alone(path.as_ref())?;
         let format = options.format_of(path)?;
         let parts = format.collection(path)?;
         Ok(parts.map(|parts| Self { path: path.to_owned(), format, parts }))
@@ -101,17 +102,21 @@ impl Collection {
     /// # Errors
     /// See [`Collection::qrels`].
     pub fn examples(&self, split: &str, bad: &BadRows) -> Result<Examples> {
-        self.parts.examples(split, bad, bad)
+        Ok(with_first(&self.path, "example", bad, self.parts.examples(split, bad, bad)?))
     }
 
     /// Like [`Collection::examples`], with the rows of corpus and queries left to those who read these on their own.
     pub(crate) fn examples_of_read(&self, split: &str, bad: &BadRows) -> Result<Examples> {
-        self.parts.examples(split, bad, &BadRows::silent())
+        self.parts.examples(split, bad, &bad.silenced())
     }
 
     /// Like [`Collection::examples`], with the judged queries that have no relevant passage.
     pub(crate) fn judged(&self, split: &str, bad: &BadRows) -> Result<Vec<RetrievalExample>> {
-        parts::join(&*self.parts, split, bad, bad)
+        let judged = parts::join(&*self.parts, split, bad, bad)?;
+        if let Some(first) = judged.first() {
+            log_first(&self.path, "example", bad, first);
+        }
+        Ok(judged)
     }
 
     /// Answers by question id: those of a file, or the collection's own.
@@ -163,7 +168,7 @@ impl TrainingSet {
         }
         if pool == PassagePool::WholeCorpus {
             // The corpus was read, counted and checked for the examples; this pass reads the same file again.
-            for passage in whole_corpus(path, options, &BadRows::silent())?.into_iter().flatten() {
+            for passage in whole_corpus(path, options, &bad.silenced())?.into_iter().flatten() {
                 builder.add_passage(passage?)?;
             }
         }

@@ -2,11 +2,11 @@
 //!
 //! | role | names |
 //! |---|---|
-//! | query | `anchor`, `query`, `question`, `query_text`, `sentence1` |
+//! | query | `anchor`, `query`, `question`, `query_text`, `sentence1`, `premise`, `question1`, `text1` |
 //! | query id | `query_id`, `qid`, `_id`, `id` |
-//! | positives | `positive`, `pos`, `document`, `positives`, `positive_passages`, `positive_ctxs`, `sentence2`; `answer` if there is none of these |
+//! | positives | `positive`, `pos`, `document`, `positives`, `positive_passages`, `positive_ctxs`, `sentence2`, `hypothesis`, `question2`, `text2`, `passage`; `answer` if there is none of these |
 //! | negatives | `negative`, `neg`, `negatives`, `negative_passages`, `hard_negative_ctxs`, `negative_ctxs`, `hard_negatives`, `negative_1` … `negative_n` |
-//! | teacher scores | `pos_scores` + `neg_scores`; `scores`, `score`, `labels`, `label` |
+//! | teacher scores | `pos_scores` + `neg_scores`; `scores`, `score`, `labels`, `label`, `similarity`, `similarity_score`, `is_duplicate`, `gold_label` |
 //! | answers | `answers`, `answer` |
 //!
 //! A passage is a text, or an object with `text`, optionally `title` and an id (`docid`, `passage_id`, `psg_id`,
@@ -15,14 +15,27 @@
 use serde_json::{Map, Value};
 
 use crate::bad_rows::{Fault, Problem};
+use crate::corpus_shapes;
 use crate::record::{Passage, Query, RetrievalExample};
 
 type Row = Map<String, Value>;
 
-pub(crate) const QUERY: [&str; 5] = ["anchor", "query", "question", "query_text", "sentence1"];
+pub(crate) const QUERY: [&str; 8] =
+    ["anchor", "query", "question", "query_text", "sentence1", "premise", "question1", "text1"];
 pub(crate) const QUERY_ID: [&str; 4] = ["query_id", "qid", "_id", "id"];
-pub(crate) const POSITIVE: [&str; 7] =
-    ["positive", "pos", "document", "positives", "positive_passages", "positive_ctxs", "sentence2"];
+pub(crate) const POSITIVE: [&str; 11] = [
+    "positive",
+    "pos",
+    "document",
+    "positives",
+    "positive_passages",
+    "positive_ctxs",
+    "sentence2",
+    "hypothesis",
+    "question2",
+    "text2",
+    "passage",
+];
 pub(crate) const NEGATIVE: [&str; 7] = [
     "negative",
     "neg",
@@ -32,8 +45,10 @@ pub(crate) const NEGATIVE: [&str; 7] = [
     "negative_ctxs",
     "hard_negatives",
 ];
-pub(crate) const SCORES: [&str; 4] = ["scores", "score", "labels", "label"];
-pub(crate) const OTHER: [&str; 4] = ["pos_scores", "neg_scores", "answers", "answer"];
+pub(crate) const SCORES: [&str; 8] =
+    ["scores", "score", "labels", "label", "similarity", "similarity_score", "is_duplicate", "gold_label"];
+pub(crate) const OTHER: [&str; 6] =
+    ["pos_scores", "neg_scores", "answers", "answer", "positive_document_ids", "negative_document_ids"];
 pub(crate) const PASSAGE_ID: [&str; 7] = ["docid", "passage_id", "psg_id", "document_id", "_id", "id", "pid"];
 pub(crate) const PASSAGE_TEXT: [&str; 6] =
     ["text", "contents", "content", "document_text", "passage", "body"];
@@ -49,7 +64,7 @@ pub(crate) fn is_known(column: &str) -> bool {
         &OTHER,
         &PASSAGE_ID,
         &PASSAGE_TEXT,
-        &["title"],
+        &["title", "chunk_id"],
     ];
     names.concat().contains(&column) || numbered(column).is_some()
 }
@@ -68,16 +83,7 @@ pub(crate) fn parse_object(line: &str) -> Result<Row, Fault> {
 
 /// Builds the example of a row.
 pub(crate) fn example(mut row: Row) -> Result<RetrievalExample, Fault> {
-    let query_column = first(&row, &QUERY).ok_or_else(|| missing("query", &QUERY, &row))?;
-    let text = text(&row, query_column)?;
-    let id = match first(&row, &QUERY_ID) {
-        Some(column) => Some(id(&row, column)?),
-        None => None,
-    };
-    let query = match id {
-        Some(id) => Query { id, text },
-        None => Query::from_text(text),
-    };
+    let query = query_of(&row)?;
 
     let mut answers = Vec::new();
     let positive_column = first(&row, &POSITIVE);
@@ -111,16 +117,41 @@ pub(crate) fn example(mut row: Row) -> Result<RetrievalExample, Fault> {
     Ok(RetrievalExample { query, positives, negatives, scores, answers })
 }
 
+/// The query of an example.
+pub(crate) fn query_of(row: &Row) -> Result<Query, Fault> {
+    let query_column = first(row, &QUERY).ok_or_else(|| missing("query", &QUERY, row))?;
+    let text = text(row, query_column)?;
+    Ok(match first(row, &QUERY_ID) {
+        Some(column) => Query { id: id(row, column)?, text },
+        None => Query::from_text(text),
+    })
+}
+
+/// Whether a row has a column of positives.
+pub(crate) fn has_positive(row: &Row) -> bool {
+    first(row, &POSITIVE).is_some() || first(row, &["answer"]).is_some()
+}
+
+/// Whether a row has a column of negatives with something in it.
+pub(crate) fn has_negative(row: &Row) -> bool {
+    let filled = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+    row.iter()
+        .any(|(name, value)| (NEGATIVE.contains(&name.as_str()) || numbered(name).is_some()) && filled(value))
+}
+
 /// Builds the passage of a corpus row; `number` names it where the row does not.
 pub(crate) fn corpus_passage(row: Row, number: u64) -> Result<Passage, Fault> {
+    let row = corpus_shapes::canonical(row);
     if first(&row, &PASSAGE_TEXT).is_none() && !row.contains_key("title") {
         return Err(missing("text", &PASSAGE_TEXT, &row));
     }
     let has_id = first(&row, &PASSAGE_ID).is_some();
+    // A number may be that of a chunk within its document.
+    let chunk = row.get("chunk_id").and_then(Value::as_str).map(str::to_owned);
     let mut passage = passage("row", &Value::Object(row))?;
     if !has_id {
         // In a corpus every row is a passage of its own, even where two texts are equal.
-        passage.id = number.to_string();
+        passage.id = chunk.filter(|id| !id.trim().is_empty()).unwrap_or_else(|| number.to_string());
     }
     Ok(passage)
 }
@@ -182,7 +213,7 @@ pub(crate) fn scores(row: &Row, positives: usize, negatives: usize) -> Result<Op
 }
 
 /// The passages of a column: none, one or a list.
-fn passages(column: &str, value: Option<Value>) -> Result<Vec<Passage>, Fault> {
+pub(crate) fn passages(column: &str, value: Option<Value>) -> Result<Vec<Passage>, Fault> {
     match value {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(|v| passage(column, v)).collect(),
@@ -262,7 +293,8 @@ fn id_value(column: &str, value: &Value) -> Result<String, Fault> {
 }
 
 fn numbers(row: &Row, column: &str) -> Result<Option<Vec<f32>>, Fault> {
-    let number = |v: &Value| match v.as_f64() {
+    // A text that is a number is one: tables and some exports have no other.
+    let number = |v: &Value| match v.as_f64().or_else(|| v.as_str()?.trim().parse().ok()) {
         Some(n) if (n as f32).is_finite() => Ok(n as f32),
         _ => Err(wrong(column, "finite numbers", v)),
     };
@@ -274,12 +306,12 @@ fn numbers(row: &Row, column: &str) -> Result<Option<Vec<f32>>, Fault> {
 }
 
 /// The number of a `negative_<n>` column.
-fn numbered(column: &str) -> Option<u32> {
+pub(crate) fn numbered(column: &str) -> Option<u32> {
     let digits = column.strip_prefix("negative_").or_else(|| column.strip_prefix("neg_"))?;
     digits.parse().ok()
 }
 
-fn missing(role: &str, names: &[&str], row: &Row) -> Fault {
+pub(crate) fn missing(role: &str, names: &[&str], row: &Row) -> Fault {
     let found: Vec<&str> = row.keys().map(String::as_str).collect();
     Fault::new(
         Problem::MissingColumn,

@@ -1,13 +1,20 @@
-//! Conversations as data sets write them: lists of messages with a role and a content.
+//! Conversations as data sets write them: lists of messages with a role and a content, and what some have beside them.
+//!
+//! A message goes to the chat template with all that its row says (`tool_calls`, `reasoning_content`, `name` ...), as
+//! transformers passes it. Two things are put in order: a key without a value is left out (Arrow fills keys that only
+//! other rows have), and arguments of a call that are JSON in a text become the object, which templates expect.
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::fields::text;
 use crate::rag_record::{Message, RagRecord, Style};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The roles that are read.
-const ROLES: [&str; 3] = ["system", "user", "assistant"];
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+
+/// What a message may say instead of words.
+const WORDLESS: [&str; 5] = ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"];
 
 /// The messages of a column; a lone text is what a user says.
 pub(crate) fn turns(column: &str, value: &Value) -> Result<Vec<Message>, Fault> {
@@ -27,11 +34,12 @@ pub(crate) fn answer(column: &str, value: &Value) -> Result<Message, Fault> {
     }
     let mut turns = turns(column, value)?;
     match (turns.pop(), turns.is_empty()) {
-        (Some(turn), true) if turn.role == "assistant" => Ok(turn),
+        (Some(turn), true) if turn.role() == "assistant" => Ok(turn),
         _ => Err(Fault::new(
             Problem::WrongType,
             format!(
-                "{column}: expected one message of the assistant, the turns before it belong to the prompt"
+                "{column}: expected one message of the assistant: the turns before it belong to the prompt (for several \
+                 answers to learn, write the row as `messages`, with prompt.loss_on = \"assistant\")"
             ),
         )),
     }
@@ -46,71 +54,137 @@ fn turn(column: &str, index: usize, value: &Value) -> Result<Message, Fault> {
             columns::kind(value)
         )));
     };
-    unread(&place, row)?;
-    let role = match row.get("role") {
-        Some(Value::String(role)) if ROLES.contains(&role.as_str()) => role,
+    match row.get("role") {
+        Some(Value::String(role)) if ROLES.contains(&role.as_str()) => {}
         Some(Value::String(role)) => {
             return Err(wrong(format!(".role: {role:?} is none of {}", ROLES.join(", "))));
         }
         _ => return Err(Fault::new(Problem::MissingColumn, format!("{place}: no role"))),
-    };
-    let content = match row.get("content") {
-        Some(Value::Array(parts)) => parts.iter().map(|p| part(&place, p)).collect::<Result<String, _>>()?,
-        Some(value) if !value.is_null() => text(&format!("{place}.content"), value)?,
-        _ => return Err(Fault::new(Problem::MissingColumn, format!("{place}: no content"))),
-    };
-    Ok(Message::new(role, content))
+    }
+    weight(&place, row)?;
+    let mut out = Map::new();
+    for (name, value) in row {
+        let value = match (name.as_str(), value) {
+            ("content", Value::Null) => Value::Null,
+            ("content", value) => content(&place, row, value)?.into(),
+            (_, Value::Null) => continue,
+            ("tool_calls", Value::Array(calls)) if calls.is_empty() => continue,
+            ("tool_calls", calls) => Value::Array(tool_calls(&place, calls)?),
+            ("function_call", call) => called(&format!("{place}.function_call"), call)?,
+            (_, value) => value.clone(),
+        };
+        out.insert(name.clone(), value);
+    }
+    if out.get("content").is_none_or(Value::is_null) && !wordless(&out) {
+        return Err(Fault::new(Problem::MissingColumn, format!("{place}: no content")));
+    }
+    Ok(Message::of(out))
 }
 
-/// What would change a conversation and is not read: such a row is no example.
-const UNREAD: [&str; 8] = [
-    "tool_calls",
-    "function_call",
-    "tool_call_id",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "weight",
-    "train",
-];
+/// Whether a message may be without words: the call of a tool, a thought.
+fn wordless(row: &Map<String, Value>) -> bool {
+    let says = |value: &Value| match value {
+        Value::Array(list) => !list.is_empty(),
+        Value::String(text) => !text.trim().is_empty(),
+        other => other.is_object(),
+    };
+    WORDLESS.iter().any(|name| row.get(*name).is_some_and(says))
+}
 
-/// Refuses a message, or a row of messages, that says more than is learned.
-fn unread(place: &str, row: &Map<String, Value>) -> Result<(), Fault> {
-    for name in UNREAD {
-        let says = match row.get(name) {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(Value::String(text)) => !text.trim().is_empty(),
-            // A weight of 1 is every message's.
-            Some(Value::Number(n)) => n.as_f64() != Some(1.0),
-            Some(Value::Bool(on)) => !on,
-        };
-        if says {
-            let detail =
-                format!("{place}.{name} is not supported, and without it the row says something else");
-            return Err(Fault::new(Problem::WrongType, detail));
+/// The words of a message: a text, or the texts of its parts. A tool may find nothing.
+fn content(place: &str, row: &Map<String, Value>, value: &Value) -> Result<String, Fault> {
+    let result = matches!(row.get("role").and_then(Value::as_str), Some("tool" | "function"));
+    match value {
+        Value::Array(parts) => parts.iter().map(|p| part(place, p)).collect(),
+        Value::String(words) if words.trim().is_empty() && (result || wordless(row)) => Ok(words.clone()),
+        // What a tool found may be JSON.
+        Value::Object(_) if result => Ok(value.to_string()),
+        value => text(&format!("{place}.content"), value),
+    }
+}
+
+/// Whether a message is learned: `weight` (OpenAI) is 0 or 1, `train` (Axolotl) false or true.
+fn weight(place: &str, row: &Map<String, Value>) -> Result<(), Fault> {
+    for name in ["weight", "train"] {
+        match row.get(name) {
+            None | Some(Value::Null | Value::Bool(_)) => {}
+            Some(Value::Number(n)) if matches!(n.as_f64(), Some(0.0 | 1.0)) => {}
+            Some(other) => {
+                let detail = format!("{place}.{name}: expected 0 (not learned) or 1 (learned), got {other}");
+                return Err(Fault::new(Problem::WrongType, detail));
+            }
         }
     }
     Ok(())
 }
 
-/// Refuses a row whose tools the template would have to show.
-pub(crate) fn no_tools(row: &Map<String, Value>) -> Result<(), Fault> {
+fn tool_calls(place: &str, value: &Value) -> Result<Vec<Value>, Fault> {
+    let Value::Array(list) = value else {
+        let detail = format!("{place}.tool_calls: expected a list of calls, got {}", columns::kind(value));
+        return Err(Fault::new(Problem::WrongType, detail));
+    };
+    let one = |(i, call): (usize, &Value)| {
+        let place = format!("{place}.tool_calls[{i}]");
+        let mut call = called(&place, call)?;
+        if let Some(function) = call.get("function") {
+            call["function"] = called(&format!("{place}.function"), function)?;
+        }
+        Ok(call)
+    };
+    list.iter().enumerate().map(one).collect()
+}
+
+/// A call with its arguments as an object, where they are JSON in a text.
+fn called(place: &str, call: &Value) -> Result<Value, Fault> {
+    let Value::Object(call) = call else {
+        let detail =
+            format!("{place}: expected an object with name and arguments, got {}", columns::kind(call));
+        return Err(Fault::new(Problem::WrongType, detail));
+    };
+    let mut call = call.clone();
+    if let Some(Value::String(arguments)) = call.get("arguments") {
+        let object = match arguments.trim() {
+            "" => Ok(json!({})),
+            written => serde_json::from_str::<Map<String, Value>>(written).map(Value::Object),
+        };
+        let object = object.map_err(|why| {
+            let detail = format!("{place}.arguments: expected an object, or one as a text of JSON ({why})");
+            Fault::new(Problem::WrongType, detail)
+        })?;
+        call.insert("arguments".into(), object);
+    }
+    Ok(Value::Object(call))
+}
+
+/// The tools of a row, as templates see them: a list, or one as a text of JSON. OpenAI's older `functions` are put into
+/// the form of `tools`.
+pub(crate) fn tools(row: &Map<String, Value>) -> Result<Vec<Value>, Fault> {
+    let mut out = Vec::new();
     for name in TOOLS {
-        let empty = match row.get(name) {
-            None | Some(Value::Null) => true,
-            Some(Value::Array(list)) => list.is_empty(),
-            Some(Value::String(text)) => matches!(text.trim(), "" | "[]"),
-            Some(_) => false,
+        let wrong = |what: String| Fault::new(Problem::WrongType, format!("{name}{what}"));
+        let list = match row.get(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(list)) => list.clone(),
+            Some(Value::String(written)) if written.trim().is_empty() => continue,
+            Some(Value::String(written)) => serde_json::from_str(written).map_err(|why| {
+                wrong(format!(": expected a list of tools, or one as a text of JSON ({why})"))
+            })?,
+            Some(other) => {
+                return Err(wrong(format!(": expected a list of tools, got {}", columns::kind(other))));
+            }
         };
-        if !empty {
-            let detail =
-                format!("{name}: tools are not supported, and without them the row says something else");
-            return Err(Fault::new(Problem::WrongType, detail));
+        for (i, tool) in list.into_iter().enumerate() {
+            let Value::Object(mut tool) = tool else {
+                return Err(wrong(format!("[{i}]: expected an object, got {}", columns::kind(&tool))));
+            };
+            tool.retain(|_, value| !value.is_null());
+            out.push(match name {
+                "functions" => json!({"type": "function", "function": tool}),
+                _ => Value::Object(tool),
+            });
         }
     }
-    Ok(())
+    Ok(out)
 }
 
 /// Columns of tools that a conversation may call.
@@ -124,23 +198,31 @@ fn part(place: &str, value: &Value) -> Result<String, Fault> {
     })
 }
 
-/// The record of a conversation: the last question, what was before it, and the answer if it has been given.
+/// The record of a conversation: the last question, what was said before it and since, and the answer if it has been
+/// given.
 pub(crate) fn record(mut turns: Vec<Message>) -> Result<RagRecord, Fault> {
-    let mut answers = Vec::new();
-    if turns.last().is_some_and(|t| t.role == "assistant") {
-        answers.extend(turns.pop().map(|t| t.content));
-    }
-    match turns.pop() {
-        Some(question) if question.role == "user" => Ok(RagRecord {
-            question: question.content,
-            answers,
-            style: Style::Chat,
-            history: turns,
-            ..RagRecord::default()
-        }),
-        _ => Err(Fault::new(
+    let last = turns.pop_if(|turn| turn.role() == "assistant");
+    let open =
+        last.is_none() && turns.last().is_none_or(|t| !matches!(t.role(), "user" | "tool" | "function"));
+    let at = turns.iter().rposition(|turn| turn.role() == "user").filter(|_| !open);
+    let Some(at) = at else {
+        return Err(Fault::new(
             Problem::WrongType,
-            "the conversation must end with a message of the user, or with one and the assistant's answer",
-        )),
-    }
+            "the conversation must have a message of the user, and end with it, with the result of a tool or with the \
+             assistant's answer",
+        ));
+    };
+    let steps = turns.split_off(at + 1);
+    let asked = turns.pop();
+    let words = last.iter().map(|turn| turn.content().to_owned()).filter(|words| !words.trim().is_empty());
+    Ok(RagRecord {
+        question: asked.as_ref().map(|turn| turn.content().to_owned()).unwrap_or_default(),
+        answers: words.collect(),
+        style: Style::Chat,
+        history: turns,
+        steps,
+        asked: asked.filter(Message::says_more),
+        reply: last.filter(Message::says_more),
+        ..RagRecord::default()
+    })
 }

@@ -58,6 +58,34 @@ fn columns_are_those_that_the_readers_know() {
     same(&table(&page, "choices", 1), "correct", &choices::ANSWER);
 }
 
+/// docs/data.md shows the table of shapes, and each of its rows is read as what it is. `RAGDUET_WRITE=1` writes the page.
+#[test]
+fn shapes_are_read_and_shown() {
+    let (begin, end) = ("<!-- begin: shapes -->\n", "<!-- end: shapes -->");
+    let page = page();
+    let (before, rest) = page.split_once(begin).unwrap_or_else(|| panic!("docs/data.md has no {begin}"));
+    let (shown, after) = rest.split_once(end).unwrap_or_else(|| panic!("docs/data.md has no {end}"));
+    let table = format!("{}\n", samples::markdown());
+    if std::env::var_os("RAGDUET_WRITE").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/data.md");
+        fs_err::write(path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(shown, table, "docs/data.md: RAGDUET_WRITE=1 writes its table of shapes again");
+    }
+    for Sample { kind, shape, row } in SAMPLES {
+        let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
+        fs_err::write(file.path(), format!("{row}\n")).unwrap();
+        let options = ReadOptions::default();
+        let read: Vec<_> = kind.read(file.path(), &options, &BadRows::default()).unwrap().collect();
+        let [Ok(record)] = &read[..] else { panic!("{shape}: {row}") };
+        assert!(record.roles().iter().all(|(_, value)| !value.is_empty()), "{shape}");
+        // Questions with answers are taken for records first: most of those that have them train generators.
+        let seen = if shape.starts_with("question and answer") { Kind::Records } else { *kind };
+        assert_eq!(Kind::detect(file.path(), &options, &BadRows::default()).unwrap(), seen, "{shape}");
+    }
+    assert!(Kind::ALL.iter().all(|kind| SAMPLES.iter().any(|sample| sample.kind == *kind)));
+}
+
 #[test]
 fn formats_and_problems_are_all_there() {
     let page = page();
@@ -66,13 +94,17 @@ fn formats_and_problems_are_all_there() {
     known.sort();
     assert_eq!(formats.into_keys().collect::<Vec<_>>(), known);
     let records = table(&page, "record_formats", 0);
-    for format in
-        [RecordFormat::Rag, RecordFormat::Chat, RecordFormat::PromptCompletion, RecordFormat::Alpaca]
-    {
+    for format in [
+        RecordFormat::Rag,
+        RecordFormat::Chat,
+        RecordFormat::PromptCompletion,
+        RecordFormat::Alpaca,
+        RecordFormat::Text,
+    ] {
         let name = serde_json::to_value(format).unwrap();
         assert!(records.contains_key(name.as_str().unwrap()), "{name}");
     }
-    assert_eq!(records.len(), 4);
+    assert_eq!(records.len(), 5);
     for name in table(&page, "problems", 0).keys() {
         let known: std::result::Result<Problem, _> = serde_json::from_value(name.as_str().into());
         assert!(known.is_ok(), "docs/data.md: {name} is no problem that is reported");

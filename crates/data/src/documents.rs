@@ -2,13 +2,22 @@
 //!
 //! Documents are `.txt` and `.md` files; a passage is a paragraph: what stands between blank lines. A heading of a
 //! Markdown file is the title of what follows it, a text file's name the title of its passages. Questions are lines of
-//! `question<TAB>words of the paragraph that answers it<TAB>answer`; the answer may be left out.
+//! `question<TAB>words of the paragraph that answers it<TAB>answer`, where the answer may be left out, or rows with these
+//! columns by name.
 
+use crate::bad_rows::{Fault, Problem};
+use crate::fields::{answers_of, first, text};
+use crate::read::rows::{Holder, Place, Rows};
+use crate::read::table::has_header;
+use crate::reads::QUESTIONS;
+use crate::source::inner_extension;
 use crate::write::atomic::AtomicFile;
-use crate::{Error, Passage, Qrel, QrelsLayout, Query, Result, write_corpus, write_qrels, write_queries};
+use crate::{
+    BadRows, Error, Passage, Qrel, QrelsLayout, Query, Result, write_corpus, write_qrels, write_queries,
+};
 use fs_err as fs;
 use ragduet_files::OutputFolder;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -61,6 +70,55 @@ impl fmt::Display for DocumentsReport {
     }
 }
 
+/// A question, words of the passage that answers it, answers.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    line: usize,
+    question: String,
+    words: String,
+    said: Vec<String>,
+}
+
+/// The questions of a file: by the names of its header, or in TSV without one by their place.
+fn asked(path: &Path, columns: &BadRows) -> Result<Vec<Asked>> {
+    let rows = ["csv", "jsonl", "json", "ndjson", "parquet"].contains(&inner_extension(path).as_str());
+    if rows || has_header(path, &QUESTIONS, columns)? {
+        let parse = |row: Map<String, Value>, place: Place| {
+            let get = |name: &str| {
+                let found = QUESTIONS.role(name).and_then(|role| first(&row, role.columns));
+                let missing = || {
+                    Fault::new(
+                        Problem::MissingColumn,
+                        format!("no {name} (read are {})", QUESTIONS.understood()),
+                    )
+                };
+                found.ok_or_else(missing).and_then(|(column, value)| text(column, value))
+            };
+            let (question, words) = (get("question")?, get("passage")?);
+            Ok(Asked { line: place.line as usize, question, words, said: answers_of(&row)? })
+        };
+        let holder = if rows { Holder::ByName } else { Holder::Table };
+        let rows = Rows { files: vec![path.to_owned()], holder, reads: &QUESTIONS, strict: true };
+        return rows.stream(path, columns, parse, |_| Ok(()))?.collect();
+    }
+    let mut all = Vec::new();
+    for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
+        let line = line.trim_start_matches('\u{feff}');
+        if line.trim().is_empty() {
+            continue;
+        }
+        let mut fields = line.split('\t').map(str::trim);
+        let (Some(question), Some(words)) = (fields.next(), fields.next().filter(|w| !w.is_empty())) else {
+            let reason =
+                format!("line {}: a question and words of its passage, with a tab between them", number + 1);
+            return Err(Error::Unsupported { path: path.to_owned(), reason });
+        };
+        let said = fields.filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        all.push(Asked { line: number + 1, question: question.into(), words: words.into(), said });
+    }
+    Ok(all)
+}
+
 /// Makes the folder `out` from documents and questions. `dev`: the share of the questions that measure, from 0 to 1.
 ///
 /// # Errors
@@ -70,6 +128,7 @@ pub fn dataset_from_documents(
     questions: &Path,
     out: &Path,
     dev: f64,
+    columns: &BadRows,
 ) -> Result<DocumentsReport> {
     let unusable = |path: &Path, reason: String| Error::Unsupported { path: path.to_owned(), reason };
     if out.exists() && fs::read_dir(out)?.next().is_some() {
@@ -83,21 +142,11 @@ pub fn dataset_from_documents(
     let folded: Vec<String> = passages.iter().map(|p| fold(&p.full_text())).collect();
     let (mut queries, mut answers) = (Vec::new(), Vec::new());
     let mut splits = [Vec::new(), Vec::new()];
-    for (number, line) in fs::read_to_string(questions)?.lines().enumerate() {
-        let line = line.trim_start_matches('\u{feff}');
-        if line.trim().is_empty() {
-            continue;
-        }
-        let mut fields = line.split('\t').map(str::trim);
-        let (Some(question), Some(words)) = (fields.next(), fields.next().filter(|w| !w.is_empty())) else {
-            let reason =
-                format!("line {}: a question and words of its passage, with a tab between them", number + 1);
-            return Err(unusable(questions, reason));
-        };
-        let wanted = fold(words);
+    for Asked { line, question, words, said } in asked(questions, columns)? {
+        let wanted = fold(&words);
         let found: Vec<usize> = (0..folded.len()).filter(|&i| folded[i].contains(&wanted)).collect();
         if found.is_empty() || question.is_empty() {
-            report.unmatched.push((number + 1, question.into()));
+            report.unmatched.push((line, question));
             continue;
         }
         report.several += usize::from(found.len() > 1);
@@ -106,11 +155,10 @@ pub fn dataset_from_documents(
         let (before, after) = (queries.len() as f64 * dev, (queries.len() + 1) as f64 * dev);
         let split = usize::from(after.floor() > before.floor());
         splits[split].push((id.clone(), found));
-        let said: Vec<&str> = fields.filter(|a| !a.is_empty()).collect();
         if !said.is_empty() {
             answers.push(json!({"_id": id, "answers": said}));
         }
-        queries.push(Query { id, text: question.into() });
+        queries.push(Query { id, text: question });
     }
     if queries.is_empty() {
         return Err(unusable(questions, "no question whose words stand in a passage".into()));
@@ -240,8 +288,9 @@ mod tests {
         let lines = "What causes tides?\tcaused by the MOON\tthe moon\n\nHow salty?\tis salty\nWhat is it?\tit is\n\
                      Who?\tno such words\thim\n";
         std::fs::write(&questions, lines).unwrap();
+        let bad = BadRows::default();
         let out = dir.path().join("out");
-        let report = dataset_from_documents(&docs, &questions, &out, 0.34).unwrap();
+        let report = dataset_from_documents(&docs, &questions, &out, 0.34, &bad).unwrap();
         assert_eq!((report.files, report.passages, report.train, report.dev), (2, 4, 2, 1));
         assert_eq!((report.answers, report.several), (1, 1));
         assert_eq!(report.unmatched, [(5, "Who?".to_string())]);
@@ -261,16 +310,25 @@ mod tests {
         assert_eq!(read("qrels/dev.tsv").lines().count(), 3, "both passages with these words");
         // It is a collection like any other.
         assert!(Collection::open(&out, &ReadOptions::default(), &BadRows::default()).is_ok());
+        // Under a header by name, in a table of any kind.
+        let table = dir.path().join("q.csv");
+        std::fs::write(&table, "answer,passage,question\n,\"deep. #1\",\"How deep, really?\"\n").unwrap();
+        let by_name = dataset_from_documents(&docs, &table, &dir.path().join("named"), 0.0, &bad).unwrap();
+        assert_eq!((by_name.train, by_name.answers), (1, 0));
+        let queries = std::fs::read_to_string(dir.path().join("named/queries.jsonl")).unwrap();
+        assert!(queries.contains("How deep, really?") && queries.lines().count() == 1, "{queries}");
         // Never into something that is there.
-        let e = dataset_from_documents(&docs, &questions, &out, 0.25).unwrap_err().to_string();
+        let e = dataset_from_documents(&docs, &questions, &out, 0.25, &bad).unwrap_err().to_string();
         assert!(e.contains("holds something already"), "{e}");
         std::fs::write(&questions, "no tab here\n").unwrap();
-        let e =
-            dataset_from_documents(&docs, &questions, &dir.path().join("x"), 0.25).unwrap_err().to_string();
+        let e = dataset_from_documents(&docs, &questions, &dir.path().join("x"), 0.25, &bad)
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("line 1") && e.contains("tab"), "{e}");
         std::fs::write(&questions, "Who?\tno such words\n").unwrap();
-        let e =
-            dataset_from_documents(&docs, &questions, &dir.path().join("x"), 0.25).unwrap_err().to_string();
+        let e = dataset_from_documents(&docs, &questions, &dir.path().join("x"), 0.25, &bad)
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("no question whose words"), "{e}");
     }
 }

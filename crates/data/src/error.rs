@@ -19,6 +19,10 @@ pub enum Error {
     #[error("{0}; mend the row")]
     BadRow(Box<BadRow>),
 
+    /// A label of which the data does not say what it means.
+    #[error("{}:{}: {}", .0.path.display(), .0.line, .0.detail)]
+    Graded(Box<BadRow>),
+
     /// A compressed or binary file is cut off or corrupt as a whole.
     #[error("{}: {reason}; copy or download the file again", path.display())]
     Corrupt {

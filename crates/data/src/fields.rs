@@ -14,7 +14,21 @@ pub(crate) const CONTEXTS: [&str; 3] = ["contexts", "passages", "ctxs"];
 
 /// Whether a column takes part in a record.
 pub(crate) fn is_known(column: &str) -> bool {
-    const MORE: [&str; 7] = ["messages", "prompt", "completion", "instruction", "input", "system", "gold"];
+    const MORE: [&str; 12] = [
+        "messages",
+        "prompt",
+        "completion",
+        "instruction",
+        "input",
+        "system",
+        "gold",
+        "text",
+        // Of rows that are no records, to say so.
+        "chosen",
+        "rejected",
+        "label",
+        "labels",
+    ];
     [
         &QUESTION[..],
         &ANSWERS,

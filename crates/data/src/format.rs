@@ -14,8 +14,11 @@ use crate::collection::parts::Parts;
 use crate::source::inner_extension;
 use crate::{Error, Result};
 
+mod arrow;
 mod beir;
+mod csv;
 mod detect;
+mod documents;
 mod dpr;
 mod head;
 mod jsonl;
@@ -68,7 +71,11 @@ formats! {
     Jsonl = jsonl::JSONL;
     /// Parquet with the same columns as JSONL.
     Parquet = parquet::PARQUET;
-    /// DPR: one JSON array of questions with contexts.
+    /// Arrow IPC with the same columns as JSONL: streams, Feather files, folders of `datasets.save_to_disk`.
+    Arrow = arrow::ARROW;
+    /// CSV with a header, and the same columns as JSONL.
+    Csv = csv::CSV;
+    /// DPR: one JSON array of questions with contexts, or of passages.
     Dpr = dpr::DPR;
     /// Tevatron JSONL: passages inline, or ids into a corpus.
     Tevatron = tevatron::TEVATRON;
@@ -80,12 +87,14 @@ formats! {
     Squad = squad::SQUAD;
     /// LlamaIndex's `EmbeddingQAFinetuneDataset`: one JSON object of `queries`, `corpus` and `relevant_docs`.
     LlamaIndex = llama_index::LLAMA_INDEX;
-    /// Tab-separated corpus: id, text, optionally a title between them or after.
+    /// Tab-separated, with a header and the same columns as JSONL; a corpus without one is id, text, perhaps title.
     Tsv = text::TSV;
     /// Corpus with one passage per line.
     Txt = text::TXT;
     /// Corpus whose passages are parted by blank lines.
     Paragraphs = text::PARAGRAPHS;
+    /// Folder of `.txt` and `.md` files as a corpus, a passage each; or one `.md` file.
+    Documents = documents::DOCUMENTS;
 }
 
 impl Format {
@@ -191,9 +200,9 @@ mod tests {
         }
         assert_eq!("MS_MARCO".parse::<Format>().unwrap(), Format::MsMarco);
         assert_eq!("flagembedding".parse::<Format>().unwrap(), Format::FlagEmbedding);
-        assert!("csv".parse::<Format>().unwrap_err().to_string().contains("flag-embedding"));
-        let error = serde_json::from_str::<Format>("\"csv\"").unwrap_err().to_string();
-        assert!(error.contains("no format is named \"csv\"; the formats are beir, "), "{error}");
+        assert!("xlsx".parse::<Format>().unwrap_err().to_string().contains("flag-embedding"));
+        let error = serde_json::from_str::<Format>("\"xlsx\"").unwrap_err().to_string();
+        assert!(error.contains("no format is named \"xlsx\"; the formats are beir, "), "{error}");
     }
 
     #[test]

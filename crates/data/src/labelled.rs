@@ -13,6 +13,8 @@ use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::fields::text;
 use crate::read::rows::objects;
+use crate::reads::LABELLED;
+use crate::shown::with_first;
 use crate::{BadRows, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -58,8 +60,8 @@ pub fn read_labelled(
     labelled: bool,
     bad: &BadRows,
 ) -> Result<Box<dyn Iterator<Item = Result<LabelledRecord>> + Send>> {
-    let known = |name: &str| [&FIRST[..], &SECOND, &LABEL, &ID].iter().any(|names| names.contains(&name));
-    Ok(Box::new(objects(path.as_ref(), bad, known, move |row, _| record(&row, labelled))?))
+    let rows = objects(path.as_ref(), bad, &LABELLED, move |row, _| record(&row, labelled))?;
+    Ok(with_first(path.as_ref(), "text", bad, rows))
 }
 
 type Row = Map<String, Value>;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchItem;
-use crate::record::{same_text, text_key_seeded};
+use crate::record::{is_own_copy, same_text, text_key_seeded};
 use crate::{Error, Passage, Query, Result, RetrievalExample};
 
 /// One training example, as indices into the pools of its [`TrainingSet`].
@@ -41,6 +41,8 @@ pub struct PoolStats {
     pub repeated_passages: u64,
     /// Negatives dropped because they are known positives of their query.
     pub negatives_known_positive: u64,
+    /// Negatives dropped because they are their query's own copy ([`crate::is_own_copy`]).
+    pub negatives_own_copy: u64,
     /// Passages named twice in one example.
     pub repeated_in_example: u64,
 }
@@ -52,6 +54,7 @@ pub struct TrainingSet {
     passages: Vec<Passage>,
     items: Vec<TrainingItem>,
     positives_of: Vec<Vec<u32>>,
+    own_copies_of: Vec<Vec<u32>>,
     passage_ids: HashMap<String, u32>,
     stats: PoolStats,
 }
@@ -104,6 +107,16 @@ impl TrainingSet {
         self.positives_of_query(query).binary_search(&passage).is_ok()
     }
 
+    /// Passages that are a query's own copy ([`crate::is_own_copy`]) and no known positive of it. Sorted.
+    pub fn own_copies_of_query(&self, query: u32) -> &[u32] {
+        self.own_copies_of.get(query as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a passage may be a negative of a query: it is neither known to be relevant to it nor its own copy.
+    pub fn may_be_negative(&self, query: u32, passage: u32) -> bool {
+        !self.is_positive(query, passage) && self.own_copies_of_query(query).binary_search(&passage).is_err()
+    }
+
     /// The pool entry of a passage id. Ids of passages with equal text lead to the same entry.
     pub fn passage_by_id(&self, id: &str) -> Option<u32> {
         self.passage_ids.get(id).copied()
@@ -115,7 +128,7 @@ impl TrainingSet {
     }
 
     /// Replaces the negatives of every item, as after mining; `scores` are dropped, since they belong to the old ones.
-    /// Known positives and repetitions are left out; how many is returned.
+    /// Known positives, own copies and repetitions are left out; how many is returned.
     pub fn set_negatives(&mut self, negatives: Vec<Vec<u32>>) -> Result<u64> {
         let invalid = |reason: String| Error::Config { key: "negatives".into(), reason };
         if negatives.len() != self.items.len() {
@@ -126,11 +139,12 @@ impl TrainingSet {
         }
         let mut dropped = 0;
         for (item, list) in self.items.iter_mut().zip(negatives) {
-            let known = &self.positives_of[item.query as usize];
+            let [known, own] = [&self.positives_of, &self.own_copies_of].map(|of| &of[item.query as usize]);
             item.scores = None;
             item.negatives.clear();
             for id in list {
-                if known.binary_search(&id).is_ok() || item.negatives.contains(&id) {
+                let barred = [known, own].into_iter().any(|of| of.binary_search(&id).is_ok());
+                if barred || item.negatives.contains(&id) {
                     dropped += 1;
                 } else {
                     item.negatives.push(id);
@@ -155,16 +169,34 @@ impl TrainingSet {
         Ok(())
     }
 
-    /// What the batcher needs to know of an item: its length, and everything that must not occur twice in a batch
-    /// (the query, all its known positives, its negatives).
+    /// What the batcher needs to know of an item: its length, and everything that must not occur twice in a batch: the
+    /// query, all its known positives, its own copies. Negatives may meet: a passage that two queries bring is a negative
+    /// of both.
     pub fn batch_item(&self, item: usize, tokens: u32) -> BatchItem {
         // Queries and passages are numbered apart; one bit keeps the numbers apart too.
         const QUERY: u64 = 1 << 32;
-        let TrainingItem { query, negatives, .. } = &self.items[item];
-        let passages = self.positives_of_query(*query).iter().chain(negatives);
+        let query = self.items[item].query;
+        let passages = self.positives_of_query(query).iter().chain(self.own_copies_of_query(query));
         let keys =
-            std::iter::once(QUERY | u64::from(*query)).chain(passages.map(|&id| u64::from(id))).collect();
+            std::iter::once(QUERY | u64::from(query)).chain(passages.map(|&id| u64::from(id))).collect();
         BatchItem { tokens, keys }
+    }
+
+    /// How many queries have several positives in one example, of which `first` would use one.
+    pub fn queries_with_several_positives(&self) -> usize {
+        let several = self.items.iter().filter(|i| i.positives.len() > 1).map(|i| i.query);
+        several.collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// What pooling left out of the examples' negatives, in words; nothing where it left nothing out.
+    pub fn left_out(&self) -> Option<String> {
+        let PoolStats { negatives_known_positive, negatives_own_copy, .. } = self.stats;
+        (negatives_known_positive + negatives_own_copy > 0).then(|| {
+            format!(
+                "negatives left out: {negatives_known_positive} that are known positives of their query, \
+                 {negatives_own_copy} that are the query's own text or id"
+            )
+        })
     }
 }
 
@@ -238,21 +270,26 @@ impl TrainingSetBuilder {
         Ok(id)
     }
 
-    /// Ends the building: negatives that another example says are positives are dropped.
+    /// Ends the building: negatives that another example says are positives, and those that are their query's own copy,
+    /// are dropped.
     pub fn finish(self) -> Result<TrainingSet> {
         let mut set = self.set;
         for known in &mut set.positives_of {
             known.sort_unstable();
             known.dedup();
         }
+        set.own_copies_of = own_copies(&set);
         for item in &mut set.items {
-            let known = &set.positives_of[item.query as usize];
-            let keep: Vec<bool> = item.negatives.iter().map(|id| known.binary_search(id).is_err()).collect();
-            let dropped = keep.iter().filter(|k| !**k).count();
-            if dropped == 0 {
+            let of = |list: &[Vec<u32>], id: &u32| list[item.query as usize].binary_search(id).is_ok();
+            let known = item.negatives.iter().filter(|id| of(&set.positives_of, id)).count();
+            let own = item.negatives.iter().filter(|id| of(&set.own_copies_of, id)).count();
+            if known + own == 0 {
                 continue;
             }
-            set.stats.negatives_known_positive += dropped as u64;
+            let barred = |id: &u32| of(&set.positives_of, id) || of(&set.own_copies_of, id);
+            let keep: Vec<bool> = item.negatives.iter().map(|id| !barred(id)).collect();
+            set.stats.negatives_known_positive += known as u64;
+            set.stats.negatives_own_copy += own as u64;
             if let Some(scores) = &mut item.scores {
                 let positives = item.positives.len();
                 let mut at = 0;
@@ -271,6 +308,39 @@ impl TrainingSetBuilder {
         set.stats.passages = set.passages.len() as u64;
         Ok(set)
     }
+}
+
+/// Per query the passages that are its own copy and no known positive.
+fn own_copies(set: &TrainingSet) -> Vec<Vec<u32>> {
+    let mut out = vec![Vec::new(); set.queries.len()];
+    let mut by_words: HashMap<u64, Vec<u32>> = HashMap::new();
+    for (q, query) in set.queries.iter().enumerate() {
+        by_words.entry(words_key(&query.text)).or_default().push(q as u32);
+        if let Some(&passage) = set.passage_ids.get(&query.id) {
+            out[q].push(passage);
+        }
+    }
+    for (id, passage) in set.passages.iter().enumerate() {
+        let whole = passage.title.is_some().then(|| words_key(&passage.full_text()));
+        for key in std::iter::once(words_key(&passage.text)).chain(whole) {
+            let queries = by_words.get(&key).into_iter().flatten();
+            // Keys are hashes.
+            for &q in queries.filter(|&&q| is_own_copy(&set.queries[q as usize], passage)) {
+                out[q as usize].push(id as u32);
+            }
+        }
+    }
+    for (own, known) in out.iter_mut().zip(&set.positives_of) {
+        own.retain(|id| known.binary_search(id).is_err());
+        own.sort_unstable();
+        own.dedup();
+    }
+    out
+}
+
+/// The key of a text's words, whatever their case.
+fn words_key(text: &str) -> u64 {
+    text_key_seeded(&text.to_lowercase(), 0)
 }
 
 /// Finds the entry of a text, or the number for a new one. A hash that two texts share sends the second to its hash
@@ -359,6 +429,48 @@ mod tests {
     #[test]
     fn batch_keys_hold_all_known_positives() {
         let set = set();
-        assert_eq!(set.batch_item(0, 7), BatchItem { tokens: 7, keys: vec![1 << 32, 0, 2, 1] });
+        assert_eq!(set.batch_item(0, 7), BatchItem { tokens: 7, keys: vec![1 << 32, 0, 2] });
+    }
+
+    #[test]
+    fn own_copies_are_no_negatives_whatever_their_case_title_and_id() {
+        let passage = |id: &str, title: Option<&str>, text: &str| Passage {
+            id: id.into(),
+            title: title.map(str::to_owned),
+            text: text.into(),
+        };
+        let negatives = vec![
+            passage("n1", None, "what is  IT?"),
+            passage("n2", Some("What is"), "it?"),
+            passage("n3", Some("Forum"), "What is it?\n"),
+            passage("q7", None, "told apart by its id alone"),
+            passage("n5", None, "What is it? That."),
+        ];
+        let example = RetrievalExample {
+            query: Query { id: "q7".into(), text: "What is it?".into() },
+            positives: vec![passage("p", None, "A thing.")],
+            scores: Some(vec![9.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+            negatives,
+            answers: Vec::new(),
+        };
+        // Another's positive is this one's own copy; and a positive that is a copy stays one.
+        let other = RetrievalExample {
+            query: Query { id: "q8".into(), text: "a thing.".into() },
+            positives: vec![passage("n1", None, "what is  IT?"), passage("p", None, "A thing.")],
+            negatives: Vec::new(),
+            scores: None,
+            answers: Vec::new(),
+        };
+        let set = TrainingSet::from_examples([Ok(example), Ok(other)]).unwrap();
+        let item = &set.items()[0];
+        assert_eq!((item.negatives.as_slice(), item.scores.as_deref()), (&[5][..], Some(&[9.0, 5.0][..])));
+        assert_eq!((set.stats().negatives_own_copy, set.stats().negatives_known_positive), (4, 0));
+        assert_eq!(set.own_copies_of_query(0), [1, 2, 3, 4]);
+        assert_eq!(set.own_copies_of_query(1), [0u32; 0]);
+        assert!(!set.may_be_negative(0, 1) && !set.may_be_negative(0, 0) && set.may_be_negative(0, 5));
+        // The batcher keeps the two apart: a passage of the second is the first's own copy.
+        let keys = |i| set.batch_item(i, 1).keys;
+        assert!(keys(0).iter().any(|k| keys(1).contains(k)));
+        assert!(set.left_out().unwrap().contains("4 that are the query's own text or id"));
     }
 }

@@ -4,17 +4,22 @@
 //!
 //! | records | columns |
 //! |---|---|
-//! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message |
+//! | [`PreferenceRecord`] | `prompt`, `chosen`, `rejected`: texts or lists of messages; without `prompt`, `chosen` and `rejected` are whole conversations that differ in their last message, or texts that begin alike; and the shapes of [`preference_shapes`](crate::preference_shapes) |
 //! | [`JudgedRecord`] | `prompt`, `completion`, `label`: true (or 1) for a good completion |
+//!
+//! Messages and a row's `tools` reach the chat template as those of a conversation do.
 
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
-use crate::conversation::{TOOLS, answer, no_tools, turns};
+use crate::conversation::{answer, tools, turns};
 use crate::fields::text;
+use crate::preference_shapes;
 use crate::rag_record::{Message, Prompt};
 use crate::read::rows::objects;
+use crate::reads::{JUDGED, PREFERENCES};
+use crate::shown::with_first;
 use crate::{BadRows, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// A prompt with a better and a worse answer.
@@ -23,9 +28,11 @@ pub struct PreferenceRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The better answer.
-    pub chosen: String,
+    pub chosen: Message,
     /// The worse one.
-    pub rejected: String,
+    pub rejected: Message,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
 }
 
 /// A prompt with an answer that is good or bad.
@@ -34,9 +41,54 @@ pub struct JudgedRecord {
     /// What is answered.
     pub prompt: Prompt,
     /// The answer.
-    pub completion: String,
+    pub completion: Message,
     /// Whether it is a good one.
     pub good: bool,
+    /// Tools that may be called, as templates see them.
+    pub tools: Vec<Value>,
+}
+
+impl PreferenceRecord {
+    /// The record as a line of [`read_preferences`]' format, without the line's end.
+    pub fn line(&self) -> String {
+        let answer = |answer: &Message| answer_json(&self.prompt, answer);
+        let mut out = json!({"prompt": prompt_json(&self.prompt)});
+        (out["chosen"], out["rejected"]) = (answer(&self.chosen), answer(&self.rejected));
+        with_tools(out, &self.tools)
+    }
+}
+
+impl JudgedRecord {
+    /// The record as a line of [`read_judged`]'s format, without the line's end.
+    pub fn line(&self) -> String {
+        let completion = answer_json(&self.prompt, &self.completion);
+        with_tools(
+            json!({"prompt": prompt_json(&self.prompt), "completion": completion, "label": self.good}),
+            &self.tools,
+        )
+    }
+}
+
+fn prompt_json(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Turns(turns) => turns.iter().map(Message::json).collect(),
+    }
+}
+
+/// An answer: a text where its words are all that it says.
+fn answer_json(prompt: &Prompt, answer: &Message) -> Value {
+    match prompt {
+        Prompt::Text(_) if !answer.says_more() => json!(answer.content()),
+        _ => json!([answer.json()]),
+    }
+}
+
+fn with_tools(mut row: Value, tools: &[Value]) -> String {
+    if !tools.is_empty() {
+        row["tools"] = json!(tools);
+    }
+    row.to_string()
 }
 
 type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
@@ -47,8 +99,8 @@ type Row = Map<String, Value>;
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<PreferenceRecord>> {
-    let known = |name: &str| ["prompt", "chosen", "rejected"].contains(&name) || TOOLS.contains(&name);
-    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| pair(&row))?))
+    let rows = objects(path.as_ref(), bad, &PREFERENCES, |row, _| pair(&preference_shapes::canonical(row)))?;
+    Ok(with_first(path.as_ref(), "pair", bad, rows))
 }
 
 /// Reads single judged answers.
@@ -56,8 +108,8 @@ pub fn read_preferences(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records
 /// # Errors
 /// The first bad row with file and line, or as `bad` says.
 pub fn read_judged(path: impl AsRef<Path>, bad: &BadRows) -> Result<Records<JudgedRecord>> {
-    let known = |name: &str| ["prompt", "completion", "label"].contains(&name) || TOOLS.contains(&name);
-    Ok(Box::new(objects(path.as_ref(), bad, known, |row, _| judged(&row))?))
+    let rows = objects(path.as_ref(), bad, &JUDGED, |row, _| judged(&row))?;
+    Ok(with_first(path.as_ref(), "completion", bad, rows))
 }
 
 fn get<'a>(row: &'a Row, name: &str, needed: &str) -> std::result::Result<&'a Value, Fault> {
@@ -76,15 +128,15 @@ fn prompt(value: &Value, plain: bool) -> std::result::Result<Prompt, Fault> {
         return Ok(Prompt::Text(text("prompt", value)?));
     }
     let turns = turns("prompt", value)?;
-    if turns.last().is_some_and(|t| t.role == "assistant") {
+    if turns.last().is_some_and(|t| t.role() == "assistant") {
         return Err(Fault::new(Problem::WrongType, "prompt: it ends with an answer already"));
     }
     Ok(Prompt::Turns(turns))
 }
 
 fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
-    const NEEDED: &str = "prompt, chosen, rejected; or chosen and rejected as whole conversations";
-    no_tools(row)?;
+    const NEEDED: &str = "prompt (or question, instruction, conversations), chosen, rejected; or chosen and rejected as \
+                          whole conversations, or as texts that begin with the prompt";
     let (chosen, rejected) = (get(row, "chosen", NEEDED)?, get(row, "rejected", NEEDED)?);
     let (prompt, chosen, rejected) = match row.get("prompt").filter(|v| !v.is_null()) {
         // Some data sets repeat the prompt in front of both answers: then the lists are the whole.
@@ -95,10 +147,10 @@ fn pair(row: &Row) -> std::result::Result<PreferenceRecord, Fault> {
         None if !chosen.is_array() || !rejected.is_array() => return Err(missing(row, "prompt", NEEDED)),
         _ => whole(turns("chosen", chosen)?, turns("rejected", rejected)?)?,
     };
-    if chosen.content == rejected.content {
+    if chosen == rejected {
         return Err(Fault::new(Problem::WrongType, "chosen and rejected are the same answer"));
     }
-    Ok(PreferenceRecord { prompt, chosen: chosen.content, rejected: rejected.content })
+    Ok(PreferenceRecord { prompt, chosen, rejected, tools: tools(row)? })
 }
 
 fn long(value: &Value) -> bool {
@@ -113,20 +165,23 @@ fn whole(
     let ends = (chosen.pop(), rejected.pop());
     match ends {
         (Some(c), Some(r))
-            if c.role == "assistant" && r.role == "assistant" && !chosen.is_empty() && chosen == rejected =>
+            if c.role() == "assistant"
+                && r.role() == "assistant"
+                && !chosen.is_empty()
+                && chosen == rejected =>
         {
             Ok((Prompt::Turns(chosen), c, r))
         }
         _ => Err(Fault::new(
             Problem::WrongType,
-            "chosen and rejected must be conversations that differ in the assistant's last message alone",
+            "chosen and rejected must be conversations that differ in the assistant's last message alone: put the turns \
+             before it into both, or into prompt",
         )),
     }
 }
 
 fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
     const NEEDED: &str = "prompt, completion, label";
-    no_tools(row)?;
     let completion = get(row, "completion", NEEDED)?;
     let prompt = prompt(get(row, "prompt", NEEDED)?, !completion.is_array())?;
     let label = get(row, "label", NEEDED)?;
@@ -134,12 +189,15 @@ fn judged(row: &Row) -> std::result::Result<JudgedRecord, Fault> {
         (Value::Bool(good), _) => *good,
         // Parquet's booleans arrive as numbers.
         (_, Some(number @ (0 | 1))) => number == 1,
+        // Tables have texts only.
+        (Value::String(text), _) if text.trim().eq_ignore_ascii_case("true") => true,
+        (Value::String(text), _) if text.trim().eq_ignore_ascii_case("false") => false,
         _ => {
             let detail = format!("label: expected true or false, got {}", columns::kind(label));
             return Err(Fault::new(Problem::WrongType, detail));
         }
     };
-    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?.content, good })
+    Ok(JudgedRecord { prompt, completion: answer("completion", completion)?, good, tools: tools(row)? })
 }
 
 #[cfg(test)]
@@ -169,8 +227,79 @@ mod tests {
             ),
         ] {
             let r = pair(&parse_object(line).unwrap()).unwrap();
-            assert_eq!((r.prompt, r.chosen.as_str(), r.rejected.as_str()), (want, "c", "r"), "{line}");
+            assert_eq!((r.prompt, r.chosen.content(), r.rejected.content()), (want, "c", "r"), "{line}");
         }
+    }
+
+    #[test]
+    fn shapes_of_public_data_sets() {
+        let turns = |list: &[(&str, &str)]| {
+            Prompt::Turns(list.iter().map(|(role, text)| Message::new(*role, *text)).collect())
+        };
+        let ends = r#""chosen": {"from": "gpt", "value": "c"}, "rejected": {"from": "gpt", "value": "r"}"#;
+        let texts = r#""chosen": "c", "rejected": "r""#;
+        for (row, want) in [
+            (
+                format!(
+                    r#"{{"conversations": [{{"from": "human", "value": "x"}}, {{"from": "gpt", "value": "y"}}, {{"from": "human", "value": "p"}}], {ends}}}"#
+                ),
+                turns(&[("user", "x"), ("assistant", "y"), ("user", "p")]),
+            ),
+            (
+                format!(r#"{{"messages": [{{"role": "user", "content": "p"}}], "system": "s", {ends}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (format!(r#"{{"instruction": "i", "input": "p", {texts}}}"#), turns(&[("user", "i\n\np")])),
+            (
+                format!(
+                    r#"{{"instruction": "p", "input": "", "system": "s", "history": [["x", "y"]], {texts}}}"#
+                ),
+                turns(&[("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "p")]),
+            ),
+            (
+                format!(r#"{{"system": "s", "question": "p", {texts}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (format!(r#"{{"system": "", "question": "p", {texts}}}"#), Prompt::Text("p".into())),
+            (
+                format!(r#"{{"system": "s", "prompt": "p", {texts}}}"#),
+                turns(&[("system", "s"), ("user", "p")]),
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                    "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}],
+                    "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}],
+                    "score_chosen": 8.0}"#
+                    .into(),
+                turns(&[("user", "p")]),
+            ),
+        ] {
+            let r = pair(&preference_shapes::canonical(parse_object(&row).unwrap())).unwrap();
+            assert_eq!((r.prompt, r.chosen.content(), r.rejected.content()), (want, "c", "r"), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_that_both_texts_begin_with() {
+        let read = |chosen: &str, rejected: &str| {
+            let row = serde_json::json!({"chosen": chosen, "rejected": rejected});
+            pair(&preference_shapes::canonical(row.as_object().unwrap().clone()))
+        };
+        for (chosen, rejected, want) in [
+            ("The sky is blue.", "The sky is black.", ("The sky is", " blue.", " black.")),
+            (
+                "Human: q\n\nAssistant: yes",
+                "Human: q\n\nAssistant: no",
+                ("Human: q\n\nAssistant:", " yes", " no"),
+            ),
+            ("q\nyes", "q\nno", ("q\n", "yes", "no")),
+            ("天空是蓝色", "天空是绿色", ("天空是", "蓝色", "绿色")),
+        ] {
+            let r = read(chosen, rejected).unwrap();
+            let Prompt::Text(prompt) = r.prompt else { panic!("a text") };
+            assert_eq!((prompt.as_str(), r.chosen.content(), r.rejected.content()), want);
+        }
+        assert!(read("yes", "no").unwrap_err().detail.contains("texts that begin with the prompt"));
     }
 
     #[test]

@@ -1,19 +1,26 @@
 //! Readers: any format to a stream of examples or passages, a row at a time.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::format::spec::Reading;
+use crate::patterns::expand;
+use crate::shown::with_first;
 use crate::stream::{Examples, Passages};
-use crate::{BadRows, Error, Format, Result};
+use crate::{BadRows, Error, Format, PairLabels, Result};
 
+pub(crate) mod arrow;
 pub(crate) mod corpora;
 pub(crate) mod elements;
+mod literal;
+pub(crate) mod named;
 pub(crate) mod parquet;
 pub(crate) mod rows;
 mod scanner;
+pub(crate) mod table;
 
 /// What a reader may need to know beside the path.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadOptions {
     /// The format, where the path does not show it.
     pub format: Option<Format>,
@@ -23,6 +30,8 @@ pub struct ReadOptions {
     pub corpus: Option<PathBuf>,
     /// Queries that ids in the examples point to (MS MARCO triples of ids).
     pub queries: Option<PathBuf>,
+    /// What the labels of pairs and of lists of documents mean.
+    pub labels: PairLabels,
 }
 
 impl ReadOptions {
@@ -41,12 +50,21 @@ impl ReadOptions {
     }
 }
 
+/// What a path stands for, where that is one file or folder; else the pattern itself.
+pub(crate) fn alone(path: &Path) -> Result<Cow<'_, Path>> {
+    let mut all = expand(path)?;
+    Ok(match all.pop() {
+        Some(one) if all.is_empty() => Cow::Owned(one),
+        _ => Cow::Borrowed(path),
+    })
+}
+
 /// Streams the examples of a file or directory. Rows that cannot be used go to `bad`.
 pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Examples> {
-    let path = path.as_ref();
+    let path = &*alone(path.as_ref())?;
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
-        return parts.examples(options.split(), bad, bad);
+        return Ok(with_first(path, EXAMPLE, bad, parts.examples(options.split(), bad, bad)?));
     }
     let read = format.spec().examples.ok_or_else(|| Error::Unsupported {
         path: path.to_owned(),
@@ -57,20 +75,28 @@ pub fn read_examples(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRow
     })?;
     let open_corpus =
         options.corpus.as_ref().map(|corpus| move || read_corpus(corpus, &ReadOptions::default(), bad));
-    read(&Reading {
+    let examples = read(&Reading {
         path,
         corpus: open_corpus.as_ref().map(|open| open as &dyn Fn() -> Result<Passages>),
         queries: options.queries.as_deref(),
+        split: options.split.as_deref(),
+        labels: options.labels,
         bad,
-    })
+    })?;
+    Ok(with_first(path, EXAMPLE, bad, examples))
 }
+
+/// What a log calls an example.
+const EXAMPLE: &str = "example";
+/// What a log calls a passage.
+const PASSAGE: &str = "passage";
 
 /// Streams the passages of a corpus. Rows that cannot be used go to `bad`.
 pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows) -> Result<Passages> {
-    let path = path.as_ref();
+    let path = &*alone(path.as_ref())?;
     let format = options.format_of(path)?;
     if let Some(parts) = format.collection(path)? {
-        return parts.corpus(bad);
+        return Ok(with_first(path, PASSAGE, bad, parts.corpus(bad)?));
     }
     let read = format.spec().corpus.ok_or_else(|| Error::Unsupported {
         path: path.to_owned(),
@@ -79,5 +105,7 @@ pub fn read_corpus(path: impl AsRef<Path>, options: &ReadOptions, bad: &BadRows)
             Format::names(|spec| spec.collection.is_some() && spec.writer.is_some())
         ),
     })?;
-    read(&Reading { path, corpus: None, queries: None, bad })
+    let (split, labels) = (options.split.as_deref(), options.labels);
+    let passages = read(&Reading { path, corpus: None, queries: None, split, labels, bad })?;
+    Ok(with_first(path, PASSAGE, bad, passages))
 }

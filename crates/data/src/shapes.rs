@@ -25,7 +25,7 @@ pub(crate) const COLUMNS: [&str; 14] = [
 
 /// Names that other data sets give to the right answers, the most certain first. RAGAS's `answer` is what a system
 /// said, its `ground_truth` what is right, so these come before `answer`.
-const RIGHT: [&str; 4] = ["golden_answers", "ground_truths", "ground_truth", "reference"];
+pub(crate) const RIGHT: [&str; 4] = ["golden_answers", "ground_truths", "ground_truth", "reference"];
 
 /// The row with the names that records are read by.
 pub(crate) fn canonical(mut row: Row) -> Row {
@@ -101,7 +101,7 @@ fn rename(row: &mut Row, from: &str, to: &str) {
 }
 
 /// ShareGPT's `from` and `value` as `role` and `content`; what has a role already stays.
-fn messages(value: Value) -> Value {
+pub(crate) fn messages(value: Value) -> Value {
     let Value::Array(list) = value else { return value };
     let turn = |value: Value| match value {
         Value::Object(mut turn) if !turn.contains_key("role") => {
@@ -200,16 +200,20 @@ fn ms_marco(value: &Value) -> Option<(Value, Value)> {
         Value::Object(columns) => {
             let texts = columns.get("passage_text")?.as_array()?;
             let marks = columns.get("is_selected")?.as_array()?;
-            texts.iter().cloned().zip(marks.iter().map(|mark| mark.as_i64() == Some(1))).collect()
+            texts.iter().cloned().zip(marks.iter().map(is_one)).collect()
         }
         Value::Array(list) => list
             .iter()
-            .map(|row| Some((row.get("passage_text")?.clone(), row.get("is_selected")?.as_i64() == Some(1))))
+            .map(|row| Some((row.get("passage_text")?.clone(), is_one(row.get("is_selected")?))))
             .collect::<Option<_>>()?,
         _ => return None,
     };
     let gold = rows.iter().filter(|row| row.1).map(|row| json!({"text": row.0})).collect();
     Some((rows.into_iter().map(|row| row.0).collect(), Value::Array(gold)))
+}
+
+fn is_one(mark: &Value) -> bool {
+    mark.as_i64() == Some(1) || mark.as_bool() == Some(true)
 }
 
 /// The passages of a `context`: a text, texts, PubMedQA's `{contexts}`, HotpotQA's titles with sentences.
@@ -388,7 +392,7 @@ mod tests {
         ] {
             let r = read(line);
             assert_eq!((r.question.as_str(), r.answers[0].as_str()), ("q", "a"), "{line}");
-            let history: Vec<&str> = r.history.iter().map(|m| m.content.as_str()).collect();
+            let history: Vec<&str> = r.history.iter().map(|m| m.content()).collect();
             assert_eq!(history, ["s", "x", "y"], "{line}");
         }
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::bad_rows::{BadRow, BadRows, Fault, Problem};
 use crate::error::is_corrupt;
+use crate::patterns::{expand, is_pattern};
+use crate::read::arrow;
 use crate::{Error, Result};
 
 pub(crate) type Input = Box<dyn BufRead + Send>;
@@ -79,10 +81,29 @@ pub(crate) fn listing(dir: &Path) -> String {
     }
 }
 
-/// The file itself, or the shards of a directory with one of the extensions, in the order of their names.
+/// The file itself, or the shards of a directory with one of the extensions, in the order of their names; of a pattern
+/// those of all that it stands for.
 pub(crate) fn shards(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    if is_pattern(path) {
+        let mut files = Vec::new();
+        for one in expand(path)? {
+            if !one.is_dir() && !extensions.contains(&inner_extension(&one).as_str()) {
+                let reason = format!(
+                    "{} is among what the pattern stands for, and is no .{} file; make the pattern narrower",
+                    one.display(),
+                    extensions.join(" or .")
+                );
+                return Err(Error::Unsupported { path: path.to_owned(), reason });
+            }
+            files.extend(shards(&one, extensions)?);
+        }
+        return Ok(files);
+    }
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
+    }
+    if extensions.iter().any(|e| arrow::EXTENSIONS.contains(e)) && arrow::is_saved(path) {
+        return arrow::saved(path, None);
     }
     let mut files = Vec::new();
     for entry in fs_err::read_dir(path)? {
@@ -120,6 +141,16 @@ impl Lines {
 
     /// The next non-blank line without its end. `None` at the end of the file.
     fn next_line(&mut self) -> Result<Option<&str>> {
+        self.next(false)
+    }
+
+    /// The next line without its end, blank or not, and its number.
+    pub(crate) fn next_whole(&mut self) -> Result<Option<(u64, String)>> {
+        let line = self.next(true)?.map(str::to_owned);
+        Ok(line.map(|line| (self.number, line)))
+    }
+
+    fn next(&mut self, blank: bool) -> Result<Option<&str>> {
         loop {
             let Some(input) = &mut self.input else { return Ok(None) };
             self.buffer.clear();
@@ -152,7 +183,7 @@ impl Lines {
             while self.buffer.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
                 self.buffer.pop();
             }
-            if self.buffer.iter().all(u8::is_ascii_whitespace) {
+            if !blank && self.buffer.iter().all(u8::is_ascii_whitespace) {
                 self.bad.note(|report| report.blank_lines += 1);
                 continue;
             }

@@ -176,19 +176,19 @@ pub fn corpus_stats(passages: impl IntoIterator<Item = Result<Passage>>) -> Resu
 }
 
 #[derive(Default)]
-struct Sizes {
+pub(crate) struct Sizes {
     words: Vec<u32>,
     chars: Vec<u32>,
 }
 
 impl Sizes {
-    fn add(&mut self, text: &str) {
+    pub(crate) fn add(&mut self, text: &str) {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.words.push(count(text.split_whitespace().count()));
         self.chars.push(count(text.chars().count()));
     }
 
-    fn lengths(&self) -> Lengths {
+    pub(crate) fn lengths(&self) -> Lengths {
         Lengths { words: Distribution::of(self.words.clone()), chars: Distribution::of(self.chars.clone()) }
     }
 }
@@ -256,11 +256,13 @@ impl Tally {
 impl fmt::Display for DatasetStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<&SplitStats> = self.splits.iter().collect();
-        write!(f, "{:<34}", "split")?;
-        for split in &columns {
-            write!(f, "{:>22}", split.name)?;
+        if !columns.is_empty() {
+            write!(f, "{:<34}", "split")?;
+            for split in &columns {
+                write!(f, "{:>22}", split.name)?;
+            }
+            writeln!(f)?;
         }
-        writeln!(f)?;
         type Cell = fn(&SplitStats) -> String;
         let rows: [(&str, Cell); 15] = [
             ("examples", |s| s.examples.to_string()),
@@ -279,7 +281,7 @@ impl fmt::Display for DatasetStats {
             ("passage words     p50 / p95 / max", |s| spread(&s.passage_lengths.words)),
             ("passage chars     p50 / p95 / max", |s| spread(&s.passage_lengths.chars)),
         ];
-        for (name, cell) in rows {
+        for (name, cell) in rows.into_iter().filter(|_| !columns.is_empty()) {
             write!(f, "{name:<34}")?;
             for split in &columns {
                 write!(f, "{:>22}", cell(split))?;
@@ -306,7 +308,7 @@ fn brief(d: &Distribution) -> String {
     format!("{:.2} ({})", d.mean, d.max)
 }
 
-fn spread(d: &Distribution) -> String {
+pub(crate) fn spread(d: &Distribution) -> String {
     format!("{} / {} / {}", d.p50, d.p95, d.max)
 }
 

@@ -7,6 +7,8 @@ use crate::model::Generator;
 use crate::prepare::{PrepareReport, Preparer, Prompt, PromptConfig};
 use ragduet_data::RagRecord;
 use ragduet_metrics::answer::{exact_match, token_f1};
+use ragduet_metrics::faithfulness::presence;
+use ragduet_metrics::spaced;
 use ragduet_text::Context;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -35,19 +37,21 @@ pub struct Answered {
     pub gold_ids: Vec<String>,
     /// Whether a golden passage was among them; absent where none is known.
     pub gold_shown: Option<bool>,
-    /// 1 where the answer is right after SQuAD's normalisation, else 0.
-    pub exact_match: f64,
-    /// Overlap of tokens with the best right answer.
-    pub f1: f64,
-    /// 1 where a passage shown holds a right answer, else 0.
-    pub answer_in_contexts: f64,
+    /// 1 where the answer is right after SQuAD's normalisation, else 0; none where no right answer is known.
+    pub exact_match: Option<f64>,
+    /// Overlap of tokens with the best right answer; none where no right answer is known.
+    pub f1: Option<f64>,
+    /// 1 where a passage shown holds a right answer, else 0; none where no right answer is known.
+    pub answer_in_contexts: Option<f64>,
 }
 
-/// Means over a set.
+/// Means over the questions of a set whose right answer is known. Not a number where there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct AnswerScores {
-    /// Questions.
+    /// Questions that were asked.
     pub questions: usize,
+    /// Those of them without a known answer, which the means leave out.
+    pub without_answers: usize,
     /// Mean exact match.
     pub exact_match: f64,
     /// Mean token F1.
@@ -60,10 +64,13 @@ impl AnswerScores {
     /// Of answers; questions that were left out do not count.
     pub fn of(answers: &[Answered]) -> Self {
         let asked: Vec<&Answered> = answers.iter().filter(|a| !a.left_out).collect();
-        let n = asked.len().max(1) as f64;
-        let mean = |f: fn(&Answered) -> f64| asked.iter().map(|a| f(a)).sum::<f64>() / n;
+        let mean = |f: fn(&Answered) -> Option<f64>| {
+            let known: Vec<f64> = asked.iter().filter_map(|a| f(a)).collect();
+            known.iter().sum::<f64>() / known.len() as f64
+        };
         Self {
             questions: asked.len(),
+            without_answers: asked.iter().filter(|a| a.golds.is_empty()).count(),
             exact_match: mean(|a| a.exact_match),
             f1: mean(|a| a.f1),
             answer_in_contexts: mean(|a| a.answer_in_contexts),
@@ -92,10 +99,28 @@ pub struct AnswerOptions<'a> {
 }
 
 impl<'a> AnswerOptions<'a> {
-    fn resolve(&self, generator: &'a Generator) -> Result<(Preparer<'a>, Decoding)> {
+    fn resolve<'b>(&'b self, generator: &'b Generator) -> Result<(Preparer<'b>, Decoding)> {
         let preparer = Preparer::new(generator, self.prompt, self.contexts.clone(), usize::MAX, self.seed)?;
         let decoding = self.decode.resolve(generator.model.generation.file.as_ref(), &generator.eos())?;
         Ok((preparer, decoding))
+    }
+
+    /// Logs the first prompt of some records as the model reads it.
+    ///
+    /// # Errors
+    /// Settings that the generator cannot have, prompts that cannot be made.
+    pub fn log_first(&self, generator: &Generator, records: &[RagRecord]) -> Result<()> {
+        self.resolve(generator)?.0.log_first_prompt(records)
+    }
+
+    /// Says what records have and their prompts do not show.
+    ///
+    /// # Errors
+    /// Settings that contradict each other or the generator.
+    pub fn warn_of_unshown(&self, generator: &Generator, records: &[RagRecord]) -> Result<()> {
+        let preparer = Preparer::new(generator, self.prompt, self.contexts.clone(), usize::MAX, self.seed)?;
+        preparer.warn_of_unshown(records);
+        Ok(())
     }
 
     fn request(&self, record: &RagRecord, prompt: &Prompt) -> Request {
@@ -186,20 +211,18 @@ pub fn answer_streaming(
 
 /// An answer with its measures.
 pub fn measured(record: &RagRecord, shown: &[Context], answer: String) -> Answered {
-    let holds = |gold: &String| {
-        let gold = ragduet_metrics::answer::normalise(gold);
-        !gold.is_empty()
-            && shown.iter().any(|c| {
-                format!(" {} ", ragduet_metrics::answer::normalise(&c.text)).contains(&format!(" {gold} "))
-            })
-    };
+    let texts: Vec<&str> = shown.iter().map(|c| c.text.as_str()).collect();
+    let holds = |gold: &String| presence(gold, &texts) == Some(1.0);
+    // Of scripts without spaces, characters are the words.
+    let spaced_golds: Vec<String> = record.answers.iter().map(|gold| spaced(gold)).collect();
+    let known = !record.answers.is_empty();
     Answered {
         id: record.id.clone(),
         left_out: false,
         question: record.question.clone(),
-        exact_match: exact_match(&answer, &record.answers),
-        f1: token_f1(&answer, &record.answers),
-        answer_in_contexts: f64::from(u8::from(record.answers.iter().any(holds))),
+        exact_match: known.then(|| exact_match(&answer, &record.answers)),
+        f1: known.then(|| token_f1(&spaced(&answer), &spaced_golds)),
+        answer_in_contexts: known.then(|| f64::from(u8::from(record.answers.iter().any(holds)))),
         gold_shown: (!record.gold.is_empty())
             .then(|| record.gold.iter().any(|g| shown.iter().any(|c| c.id == g.id))),
         shown: shown.iter().map(|c| c.id.clone()).collect(),

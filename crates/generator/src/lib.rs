@@ -4,6 +4,7 @@
 //! - [`decode`]: greedy, sampled and beam decoding over a [`decode::Stepper`], with transformers' semantics.
 //! - [`faithfulness`]: what answers owe to their contexts; [`entailment`]: whether these entail them, by a local model.
 //! - [`contexts`]: which passages stand in a training prompt, as a pure function of (seed, epoch, example).
+//! - [`learned`]: an example in words: what the model reads, what it learns.
 //! - [`excerpt`]: gold passages cut to a few sentences in the first epochs.
 //! - [`substitute`]: answer substitution in the passages, so that answers cannot be memorized.
 //! - [`Generator`]: a model with its tokenizer; [`prepare`]: records to prompts and examples; [`answers`]: records to
@@ -22,6 +23,7 @@ pub mod entailment;
 mod error;
 pub mod excerpt;
 pub mod faithfulness;
+pub mod learned;
 pub mod loss;
 mod model;
 pub mod packed;

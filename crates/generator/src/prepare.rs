@@ -7,7 +7,7 @@ pub use places::Place;
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Error, Result, bad};
 use crate::model::Generator;
-use ragduet_data::{BadRows, Passage, RagRecord, Style};
+use ragduet_data::{BadRows, Message, Passage, RagRecord, Style};
 use ragduet_text::{
     Built, ChatTemplate, Context, EncodeOptions, ExampleOptions, LossOn, RagPrompt, Tokenizer, TrainExample,
     Untrainable, fit_contexts,
@@ -65,19 +65,26 @@ pub(crate) const FOLD: &str = "for a template without a system role, fold_system
 pub(crate) fn fold(messages: &mut Vec<serde_json::Value>) {
     let role = |m: &serde_json::Value, name: &str| m.get("role").and_then(|r| r.as_str()) == Some(name);
     let content = |m: &serde_json::Value| m.get("content").and_then(|c| c.as_str()).unwrap_or("").to_owned();
-    while let Some(at) = messages.iter().position(|m| role(m, "system"))
+    let system = |m: &serde_json::Value| role(m, "system") || role(m, "developer");
+    while let Some(at) = messages.iter().position(system)
         && let Some(user) = messages.iter().position(|m| role(m, "user"))
     {
         let text = format!("{}\n\n{}", content(&messages[at]), content(&messages[user]));
-        messages[user] = ragduet_text::message("user", &text);
+        messages[user]["content"] = text.into();
         messages.remove(at);
     }
 }
 
+/// The tools of a record, if it has any.
+fn tools(record: &RagRecord) -> Option<&[serde_json::Value]> {
+    (!record.tools.is_empty()).then_some(&record.tools)
+}
+
 /// Why a record's conversation is refused: what the template said, and the roles it was given.
 fn refused(record: &RagRecord, why: &ragduet_text::Error) -> String {
-    let mut roles: Vec<&str> = record.history.iter().map(|m| m.role.as_str()).collect();
+    let mut roles: Vec<&str> = record.history.iter().map(Message::role).collect();
     roles.push("user");
+    roles.extend(record.steps.iter().map(Message::role));
     format!("{why}; the conversation's roles are {}; {FOLD}", roles.join(", "))
 }
 
@@ -94,6 +101,10 @@ pub struct PrepareReport {
     pub shortened: usize,
     /// Passages for which there was no room.
     pub dropped: usize,
+    /// Tokens of all prompts.
+    pub read: usize,
+    /// Tokens of shortened and dropped passages that no prompt shows.
+    pub unread: usize,
     /// Examples that learn to abstain.
     pub abstaining: usize,
     /// Records whose golden passages were cut to a few sentences (`contexts.excerpt_epochs`).
@@ -101,12 +112,19 @@ pub struct PrepareReport {
 }
 
 impl PrepareReport {
+    /// Share of the tokens of prompts and passages that was not read.
+    pub fn unread_share(&self) -> f64 {
+        self.unread as f64 / (self.read + self.unread).max(1) as f64
+    }
+
     /// Adds another's counts.
     pub fn add(&mut self, other: &Self) {
         self.examples += other.examples;
         self.kept += other.kept;
         self.shortened += other.shortened;
         self.dropped += other.dropped;
+        self.read += other.read;
+        self.unread += other.unread;
         self.abstaining += other.abstaining;
         self.excerpts += other.excerpts;
         for (why, n) in &other.left_out {
@@ -122,6 +140,9 @@ impl std::fmt::Display for PrepareReport {
             "{} examples; passages: {} whole, {} shortened, {} dropped for want of room",
             self.examples, self.kept, self.shortened, self.dropped
         )?;
+        if self.unread > 0 {
+            write!(f, " ({:.1} % of all tokens unread)", 100.0 * self.unread_share())?;
+        }
         if self.abstaining > 0 {
             write!(f, "; {} learn to abstain", self.abstaining)?;
         }
@@ -246,20 +267,28 @@ impl<'a> Preparer<'a> {
         Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions }
     }
 
-    /// Takes out records whose conversation the chat template refuses; each is a bad row.
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Takes out records whose conversation the chat template refuses; each is a bad row. What records have and the
+    /// template does not show is counted in a warning.
     ///
     /// # Errors
     /// The first such row with its place, unless bad rows are skipped.
     pub fn set_refused_aside(&self, records: &mut Vec<RagRecord>, bad: &BadRows) -> Result<()> {
         let refusal = |record: &RagRecord| -> Result<Option<String>> {
-            let tried = match (self.put(record, &[]), record.answers.first()) {
+            let tried = match (self.put(record, &[]), record.learned_answer()) {
                 (Ok(Put::Messages(chat, mut messages)), Some(answer)) => {
-                    messages.push(ragduet_text::message("assistant", answer));
+                    messages.push(record.answered(answer).json());
                     let options =
                         ExampleOptions { loss_on: self.config.loss_on, ..ExampleOptions::default() };
-                    self.tokenizer.chat_example(chat, &messages, None, &options).map(|_| ())
+                    self.tokenizer.chat_example(chat, &messages, tools(record), &options).map(|_| ())
                 }
-                (Ok(Put::Messages(chat, messages)), None) => chat.render(&messages, None, true).map(|_| ()),
+                (Ok(Put::Messages(chat, messages)), None) => {
+                    chat.render(&messages, tools(record), true).map(|_| ())
+                }
                 (put, _) => put.map(|_| ()),
             };
             match tried {
@@ -268,18 +297,100 @@ impl<'a> Preparer<'a> {
             }
         };
         // A conversation is tokenized for it, so only what a template may refuse is tried.
-        if self.start.is_some() || (self.chat.is_none() && records.iter().all(|r| r.style != Style::Chat)) {
-            return Ok(());
+        if self.start.is_none() && (self.chat.is_some() || records.iter().any(|r| r.style == Style::Chat)) {
+            let mut kept = Vec::with_capacity(records.len());
+            for record in records.drain(..) {
+                match refusal(&record)? {
+                    Some(why) => bad.refuse(&record.origin, why, ragduet_data::rag_line(&record))?,
+                    None => kept.push(record),
+                }
+            }
+            *records = kept;
         }
-        let mut kept = Vec::with_capacity(records.len());
-        for record in records.drain(..) {
-            match refusal(&record)? {
-                Some(why) => bad.refuse(&record.origin, why, ragduet_data::rag_line(&record))?,
-                None => kept.push(record),
+        self.warn_of_unshown(records);
+        Ok(())
+    }
+
+    /// Counts in one warning what records have and the chat template does not show, and weights beside a loss that learns
+    /// one answer alone.
+    pub fn warn_of_unshown(&self, records: &[RagRecord]) {
+        let unshown = self.unshown(records);
+        if !unshown.is_empty() {
+            let counts: Vec<String> = unshown.iter().map(|(what, n)| format!("{what} ({n})")).collect();
+            tracing::warn!(
+                "not shown by the chat template, so not learned or read: {}; the prompt is the same without",
+                counts.join(", ")
+            );
+        }
+        let weighed = |m: &Message| {
+            let json = m.json();
+            m.role() == "assistant" && (json.get("weight").is_some() || json.get("train").is_some())
+        };
+        let earlier = |r: &&RagRecord| r.history.iter().chain(&r.steps).any(weighed);
+        let weighed = records.iter().filter(earlier).count();
+        if weighed > 0 && self.config.loss_on == LossOn::Completion {
+            tracing::warn!(
+                "{weighed} of {} conversations weigh answers before the last, which are not learned: \
+                 prompt.loss_on = \"assistant\" learns all whose weight is not 0",
+                records.len()
+            );
+        }
+    }
+
+    /// What records have and the chat template does not show, with how often.
+    pub fn unshown(&self, records: &[RagRecord]) -> BTreeMap<String, usize> {
+        let plain = |m: &Message| !m.says_more() && matches!(m.role(), "user" | "assistant");
+        let mut out = BTreeMap::new();
+        for r in records {
+            let more = !r.history.iter().chain(&r.steps).all(plain)
+                || r.asked.is_some()
+                || r.reply.is_some()
+                || !r.tools.is_empty();
+            if !more {
+                continue;
+            }
+            let found = match (r.style, &self.chat) {
+                (Style::Chat, chat) => {
+                    let template = match self.start {
+                        Some(_) => &self.fallback,
+                        None => chat.as_ref().unwrap_or(&self.fallback),
+                    };
+                    let mut messages = self.conversation(r, &[]);
+                    messages.extend(r.learned_answer().map(|words| r.answered(words).json()));
+                    template.unshown(&messages, tools(r)).ok()
+                }
+                (Style::Question, Some(chat)) => {
+                    let messages = self.config.template.messages(&r.question, &[]);
+                    chat.unshown(&messages, tools(r)).ok()
+                }
+                // Plain text has no place for tools.
+                _ => Some(BTreeMap::from([("tools".to_owned(), 1)])),
+            };
+            for (what, n) in found.into_iter().flatten() {
+                *out.entry(what).or_default() += n;
             }
         }
-        *records = kept;
-        Ok(())
+        out
+    }
+
+    /// The messages of a conversation up to its answer.
+    fn conversation(&self, record: &RagRecord, contexts: &[Context]) -> Vec<serde_json::Value> {
+        let template = &self.config.template;
+        let mut messages: Vec<_> = record.history.iter().map(Message::json).collect();
+        let own = record.history.iter().any(|m| matches!(m.role(), "system" | "developer"));
+        if !own && !template.system.is_empty() {
+            messages.insert(0, ragduet_text::message("system", &template.system));
+        }
+        let turn = match contexts {
+            [] => record.question.clone(),
+            _ => template.turn(&record.question, contexts, true),
+        };
+        messages.push(record.asking(&turn).json());
+        messages.extend(record.steps.iter().map(Message::json));
+        if self.config.fold_system {
+            fold(&mut messages);
+        }
+        messages
     }
 
     /// The passages that a record's prompt shows in an epoch.
@@ -329,22 +440,10 @@ impl<'a> Preparer<'a> {
                 Put::Messages(chat, messages)
             }
             (Style::Chat, chat) => {
-                let mut messages: Vec<_> = record.history.iter().map(ragduet_data::Message::json).collect();
-                let own = record.history.iter().any(|m| m.role == "system");
-                if !own && !template.system.is_empty() {
-                    messages.insert(0, ragduet_text::message("system", &template.system));
-                }
-                let turn = match contexts {
-                    [] => record.question.clone(),
-                    _ => template.turn(&record.question, contexts, true),
-                };
-                messages.push(ragduet_text::message("user", &turn));
-                if self.config.fold_system {
-                    fold(&mut messages);
-                }
+                let messages = self.conversation(record, contexts);
                 match self.start {
                     // An encoder reads the conversation as text.
-                    Some(_) => Put::Text(self.fallback.render(&messages, None, true)?.text),
+                    Some(_) => Put::Text(self.fallback.render(&messages, tools(record), true)?.text),
                     None => Put::Messages(chat.as_ref().unwrap_or(&self.fallback), messages),
                 }
             }
@@ -353,11 +452,11 @@ impl<'a> Preparer<'a> {
 
     /// The example of a record in an epoch, and what was cut for it.
     pub fn example(&self, record: &RagRecord, epoch: u64, report: &mut PrepareReport) -> Result<Built> {
-        let Some(answer) = record.answers.first() else {
+        let Some(answer) = record.learned_answer().map(str::to_owned) else {
             *report.left_out.entry(Untrainable::NoAnswer.to_string()).or_default() += 1;
             return Ok(Err(Untrainable::NoAnswer));
         };
-        let built = self.examples(record, std::slice::from_ref(answer), epoch, report)?;
+        let built = self.examples(record, &[answer], epoch, report)?;
         Ok(built.and_then(|examples| examples.into_iter().next().ok_or(Untrainable::NoAnswer)))
     }
 
@@ -387,13 +486,15 @@ impl<'a> Preparer<'a> {
         let one = |contexts: &[Context], answer: &str| {
             let target = match (&template.abstain, chosen.abstain) {
                 (Some(abstain), true) => abstain.clone(),
+                // The call of a tool is no text that could cite or abstain.
+                _ if answer.is_empty() => String::new(),
                 _ => template.target(answer, contexts, &gold),
             };
             let options = ExampleOptions { max_len: None, loss_on: self.config.loss_on, append_eos: true };
             match self.put(record, contexts)? {
                 Put::Messages(chat, mut messages) => {
-                    messages.push(ragduet_text::message("assistant", &target));
-                    self.tokenizer.chat_example(chat, &messages, None, &options)
+                    messages.push(record.answered(&target).json());
+                    self.tokenizer.chat_example(chat, &messages, tools(record), &options)
                 }
                 Put::Text(prompt) => {
                     let target = match record.style {
@@ -437,8 +538,8 @@ impl<'a> Preparer<'a> {
                 report.examples += 1;
                 report.abstaining += usize::from(chosen.abstain);
             }
-            Err(Untrainable::NoAnswer) => {
-                *report.left_out.entry(Untrainable::NoAnswer.to_string()).or_default() += 1;
+            Err(why @ (Untrainable::NoAnswer | Untrainable::NoWeight)) => {
+                *report.left_out.entry(why.to_string()).or_default() += 1;
             }
             Err(Untrainable::TooLong { .. }) => {
                 let why = format!("question and answer alone are over {} tokens", self.max_tokens);
@@ -475,14 +576,23 @@ impl<'a> Preparer<'a> {
         reserve: usize,
         report: &mut PrepareReport,
     ) -> Result<Option<Prompt>> {
+        if record.asks_nothing() {
+            *report.left_out.entry("a text without a question or prompt".into()).or_default() += 1;
+            return Ok(None);
+        }
         let chosen = self.choose(record, 0);
         let encode = |contexts: &[Context]| -> ragduet_text::Result<(Vec<u32>, Vec<usize>)> {
             let ids = match self.put(record, contexts)? {
                 Put::Messages(chat, messages) => {
-                    let text = chat.render(&messages, None, true)?.text;
+                    let text = chat.render(&messages, tools(record), true)?.text;
                     // The template writes special tokens itself.
-                    let options =
-                        EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
+                    // All of it: what is too long loses passages, and is no prompt otherwise.
+                    let options = EncodeOptions {
+                        max_len: Some(usize::MAX),
+                        add_special_tokens: false,
+                        strip: false,
+                        ..EncodeOptions::default()
+                    };
                     self.tokenizer.encode(&text, &options)?.ids
                 }
                 Put::Text(prompt) => match self.start {
@@ -557,6 +667,7 @@ impl<'a> Preparer<'a> {
                 )?;
                 cut += alone.shortened.len();
                 report.dropped += alone.dropped.len();
+                report.unread += alone.unread;
                 shown.extend(alone.contexts);
             }
             ranked = shown;
@@ -566,6 +677,8 @@ impl<'a> Preparer<'a> {
         report.kept += fitted.kept.len() - cut;
         report.shortened += fitted.shortened.len() + cut;
         report.dropped += fitted.dropped.len();
+        report.read += fitted.tokens;
+        report.unread += fitted.unread;
         Ok(in_order(&fitted.contexts))
     }
 

@@ -147,8 +147,12 @@ impl Report {
     /// The figures that say something, in order; the same names for every report.
     pub fn rows(&self) -> Vec<Row> {
         let row = |section, name, value| Row { section, name, value };
-        let mut out: Vec<Row> =
-            self.answer.named().into_iter().map(|(n, v)| row("answer", n, Some(v))).collect();
+        let mut out: Vec<Row> = self
+            .answer
+            .named()
+            .into_iter()
+            .map(|(n, v)| row("answer", n, Some(v).filter(|v| !v.is_nan())))
+            .collect();
         let t = |f: fn(&TextScores) -> f64| self.text.as_ref().map(f);
         out.extend([
             row("text", "rouge-1", t(|t| t.rouge1)),
@@ -179,7 +183,7 @@ fn grounded(a: &Answered) -> Grounded {
 }
 
 fn text(examples: &[Example], wordnet: Option<&WordNet>) -> Result<TextScores> {
-    let r = rouge::corpus(examples, false)?.mean;
+    let r = rouge::corpus_any_script(examples, false)?.mean;
     let m = meteor::corpus(examples, wordnet)?;
     Ok(TextScores {
         rouge1: r.rouge1.f1,

@@ -4,7 +4,7 @@ use crate::corpus::Corpus;
 use crate::refreshed_index::RefreshedIndex;
 use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
-use ragduet_data::{BadRows, Found, RagRecord};
+use ragduet_data::{BadRows, Columns, Found, RagRecord};
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
@@ -42,6 +42,9 @@ pub struct Pipeline {
     pub max_query_tokens: usize,
     /// Longest passage in tokens.
     pub max_passage_tokens: usize,
+    /// Columns of the corpus by role, where they were given.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 impl Pipeline {
@@ -146,7 +149,10 @@ impl RagPipeline {
         };
         let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
         let generator = Generator::load(&dir.join(GENERATOR), device, compute)?;
-        let corpus = Corpus::read(corpus.unwrap_or(&settings.corpus), &BadRows::default())?;
+        let corpus = {
+            let rows = BadRows::default().with_columns(settings.columns.clone()).quietly();
+            Corpus::read(corpus.unwrap_or(&settings.corpus), &rows)?
+        };
         let index = RefreshedIndex::open(&dir.join(INDEX), 0)?;
         index.check(&retriever, &corpus)?;
         Ok(Self { settings, retriever, generator, corpus: Arc::new(corpus), reranker: None, index })

@@ -2,8 +2,9 @@
 //!
 //! - *Support*: the share of the answer's content words that occur in the contexts, and, for sentences with
 //!   citations, in the passages they cite. Words are runs of letters and digits, lower-cased and stemmed; function
-//!   words do not count.
-//! - *Presence*: whether the answer stands in a context word for word (normalised as [`crate::answer`] does).
+//!   words do not count. Of scripts without spaces (Chinese, Japanese, Thai ...) each character is a word.
+//! - *Presence*: whether the answer stands in a context word for word (normalised as [`crate::answer`] does), whatever
+//!   quotes and dashes either has; in scripts without spaces, character by character.
 //! - *Citations*: precision and recall where it is known which passages hold the answer.
 //! - [`entailment`] gathers the probabilities an NLI model gave for each sentence.
 //!
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::normalise;
 use crate::sentences::{citations, sentences, without_citations};
+use crate::text::{fold, spaced};
 use crate::{Error, Result, porter};
 
 /// Words that say nothing about where an answer comes from.
@@ -110,6 +112,7 @@ pub fn content_words(text: &str) -> Vec<String> {
     let text = without_citations(text).to_lowercase();
     static FUNCTION: LazyLock<HashSet<&str>> = LazyLock::new(|| FUNCTION_WORDS.split(' ').collect());
     let text = NEGATIONS.replace_all(&text, " ");
+    let text = spaced(&text);
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.filter(|word| !FUNCTION.contains(word)).map(porter::stem).collect()
 }
@@ -117,9 +120,10 @@ pub fn content_words(text: &str) -> Vec<String> {
 /// Whether a text stands in one of the contexts, both normalised, as whole words: 0 or 1; `None` where nothing of the
 /// text is left after normalising. With gold answers as texts this says whether retrieval brought the answer.
 pub fn presence(text: &str, contexts: &[impl AsRef<str>]) -> Option<f64> {
-    let text = normalise(&without_citations(text));
+    let plain = |text: &str| normalise(&spaced(&fold(text)));
+    let text = plain(&without_citations(text));
     let padded = |text: &str| format!(" {text} ");
-    let holds = |context: &str| padded(&normalise(context)).contains(&padded(&text));
+    let holds = |context: &str| padded(&plain(context)).contains(&padded(&text));
     (!text.is_empty()).then(|| f64::from(contexts.iter().any(|context| holds(context.as_ref()))))
 }
 
@@ -258,6 +262,35 @@ mod tests {
         ("d1", "The Eiffel Tower was built in 1889 in Paris."),
         ("d2", "Berlin has 3.7 million inhabitants."),
     ];
+
+    #[test]
+    fn scripts_without_spaces_and_typography() {
+        let present = |text: &str, context: &str| presence(text, &[context]);
+        for (text, context) in [
+            ("北京", "中国的首都是北京。"),
+            ("東京", "日本の首都は「東京」です。"),
+            ("กรุงเทพ", "เมืองหลวงของไทยคือกรุงเทพมหานคร"),
+            ("1949年", "中华人民共和国成立于１９４９年。"),
+            ("King\u{2019}s \u{201c}Speech\u{201d}", "The film \"King's Speech\" won."),
+            ("1914\u{2013}1918", "The war of 1914-1918."),
+            ("L'été", "C\u{2019}est « l\u{2019}été » ici."),
+        ] {
+            assert_eq!(present(text, context), Some(1.0), "{text}");
+        }
+        assert_eq!(present("上海", "中国的首都是北京。"), Some(0.0));
+        assert_eq!(present("京北", "中国的首都是北京。"), Some(0.0));
+        // Words of other scripts are words as ever.
+        assert_eq!(present("art", "a party"), Some(0.0));
+        let support = |answer: &str, context: &str| {
+            let passage = Passage { id: "1".into(), text: context.into() };
+            let grounded = Grounded { answer: answer.into(), contexts: vec![passage], gold_ids: vec![] };
+            score(&grounded).support
+        };
+        assert_eq!(support("北京", "中国的首都是北京。"), Some(1.0));
+        assert_eq!(support("北海", "中国的首都是北京。"), Some(0.5));
+        assert_eq!(support("東京タワー", "東京タワーは高い"), Some(1.0));
+        assert_eq!(support("上海", "เมืองหลวง"), Some(0.0));
+    }
 
     #[test]
     fn contractions_are_no_content() {

@@ -58,7 +58,7 @@ pub mod wordnet;
 
 pub use error::{Error, Result};
 pub use measure::Measure;
-pub use qrels::Qrels;
+pub use qrels::{Judgement, Qrels, QrelsLines};
 pub use retrieval::{EvalOptions, Evaluation, MissingQueries, Scores, evaluate, evaluate_with};
 pub use run::Run;
-pub use text::Example;
+pub use text::{Example, spaced};

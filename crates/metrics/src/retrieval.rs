@@ -71,7 +71,7 @@ impl Serialize for Scores {
 }
 
 /// The outcome of [`evaluate`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Each evaluated query's values.
     pub per_query: BTreeMap<String, Scores>,

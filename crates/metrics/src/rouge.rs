@@ -1,6 +1,9 @@
 //! ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, equal to Google's `rouge-score`.
 //!
 //! Texts are lower-cased and cut into runs of `a-z0-9`; with a stemmer, words of more than three letters are stemmed.
+//! Texts of other scripts have no words by that rule and score 0. The functions of `any_script` have more: runs of letters
+//! of other scripts than the Latin one are words, and of scripts without spaces (Chinese, Japanese, Thai ...) each character
+//! is. For texts in Latin script they are the same.
 //! With several references each measure takes the one with its best F1. Corpus figures are plain means; rouge-score's
 //! own `BootstrapAggregator` draws without a seed and scatters around them.
 
@@ -9,7 +12,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::text::{check, counts, f1, overlap};
+use crate::text::{check, counts, f1, fold, is_unspaced, overlap};
 use crate::{Example, Result, porter};
 
 /// Precision, recall and their harmonic mean, each from 0 to 1.
@@ -62,7 +65,15 @@ pub struct RougeScores {
 
 /// Scores one prediction; zeros without references.
 pub fn score(prediction: &str, references: &[impl AsRef<str>], stemmer: bool) -> Rouge {
-    let mut ids = Ids { stemmer, ..Ids::default() };
+    score_with(prediction, references, Ids { stemmer, ..Ids::default() })
+}
+
+/// [`score`] for texts of any script.
+pub fn score_any_script(prediction: &str, references: &[impl AsRef<str>], stemmer: bool) -> Rouge {
+    score_with(prediction, references, Ids { stemmer, any_script: true, ..Ids::default() })
+}
+
+fn score_with(prediction: &str, references: &[impl AsRef<str>], mut ids: Ids) -> Rouge {
     let (tokens, lines) = (ids.tokens(prediction), ids.lines(prediction));
     let mut best: Option<Rouge> = None;
     for reference in references {
@@ -90,9 +101,20 @@ pub fn score(prediction: &str, references: &[impl AsRef<str>], stemmer: bool) ->
 /// # Errors
 /// [`Error::NoExamples`](crate::Error::NoExamples), [`Error::NoReference`](crate::Error::NoReference).
 pub fn corpus(examples: &[Example], stemmer: bool) -> Result<RougeScores> {
+    corpus_with(examples, |e| score(&e.prediction, &e.references, stemmer))
+}
+
+/// [`corpus`] for texts of any script.
+///
+/// # Errors
+/// As there.
+pub fn corpus_any_script(examples: &[Example], stemmer: bool) -> Result<RougeScores> {
+    corpus_with(examples, |e| score_any_script(&e.prediction, &e.references, stemmer))
+}
+
+fn corpus_with(examples: &[Example], score: impl Fn(&Example) -> Rouge + Sync + Send) -> Result<RougeScores> {
     check(examples)?;
-    let each: Vec<Rouge> =
-        examples.par_iter().map(|e| score(&e.prediction, &e.references, stemmer)).collect();
+    let each: Vec<Rouge> = examples.par_iter().map(score).collect();
     let mean = |field: fn(&Rouge) -> Prf| Prf::mean(&each.iter().map(field).collect::<Vec<_>>());
     let mean = Rouge {
         rouge1: mean(|r| r.rouge1),
@@ -107,15 +129,55 @@ pub fn corpus(examples: &[Example], stemmer: bool) -> Result<RougeScores> {
 #[derive(Default)]
 struct Ids {
     stemmer: bool,
+    any_script: bool,
     known: HashMap<String, u32>,
+}
+
+/// What a character is to a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A letter or digit of ASCII.
+    Ascii,
+    /// One of another script than the Latin one.
+    Other,
+    /// A word of its own.
+    Alone,
+    /// None: here words end.
+    Between,
+}
+
+fn class(c: char, any_script: bool) -> Class {
+    // Latin letters with accents are no letters to rouge-score.
+    const LATIN: u32 = 0x2af;
+    match c {
+        c if c.is_ascii_lowercase() || c.is_ascii_digit() => Class::Ascii,
+        _ if !any_script => Class::Between,
+        c if is_unspaced(c) && c.is_alphanumeric() => Class::Alone,
+        c if u32::from(c) > LATIN && !('\u{1e00}'..='\u{1eff}').contains(&c) && c.is_alphanumeric() => {
+            Class::Other
+        }
+        _ => Class::Between,
+    }
 }
 
 impl Ids {
     fn tokens(&mut self, text: &str) -> Vec<u32> {
-        let lower = text.to_lowercase();
-        let words = lower.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit());
+        let text = text.to_lowercase();
+        let lower = if self.any_script { fold(&text) } else { text };
+        let classes: Vec<(usize, Class)> =
+            lower.char_indices().map(|(at, c)| (at, class(c, self.any_script))).collect();
+        let mut words = Vec::new();
+        for run in classes.chunk_by(|a, b| a.1 == b.1 && a.1 != Class::Alone) {
+            let [(start, class), ..] = run else { continue };
+            if *class != Class::Between {
+                let end = run
+                    .last()
+                    .map_or(*start, |(at, _)| at + lower[*at..].chars().next().map_or(0, char::len_utf8));
+                words.push(&lower[*start..end]);
+            }
+        }
         words
-            .filter(|word| !word.is_empty())
+            .into_iter()
             .map(|word| {
                 let word = if self.stemmer && word.len() > 3 { porter::stem(word) } else { word.to_owned() };
                 let next = self.known.len() as u32;
@@ -195,5 +257,30 @@ fn mark_common(reference: &[u32], prediction: &[u32], common: &mut [bool]) {
         } else {
             i -= 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_scripts_have_words() {
+        let of = |prediction: &str, reference: &str| score_any_script(prediction, &[reference], false);
+        // Characters: 北 京 市 against 北 京.
+        let r = of("北京市", "北京");
+        assert_eq!((r.rouge1.precision, r.rouge1.recall), (2.0 / 3.0, 1.0));
+        assert_eq!((r.rouge2.precision, r.rouge2.recall), (0.5, 1.0));
+        assert_eq!(of("東京タワー", "東京タワー").rouge_l.f1, 1.0);
+        assert_eq!(of("กรุงเทพ", "กรุงเทพ").rouge1.f1, 1.0);
+        // Words: two of three.
+        assert_eq!(of("красная площадь здесь", "красная площадь тут").rouge1.f1, 2.0 / 3.0);
+        assert_eq!(of("上海", "北京").rouge1.f1, 0.0);
+        for (a, b) in
+            [("the café, it\u{2019}s 5-", "it's the cafe 5"), ("naïve", "na ve"), ("a b c", "c b a")]
+        {
+            assert_eq!(of(a, b), score(a, &[b], false), "{a}");
+        }
+        assert_eq!(score("北京", &["北京"], false).rouge1.f1, 0.0);
     }
 }

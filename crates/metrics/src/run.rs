@@ -6,7 +6,6 @@ use std::path::Path;
 
 use ragduet_files::OutputFile;
 
-use crate::qrels::bad_columns;
 use crate::tsv::for_each_line;
 use crate::{Error, Result};
 
@@ -86,15 +85,20 @@ impl Run {
         self.queries.values_mut().for_each(|docs| docs.truncate(k));
     }
 
-    /// Reads a TREC run file. As in trec_eval the rank column is ignored; the lines may come in any order.
+    /// Reads a TREC run file. As in trec_eval the rank column is ignored; the lines may come in any order. Comments (lines
+    /// that begin with `#`) are passed over, as are columns behind the run's name, which may hold spaces.
     pub fn read_trec(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut queries: BTreeMap<String, Vec<(String, f32)>> = BTreeMap::new();
         let mut seen: BTreeMap<String, HashSet<String>> = BTreeMap::new();
         for_each_line(path, |line, text| {
             let columns: Vec<&str> = text.split_whitespace().collect();
-            let &[query, _, doc, _, score, _] = columns.as_slice() else {
-                return Err(bad_columns(path, line, columns.len(), TREC));
+            if text.trim_start().starts_with('#') {
+                return Ok(());
+            }
+            let [query, _, doc, _, score, _, ..] = columns[..] else {
+                let problem = format!("{} columns", columns.len());
+                return Err(Error::BadLine { path: path.to_owned(), line, problem, expected: TREC });
             };
             // By way of f64, because trec_eval reads a double and stores a float.
             let score = score.parse::<f64>().map_err(|_| Error::BadLine {
@@ -202,6 +206,22 @@ mod tests {
             fs_err::write(&path, text).unwrap();
             let message = Run::read_trec(&path).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.trec");
+        let mut want = Run::new();
+        want.insert("q1", docs(&[("a", 2.0), ("b", 0.5)])).unwrap();
+        for text in [
+            "q1 Q0 a 1 2 x\nq1 Q0 b 2 .5 x\n",
+            "# by us\n  q1\tQ0\tb\t0\t5e-1\tx\r\nq1  Q0 a 1 2.0 my run, the best\n",
+            "\u{feff}q1 0 a 1 +2.0 x extra\n\nq1 0 b 1 0.5 x\n",
+        ] {
+            fs_err::write(&path, text).unwrap();
+            assert_eq!(Run::read_trec(&path).unwrap(), want, "{text:?}");
         }
     }
 

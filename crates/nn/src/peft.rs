@@ -23,6 +23,7 @@ mod sites;
 mod slot;
 mod soft;
 mod targets;
+mod tokens;
 
 pub use crate::adapter_id::AdapterId;
 pub use adapter::{Adapter, Base, Merged};
@@ -31,7 +32,7 @@ pub(crate) use bottleneck::{BottleneckSlot, SubLayer};
 pub use combine::Combination;
 pub use config::{
     BottleneckConfig, BottleneckKind, Ia3Config, LoraBias, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
-    PromptConfig, PromptInit,
+    PromptConfig, PromptInit, TokenRows,
 };
 pub use format::{TaskType, base_of, is_adapter_dir};
 pub use sites::Sites;

@@ -29,6 +29,10 @@ impl RetrievalLoss for Sigmoid {
         for (query, passage) in positive.chain(batch.relations.also_relevant.iter().copied()) {
             signs[query * passages + passage] = 1.0;
         }
+        // A passage that is the query's own text says nothing.
+        for &(query, passage) in &batch.relations.own_copies {
+            signs[query * passages + passage] = 0.0;
+        }
         let signs = Tensor::from_slice(&signs).view_as(&logits).to_device(logits.device());
         // The mean over queries, so that batches of all sizes count alike.
         -(logits * signs).log_sigmoid().sum(Kind::Float) / queries as f64

@@ -115,7 +115,10 @@ impl Index {
         let (dir, from) = (dir.as_ref(), corpus.as_ref());
         let index = ModelIndex::open(dir)?;
         let ids = IdMap::open_or_number(dir, index.len())?;
-        let corpus = Corpus::read(from, &BadRows::default())?;
+        let source = IndexSource::read(dir)?.unwrap_or_default();
+        let rows = BadRows::default().quietly();
+        let own = from == dir.join(PASSAGES);
+        let corpus = Corpus::read(from, &if own { rows } else { rows.with_columns(source.columns.clone()) })?;
         if let Some(id) = ids.iter().find(|id| corpus.row(id).is_none()) {
             return Err(Error::Argument(format!(
                 "{}: passage `{id}` is not in {}: the corpus has changed since, build the index again",
@@ -123,8 +126,7 @@ impl Index {
                 from.display()
             )));
         }
-        let model = IndexSource::read(dir)?.and_then(|source| source.model);
-        Ok(Self { index, ids, corpus, model })
+        Ok(Self { index, ids, corpus, model: source.model })
     }
 
     /// Writes the index with its passages as one folder, complete or not at all. What is there is replaced, if it is an

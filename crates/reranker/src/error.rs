@@ -6,6 +6,8 @@ ragduet_train::error_enum! {
         from {
             /// The model as a classifier.
             Classifier(ragduet_classifier::Error),
+            /// Tokenizers and chat templates.
+            Text(ragduet_text::Error),
             /// The retriever.
             Retriever(ragduet_retriever::Error),
         }

@@ -10,6 +10,7 @@
 mod error;
 pub mod loss;
 mod model;
+mod pairs;
 pub mod recipe;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! A cross-encoder: a classifier over pairs with one label.
 
+use crate::pairs::{Modules, PairTemplate};
 use crate::{Error, Result};
 use ragduet_classifier::{Classifier, LabelSet, Task, Text};
 use ragduet_metrics::Run;
@@ -8,7 +9,8 @@ use ragduet_nn::peft::PeftConfig;
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::{Pair, Teacher, TeacherConfig};
-use ragduet_torch::{Compute, Device, device};
+use ragduet_torch::weights::Weights;
+use ragduet_torch::{Compute, Device, Kind, device, no_grad};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,13 +31,17 @@ impl Activation {
     /// As sentence-transformers finds it in `config.json`: its own entry, that of versions before 4, else the sigmoid.
     fn of(config: &Value) -> Result<Self> {
         let own = config.pointer("/sentence_transformers/activation_fn");
-        match own.or_else(|| config.get("sbert_ce_default_activation_function")).and_then(Value::as_str) {
+        Self::named(own.or_else(|| config.get("sbert_ce_default_activation_function")))
+    }
+
+    fn named(name: Option<&Value>) -> Result<Self> {
+        match name.and_then(Value::as_str) {
             None => Ok(Self::Sigmoid),
             Some(name) if name.ends_with(".Identity") => Ok(Self::Identity),
             Some(name) if name.ends_with(".Sigmoid") => Ok(Self::Sigmoid),
-            Some(other) => Err(Error::Unusable(format!(
-                "config.json: activation {other} is not known; Identity and Sigmoid are"
-            ))),
+            Some(other) => {
+                Err(Error::Unusable(format!("activation_fn {other} is not known; Identity and Sigmoid are")))
+            }
         }
     }
 
@@ -47,6 +53,58 @@ impl Activation {
     }
 }
 
+/// A language model as a classifier with one label: its output layer's rows of two tokens, less one another, are the
+/// head, so that its logit is the difference of theirs at the last token.
+fn of_language_model(
+    dir: &Path,
+    (yes, no): (u32, Option<u32>),
+    device: Device,
+    compute: Compute,
+) -> Result<Classifier> {
+    let labels = LabelSet::given(Task::Regression, vec!["LABEL_0".into()])?;
+    let classifier = Classifier::with_labels(dir, device, compute, Some(labels))?;
+    let config = &classifier.model.config;
+    if let Some(cap) = config.get("final_logit_softcapping").filter(|v| !v.is_null()) {
+        return Err(Error::Unusable(format!(
+            "{}: final_logit_softcapping {cap} beside LogitScore is not supported",
+            dir.display()
+        )));
+    }
+    let weights = Weights::open_dir(dir)?;
+    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
+    let head = if tied {
+        None
+    } else {
+        weights.names().find(|n| *n == "lm_head.weight" || *n == "embed_out.weight")
+    };
+    let table = weights.names().find(|n| n.ends_with("embed_tokens.weight") || n.ends_with("wte.weight"));
+    let Some(name) = head.or(table) else {
+        return Err(Error::Unusable(format!(
+            "{}: no output layer, whose logits LogitScore reads",
+            dir.display()
+        )));
+    };
+    let _guard = no_grad();
+    let rows = weights.load(name, device)?;
+    let count = rows.size()[0];
+    let row = |id: u32| match i64::from(id) < count {
+        true => Ok(rows.narrow(0, i64::from(id), 1).to_kind(Kind::Float)),
+        false => Err(Error::Unusable(format!("LogitScore's token {id} is beyond the vocabulary of {count}"))),
+    };
+    let score = match no {
+        Some(no) => row(yes)? - row(no)?,
+        None => row(yes)?,
+    };
+    let Some(to) = classifier.model.params.get("score.weight") else {
+        return Err(Error::Unusable(format!(
+            "{}: LogitScore over this architecture is not supported",
+            dir.display()
+        )));
+    };
+    to.shallow_clone().copy_(&score);
+    Ok(classifier)
+}
+
 /// A model that reads a question and a passage together and says how well they match.
 #[derive(Debug)]
 pub struct CrossEncoder {
@@ -54,6 +112,17 @@ pub struct CrossEncoder {
     pub classifier: Classifier,
     /// Its scores.
     pub activation: Activation,
+    /// How pairs are read, where not as two texts.
+    reading: Reading,
+}
+
+/// How pairs are read.
+#[derive(Debug, Default)]
+struct Reading {
+    /// By a chat template.
+    template: Option<PairTemplate>,
+    /// What is put in front of the question, without one.
+    prompt: String,
 }
 
 impl CrossEncoder {
@@ -62,7 +131,12 @@ impl CrossEncoder {
     /// # Errors
     /// A folder that does not load, or a classifier with more than one label.
     pub fn load(dir: &Path, device: Device, compute: Compute) -> Result<Self> {
-        let classifier = Classifier::load(dir, device, compute)?;
+        let modules = Modules::read(dir)?;
+        let folder = &modules.transformer;
+        let classifier = match modules.score {
+            None => Classifier::load(folder, device, compute)?,
+            Some(tokens) => of_language_model(folder, tokens, device, compute)?,
+        };
         let labels = classifier.labels.names.len();
         if labels != 1 {
             return Err(Error::Unusable(format!(
@@ -70,8 +144,25 @@ impl CrossEncoder {
                 dir.display()
             )));
         }
-        let activation = Activation::of(&classifier.model.config)?;
-        Ok(Self { classifier, activation })
+        let activation = match &modules.activation {
+            Some(_) => Activation::named(modules.activation.as_ref())?,
+            None => Activation::of(&classifier.model.config)?,
+        };
+        let reading = match modules.chat {
+            None => Reading { template: None, prompt: modules.prompt },
+            Some(chat) => {
+                let template = PairTemplate::new(&classifier.tokenizer, chat, modules.prompt)?;
+                Reading { template: Some(template), prompt: String::new() }
+            }
+        };
+        if !dir.join("modules.json").is_file() && classifier.tokenizer.chat_template()?.is_some() {
+            tracing::warn!(
+                "{}: the tokenizer has a chat template, by which sentence-transformers 6 would render pairs; here, in \
+                 version 5 and in training they are two texts",
+                dir.display()
+            );
+        }
+        Ok(Self { classifier, activation, reading })
     }
 
     /// From a folder of any encoder or decoder-only model: where it is no cross-encoder, its head is drawn from the global
@@ -93,11 +184,16 @@ impl CrossEncoder {
             Some(peft) => classifier.adapt(peft)?,
             None => classifier.model.params.set_trainable(|_| true),
         }
-        Ok(Self::over(classifier, activation))
+        Self::over(classifier, activation)
     }
 
-    /// Over a classifier with one label.
-    pub fn over(mut classifier: Classifier, activation: Activation) -> Self {
+    /// Over a classifier with one label. Pairs are two texts; a chat template, by which sentence-transformers 6 would render
+    /// them, is left out of the folder.
+    ///
+    /// # Errors
+    /// A broken tokenizer_config.json.
+    pub fn over(mut classifier: Classifier, activation: Activation) -> Result<Self> {
+        classifier.tokenizer = classifier.tokenizer.without_chat_template()?;
         if let Some(map) = classifier.model.config.as_object_mut() {
             let name = match activation {
                 Activation::Identity => Activation::IDENTITY,
@@ -106,7 +202,7 @@ impl CrossEncoder {
             map.insert("sentence_transformers".into(), json!({"activation_fn": name, "version": "5.3.0"}));
             map.shift_remove("sbert_ce_default_activation_function");
         }
-        Self { classifier, activation }
+        Ok(Self { classifier, activation, reading: Reading::default() })
     }
 
     /// The logit of each pair, in batches of about `tokens` tokens. `done` is told how many pairs a batch had.
@@ -114,8 +210,20 @@ impl CrossEncoder {
     /// # Errors
     /// A pair without tokens; memory that runs out.
     pub fn logits(&self, pairs: &[Pair<'_>], tokens: usize, done: &mut dyn FnMut(usize)) -> Result<Vec<f64>> {
-        let texts: Vec<Text<'_>> = pairs.iter().map(|&(q, p)| (q, Some(p))).collect();
-        let logits = self.classifier.score(&texts, tokens, done)?;
+        let c = &self.classifier;
+        let logits = match &self.reading.template {
+            Some(template) => {
+                let encodings = template.encode(&c.tokenizer, pairs, c.max_tokens)?;
+                c.score_encoded(&encodings, tokens, done)?
+            }
+            None => {
+                let prompt = &self.reading.prompt;
+                let questions: Vec<String> = pairs.iter().map(|(q, _)| format!("{prompt}{q}")).collect();
+                let texts: Vec<Text<'_>> =
+                    questions.iter().zip(pairs).map(|(q, (_, p))| (q.as_str(), Some(*p))).collect();
+                c.score(&texts, tokens, done)?
+            }
+        };
         Ok(logits.into_iter().filter_map(|row| row.first().copied()).collect())
     }
 

@@ -89,6 +89,11 @@ impl BiEncoder {
         self.representation().dim(&self.query_tower)
     }
 
+    /// Numbers of a vector in training, of which a folder's `truncate_dim` keeps fewer afterwards.
+    pub fn trained_dim(&self) -> i64 {
+        self.representation().trained_dim(&self.query_tower)
+    }
+
     /// The tower of a side.
     pub fn tower(&self, side: Side) -> &Tower {
         match (side, &self.passage_tower) {

@@ -47,12 +47,19 @@ pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
             out.push_str(&format!("| {m} | {} | {} |\n", value(f.before, m), value(Some(after), m)));
         }
     }
+    let of_base = model.towers().any(|t| t.adapter.is_some());
+    let of_base = if of_base { ADAPTER } else { "" };
     out.push_str(&format!(
-        "\n## Use\n\n```python\n{code}\n```\n\nPassages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
+        "\n## Use\n\n{of_base}```python\n{code}\n```\n\nPassages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
         f.config.trim_end()
     ));
     out
 }
+
+/// How the folder of an adapter loads.
+const ADAPTER: &str = "This folder holds an adapter, not the weights of its base. sentence-transformers 6.2 with transformers \
+    5.24 loads both, as below. sentence-transformers 5.3 and PyLate 1.6 with transformers 5.3 raise no error and load the \
+    base without the adapter: for these run `ragduet merge path/to/this/folder -o merged` first and load `merged`.\n\n";
 
 /// What a card says of a kind of representation.
 struct Kind {
@@ -72,8 +79,8 @@ impl Kind {
                 what: "dense retriever",
                 rows: vec![
                     ("similarity", similarity(settings.similarity).into()),
-                    ("pooling", format!("{:?}", settings.pooling).to_lowercase()),
-                    ("normalised", settings.normalize.to_string()),
+                    ("pooling", settings.pooling.iter().map(|p| p.name()).collect::<Vec<_>>().join(", ")),
+                    ("normalized", settings.normalize.to_string()),
                 ],
                 code: "from sentence_transformers import SentenceTransformer\n\n\
                        model = SentenceTransformer(\"path/to/this/folder\")\n\

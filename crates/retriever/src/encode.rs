@@ -18,11 +18,14 @@ pub struct EncodeSettings {
     pub batch_tokens: u64,
     /// Texts that are sorted by length together, and held at a time.
     pub window: usize,
+    /// Whether vectors are as the model's folder gives them; else those of cosine models have unit length, so that they are
+    /// compared by dot product.
+    pub raw: bool,
 }
 
 impl Default for EncodeSettings {
     fn default() -> Self {
-        Self { batch_tokens: 8192, window: 2048 }
+        Self { batch_tokens: 8192, window: 2048, raw: false }
     }
 }
 
@@ -102,7 +105,7 @@ pub fn encode_rows(
             let mut rows = vec![0f32; counts.iter().sum::<usize>() * dim];
             for batch in &w.batches {
                 let picked: Vec<&Encoding> = batch.iter().map(|&i| &w.encodings[i as usize]).collect();
-                let flat = embed_flat(model, side, &picked)?;
+                let flat = embed_flat(model, side, &picked, settings.raw)?;
                 let mut rest = flat.as_slice();
                 for &i in batch {
                     let (own, others) = rest.split_at(counts[i as usize] * dim);
@@ -276,10 +279,11 @@ pub fn encode_sparse(
     Ok(out)
 }
 
-fn embed_flat(model: &BiEncoder, side: Side, texts: &[&Encoding]) -> Result<Vec<f32>> {
+fn embed_flat(model: &BiEncoder, side: Side, texts: &[&Encoding], raw: bool) -> Result<Vec<f32>> {
     let _guard = no_grad();
     let out = model.rows(side, texts, Mode::eval(model.compute))?;
-    let out = model.comparable(&out).to_kind(Kind::Float).contiguous().view(-1);
+    let out = if raw { out } else { model.comparable(&out) };
+    let out = out.to_kind(Kind::Float).contiguous().view(-1);
     let flat = Vec::<f32>::try_from(&out).map_err(ragduet_torch::Error::from)?;
     check_finite(&flat, &out)?;
     Ok(flat)

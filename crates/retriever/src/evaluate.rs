@@ -4,7 +4,7 @@ use crate::biencoder::BiEncoder;
 use crate::encode::{EncodeProgress, EncodeSettings};
 use crate::search::search_exact;
 use crate::{Error, Result};
-use ragduet_data::{BadRows, Collection, ReadOptions};
+use ragduet_data::{BadRows, Collection, MissingPolicy, Passage, Query, ReadOptions, RetrievalExample};
 use ragduet_index::IdMap;
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use rand::SeedableRng;
@@ -69,14 +69,44 @@ impl EvalSet {
             passages.push((p.id.clone(), p.full_text()));
         }
         let set = Self { passages, queries, qrels };
+        if let Some(first) = set.first() {
+            bad.log_first(collection.path(), "example", &first);
+        }
         let (texts, found) = set.missing();
         if texts + found > 0 {
+            if bad.missing_policy() == MissingPolicy::Error {
+                let (query, passage) = set.first_missing();
+                let first: Vec<String> = [
+                    query.map(|id| format!("the query {id:?} has no text")),
+                    passage.map(|id| format!("the corpus has no passage {id:?}")),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                return Err(Error::Unusable(format!(
+                    "{path}: {texts} judged queries have no text, {found} relevant passages are not in the corpus; {}",
+                    first.join(", ")
+                )));
+            }
             tracing::warn!(
                 "{path}: {texts} judged queries have no text and count as 0; {found} relevant passages are not in the \
                  corpus, so that nothing finds them"
             );
         }
         Ok(set)
+    }
+
+    /// The first query with a relevant passage.
+    fn first(&self) -> Option<RetrievalExample> {
+        let (id, text) = self.queries.first()?;
+        let relevant = |p: &&(String, String)| self.qrels.get(id).is_some_and(|of| of.get(&p.0) > Some(&0));
+        let passage = self.passages.iter().find(relevant);
+        let positives = passage
+            .map(|(id, text)| Passage { id: id.clone(), title: None, text: text.clone() })
+            .into_iter()
+            .collect();
+        let query = Query { id: id.clone(), text: text.clone() };
+        Some(RetrievalExample { query, positives, ..RetrievalExample::default() })
     }
 
     /// Judged queries without a text, and pairs whose relevant passage the corpus lacks.
@@ -87,6 +117,16 @@ impl EvalSet {
         };
         let passages = self.queries.iter().filter_map(|(id, _)| self.qrels.get(id)).map(lost).sum();
         (self.qrels.len() - self.queries.len(), passages)
+    }
+
+    /// The first of the judged queries without a text, and of the relevant passages that the corpus lacks.
+    fn first_missing(&self) -> (Option<&str>, Option<&str>) {
+        let ids: HashSet<&str> = self.passages.iter().map(|(id, _)| id.as_str()).collect();
+        let texts: HashSet<&str> = self.queries.iter().map(|(id, _)| id.as_str()).collect();
+        let query = self.qrels.iter().map(|(id, _)| id).find(|id| !texts.contains(id));
+        let relevant = self.qrels.iter().flat_map(|(_, docs)| docs).filter(|(_, grade)| **grade > 0);
+        let passage = relevant.map(|(id, _)| id.as_str()).filter(|id| !ids.contains(id)).min();
+        (query, passage)
     }
 
     fn sampled(mut self, most: usize, seed: u64) -> Self {

@@ -1,6 +1,7 @@
 //! What an index was made from: a file beside the index, so that a search needs no other argument.
 
 use crate::{Error, Result};
+use ragduet_data::Columns;
 use ragduet_nn::{fingerprint, hub};
 use ragduet_torch::weights::write_atomic;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct IndexSource {
     /// Whether bad rows of the corpus were set aside.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips_bad_rows: bool,
+    /// Columns of the corpus by role, where they were given.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 impl IndexSource {
@@ -52,7 +56,7 @@ impl IndexSource {
             self.weights = Some(fingerprint::of_model(&hub::resolve(model)?)?);
         }
         if let (Some(corpus), None) = (&self.corpus, &self.texts) {
-            self.texts = Some(fingerprint::of_corpus(corpus)?);
+            self.texts = Some(of_corpus(corpus)?);
         }
         Ok(self)
     }
@@ -79,7 +83,7 @@ impl IndexSource {
     /// Another one.
     pub fn check_corpus(&self, index: &Path) -> Result<()> {
         let (Some(corpus), Some(texts)) = (&self.corpus, &self.texts) else { return Ok(()) };
-        if !corpus.exists() || fingerprint::of_corpus(corpus)? == *texts {
+        if !ragduet_data::is_there(corpus) || of_corpus(corpus)? == *texts {
             return Ok(());
         }
         Err(Error::Unusable(format!(
@@ -113,6 +117,14 @@ impl IndexSource {
             serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
         Ok(write_atomic(&path, &text)?)
     }
+}
+
+/// A hash of a corpus; of a pattern, of all that it stands for.
+fn of_corpus(path: &Path) -> Result<String> {
+    let files = ragduet_data::files_of(path)?;
+    let hashes: Vec<String> =
+        files.iter().map(|file| fingerprint::of_corpus(file)).collect::<std::io::Result<_>>()?;
+    Ok(hashes.join("+"))
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod grad_cache;
+mod head;
 mod index_source;
 pub mod loss;
 pub mod mining;
 mod model_index;
 pub mod recipe;
 mod representation;
+pub mod scored_pairs;
 mod scratch;
 mod search;
 pub mod st_dir;
@@ -29,6 +31,7 @@ pub use encode::{
     encode_texts,
 };
 pub use error::{Error, Result};
+pub use head::{Dense, DenseActivation, Head, HeadModule, VectorNorm};
 pub use index_source::IndexSource;
 pub use model_index::ModelIndex;
 pub use representation::{
@@ -38,4 +41,4 @@ pub use representation::{
 pub use scratch::ScratchModel;
 pub use search::{Ranked, search_exact};
 pub use teacher::{ModelRef, Pair, ScoreCache, Teacher, TeacherConfig, TeacherVectors};
-pub use tower::{Dense, DenseActivation, Tower};
+pub use tower::Tower;

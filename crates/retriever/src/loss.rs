@@ -5,6 +5,7 @@
 
 mod batch_kl;
 mod cosent;
+mod cosine_similarity;
 mod embedding_mse;
 mod flops;
 mod info_nce;
@@ -16,6 +17,7 @@ mod triplet;
 
 pub use batch_kl::BatchKl;
 pub use cosent::CoSent;
+pub use cosine_similarity::CosineSimilarity;
 pub use embedding_mse::EmbeddingMse;
 pub use flops::Flops;
 pub use info_nce::InfoNce;
@@ -39,6 +41,8 @@ pub struct Relations {
     pub negatives: Vec<Vec<usize>>,
     /// Further columns known to be relevant to a query: (query, column). Never negatives of it.
     pub also_relevant: Vec<(usize, usize)>,
+    /// Columns that are a query's own text or id: (query, column). Neither relevant nor negatives.
+    pub own_copies: Vec<(usize, usize)>,
     /// Teacher scores per query, first the positive's, then the own negatives', where the data has them.
     pub teacher: Option<Vec<Vec<f32>>>,
 }
@@ -115,6 +119,17 @@ pub trait RetrievalLoss: std::fmt::Debug {
     /// Whether every example needs teacher scores.
     fn needs_teacher(&self) -> bool;
 
+    /// Whether scores are all that it learns from, so that a pair with a low score may stand where a positive does. A
+    /// contrastive loss would take it for one.
+    fn takes_scored_pairs(&self) -> bool {
+        false
+    }
+
+    /// The highest score that it can learn, in size; none: any.
+    fn max_score(&self) -> Option<f64> {
+        None
+    }
+
     /// Whether it compares with the vectors of a larger model.
     fn needs_teacher_vectors(&self) -> bool {
         false
@@ -136,6 +151,8 @@ pub enum LossConfig {
     /// The order of scored pairs, across queries: labels of the data or a teacher's scores.
     #[serde(rename = "cosent")]
     CoSent(CoSent),
+    /// Regression of the cosine similarity to the scores of pairs: mean squared error.
+    CosineSimilarity(CosineSimilarity),
     /// Matryoshka wrapper: another loss at several embedding dimensions.
     Matryoshka(Matryoshka),
     /// Embedding distillation: mean squared error to a larger bi-encoder's embeddings.
@@ -156,13 +173,14 @@ impl Default for LossConfig {
 
 impl LossConfig {
     /// One of each, but for those that are made of other losses.
-    fn examples() -> [Self; 8] {
+    fn examples() -> [Self; 9] {
         [
             Self::InfoNce(InfoNce::default()),
             Self::Triplet(Triplet::default()),
             Self::MarginMse(MarginMse::default()),
             Self::Kl(KlDistillation::default()),
             Self::CoSent(CoSent::default()),
+            Self::CosineSimilarity(CosineSimilarity::default()),
             Self::EmbeddingMse(EmbeddingMse::default()),
             Self::BatchKl(BatchKl::default()),
             Self::Flops(Flops::default()),
@@ -196,6 +214,7 @@ impl LossConfig {
             Self::MarginMse(c) => Box::new(c.clone()),
             Self::Kl(c) => Box::new(c.check()?),
             Self::CoSent(c) => Box::new(c.clone()),
+            Self::CosineSimilarity(c) => Box::new(c.check()?),
             Self::Matryoshka(c) => Box::new(c.build()?),
             Self::EmbeddingMse(c) => Box::new(c.clone()),
             Self::BatchKl(c) => Box::new(c.check()?),
@@ -226,6 +245,16 @@ impl LossConfig {
             Self::Flops(_) => true,
             Self::Matryoshka(c) => c.inner.is_sparsifying(),
             Self::Sum(c) => c.terms.iter().any(|t| t.loss.is_sparsifying()),
+            _ => false,
+        }
+    }
+
+    /// Whether other queries' passages are negatives.
+    pub fn has_in_batch_negatives(&self) -> bool {
+        match self {
+            Self::InfoNce(c) => c.in_batch_negatives,
+            Self::Matryoshka(c) => c.inner.has_in_batch_negatives(),
+            Self::Sum(c) => c.terms.iter().any(|t| t.loss.has_in_batch_negatives()),
             _ => false,
         }
     }

@@ -15,7 +15,7 @@ use crate::representation::{Representation, Side};
 use crate::search::{dot, search_exact};
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
-use ragduet_data::{TrainingSet, is_own_copy};
+use ragduet_data::TrainingSet;
 use ragduet_index::cost::choose_for_mining;
 use ragduet_index::negatives::{Dropped, NegativeSelection};
 use ragduet_index::{
@@ -140,9 +140,7 @@ pub fn mine(
         .enumerate()
         .map(|(q, (hits, scores))| {
             // Equal texts share a pool entry, so known positives cover their duplicates.
-            let own = &set.queries()[q];
-            let same =
-                |id: u32| set.is_positive(q as u32, id) || is_own_copy(own, &set.passages()[id as usize]);
+            let same = |id: u32| !set.may_be_negative(q as u32, id);
             select.choose(&set.queries()[q].id, hits, scores, same)
         })
         .collect();

@@ -117,8 +117,17 @@ impl Representation {
     /// Numbers in a vector that a tower gives.
     pub(crate) fn dim(&self, tower: &Tower) -> i64 {
         match self {
-            Self::Dense(_) | Self::LateInteraction(_) => tower.outputs(),
+            Self::Dense(settings) => settings.kept(tower.outputs(settings.pooling.len())),
+            Self::LateInteraction(_) => tower.outputs(1),
             Self::Sparse(_) => tower.model.mlm_head.as_ref().map_or(0, |head| head.words()),
+        }
+    }
+
+    /// Numbers of a vector in training: all of them, however many are kept afterwards.
+    pub(crate) fn trained_dim(&self, tower: &Tower) -> i64 {
+        match self {
+            Self::Dense(settings) => tower.outputs(settings.pooling.len()),
+            Self::LateInteraction(_) | Self::Sparse(_) => self.dim(tower),
         }
     }
 

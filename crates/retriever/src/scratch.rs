@@ -3,8 +3,9 @@
 
 use crate::Result;
 use crate::biencoder::{BiEncoder, Settings};
+use crate::head::{Dense, Head};
 use crate::representation::RepresentationConfig;
-use crate::tower::{Dense, Tower};
+use crate::tower::Tower;
 use ragduet_nn::{fresh_encoder, fresh_masked_lm};
 use ragduet_text::{Prompts, WordPieceOptions, train_wordpiece};
 use ragduet_torch::{Compute, Device};
@@ -82,18 +83,18 @@ impl ScratchModel {
         };
         let tokenizer = representation.add_tokens(train_wordpiece(texts, &options)?)?;
         let config = self.config(tokenizer.vocab_size(), tokenizer.pad_id().unwrap_or(0));
-        let (model, dense) = match &representation {
-            RepresentationConfig::Dense(_) => (fresh_encoder(config, device)?, None),
+        let (model, head) = match &representation {
+            RepresentationConfig::Dense(_) => (fresh_encoder(config, device)?, Head::default()),
             RepresentationConfig::LateInteraction(late) => {
                 let model = fresh_encoder(config, device)?;
                 let dense = Dense::fresh(model.encoder.hidden_size(), late.dim, device)?;
-                (model, Some(dense))
+                (model, Head::projection(dense))
             }
-            RepresentationConfig::Sparse(_) => (fresh_masked_lm(config, device)?, None),
+            RepresentationConfig::Sparse(_) => (fresh_masked_lm(config, device)?, Head::default()),
         };
         let representation = representation.resolve(&tokenizer)?;
         let settings = Settings { representation, prompts, max_query_tokens, max_passage_tokens };
-        let tower = Tower { model, dense, adapter: None, base: String::new() };
+        let tower = Tower { model, head, adapter: None, base: String::new() };
         BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
     }
 

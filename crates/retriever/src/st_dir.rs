@@ -29,6 +29,9 @@ pub(crate) fn module_kind(type_name: &str) -> Option<ModuleKind> {
         | "sentence_transformers.models.Dense.Dense"
         | "pylate.models.Dense.Dense"
         | "sentence_transformers.base.modules.dense.Dense" => ModuleKind::Dense,
+        "sentence_transformers.models.LayerNorm"
+        | "sentence_transformers.models.LayerNorm.LayerNorm"
+        | "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm" => ModuleKind::LayerNorm,
         "sentence_transformers.models.Router"
         | "sentence_transformers.models.Router.Router"
         | "sentence_transformers.base.modules.router.Router" => ModuleKind::Router,
@@ -64,6 +67,8 @@ pub(crate) enum ModuleKind {
     Normalize,
     /// A projection.
     Dense,
+    /// Layer normalization of vectors.
+    LayerNorm,
     /// Different modules for queries and documents.
     Router,
     /// Which tokens' vectors are kept (late interaction as sentence-transformers 6 writes it).

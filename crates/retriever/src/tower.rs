@@ -1,76 +1,18 @@
-//! One side's encoder: a transformer, the projection after it, the adapter over it.
+//! One side's encoder: a transformer, the modules after it, the adapter over it.
 
+use crate::head::Head;
 use crate::{Error, Result};
 use ragduet_nn::peft::{Adapter, PeftConfig};
 use ragduet_nn::{EncoderModel, Mode, PackedTokens};
-use ragduet_torch::{Device, Init, ParamBuilder, ParamStore, Tensor};
-
-/// Activations of a projection, as sentence-transformers names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DenseActivation {
-    /// None.
-    Identity,
-    /// tanh.
-    Tanh,
-}
-
-/// A projection after pooling: y = act(x W^T + b).
-#[derive(Debug)]
-pub struct Dense {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Option<Tensor>,
-    pub(crate) activation: DenseActivation,
-    pub(crate) params: ParamStore,
-}
-
-impl Dense {
-    /// From a builder at `linear`: `weight` [outputs, inputs], `bias` [outputs].
-    pub(crate) fn build(
-        b: ParamBuilder,
-        (inputs, outputs): (i64, i64),
-        bias: bool,
-        activation: DenseActivation,
-    ) -> Result<Self> {
-        let at = b.at("linear");
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let weight = at.get("weight", &[outputs, inputs], Init::Uniform(bound))?;
-        let bias = if bias { Some(at.get("bias", &[outputs], Init::Uniform(bound))?) } else { None };
-        let (params, _) = b.finish(|_| false, |_| false)?;
-        Ok(Self { weight, bias, activation, params })
-    }
-
-    /// A new projection without bias or activation.
-    pub fn fresh(inputs: i64, outputs: i64, device: Device) -> Result<Self> {
-        // A fresh builder reports everything as missing only where there was a checkpoint.
-        Self::build(ParamBuilder::fresh(device), (inputs, outputs), false, DenseActivation::Identity)
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.linear(&self.weight, self.bias.as_ref());
-        match self.activation {
-            DenseActivation::Identity => y,
-            DenseActivation::Tanh => y.tanh(),
-        }
-    }
-
-    /// Whether it learns.
-    pub fn trains(&self) -> bool {
-        self.weight.requires_grad()
-    }
-
-    /// Size of the result.
-    pub fn outputs(&self) -> i64 {
-        self.weight.size()[0]
-    }
-}
+use ragduet_torch::{Device, Tensor};
 
 /// An encoder and what follows it.
 #[derive(Debug)]
 pub struct Tower {
     /// The transformer.
     pub model: EncoderModel,
-    /// The projection, where there is one.
-    pub dense: Option<Dense>,
+    /// What follows pooled states, or those of tokens.
+    pub head: Head,
     /// What acts over the transformer, where something does.
     pub adapter: Option<Adapter>,
     /// The folder that an adapter names as its base; empty for a transformer that is nowhere yet.
@@ -88,17 +30,14 @@ impl Tower {
         mode.with(self.adapter.as_ref().map(|a| a.id))
     }
 
-    /// The projection, where there is one.
+    /// States, or what pooling made of them, through the modules that follow.
     pub(crate) fn project(&self, x: Tensor) -> Tensor {
-        match &self.dense {
-            Some(dense) => dense.forward(&x),
-            None => x,
-        }
+        self.head.forward(x)
     }
 
-    /// Size of projected states.
-    pub(crate) fn outputs(&self) -> i64 {
-        self.dense.as_ref().map_or_else(|| self.model.encoder.hidden_size(), Dense::outputs)
+    /// Size of what comes out, where pooling makes one vector of this many states.
+    pub(crate) fn outputs(&self, poolings: usize) -> i64 {
+        self.head.outputs(self.model.encoder.hidden_size() * poolings as i64)
     }
 
     /// Puts a new adapter over the transformer, which no longer trains itself. Draws from the global generators.
@@ -151,10 +90,9 @@ impl Tower {
     /// What is trained and saved: the adapter's parameters in place of the transformer's, where there is one.
     pub(crate) fn parameters(&self, prefix: &str) -> impl Iterator<Item = (String, Tensor)> {
         let encoder = self.adapter.as_ref().map_or(&self.model.params, |a| &a.params).iter();
-        let dense = self.dense.iter().flat_map(|d| d.params.iter().map(|(n, p)| (format!("dense.{n}"), p)));
         encoder
-            .map(|(n, p)| (n.to_string(), p))
-            .chain(dense)
-            .map(move |(n, p)| (format!("{prefix}{n}"), p.tensor.shallow_clone()))
+            .map(|(n, p)| (n.to_string(), p.tensor.shallow_clone()))
+            .chain(self.head.parameters())
+            .map(move |(n, p)| (format!("{prefix}{n}"), p))
     }
 }

@@ -1,5 +1,6 @@
 //! Context budgeting: a prompt that is too long loses passages, from the least relevant up, and nothing else.
 
+use crate::cuts::Tally;
 use crate::rag::Context;
 use crate::{Error, Result, Tokenizer};
 
@@ -16,6 +17,8 @@ pub struct Budgeted {
     pub dropped: Vec<String>,
     /// Tokens of the whole, as `measure` gave them.
     pub tokens: usize,
+    /// Tokens of shortened and dropped passages that are not in the prompt.
+    pub unread: usize,
     /// Whether the whole is within the limit. It is not where question, instruction and answer alone are over it.
     pub fits: bool,
 }
@@ -81,12 +84,21 @@ pub fn fit_contexts(
     let mut result = Budgeted { tokens, fits: tokens <= max_tokens, ..Budgeted::default() };
     for (index, context) in contexts.iter().enumerate() {
         let list = match shown.get(index) {
-            None => &mut result.dropped,
-            Some(now) if now.text.len() < context.text.len() => &mut result.shortened,
+            None => {
+                result.unread += tokenizer.count(&context.text)?;
+                &mut result.dropped
+            }
+            Some(now) if now.text.len() < context.text.len() => {
+                result.unread += tokenizer.count(&context.text[now.text.len()..])?;
+                &mut result.shortened
+            }
             Some(_) => &mut result.kept,
         };
         list.push(context.id.clone());
     }
+    let tally = Tally::default();
+    tally.text(tokens + result.unread, tokens);
+    tally.close(Some(max_tokens));
     result.contexts = shown;
     Ok(result)
 }

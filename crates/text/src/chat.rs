@@ -19,6 +19,7 @@ use crate::load::ADDITIONAL;
 use crate::{Error, Result, Tokenizer};
 
 mod python;
+mod unshown;
 
 // Bounds of a rendering. A conversation of 1,000 turns takes some 100,000 steps.
 const MOST_STEPS: u64 = 20_000_000;
@@ -30,8 +31,12 @@ const OPEN: char = '\u{10fffe}';
 const CLOSE: char = '\u{10ffff}';
 
 // Roles are plain words: a base model knows them, and no token has to be added.
-const FALLBACK: &str = "{{ front }}{% for m in messages %}{{ m.role | capitalize }}:\n\
-    {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\
+const FALLBACK: &str = "{{ front }}{% for t in tools or [] %}{% if loop.first %}{{ 'Tools:\n' }}{% endif %}\
+    {{ t | tojson }}{{ '\n' }}{% if loop.last %}{{ '\n' }}{% endif %}{% endfor %}\
+    {% for m in messages %}{{ m.role | capitalize }}:\n\
+    {% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\
+    {% if m.content or not loop.first %}{{ '\n' }}{% endif %}{{ (c.function or c) | tojson }}{% endfor %}\
+    {{ eos_token }}{% endgeneration %}\
     {% else %}{{ m.content }}{% endif %}{{ '\n\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}";
 
@@ -190,6 +195,28 @@ impl Tokenizer {
         self.files.retain(|(name, _)| !templates(name));
         self.files.push(("chat_template.jinja".into(), source.as_bytes().to_vec()));
         Ok(())
+    }
+
+    /// Without its chat template, in none of its files.
+    ///
+    /// # Errors
+    /// A tokenizer_config.json that is no JSON.
+    pub fn without_chat_template(mut self) -> Result<Self> {
+        let template = |name: &str| name.starts_with("chat_template.") || name.starts_with(ADDITIONAL);
+        self.files.retain(|(name, _)| !template(name));
+        for (name, bytes) in &mut self.files {
+            if name != "tokenizer_config.json" {
+                continue;
+            }
+            let parsed = serde_json::from_slice::<serde_json::Map<String, Json>>(bytes);
+            let mut config = parsed.map_err(|source| Error::Json { path: name.clone().into(), source })?;
+            // What has none is written byte for byte as it was.
+            if config.shift_remove("chat_template").is_some() {
+                let text = serde_json::to_vec_pretty(&config);
+                *bytes = text.map_err(|source| Error::Json { path: name.clone().into(), source })?;
+            }
+        }
+        Ok(self)
     }
 
     /// Special tokens by the names that templates use.

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::cuts::{Cuts, Tally};
 use crate::layout::Layout;
 use crate::tokenizer::{Tokenizer, TruncationSide};
 use crate::{Error, Result};
@@ -88,17 +89,35 @@ impl Tokenizer {
     where
         S: AsRef<str> + Sync,
     {
+        Ok(self.encode_batch_counted(texts, options)?.0)
+    }
+
+    /// [`Tokenizer::encode_batch`], and how much of the texts was cut.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_batch_counted<S>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions<'_>,
+    ) -> Result<(Vec<Encoding>, Cuts)>
+    where
+        S: AsRef<str> + Sync,
+    {
         let layout = self.layouts.single(options.add_special_tokens);
         let room = self.room(layout, options.max_len)?;
-        texts
+        let tally = Tally::default();
+        let encodings = texts
             .par_iter()
             .with_min_len(MIN_TEXTS_PER_TASK)
             .enumerate()
             .map(|(index, text)| {
                 let raw = self.raw(index, options.prefix, text.as_ref(), options.strip)?;
+                tally.text(raw.len(), room);
                 Ok(layout.fill(self.cut(raw.get_ids(), room), &[]))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok((encodings, tally.close(options.max_len.or(self.max_len))))
     }
 
     /// Encodes one text.
@@ -106,6 +125,9 @@ impl Tokenizer {
         let layout = self.layouts.single(options.add_special_tokens);
         let room = self.room(layout, options.max_len)?;
         let raw = self.raw(0, options.prefix, text, options.strip)?;
+        let tally = Tally::default();
+        tally.text(raw.len(), room);
+        tally.close(options.max_len.or(self.max_len));
         Ok(layout.fill(self.cut(raw.get_ids(), room), &[]))
     }
 
@@ -115,9 +137,26 @@ impl Tokenizer {
         A: AsRef<str> + Sync,
         B: AsRef<str> + Sync,
     {
+        Ok(self.encode_pairs_counted(pairs, options)?.0)
+    }
+
+    /// [`Tokenizer::encode_pairs`], and how much of the pairs was cut.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_pairs_counted<A, B>(
+        &self,
+        pairs: &[(A, B)],
+        options: &PairOptions,
+    ) -> Result<(Vec<Encoding>, Cuts)>
+    where
+        A: AsRef<str> + Sync,
+        B: AsRef<str> + Sync,
+    {
         let layout = self.layouts.pair(options.add_special_tokens);
         let room = self.room(layout, options.max_len)?;
-        pairs
+        let tally = Tally::default();
+        let encodings = pairs
             .par_iter()
             .with_min_len(MIN_TEXTS_PER_TASK)
             .enumerate()
@@ -135,9 +174,11 @@ impl Tokenizer {
                         return Err(Error::FirstTooLong { index, query: n1, room, max_len });
                     }
                 };
+                tally.text(n1.saturating_add(n2), keep1.saturating_add(keep2));
                 Ok(layout.fill(self.cut(first.get_ids(), keep1), self.cut(second.get_ids(), keep2)))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok((encodings, tally.close(options.max_len.or(self.max_len))))
     }
 
     /// Number of tokens of each text under `options`, in parallel: what a batcher needs to know.
@@ -322,6 +363,32 @@ mod tests {
         assert_eq!(t.encode("the cat", &with).unwrap(), glued);
         // [CLS] and the two words of the prompt, not its [SEP].
         assert_eq!(t.prefix_len("query : ", None).unwrap(), 3);
+    }
+
+    #[test]
+    fn what_is_cut_is_counted_with_how_much_of_it() {
+        let t = tokenizer();
+        // A limit that no other test has: counts are of the process.
+        let options = EncodeOptions { max_len: Some(7), ..Default::default() };
+        let (_, cuts) = t
+            .encode_batch_counted(&["the cat sat on the mat", "the mat", "a cat sat on mat"], &options)
+            .unwrap();
+        let tokens =
+            ["the cat sat on the mat", "the mat", "a cat sat on mat"].map(|s| t.count(s).unwrap() as u64);
+        let room = 7 - t.special_count(false) as u64;
+        let unread: u64 = tokens.iter().map(|n| n.saturating_sub(room)).sum();
+        let cut = tokens.iter().filter(|n| **n > room).count() as u64;
+        assert_eq!(cuts, Cuts { texts: 3, cut, tokens: tokens.iter().sum(), unread });
+        assert!(cuts.unread > 0, "{cuts}");
+        let pair = PairOptions { max_len: Some(7), ..Default::default() };
+        let (_, of_pair) = t.encode_pairs_counted(&[("the cat sat", "on the mat")], &pair).unwrap();
+        let room = 7 - t.special_count(true) as u64;
+        let n = t.count("the cat sat").unwrap() as u64 + t.count("on the mat").unwrap() as u64;
+        assert_eq!((of_pair.cut, of_pair.tokens, of_pair.unread), (1, n, n - room));
+        // Nothing is cut at just the limit, nor without one.
+        let n = t.encode("the cat", &EncodeOptions::default()).unwrap().len();
+        let just = EncodeOptions { max_len: Some(n), ..Default::default() };
+        assert_eq!(t.encode_batch_counted(&["the cat"], &just).unwrap().1.cut, 0);
     }
 
     #[test]

@@ -65,6 +65,8 @@ impl TrainExample {
 pub enum Untrainable {
     /// There is no answer.
     NoAnswer,
+    /// What would be learned has weight 0.
+    NoWeight,
     /// It is over the limit, and cutting it would cut the answer.
     TooLong {
         /// Its tokens.
@@ -78,6 +80,7 @@ impl std::fmt::Display for Untrainable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoAnswer => f.write_str("there is no answer to learn"),
+            Self::NoWeight => f.write_str("its answer has weight 0 and is not learned"),
             Self::TooLong { tokens, max_len } => write!(f, "{tokens} tokens, {max_len} are allowed"),
         }
     }
@@ -201,7 +204,7 @@ impl Tokenizer {
     }
 
     /// The example of a conversation. Messages are passed to the template as they are; answers are the messages whose
-    /// role is `assistant`.
+    /// role is `assistant`. A message with `weight` 0 or `train` false is not learned, whatever the options say.
     pub fn chat_example(
         &self,
         template: &ChatTemplate,
@@ -212,8 +215,25 @@ impl Tokenizer {
         let answers: Vec<usize> = (0..messages.len()).filter(|&i| is_answer(&messages[i])).collect();
         let Some(&last) = answers.last() else { return Ok(Err(Untrainable::NoAnswer)) };
         let whole = template.render(messages, tools, false)?;
+        let learned: Vec<usize> = match options.loss_on {
+            LossOn::All => (0..messages.len()).collect(),
+            LossOn::Assistant => answers.clone(),
+            LossOn::Completion => vec![last],
+        };
+        let unlearned: Vec<usize> = learned.iter().copied().filter(|&i| is_unlearned(&messages[i])).collect();
+        if unlearned == learned {
+            return Ok(Err(Untrainable::NoWeight));
+        }
+        // Blocks that are one for each answer are told apart by their place.
+        let own = template.marks_answers() && whole.answers.len() == answers.len();
+        let span = |i: usize| match answers.iter().position(|&a| a == i).filter(|_| own) {
+            Some(place) => Ok(whole.answers[place].clone()),
+            None => answer_span(template, messages, tools, i, &whole.text),
+        };
+        let silent = unlearned.iter().map(|&i| span(i)).collect::<Result<Vec<_>>>()?;
         let spans = match options.loss_on {
-            LossOn::All => Vec::new(),
+            LossOn::All if silent.is_empty() => Vec::new(),
+            LossOn::All => std::iter::once(0..whole.text.len()).collect(),
             LossOn::Assistant if template.marks_answers() => whole.answers.clone(),
             LossOn::Completion if template.marks_answers() => {
                 whole.answers.last().cloned().into_iter().collect()
@@ -224,13 +244,18 @@ impl Tokenizer {
                 .collect::<Result<_>>()?,
             LossOn::Completion => vec![answer_span(template, messages, tools, last, &whole.text)?],
         };
-        let (mut ids, mut loss) = self.spanned(&whole.text, &spans, options.loss_on)?;
-        if options.append_eos && last + 1 == messages.len() {
+        let (spans, on) = match silent.is_empty() {
+            true => (spans, options.loss_on),
+            false => (without(spans, &silent), LossOn::Assistant),
+        };
+        let (mut ids, mut loss) = self.spanned(&whole.text, &spans, on)?;
+        if options.append_eos && last + 1 == messages.len() && !unlearned.contains(&last) {
             let span = match spans.last() {
                 Some(span) => Some(span.clone()),
                 None => answer_span(template, messages, tools, last, &whole.text).ok(),
             };
             let content = messages[last].get("content").and_then(Value::as_str).unwrap_or_default();
+            let calls = messages[last].get("tool_calls").is_some();
             // Bytes of the answer's own words; what follows them is the template's.
             let words = span.and_then(|s| {
                 let at = whole.text[s.clone()].find(content.trim())? + s.start;
@@ -244,22 +269,28 @@ impl Tokenizer {
                 }
                 None => 0,
             };
-            self.end_turn(&mut ids, &mut loss, from)?;
+            self.end_turn(&mut ids, &mut loss, from, calls)?;
         }
-        Ok(checked(ids, loss, options))
+        let built = checked(ids, loss, options);
+        Ok(match built {
+            Err(Untrainable::NoAnswer) if !silent.is_empty() => Err(Untrainable::NoWeight),
+            built => built,
+        })
     }
 
     /// Puts the end-of-sequence token behind a last answer that the template ends with no mark of its own: without
     /// one the model would not learn to stop. Where a mark is there, learned or not, the template is left as it is.
     ///
     /// `from`: the first token behind the answer's own words. Before it nothing is a mark: an answer of one token would
-    /// else be ended by the mark that begins it.
-    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>, from: usize) -> Result<()> {
+    /// else be ended by the mark that begins it. Of an answer that calls tools, marks are special tokens alone: what
+    /// ends the call (`</tool_call>`) does not end the answer.
+    fn end_turn(&self, ids: &mut Vec<u32>, loss: &mut Vec<bool>, from: usize, calls: bool) -> Result<()> {
         /// Tokens from the answer's end on in which a mark is looked for: templates put a line's end around it.
         const NEAR: usize = 3;
         let (Some(eos), Some(end)) = (self.eos_id(), loss.iter().rposition(|&on| on)) else { return Ok(()) };
         let added = self.inner.get_added_tokens_decoder();
-        let marked = |ids: &[u32]| ids.iter().any(|id| *id == eos || added.contains_key(id));
+        let mark = |id: &u32| *id == eos || added.get(id).is_some_and(|token| token.special || !calls);
+        let marked = |ids: &[u32]| ids.iter().any(mark);
         let behind = &ids[end + 1..];
         if marked(&ids[(end + 1).saturating_sub(NEAR).max(from).min(ids.len())..])
             || !self.decode(behind, false)?.trim().is_empty()
@@ -324,6 +355,33 @@ fn is_answer(message: &Value) -> bool {
     message.get("role").and_then(Value::as_str) == Some("assistant")
 }
 
+/// Whether a message is not to be learned: `weight` 0 (OpenAI), `train` false (Axolotl).
+fn is_unlearned(message: &Value) -> bool {
+    ["weight", "train"].iter().any(|name| match message.get(name) {
+        Some(Value::Bool(learned)) => !learned,
+        Some(Value::Number(weight)) => weight.as_f64() == Some(0.0),
+        _ => false,
+    })
+}
+
+/// Spans without what lies in others; both ascend.
+fn without(spans: Vec<Range<usize>>, silent: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut out = Vec::with_capacity(spans.len());
+    for span in spans {
+        let mut start = span.start;
+        for gap in silent.iter().filter(|gap| gap.start < span.end && gap.end > span.start) {
+            if gap.start > start {
+                out.push(start..gap.start);
+            }
+            start = start.max(gap.end);
+        }
+        if start < span.end {
+            out.push(start..span.end);
+        }
+    }
+    out
+}
+
 fn checked(ids: Vec<u32>, loss: Vec<bool>, options: &ExampleOptions) -> Built {
     if let Some(max_len) = options.max_len.filter(|&max_len| ids.len() > max_len) {
         return Err(Untrainable::TooLong { tokens: ids.len(), max_len });
@@ -346,7 +404,8 @@ fn answer_span(
     // A template may refuse a part of a conversation; then this way is not open, which is not an error yet.
     let render =
         |upto: usize, prompt: bool| template.render(&messages[..upto], tools, prompt).map(|r| r.text).ok();
-    let before = render(index, true).or_else(|| render(index, false));
+    let prompted = if is_answer(&messages[index]) { render(index, true) } else { None };
+    let before = prompted.or_else(|| render(index, false));
     let after = if index + 1 == messages.len() { Some(whole.to_owned()) } else { render(index + 1, false) };
     if let (Some(before), Some(after)) = (&before, &after)
         && whole.starts_with(before.as_str())
@@ -362,8 +421,9 @@ fn answer_span(
     Ok(start.map_or(span.start, |before| before.len())..span.end)
 }
 
-/// Finds the content of a message by rendering another in its place. The end of the turn, a special token directly
-/// behind, belongs to the answer: without it the model would not learn to stop.
+/// Finds what a message says by rendering other words in its place, without calls of tools: those stand where the words
+/// do. The end of the turn, a special token directly behind, belongs to the answer: without it the model would not learn
+/// to stop.
 fn replaced_span(
     template: &ChatTemplate,
     messages: &[Value],
@@ -373,10 +433,15 @@ fn replaced_span(
 ) -> Option<Range<usize>> {
     const MARK: &str = "\u{10fffc}answer\u{10fffd}";
     let mut changed = messages.to_vec();
-    *changed.get_mut(index)?.get_mut("content")? = MARK.into();
+    let message = changed.get_mut(index)?.as_object_mut()?;
+    message.insert("content".into(), MARK.into());
+    message.shift_remove("tool_calls");
+    message.shift_remove("function_call");
     let other = template.render(&changed, tools, false).ok()?.text;
     let at = other.find(MARK)?;
     let (head, tail) = (&other[..at], &other[at + MARK.len()..]);
+    // Some templates put white space before words alone.
+    let head = if whole.starts_with(head) { head } else { head.trim_end() };
     if !whole.starts_with(head) || !whole.ends_with(tail) || head.len() + tail.len() >= whole.len() {
         return None;
     }

@@ -30,6 +30,7 @@
 
 mod budget;
 mod chat;
+mod cuts;
 mod encode;
 mod error;
 mod example;
@@ -46,6 +47,7 @@ mod vocab_txt;
 
 pub use budget::{Budgeted, fit_contexts};
 pub use chat::{ChatTemplate, Rendered, message};
+pub use cuts::{CutLog, Cuts};
 pub use encode::{EncodeOptions, Encoding, PairOptions, PairTruncation};
 pub use error::{Error, Result};
 pub use example::{Built, ExampleOptions, LossOn, TrainExample, Untrainable};

@@ -47,6 +47,7 @@ pub use metrics::MetricSink;
 pub use options::RunOptions;
 pub use prefetch::{Prefetched, prefetch};
 pub use progress::Progress;
+pub use ragduet_data::Columns;
 pub use recipe::{
     At, Counts, Epoch, Evaluated, Facts, Flow, Line, Log, Metrics, Recipe, RunState, epoch_rng, windows_of,
 };

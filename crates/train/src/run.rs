@@ -13,6 +13,7 @@ use crate::{
     DeviceLossMeter, EvalSchedule, Learner, MetricSink, Progress, RecipeConfig, Result, RunContext,
     RunOptions, World, config as settings, interrupt, state,
 };
+use ragduet_text::CutLog;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Device, rng};
 use serde_json::{Value, json};
@@ -65,7 +66,7 @@ pub fn run<C: RecipeConfig, R: Recipe>(
     // A start that comes to nothing leaves nothing, so that the corrected one finds its folder as this one did.
     let mut start = context.dir.start(options.resume);
     let recipe = build(&context)?;
-    context.report_bad_rows();
+    context.report_bad_rows()?;
     let mut d = Driver::new(config, options, recipe, context, resolved)?;
 
     let resumed = d.resume()?;
@@ -455,7 +456,21 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
                 "no measurement was better than the one before training: best/ is the model that training started from"
             );
         }
+        self.say_cut()?;
         self.recipe.finish(&mut self.run)
+    }
+
+    /// Counts in one line the texts that were too long for their limit, and how much of them was not read.
+    fn say_cut(&mut self) -> Result<(), R::Error> {
+        let log = CutLog::take();
+        let all = log.total();
+        if all.cut > 0 {
+            tracing::warn!("texts {log}");
+            let values =
+                [("texts", all.texts as f64), ("cut", all.cut as f64), ("unread_share", all.unread_share())];
+            self.run.log.write("cut", self.run.at.step, &values)?;
+        }
+        Ok(())
     }
 
     fn finished(self, finished: bool) -> Finished<R> {

@@ -112,10 +112,13 @@ pub trait RecipeConfig: Config {
 
     /// `data.skip_bad_rows`.
     fn skip_bad_rows(&self) -> bool;
+
+    /// `data.columns`.
+    fn columns(&self) -> &ragduet_data::Columns;
 }
 
 /// Defines the config of a training method: the given tables, and `[run]` and `[save]`, which all have. The struct has
-/// `eval`, with `every_steps`, `every_epochs`, `at_start` and `stop`, and `data`, with `skip_bad_rows`.
+/// `eval`, with `every_steps`, `every_epochs`, `at_start` and `stop`, and `data`, with `skip_bad_rows` and `columns`.
 ///
 /// `epochs`: the passes over the training set where `[run]` says nothing.
 #[macro_export]
@@ -158,6 +161,10 @@ macro_rules! recipe_config {
 
             fn skip_bad_rows(&self) -> bool {
                 self.data.skip_bad_rows
+            }
+
+            fn columns(&self) -> &$crate::Columns {
+                &self.data.columns
             }
         }
     };

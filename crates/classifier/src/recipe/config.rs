@@ -5,6 +5,7 @@ use crate::error::{Result, bad};
 use crate::labels::Task;
 use crate::loss::ClassifierLoss;
 use crate::scores::Measure;
+use ragduet_data::Columns;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
@@ -51,14 +52,21 @@ ragduet_train::recipe_config! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training set.
+    /// Training set: a file, a folder of files, a pattern such as `data/*.jsonl`, or a list of them.
+    #[serde(deserialize_with = "ragduet_data::path_or_list")]
+    #[schemars(with = "ragduet_data::OneOrMore")]
     pub train: PathBuf,
     /// Dev set, evaluated during training; absent: no evaluation.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// Sampling of an epoch's texts.

@@ -182,12 +182,21 @@ fn texts_of(model: &Classifier, records: &[PreferenceRecord]) -> Result<Vec<(Str
             Prompt::Text(text) => text.clone(),
             Prompt::Turns(turns) => {
                 let turns: Vec<_> = turns.iter().map(Message::json).collect();
-                template.render(&turns, None, true)?.text
+                template.render(&turns, (!r.tools.is_empty()).then_some(&r.tools), true)?.text
             }
         };
-        out.extend([&r.chosen, &r.rejected].map(|answer| (prompt.clone(), answer.clone())));
+        out.extend([&r.chosen, &r.rejected].map(|answer| (prompt.clone(), spoken(answer))));
     }
     Ok(out)
+}
+
+/// An answer as text: its words, and the calls of tools behind them.
+fn spoken(answer: &Message) -> String {
+    let json = answer.json();
+    let calls = json.get("tool_calls").and_then(|calls| calls.as_array()).into_iter().flatten();
+    let calls = calls.map(|call| call.get("function").unwrap_or(call).to_string());
+    let words = [answer.content().to_owned()].into_iter().filter(|words| !words.is_empty());
+    words.chain(calls).collect::<Vec<_>>().join("\n")
 }
 
 impl Recipe for Reward<'_> {

@@ -1,7 +1,7 @@
 //! `ragduet ask`: question, retrieval, answer, sources.
 
 use crate::cmd::generate::GeneratorArgs;
-use crate::cmd::search::IndexArgs;
+use crate::cmd::search::{IndexArgs, described};
 use crate::common;
 use anyhow::{Result, anyhow};
 use ragduet_data::{Found, Passage, RagRecord};
@@ -69,6 +69,8 @@ impl Args {
                 println!("{}", f.question);
             }
             let json = self.json;
+            let metadata =
+                |id: &str| f.hits.iter().find(|h| h.id == id).map(|h| &h.metadata).filter(|m| !m.is_empty());
             let (answered, _) = answer_streaming(&generator, &record, &options, &mut |piece| {
                 if !json {
                     print!("{piece}");
@@ -80,14 +82,23 @@ impl Args {
                 let sources: Vec<_> = answered
                     .contexts
                     .iter()
-                    .map(|c| json!({"id": c.id, "title": c.title, "text": c.text}))
+                    .map(|c| {
+                        let mut source = json!({"id": c.id, "title": c.title, "text": c.text});
+                        if let Some(metadata) = metadata(&c.id) {
+                            source["metadata"] = metadata.clone().into();
+                        }
+                        source
+                    })
                     .collect();
                 all.push(json!({"question": f.question, "answer": answered.answer, "sources": sources}));
                 continue;
             }
             println!("\n  from:");
             for (n, c) in answered.contexts.iter().enumerate() {
-                println!("  [{}] {} {}", n + 1, c.id, c.title.as_deref().unwrap_or(""));
+                let said = metadata(&c.id).map(|m| format!("({})", described(m)));
+                let parts = [Some(c.id.clone()), c.title.clone(), said];
+                let parts: Vec<String> = parts.into_iter().flatten().collect();
+                println!("  [{}] {}", n + 1, parts.join(" "));
             }
             println!();
         }

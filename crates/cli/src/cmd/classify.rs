@@ -4,7 +4,7 @@ use crate::common::numbers::count;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
 use ragduet_classifier::{Answer, Classifier, Scores};
-use ragduet_data::{LabelledRecord, read_labelled};
+use ragduet_data::{BadRows, LabelledRecord, read_labelled};
 use ragduet_torch::{Precision, device};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -57,9 +57,11 @@ impl ClassifierArgs {
 pub struct Args {
     #[command(flatten)]
     model: ClassifierArgs,
-    /// Texts, or pairs of texts (JSON Lines, JSON, Parquet).
+    /// Texts, or pairs of texts (JSON Lines, JSON, CSV, TSV, Parquet).
     #[arg(short, long, required_unless_present = "text", conflicts_with = "text")]
     input: Option<PathBuf>,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// A single text.
     #[arg(long)]
     text: Option<String>,
@@ -81,7 +83,7 @@ impl Args {
             common::outputs::not_the_input(input, out)?;
         }
         let records = match (&self.input, self.text) {
-            (Some(path), _) => read(path, false, self.skip_bad_rows.as_ref())?,
+            (Some(path), _) => read(path, false, self.map.bad_rows(self.skip_bad_rows.as_ref())?)?,
             (None, text) => {
                 vec![LabelledRecord {
                     id: None,
@@ -121,10 +123,9 @@ fn described(model: &Classifier, id: Value, logits: &[f64]) -> Value {
     }
 }
 
-fn read(path: &Path, labelled: bool, sidecar: Option<&PathBuf>) -> Result<Vec<LabelledRecord>> {
-    let bad = common::bad_rows(sidecar);
+fn read(path: &Path, labelled: bool, bad: BadRows) -> Result<Vec<LabelledRecord>> {
     let records = read_labelled(path, labelled, &bad)?.collect::<std::result::Result<Vec<_>, _>>()?;
-    common::report_bad_rows(&bad);
+    common::report_bad_rows(&bad)?;
     if records.is_empty() {
         anyhow::bail!("{}: no usable row", path.display());
     }
@@ -149,9 +150,11 @@ fn score(
 pub struct ClassifierEval {
     #[command(flatten)]
     model: ClassifierArgs,
-    /// Labelled texts (JSON Lines, JSON, Parquet).
+    /// Labelled texts (JSON Lines, JSON, CSV, TSV, Parquet).
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
@@ -166,7 +169,7 @@ pub struct ClassifierEval {
 impl ClassifierEval {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
-        let records = read(&self.data, true, self.skip_bad_rows.as_ref())?;
+        let records = read(&self.data, true, self.map.bad_rows(self.skip_bad_rows.as_ref())?)?;
         let model = self.model.load()?;
         let targets = model.targets(&records).with_context(|| self.data.display().to_string())?;
         let logits = score(&model, &records, self.model.batch_tokens, quiet)

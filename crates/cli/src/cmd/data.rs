@@ -1,9 +1,15 @@
-//! `ragduet data convert|stats|formats`.
+//! `ragduet data convert|folder|stats|preview|formats`.
 
-use crate::common::{self, ReadArgs};
+mod preview;
+
+use crate::common::{self, ReadArgs, Usage};
 use anyhow::Result;
-use ragduet_data::{Format, convert, dataset_from_documents, dataset_stats};
-use std::path::PathBuf;
+use ragduet_data::{
+    BadRows, DatasetStats, Format, Kind, ReadOptions, SAMPLES, convert, convert_records, corpus_stats,
+    dataset_from_documents, dataset_stats, judged_stats, pattern_of, preference_stats, read_corpus,
+    record_stats, write_corpus,
+};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `data`.
 #[derive(Debug, clap::Args)]
@@ -14,31 +20,37 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Convert a dataset from one format to another.
+    /// Convert a dataset from one format to another; records and preferences for generators to JSON Lines.
     Convert {
-        /// Input file or folder.
-        from: PathBuf,
+        /// Input: a file, a folder, a pattern, or several of them.
+        #[arg(required = true)]
+        from: Vec<PathBuf>,
         /// Output file or folder.
         #[arg(long)]
         to: PathBuf,
         /// Output format, if the name does not tell it.
         #[arg(long)]
         to_format: Option<Format>,
+        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences or completions.
+        #[arg(long = "as", value_name = "KIND")]
+        kind: Option<Kind>,
         #[command(flatten)]
         read: ReadArgs,
     },
     /// Make a data set in BEIR's layout from a folder of .txt and .md files and a file of questions. A passage is a
     /// paragraph. A line of the questions: question, words of the paragraph that answers it, answer (optional, for the
-    /// generator), separated by tabs.
+    /// generator), separated by tabs; or CSV, TSV or JSON Lines with the columns question, passage and answer.
     Folder {
         /// Folder of documents.
         docs: PathBuf,
-        /// Questions, tab-separated.
+        /// Questions: a table, or JSON Lines.
         #[arg(long)]
         questions: PathBuf,
         /// Output folder.
         #[arg(short, long)]
         out: PathBuf,
+        #[command(flatten)]
+        map: common::MapArgs,
         /// Share of the questions for the dev split.
         #[arg(long, default_value_t = 0.25, value_parser = share)]
         dev: f64,
@@ -46,17 +58,24 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits.
+    /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits; of records and preferences
+    /// for generators, and of a corpus.
     Stats {
-        /// File or folder.
-        path: PathBuf,
+        /// A file, a folder, a pattern, or several of them.
+        #[arg(required = true)]
+        path: Vec<PathBuf>,
+        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences or completions.
+        #[arg(long = "as", value_name = "KIND")]
+        kind: Option<Kind>,
         #[command(flatten)]
         read: ReadArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List the data formats.
+    /// Show rows as a job would understand them, and with a model the prompts, what is learned and tokens.
+    Preview(preview::Preview),
+    /// List the data formats, and one row of each shape that is read.
     Formats,
 }
 
@@ -69,32 +88,96 @@ impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.what {
-            What::Convert { from, to, to_format, read } => {
-                let format = to_format.map_or_else(|| Format::for_output(&to), Ok)?;
-                let bad = read.bad_rows();
-                let counts = convert(&from, &read.options(), &to, format, &bad)?;
-                common::report_bad_rows(&bad);
-                println!("{}: {counts}", to.display());
+            What::Convert { from, to, to_format, kind, read } => {
+                let (from, options, bad) = (pattern_of(&from), read.options(), read.bad_rows()?);
+                match kind_of(kind, &from, &options, &bad)? {
+                    Kind::Corpus => {
+                        let passages = write_corpus(&to, read_corpus(&from, &options, &bad)?)?;
+                        common::report_bad_rows(&bad)?;
+                        println!("{}: {passages} passages", to.display());
+                    }
+                    kind @ (Kind::Records | Kind::Preferences | Kind::Completions) => {
+                        if let Some(format) = to_format {
+                            let why = format!(
+                                "--to-format {format}: {kind} are written as JSON Lines; leave it out, or say --as \
+                                 examples"
+                            );
+                            return Err(Usage(why).into());
+                        }
+                        let rows = convert_records(&from, kind, &to, &bad)?;
+                        common::report_bad_rows(&bad)?;
+                        println!("{}: {rows} {kind}", to.display());
+                    }
+                    Kind::Examples | Kind::Choices | Kind::Texts => {
+                        let format = to_format.map_or_else(|| Format::for_output(&to), Ok)?;
+                        let counts = convert(&from, &options, &to, format, &bad)?;
+                        common::report_bad_rows(&bad)?;
+                        println!("{}: {counts}", to.display());
+                    }
+                }
             }
-            What::Folder { docs, questions, out, dev, json } => {
-                let report = dataset_from_documents(&docs, &questions, &out, dev)?;
+            What::Folder { docs, questions, out, map, dev, json } => {
+                let bad = map.bad_rows(None)?;
+                let report = dataset_from_documents(&docs, &questions, &out, dev, &bad)?;
                 match json {
                     true => common::print_json(&report)?,
                     false => println!("{}: {report}", out.display()),
                 }
             }
-            What::Stats { path, read, json } => {
-                let bad = read.bad_rows();
-                let stats = dataset_stats(&path, &read.options(), &bad)?;
-                common::report_bad_rows(&bad);
-                if json {
-                    common::print_json(&stats)?;
-                } else {
-                    println!("{stats}");
+            What::Stats { path, kind, read, json } => {
+                let (path, options, bad) = (pattern_of(&path), read.options(), read.bad_rows()?);
+                match kind_of(kind, &path, &options, &bad)? {
+                    Kind::Corpus => {
+                        let corpus = Some(corpus_stats(read_corpus(&path, &options, &bad)?)?);
+                        let stats = DatasetStats { corpus, read: bad.report(), ..DatasetStats::default() };
+                        show(&stats, &bad, json)?;
+                    }
+                    Kind::Records => show(&record_stats(&path, &bad)?, &bad, json)?,
+                    Kind::Preferences => show(&preference_stats(&path, &bad)?, &bad, json)?,
+                    Kind::Completions => show(&judged_stats(&path, &bad)?, &bad, json)?,
+                    Kind::Examples | Kind::Choices | Kind::Texts => {
+                        show(&dataset_stats(&path, &options, &bad)?, &bad, json)?;
+                    }
                 }
             }
-            What::Formats => Format::ALL.iter().for_each(|f| println!("{:<16}{}", f.name(), f.about())),
+            What::Preview(preview) => preview.run()?,
+            What::Formats => formats(),
         }
         Ok(())
+    }
+}
+
+/// What is to be read: what was said, or what a named format or the columns show.
+fn kind_of(said: Option<Kind>, path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Kind> {
+    match (said, options.format) {
+        (Some(kind), _) => Ok(kind),
+        (None, Some(_)) => Ok(Kind::Examples),
+        (None, None) => Ok(Kind::detect(path, options, bad)?),
+    }
+}
+
+/// Prints statistics.
+fn show<T: std::fmt::Display + serde::Serialize>(stats: &T, bad: &BadRows, json: bool) -> Result<()> {
+    common::report_bad_rows(bad)?;
+    match json {
+        true => common::print_json(stats)?,
+        false => println!("{stats}"),
+    }
+    Ok(())
+}
+
+/// The formats, and a row of each shape.
+fn formats() {
+    println!("Formats of files and folders:");
+    Format::ALL.iter().for_each(|f| println!("  {:<16}{}", f.name(), f.about()));
+    println!(
+        "\nShapes of rows, the same in JSON Lines, a JSON array, CSV and TSV with a header, Parquet and Arrow. Other names \
+         of columns are mapped: --map query=my_column, or [data.columns] in a config."
+    );
+    for kind in Kind::ALL {
+        println!("\n{kind}: for {}", kind.used_by());
+        for sample in SAMPLES.iter().filter(|sample| sample.kind == kind) {
+            println!("  {}\n      {}", sample.shape, sample.row);
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::common::{self, ModelArgs, ReadArgs, counter};
 use anyhow::{Context, Result};
 use ragduet_data::{Passages, read_corpus};
 use ragduet_files::OutputFile;
-use ragduet_retriever::{BiEncoder, Representation, Side, encode_rows, encode_stream};
+use ragduet_retriever::{BiEncoder, EncodeSettings, Representation, Side, encode_rows, encode_stream};
 use ragduet_train::checkpoint::replace_files;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Args {
     pub fn run(self, quiet: bool) -> Result<()> {
         let model = self.model.load()?;
         let side = if self.side == "query" { Side::Query } else { Side::Passage };
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let corpus = read_corpus(&self.input, &self.read.options(), &bad)?;
         let mut said = String::new();
         replace_files(&self.out, &FILES, |dir| {
@@ -52,10 +52,10 @@ impl Args {
                 _ => self.vectors(dir, &model, side, corpus, quiet),
             };
             let (done, text) = encoded.with_context(of_model)?;
+            common::report_bad_rows(&bad)?;
             said = text;
             self.meta(dir, &model, done)
         })?;
-        common::report_bad_rows(&bad);
         println!("{}: {said}", self.out.display());
         Ok(())
     }
@@ -81,7 +81,8 @@ impl Args {
             model,
             side,
             texts,
-            &self.model.encode_settings(),
+            // The index scales what it compares by cosine itself.
+            &EncodeSettings { raw: true, ..self.model.encode_settings() },
             &mut |n, t| {
                 bar.set_position(n);
                 tokens = t;

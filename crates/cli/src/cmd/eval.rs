@@ -5,7 +5,7 @@ use anyhow::Result;
 use ragduet_metrics::significance::{Resampling, randomisation};
 use ragduet_metrics::{Evaluation, Measure, Qrels, Run, evaluate};
 use ragduet_retriever::evaluate::default_measures;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `eval`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +69,7 @@ impl Args {
                 own_passages(&mut run, a.drop_identical_ids);
                 let measures = or_default(&a.measures);
                 let result = evaluate(&qrels, &run, &measures);
+                say_missing(&a.run, &qrels, &result)?;
                 let other = other(a.compare.as_ref(), &qrels, &measures)?;
                 report(&result, &qrels, &measures, other.as_ref(), None, a.json)
             }
@@ -101,7 +102,43 @@ pub(super) fn other(
     qrels: &Qrels,
     measures: &[Measure],
 ) -> Result<Option<Evaluation>> {
-    path.map(|path| Ok(evaluate(qrels, &Run::read_trec(path)?, measures))).transpose()
+    let evaluated = |path: &PathBuf| {
+        let result = evaluate(qrels, &Run::read_trec(path)?, measures);
+        say_missing(path, qrels, &result)?;
+        Ok(result)
+    };
+    path.map(evaluated).transpose()
+}
+
+/// Counts in a warning the judged queries that a run file lacks, and its queries that nobody judged.
+///
+/// # Errors
+/// A run file that has none of the judged queries.
+pub(super) fn say_missing(path: &Path, qrels: &Qrels, result: &Evaluation) -> Result<()> {
+    let (missing, judged) = (result.missing_queries, qrels.len());
+    if missing == judged && judged > 0 {
+        let example = qrels.iter().next().map(|(id, _)| id).unwrap_or_default();
+        anyhow::bail!(
+            "{}: it has none of the {judged} judged queries, such as {example:?}, and {} others: is it of this data set \
+             and split?",
+            path.display(),
+            result.unjudged_queries
+        );
+    }
+    if missing > 0 {
+        tracing::warn!(
+            "{}: {missing} of {judged} judged queries are not in the run and count as 0",
+            path.display()
+        );
+    }
+    if result.unjudged_queries > 0 {
+        tracing::warn!(
+            "{}: {} queries of the run are not judged and left out",
+            path.display(),
+            result.unjudged_queries
+        );
+    }
+    Ok(())
 }
 
 /// Prints figures, beside those they are compared with.

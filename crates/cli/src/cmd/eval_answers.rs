@@ -5,7 +5,7 @@ use crate::cmd::retrieve::{self, Retrieved};
 use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
-use ragduet_data::{RagRecord, read_rag};
+use ragduet_data::{RagRecord, no_answers, read_rag};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::bertscore::BertScorer;
@@ -52,6 +52,8 @@ pub struct GeneratorEval {
     /// Records with questions, passages and answers.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Number of questions, the first of the file.
     #[arg(long, value_parser = count)]
     questions: Option<usize>,
@@ -73,6 +75,8 @@ pub struct RagEval {
     /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Split.
     #[arg(long, default_value = "test")]
     split: String,
@@ -148,6 +152,10 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
             batch: args.batch,
             seed: args.seed,
         };
+        if condition == Condition::With {
+            options.log_first(&generator, &records)?;
+            options.warn_of_unshown(&generator, &records)?;
+        }
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let (answers, report) =
             answer_all(&generator, &records, &options, &mut |n| bar.set_position(n as u64))?;
@@ -218,9 +226,21 @@ fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Re
 impl GeneratorEval {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
-        let records: Vec<RagRecord> = read_rag(&self.data, &common::bad_rows(None))?
+        let bad = self.map.bad_rows(None)?;
+        let records: Vec<RagRecord> = read_rag(&self.data, &bad)?
             .take(self.questions.unwrap_or(usize::MAX))
             .collect::<Result<_, _>>()?;
+        let without = records.iter().filter(|r| r.answers.is_empty()).count();
+        if without == records.len() && without > 0 {
+            return Err(anyhow::anyhow!(no_answers(&self.data, without)));
+        }
+        if without > 0 {
+            tracing::warn!(
+                "{}: {without} of {} questions have no answer: exact match, F1 and the measures of text leave them out",
+                self.data.display(),
+                records.len()
+            );
+        }
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
         if let Some(path) = &self.wanted.save {
             save(path, &outcome, &records)?;
@@ -230,7 +250,11 @@ impl GeneratorEval {
                 outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
             return common::print_json(&all);
         }
-        print_table(&format!("{} questions", records.len()), &[], &outcome.reports);
+        let known = match without {
+            0 => String::new(),
+            n => format!(", {} with answers", records.len() - n),
+        };
+        print_table(&format!("{} questions{known}", records.len()), &[], &outcome.reports);
         Ok(())
     }
 }
@@ -245,7 +269,7 @@ impl RagEval {
         }
         let (_, contexts) = self.generator.prompt()?;
         let k = contexts.count.max(1);
-        let bad = common::bad_rows(None);
+        let bad = self.map.bad_rows(None)?;
         let model =
             self.model.clone().ok_or_else(|| common::Usage("give a retriever with -m, or --run".into()))?;
         let retriever = ModelArgs::new(model, &self.generator.device, self.generator.precision);

@@ -22,6 +22,8 @@ pub struct Args {
     /// name theirs.
     #[arg(long, required = true, num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Number of records per file, the first ones.
     #[arg(long, value_parser = count)]
     questions: Option<usize>,
@@ -73,7 +75,7 @@ impl Args {
         };
         let mut chosen = Vec::new();
         for path in &self.data {
-            let bad = common::bad_rows(None);
+            let bad = self.map.bad_rows(None)?;
             let most = self.questions.unwrap_or(usize::MAX);
             let records: Vec<ChoiceRecord> =
                 read_choices(path, &bad)?.take(most).collect::<Result<_, _>>()?;

@@ -102,14 +102,14 @@ impl Args {
     }
 
     fn set(&self, split: Option<&str>) -> Result<EvalSet> {
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let mut options = self.read.options();
         if let Some(split) = split {
             options.split = Some(split.into());
         }
         options.split.get_or_insert_with(|| "test".into());
         let set = EvalSet::read(&self.data, &options, self.max_passages, 0, &bad)?;
-        common::report_bad_rows(&bad);
+        common::report_bad_rows(&bad)?;
         Ok(set)
     }
 

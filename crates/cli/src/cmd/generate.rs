@@ -129,6 +129,8 @@ pub struct Args {
     /// Records with questions and passages (`ragduet retrieve` writes them).
     #[arg(short, long)]
     input: PathBuf,
+    #[command(flatten)]
+    map: common::MapArgs,
     /// Output file, one JSON object per answer. An existing file of the same generator, prompt and decoding is continued:
     /// answered questions are skipped. What made it is in FILE.made-by.json.
     #[arg(short, long)]
@@ -160,7 +162,8 @@ impl Args {
         if !stream {
             MadeBy::new(&self.generator, &prompt, &contexts, &decode)?.claim(&self.out, done.is_empty())?;
         }
-        let records: Vec<RagRecord> = read_rag(&self.input, &common::bad_rows(None))?
+        let bad = self.map.bad_rows(None)?;
+        let records: Vec<RagRecord> = read_rag(&self.input, &bad)?
             .filter(|r| r.as_ref().map_or(true, |r| !done.contains(&r.id)))
             .collect::<Result<_, _>>()?;
         if !done.is_empty() {
@@ -174,6 +177,8 @@ impl Args {
             batch: self.generator.batch,
             seed: self.generator.seed,
         };
+        options.log_first(&generator, &records)?;
+        options.warn_of_unshown(&generator, &records)?;
         let bar = counter("answering", Some(records.len() as u64), quiet);
         let started = std::time::Instant::now();
         let mut before = 0;

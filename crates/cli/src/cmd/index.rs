@@ -177,6 +177,7 @@ impl Build {
             format: self.read.format.map(|f| f.to_string()),
             split: self.read.split.clone(),
             skips_bad_rows: self.read.skip_bad_rows.is_some(),
+            columns: self.read.map.columns()?,
             ..source.clone()
         }
         .with_contents()?;
@@ -319,7 +320,7 @@ impl Build {
         let started = std::time::Instant::now();
         let config = LexicalConfig { k1: self.k1, b: self.b, ..self.words.config()? };
         let mut index = LexicalIndex::new(&config)?;
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let (mut ids, mut texts) = (IdMap::new(), Vec::new());
         let bar = counter("reading", None, quiet);
         for p in read_corpus(corpus, &self.read.options(), &bad)? {
@@ -333,7 +334,7 @@ impl Build {
         }
         index.add(&texts)?;
         bar.finish_and_clear();
-        common::report_bad_rows(&bad);
+        common::report_bad_rows(&bad)?;
         self.save(&IndexSource::new(None, Some(corpus)), |dir| index.save_with_ids(dir, Some(&ids)))?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
@@ -373,13 +374,13 @@ impl Build {
     }
 
     fn encode(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<Embedded> {
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
         let bar = counter("encoding", None, quiet);
         let progress = &mut |n, _| bar.set_position(n);
         let texts = Encoded::stream(model, Side::Passage, texts, &on.encode_settings(), progress)?;
         bar.finish_and_clear();
-        common::report_bad_rows(&bad);
+        common::report_bad_rows(&bad)?;
         Ok(Embedded {
             texts,
             dim: model.dim() as usize,

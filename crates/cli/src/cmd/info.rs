@@ -71,6 +71,14 @@ fn model(dir: &Path) -> Result<Value> {
         .unwrap_or_default();
     let sentence = read_json(&dir.join("sentence_bert_config.json"));
     let st = read_json(&dir.join("config_sentence_transformers.json"));
+    // sentence-transformers 6 keeps the limit with the tokenizer.
+    let longest = match &sentence["max_seq_length"] {
+        // A tokenizer without a limit says 10^30.
+        Value::Null => read_json(&dir.join("tokenizer_config.json"))["model_max_length"]
+            .as_u64()
+            .map_or(Value::Null, Value::from),
+        said => said.clone(),
+    };
     let first = |keys: &[&str]| {
         keys.iter().map(|k| &config[*k]).find(|v| !v.is_null()).cloned().unwrap_or(Value::Null)
     };
@@ -80,13 +88,25 @@ fn model(dir: &Path) -> Result<Value> {
         "layers": first(&["num_hidden_layers", "n_layers", "num_layers", "n_layer"]),
         "heads": first(&["num_attention_heads", "n_heads", "num_heads", "n_head"]),
         "vocabulary": config["vocab_size"],
-        "modules": list, "longest text": sentence["max_seq_length"], "similarity": st["similarity_fn_name"],
+        "modules": list, "longest text": longest, "similarity": st["similarity_fn_name"],
+        "numbers kept of a vector": st["truncate_dim"],
         "prompts": st["prompts"],
     }))
 }
 
 fn method(config: &Value) -> Value {
-    if config["config"].is_object() { "BOTTLENECK".into() } else { config["peft_type"].clone() }
+    match (&config["config"]["architecture"], &config["config"]["composition_mode"]) {
+        (Value::String(of), mode) if of == "lora" => {
+            if mode == "scale" {
+                "IA3".into()
+            } else {
+                "LORA".into()
+            }
+        }
+        (Value::String(other), _) => other.to_uppercase().into(),
+        _ if config["config"].is_object() => "BOTTLENECK".into(),
+        _ => config["peft_type"].clone(),
+    }
 }
 
 fn base(config: &Value) -> Value {

@@ -68,9 +68,9 @@ impl Args {
         }
         common::outputs::not_the_input(&self.data, &self.out)?;
         let model = self.model.load()?;
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let set = TrainingSet::read(&self.data, &self.read.options(), PassagePool::WholeCorpus, &bad)?;
-        common::report_bad_rows(&bad);
+        common::report_bad_rows(&bad)?;
         let config = MiningConfig {
             index: match self.index.as_str() {
                 "exact" => MiningIndex::Exact,

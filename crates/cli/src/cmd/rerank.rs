@@ -41,11 +41,11 @@ impl Args {
         let Some(reranker) = self.rerank.load(&self.device, self.precision)? else {
             return Err(Usage("give the cross-encoder with --rerank".into()).into());
         };
-        let bad = self.read.bad_rows();
+        let bad = self.read.bad_rows()?;
         let mut options = self.read.options();
         options.split.get_or_insert_with(|| "test".into());
         let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
-        common::report_bad_rows(&bad);
+        common::report_bad_rows(&bad)?;
         common::outputs::not_the_input(&self.run, &self.out)?;
         let before = Run::read_trec(&self.run)?;
         let after = reranker
@@ -56,6 +56,7 @@ impl Args {
             .with_context(|| format!("cannot write {}", self.out.display()))?;
         let measures = default_measures();
         let [old, new] = [&before, &after].map(|run| evaluate(&set.qrels, run, &measures));
+        super::eval::say_missing(&self.run, &set.qrels, &old)?;
         super::train::print_table(&[("before", Some(&old)), ("after", Some(&new))]);
         println!("{} questions; {}", after.len(), self.out.display());
         Ok(())

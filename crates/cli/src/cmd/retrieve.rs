@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
-use ragduet_data::{BadRows, Collection, Found, Passage, RagRecord, ReadOptions, rag_line};
+use ragduet_data::{BadRows, Collection, Found, MissingPolicy, Passage, RagRecord, ReadOptions, rag_line};
 use ragduet_files::OutputFile;
 use ragduet_metrics::{Evaluation, Measure, evaluate};
 use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
@@ -38,13 +38,19 @@ pub struct Args {
     /// Move bad rows to this file instead of stopping.
     #[arg(long, value_name = "FILE")]
     skip_bad_rows: Option<PathBuf>,
+    #[command(flatten)]
+    map: common::MapArgs,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` counts them, `error` stops.
+    #[arg(long, value_name = "POLICY", default_value = "warn", value_parser = common::missing_policy)]
+    missing: MissingPolicy,
 }
 
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
         let model = self.model.load()?;
-        let bad = common::bad_rows(self.skip_bad_rows.as_ref());
+        let bad = self.map.bad_rows(self.skip_bad_rows.as_ref())?;
+        bad.set_missing(self.missing);
         let rerank = self.rerank.load(&self.model.device, self.model.precision)?;
         let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
         let wanted = Wanted {
@@ -118,7 +124,7 @@ pub fn run(
     let set = EvalSet::of(&collection, wanted.split, bad)?;
     let corpus: HashMap<String, Passage> =
         collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_, _>>()?;
-    common::report_bad_rows(bad);
+    common::report_bad_rows(bad)?;
     let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
     let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
     let (mut scores, mut run) =
@@ -154,6 +160,16 @@ pub fn run(
     }
     if unanswered > 0 {
         let path = wanted.answers.unwrap_or(wanted.data);
+        if records.is_empty() {
+            let found: Vec<&str> = answers.keys().take(3).map(String::as_str).collect();
+            anyhow::bail!(
+                "none of the {unanswered} questions of the split {} has an answer in {}, which has answers to {}{}",
+                wanted.split,
+                path.display(),
+                if found.is_empty() { "none" } else { "ids such as " },
+                found.join(", ")
+            );
+        }
         tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
     }
     Ok(Retrieved { records, scores })

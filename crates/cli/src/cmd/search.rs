@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRows, ReadOptions, read_corpus};
+use ragduet_data::{BadRows, Columns, Provenance, ReadOptions, read_corpus, read_provenance};
 use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
@@ -35,6 +35,9 @@ pub struct IndexArgs {
     search_precision: ragduet_torch::Precision,
     #[command(flatten)]
     rerank: RerankArgs,
+    /// Columns of a pipeline's corpus.
+    #[arg(skip)]
+    columns: Columns,
 }
 
 impl IndexArgs {
@@ -49,6 +52,7 @@ impl IndexArgs {
             search_device: device.into(),
             search_precision,
             rerank: RerankArgs::default(),
+            columns: Columns::default(),
         }
     }
 
@@ -59,6 +63,7 @@ impl IndexArgs {
         }
         self.model.get_or_insert_with(|| dir.join(pipeline::RETRIEVER).display().to_string());
         self.corpus.get_or_insert_with(|| pipeline.corpus.clone());
+        self.columns = pipeline.columns.clone();
     }
 
     /// The `k` best passages of each question, with their texts where the corpus is there.
@@ -97,13 +102,20 @@ impl IndexArgs {
                 question,
                 hits: hits
                     .into_iter()
-                    .map(|(id, score)| Line { id, score, title: None, text: None })
+                    .map(|(id, score)| Line {
+                        id,
+                        score,
+                        title: None,
+                        text: None,
+                        metadata: Provenance::new(),
+                    })
                     .collect(),
             })
             .collect();
         if let Some(corpus) = corpus {
-            if corpus.exists() {
-                add_texts(&mut found, &corpus, from.as_ref())?;
+            if ragduet_data::is_there(&corpus) {
+                let columns = from.as_ref().map_or(&self.columns, |source| &source.columns);
+                add_texts(&mut found, &corpus, from.as_ref(), columns)?;
             } else if !quiet {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
@@ -207,6 +219,18 @@ pub struct Line {
     /// Its text, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// What else its corpus says of it: page, source, other columns.
+    #[serde(skip_serializing_if = "Provenance::is_empty")]
+    pub metadata: Provenance,
+}
+
+/// Columns in a line: `page 3, source a.pdf`.
+pub fn described(metadata: &Provenance) -> String {
+    let said = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => shortened(text, 80),
+        other => shortened(&other.to_string(), 80),
+    };
+    metadata.iter().map(|(name, value)| format!("{name} {}", said(value))).collect::<Vec<_>>().join(", ")
 }
 
 impl Args {
@@ -227,6 +251,9 @@ impl Args {
                 if let Some(text) = &h.text {
                     println!("      {}", shortened(text, 300));
                 }
+                if !h.metadata.is_empty() {
+                    println!("      ({})", described(&h.metadata));
+                }
             }
         }
         Ok(())
@@ -241,10 +268,16 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn add_texts(found: &mut [Found], corpus: &Path, from: Option<&IndexSource>) -> Result<()> {
+fn add_texts(
+    found: &mut [Found],
+    corpus: &Path,
+    from: Option<&IndexSource>,
+    columns: &Columns,
+) -> Result<()> {
     let wanted: HashSet<String> = found.iter().flat_map(|f| f.hits.iter().map(|h| h.id.clone())).collect();
     // As it was read when the index was made.
     let bad = if from.is_some_and(|s| s.skips_bad_rows) { BadRows::silent() } else { BadRows::default() };
+    let bad = bad.with_columns(columns.clone()).quietly();
     let format = from.and_then(|s| s.format.as_deref()).map(str::parse).transpose()?;
     let split = from.and_then(|s| s.split.clone());
     let options = ReadOptions { format, split, ..ReadOptions::default() };
@@ -258,7 +291,11 @@ fn add_texts(found: &mut [Found], corpus: &Path, from: Option<&IndexSource>) -> 
             break;
         }
     }
+    let metadata = read_provenance(corpus, &texts)?;
     for h in found.iter_mut().flat_map(|f| &mut f.hits) {
+        if let Some(columns) = metadata.get(&h.id) {
+            h.metadata.clone_from(columns);
+        }
         if let Some(p) = texts.get(&h.id) {
             h.title.clone_from(&p.title);
             h.text = Some(p.text.clone());

@@ -111,6 +111,8 @@ pub struct Common {
     /// Override a config key: --set optim.lr=3e-5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    map: crate::common::MapArgs,
     /// Run folder; runs/<config name> if not given.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -214,7 +216,7 @@ impl Args {
 /// Runs a method as the command line says.
 fn run<T: TrainJob>(c: &Common, r: &Retrieval, quiet: bool) -> Result<()> {
     let (out, file) = places(c)?;
-    let mut config: T = config::load(&file, &c.set)?;
+    let mut config: T = config::load(&file, &[c.set.clone(), c.map.settings()?].concat())?;
     if c.check {
         config.check()?;
         println!("{} is a config of `ragduet train {}`", file.display(), T::NAME);

@@ -92,7 +92,11 @@ pub(crate) fn join<P: Parts + ?Sized>(
                 None => detail,
             };
             bad.note(|report| report.rows -= 1);
-            bad.bad(BadRow { path: places.qrels.clone(), line: *line, problem, detail, row })
+            let row = BadRow { path: places.qrels.clone(), line: *line, problem, detail, row };
+            match problem {
+                Problem::MissingQuery | Problem::MissingPassage => bad.missing(row),
+                _ => bad.bad(row),
+            }
         };
         let Some(&index) = place.get(&qrel.query) else {
             let detail = format!("{} has no query {:?}", places.queries.display(), qrel.query);

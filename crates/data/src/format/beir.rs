@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::spec::{Spec, Writer};
 use crate::answers::read_answers;
 use crate::collection::parts::{Answers, Parts, Places};
-use crate::read::corpora;
+use crate::read::{corpora, named};
 use crate::source::{find, listing, require};
 use crate::stream::{NumberedQrels, Passages, Queries};
 use crate::write::beir;
@@ -72,11 +72,11 @@ impl Parts for Beir {
 
     /// Memory holds a hash per id, for telling duplicates.
     fn corpus(&self, bad: &BadRows) -> Result<Passages> {
-        Ok(corpora::jsonl(vec![self.corpus.clone()], bad))
+        named::corpus_part(self.corpus.clone(), bad)
     }
 
     fn queries(&self, _: Option<&str>, bad: &BadRows) -> Result<Queries> {
-        Ok(corpora::jsonl_queries(&self.queries, bad))
+        corpora::jsonl_queries(&self.queries, bad)
     }
 
     fn qrels(&self, split: &str, bad: &BadRows) -> Result<NumberedQrels> {

@@ -1,15 +1,19 @@
 //! How a path shows which format it holds: by its extension, by what a folder holds, by how a `.json` file begins.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Format;
 use super::head::Head;
+use crate::patterns::{expand, is_pattern};
 use crate::source::{inner_extension, listing};
 use crate::{Error, Result};
 
 impl Format {
     /// Finds the format by extension, by what a directory holds, or by the first bytes of a `.json` file.
     pub fn detect(path: &Path) -> Result<Self> {
+        if is_pattern(path) {
+            return Self::of_pattern(path);
+        }
         if path.is_dir() {
             return Self::of_folder(path).ok_or_else(|| {
                 Self::unknown(path, format!("the directory matches no layout; it holds {}", listing(path)))
@@ -40,6 +44,35 @@ impl Format {
                 },
             )
         })
+    }
+
+    /// The one format of all that a pattern stands for.
+    fn of_pattern(path: &Path) -> Result<Self> {
+        let all = expand(path)?;
+        let mut formats = all.iter().map(|one| -> Result<(Self, &PathBuf)> { Ok((Self::detect(one)?, one)) });
+        let Some((first, one)) = formats.next().transpose()? else {
+            return Err(Self::unknown(path, "it stands for nothing".into()));
+        };
+        for other in formats {
+            let (format, other) = other?;
+            if format != first {
+                let reason = format!(
+                    "{} is {first} and {} is {format}: data of several files is of one format",
+                    one.display(),
+                    other.display()
+                );
+                return Err(Self::unknown(path, reason));
+            }
+        }
+        let collection = |one: &PathBuf| first.collection(one).map(|found| found.is_some());
+        if all.len() > 1 && collection(one)? {
+            let reason = format!(
+                "{} is {first}, a collection of its own: several of them are not read as one; name one, or convert them                  to JSON Lines and name those files",
+                one.display()
+            );
+            return Err(Error::Unsupported { path: path.to_owned(), reason });
+        }
+        Ok(first)
     }
 
     fn of_folder(dir: &Path) -> Option<Self> {
@@ -99,8 +132,8 @@ mod tests {
         assert_eq!(Format::detect(&write("a.json", " [{}]")).unwrap(), Format::Dpr);
         assert_eq!(Format::detect(&write("b.json", "{\"version\": 1}")).unwrap(), Format::Squad);
         assert_eq!(Format::detect(&write("c.json", "{\"query\": 1}\n")).unwrap(), Format::Jsonl);
-        let error = Format::detect(&write("a.csv", "")).unwrap_err().to_string();
-        assert!(error.contains("extension .csv is not known; name the format (beir"), "{error}");
+        let error = Format::detect(&write("a.xlsx", "")).unwrap_err().to_string();
+        assert!(error.contains("extension .xlsx is not known; name the format (beir"), "{error}");
         assert!(Format::detect(Path::new("/no/such")).unwrap_err().to_string().contains("not found"));
         let error =
             Format::detect(&write("d.json", "{\n \"rows\": [],\n \"n\": 0\n}")).unwrap_err().to_string();

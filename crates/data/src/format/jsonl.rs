@@ -2,9 +2,9 @@
 
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::columns;
-use crate::read::corpora;
-use crate::source::{JSONL as EXTENSIONS, rows_of, shards};
+use crate::read::named;
+use crate::read::rows::Holder;
+use crate::source::{JSONL as EXTENSIONS, shards};
 use crate::stream::{Examples, Passages};
 use crate::write::rows;
 
@@ -29,11 +29,10 @@ pub(crate) const FLAG_EMBEDDING: Spec = Spec {
 };
 
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    let files = shards(from.path, EXTENSIONS)?;
-    Ok(Box::new(rows_of(files, from.bad, |_, line| columns::example(columns::parse_object(line)?).map(Some))))
+    named::examples(from, shards(from.path, EXTENSIONS)?, Holder::Lines)
 }
 
 /// Passages, a line each.
 pub(crate) fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::jsonl(shards(from.path, EXTENSIONS)?, from.bad))
+    named::corpus(from, shards(from.path, EXTENSIONS)?, Holder::Lines)
 }

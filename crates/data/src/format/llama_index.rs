@@ -7,7 +7,9 @@
 //! | `relevant_docs` | an object of lists of passage ids, by query id |
 //! | `mode` | `"text"`; other modes are refused |
 //!
-//! It is a collection without splits. Each part is read on its own, a member at a time.
+//! `docstore.json`, which LlamaIndex' `persist` writes, is a corpus of its nodes.
+//!
+//! The data set is a collection without splits. Each part is read on its own, a member at a time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -15,10 +17,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::head::Head;
-use super::spec::{Spec, Writer};
+use super::spec::{Reading, Spec, Writer};
 use crate::bad_rows::{Fault, Problem};
 use crate::collection::parts::{Answers, Parts, Places};
-use crate::columns::kind;
+use crate::columns::{self, kind};
 use crate::ids::unique;
 use crate::read::elements::Elements;
 use crate::source::Fallible;
@@ -31,8 +33,12 @@ pub(crate) const LLAMA_INDEX: Spec = Spec {
     name: "llama-index",
     aliases: &["llamaindex"],
     files: &["json"],
-    content: Some(is_dataset),
-    collection: Some(|path| Ok(Some(Box::new(Dataset::open(path)?)))),
+    content: Some(|head| is_dataset(head) || is_docstore(head)),
+    collection: Some(|path| match is_docstore(&Head::read(path)?) {
+        true => Ok(None),
+        false => Ok(Some(Box::new(Dataset::open(path)?))),
+    }),
+    corpus: Some(docstore),
     writer: Some(Writer::Collection(write)),
     ..Spec::NONE
 };
@@ -47,6 +53,36 @@ fn is_dataset(head: &Head) -> bool {
     let keys = head.keys();
     let first = keys.iter().find(|(key, _)| *key != MODE);
     first.is_some_and(|(key, value)| [QUERIES, CORPUS, RELEVANT].contains(key) && *value == '{')
+}
+
+/// Whether an object is a document store, as `persist` writes it (`docstore.json`).
+fn is_docstore(head: &Head) -> bool {
+    head.keys().iter().any(|(key, _)| key.starts_with("docstore/"))
+}
+
+/// The nodes of a document store: by id under `docstore/data`, each inside of `__data__`.
+fn docstore(from: &Reading<'_>) -> Result<Passages> {
+    let mut members = Elements::members(from.path, "docstore/data", from.bad)?;
+    let (bad, mut seen, mut number) = (from.bad.clone(), HashSet::new(), 0);
+    Ok(Box::new(Fallible::new(move || {
+        let node = members.next_member(|_, id, text| {
+            let mut row = columns::parse_object(text)?;
+            let mut node = match row.shift_remove("__data__") {
+                Some(Value::Object(node)) => node,
+                Some(Value::String(json)) => columns::parse_object(&json)?,
+                _ => row,
+            };
+            node.entry("id_").or_insert(id.into());
+            number += 1;
+            let passage = columns::corpus_passage(node, number)?;
+            unique(&mut seen, &passage.id)?;
+            Ok(passage)
+        })?;
+        if node.is_some() {
+            bad.good();
+        }
+        Ok(node)
+    })))
 }
 
 #[derive(Debug)]
@@ -227,5 +263,26 @@ impl CollectionFiles for Files {
         }
         self.file.write_all(format!("\n    }},\n    \"{MODE}\": \"text\"\n}}\n").as_bytes())?;
         self.file.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_store_is_a_corpus() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docstore.json");
+        let text = r#"{"docstore/metadata": {"a": {"doc_hash": "x"}}, "docstore/data": {
+            "a": {"__data__": {"id_": "a", "text": "one", "metadata": {"title": "T"}, "class_name": "TextNode"}, "__type__": "1"},
+            "b": {"__data__": "{\"text_resource\": {\"text\": \"two\"}}", "__type__": "4"}}, "docstore/ref_doc_info": {}}"#;
+        fs_err::write(&path, text).unwrap();
+        assert_eq!(crate::Format::detect(&path).unwrap(), crate::Format::LlamaIndex);
+        let read = crate::read_corpus(&path, &crate::ReadOptions::default(), &BadRows::default()).unwrap();
+        let read: Vec<Passage> = read.map(Result::unwrap).collect();
+        let flat: Vec<_> =
+            read.iter().map(|p| (p.id.as_str(), p.title.as_deref(), p.text.as_str())).collect();
+        assert_eq!(flat, [("a", Some("T"), "one"), ("b", None, "two")]);
     }
 }

@@ -8,7 +8,10 @@ use super::text;
 use crate::bad_rows::{Fault, Problem};
 use crate::collection::parts::{Answers, Parts, Places};
 use crate::ids::{fetch, lookup};
-use crate::read::corpora;
+use crate::read::rows::Holder;
+use crate::read::table::has_header;
+use crate::read::{corpora, named};
+use crate::reads::EXAMPLES;
 use crate::source::{find, listing, require, rows_of};
 use crate::stream::{Examples, NumberedQrels, Passages, Queries};
 use crate::{BadRows, Error, Passage, Query, Result, RetrievalExample};
@@ -61,7 +64,7 @@ impl Parts for Folder {
     }
 
     fn corpus(&self, bad: &BadRows) -> Result<Passages> {
-        Ok(corpora::tsv(vec![self.collection.clone()], bad))
+        text::of_tsv(vec![self.collection.clone()], bad)
     }
 
     fn queries(&self, split: Option<&str>, bad: &BadRows) -> Result<Queries> {
@@ -69,7 +72,8 @@ impl Parts for Folder {
             Some(split) => vec![split_file(&self.dir, "queries", split)?],
             None => self.files("queries")?.into_values().collect(),
         };
-        let streams: Vec<Queries> = files.iter().map(|file| corpora::queries(file, bad)).collect();
+        let streams: Vec<Queries> =
+            files.iter().map(|file| corpora::queries(file, bad)).collect::<Result<_>>()?;
         Ok(Box::new(streams.into_iter().flatten()))
     }
 
@@ -87,10 +91,13 @@ impl Parts for Folder {
     }
 }
 
-/// Examples of a file of triples, as text or as ids.
-fn triples(from: &Reading<'_>) -> Result<Examples> {
+/// Examples of a file with a header, or of triples without one, as text or as ids.
+pub(crate) fn triples(from: &Reading<'_>) -> Result<Examples> {
     match (from.corpus, from.queries) {
         (Some(corpus), Some(queries)) => by_id(from, corpus, queries),
+        (None, None) if has_header(from.path, &EXAMPLES, from.bad)? => {
+            named::examples(from, vec![from.path.to_owned()], Holder::Table)
+        }
         (None, None) => by_text(from),
         (corpus, _) => Err(Error::Unsupported {
             path: from.path.to_owned(),
@@ -117,8 +124,11 @@ fn columns_of(line: &str) -> Result<(&str, &str, Option<&str>), Fault> {
     match (positive, parts.next()) {
         (Some(positive), None) => Ok((query, positive, negative)),
         _ => {
-            let detail =
-                format!("expected query, positive, negative; got {} columns", line.split('\t').count());
+            let detail = format!(
+                "expected query, positive, negative, or a header that names columns ({}); got {} columns",
+                EXAMPLES.understood(),
+                line.split('\t').count()
+            );
             Err(Fault::new(Problem::MissingColumn, detail))
         }
     }
@@ -127,6 +137,12 @@ fn columns_of(line: &str) -> Result<(&str, &str, Option<&str>), Fault> {
 /// `query \t positive \t negative`, the last optional.
 fn by_text(from: &Reading<'_>) -> Result<Examples> {
     let path = from.path.to_owned();
+    if !from.bad.is_silent() {
+        tracing::info!(
+            "{}: no header; columns are query, positive and negative by their place",
+            path.display()
+        );
+    }
     Ok(Box::new(rows_of(vec![path.clone()], from.bad, move |number, line| {
         let (query, positive, negative) = columns_of(line)?;
         if number == 1 && [query, positive].iter().all(|s| s.parse::<u64>().is_ok()) {
@@ -153,8 +169,13 @@ fn by_text(from: &Reading<'_>) -> Result<Examples> {
 fn by_id(from: &Reading<'_>, corpus: &dyn Fn() -> Result<Passages>, query_file: &Path) -> Result<Examples> {
     let (files, bad) = (vec![from.path.to_owned()], from.bad);
     let (mut needed, mut wanted) = (HashSet::new(), HashSet::new());
-    let silent = BadRows::silent();
-    for ids in rows_of(files.clone(), &silent, |_, line| {
+    let silent = bad.silenced();
+    // Names say nothing here: ids are by their place.
+    let header = has_header(from.path, &EXAMPLES, &silent)?;
+    for ids in rows_of(files.clone(), &silent, |number, line| {
+        if header && number == 1 {
+            return Ok(None);
+        }
         let (query, positive, negative) = columns_of(line)?;
         Ok(Some((query.to_owned(), positive.to_owned(), negative.map(str::to_owned))))
     }) {
@@ -165,13 +186,16 @@ fn by_id(from: &Reading<'_>, corpus: &dyn Fn() -> Result<Passages>, query_file: 
     }
     let passages = lookup(corpus()?, &needed)?;
     let mut queries: HashMap<String, Query> = HashMap::new();
-    for query in corpora::queries(query_file, bad) {
+    for query in corpora::queries(query_file, bad)? {
         let query = query?;
         if wanted.contains(&query.id) {
             queries.insert(query.id.clone(), query);
         }
     }
-    Ok(Box::new(rows_of(files, bad, move |_, line| {
+    Ok(Box::new(rows_of(files, bad, move |number, line| {
+        if header && number == 1 {
+            return Ok(None);
+        }
         let (query, positive, negative) = columns_of(line)?;
         let Some(query) = queries.get(query) else {
             return Err(Fault::new(Problem::MissingQuery, format!("there is no query {query:?}")));

@@ -1,13 +1,10 @@
 //! Parquet with the columns of JSON Lines.
 
-use std::collections::HashSet;
-
 use super::spec::{Reading, Spec, Writer};
 use crate::Result;
-use crate::columns;
-use crate::ids::unique;
-use crate::read::parquet::Rows;
-use crate::source::Fallible;
+use crate::read::named;
+use crate::read::rows::Holder;
+use crate::source::shards;
 use crate::stream::{Examples, Passages};
 use crate::write::parquet;
 
@@ -24,20 +21,12 @@ pub(crate) const PARQUET: Spec = Spec {
 
 /// Examples of a file, or of the shards in a directory.
 fn examples(from: &Reading<'_>) -> Result<Examples> {
-    let mut rows = Rows::of_columns(from.path, from.bad, columns::is_known)?;
-    Ok(Box::new(Fallible::new(move || rows.next_row(columns::example))))
+    named::examples(from, shards(from.path, EXTENSIONS)?, Holder::Parquet)
 }
 
 /// Passages of a file, or of the shards in a directory.
 fn corpus(from: &Reading<'_>) -> Result<Passages> {
-    let mut rows = Rows::of_columns(from.path, from.bad, columns::is_known)?;
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Ok(Box::new(Fallible::new(move || {
-        rows.next_row(|row| {
-            number += 1;
-            let passage = columns::corpus_passage(row, number)?;
-            unique(&mut seen, &passage.id)?;
-            Ok(passage)
-        })
-    })))
+    named::corpus(from, shards(from.path, EXTENSIONS)?, Holder::Parquet)
 }
+
+const EXTENSIONS: &[&str] = &["parquet"];

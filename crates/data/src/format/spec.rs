@@ -5,7 +5,7 @@ use std::path::Path;
 use super::head::Head;
 use crate::collection::parts::Parts;
 use crate::stream::{ExampleIter, Examples, Passages};
-use crate::{BadRows, Result, WriteCounts};
+use crate::{BadRows, PairLabels, Result, WriteCounts};
 
 /// Opens a collection; `Ok(None)` where the path holds something else of the format.
 type OpenCollection = fn(&Path) -> Result<Option<Box<dyn Parts>>>;
@@ -62,6 +62,10 @@ pub(crate) struct Reading<'a> {
     pub(crate) corpus: Option<&'a dyn Fn() -> Result<Passages>>,
     /// The queries that ids in the examples point to.
     pub(crate) queries: Option<&'a Path>,
+    /// The split that is asked for, where one is.
+    pub(crate) split: Option<&'a str>,
+    /// What the labels of pairs mean.
+    pub(crate) labels: PairLabels,
     /// Where rows are reported.
     pub(crate) bad: &'a BadRows,
 }

@@ -11,10 +11,14 @@ use super::spec::{Reading, Spec, Writer};
 use crate::bad_rows::{Fault, Problem};
 use crate::columns;
 use crate::ids::{fetch, lookup};
-use crate::source::{JSONL, rows_of, shards};
+use crate::pairs;
+use crate::read::rows::{Holder, Place, Rows};
+use crate::reads::EXAMPLES;
+use crate::source::{JSONL, shards};
 use crate::stream::Examples;
 use crate::write::rows;
-use crate::{BadRows, Error, Result, RetrievalExample};
+use crate::{Error, Result, RetrievalExample};
+use serde_json::{Map, Value};
 
 pub(crate) const TEVATRON: Spec = Spec {
     name: "tevatron",
@@ -30,7 +34,8 @@ const NEGATIVE_IDS: &str = "negative_document_ids";
 /// Tevatron JSONL, with passages inline (version 1) or as ids (version 2).
 fn examples(from: &Reading<'_>) -> Result<Examples> {
     let files = shards(from.path, JSONL)?;
-    let passages = match needed(&files)? {
+    let rows = |files: Vec<PathBuf>| Rows { files, holder: Holder::Lines, reads: &EXAMPLES, strict: true };
+    let passages = match needed(rows(files.clone()), from)? {
         needed if needed.is_empty() => HashMap::new(),
         needed => {
             let corpus = from.corpus.ok_or_else(|| Error::Unsupported {
@@ -40,10 +45,10 @@ fn examples(from: &Reading<'_>) -> Result<Examples> {
             lookup(corpus()?, &needed)?
         }
     };
-    Ok(Box::new(rows_of(files, from.bad, move |_, line| {
-        let row = columns::parse_object(line)?;
+    let labels = from.labels;
+    let parse = move |row: Map<String, Value>, _: Place| {
         if !row.contains_key(POSITIVE_IDS) {
-            return columns::example(row).map(Some);
+            return pairs::read(row, labels);
         }
         let query = columns::query(&row)?;
         let positives = fetch(&passages, columns::ids(&row, POSITIVE_IDS)?)?;
@@ -52,18 +57,19 @@ fn examples(from: &Reading<'_>) -> Result<Examples> {
             return Err(Fault::new(Problem::NotRelevant, format!("{POSITIVE_IDS} is empty")));
         }
         let scores = columns::scores(&row, positives.len(), negatives.len())?;
-        Ok(Some(RetrievalExample { query, positives, negatives, scores, answers: Vec::new() }))
-    })))
+        let example = RetrievalExample { query, positives, negatives, scores, answers: Vec::new() };
+        Ok(pairs::Judged::Example(example))
+    };
+    Ok(pairs::grouped(rows(files).stream(from.path, from.bad, parse, |_| Ok(()))?, from.bad))
 }
 
 /// The ids that rows name. Rows that cannot be read are reported by the second reading.
-fn needed(files: &[PathBuf]) -> Result<HashSet<String>> {
-    let silent = BadRows::silent();
+fn needed(rows: Rows, from: &Reading<'_>) -> Result<HashSet<String>> {
     let mut all = HashSet::new();
-    for ids in rows_of(files.to_vec(), &silent, |_, line| {
-        let row = columns::parse_object(line)?;
-        Ok(Some([columns::ids(&row, POSITIVE_IDS)?, columns::ids(&row, NEGATIVE_IDS)?].concat()))
-    }) {
+    let ids = |row: Map<String, Value>, _: Place| {
+        Ok([columns::ids(&row, POSITIVE_IDS)?, columns::ids(&row, NEGATIVE_IDS)?].concat())
+    };
+    for ids in rows.stream(from.path, &from.bad.silenced(), ids, |_| Ok(()))? {
         all.extend(ids?);
     }
     Ok(all)

@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
+use super::ms_marco;
 use super::spec::{Reading, Spec};
-use crate::read::corpora;
+use crate::read::rows::Holder;
+use crate::read::table::has_header;
+use crate::read::{corpora, named};
+use crate::reads::PASSAGES;
 use crate::source::{Fallible, Lines, rows_of, shards};
 use crate::stream::Passages;
-use crate::{BadRows, Passage, Result};
+use crate::{BadRows, PairLabels, Passage, Result};
 
-pub(crate) const TSV: Spec = Spec { name: "tsv", corpus: Some(tsv), ..Spec::NONE };
+pub(crate) const TSV: Spec =
+    Spec { name: "tsv", examples: Some(ms_marco::triples), corpus: Some(tsv), ..Spec::NONE };
 
 pub(crate) const TXT: Spec = Spec {
     name: "txt",
@@ -25,7 +30,21 @@ pub(crate) const PARAGRAPHS: Spec = Spec {
 
 /// Passages, a line each: id, text, perhaps a title.
 pub(crate) fn tsv(from: &Reading<'_>) -> Result<Passages> {
-    Ok(corpora::tsv(shards(from.path, &["tsv"])?, from.bad))
+    of_tsv(shards(from.path, &["tsv"])?, from.bad)
+}
+
+/// Passages of files with a header, by its names; without one by their place.
+pub(crate) fn of_tsv(files: Vec<PathBuf>, bad: &BadRows) -> Result<Passages> {
+    let Some(first) = files.first().cloned() else { return Ok(Box::new(std::iter::empty())) };
+    if has_header(&first, &PASSAGES, bad)? {
+        let labels = PairLabels::default();
+        let from = Reading { path: &first, corpus: None, queries: None, split: None, labels, bad };
+        return named::corpus(&from, files, Holder::Table);
+    }
+    if !bad.is_silent() {
+        tracing::info!("{}: no header; columns are id, text and title by their place", first.display());
+    }
+    Ok(corpora::tsv(files, bad))
 }
 
 /// One passage per line; its id is the line number, across files of one directory the running number.

@@ -3,40 +3,34 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::named;
+use super::rows::{self, Holder};
+use super::table::has_header;
 use crate::bad_rows::{Fault, Problem};
-use crate::columns;
 use crate::ids::unique;
-use crate::source::{is_jsonl, rows_of};
+use crate::patterns::is_pattern;
+use crate::reads::QUERIES;
+use crate::source::{inner_extension, rows_of, shards};
 use crate::stream::{NumberedQrels, Passages, Queries};
-use crate::{BadRows, Passage, Qrel, Query};
+use crate::{BadRows, Passage, Qrel, Query, Result};
+use ragduet_metrics::{Judgement, QrelsLines};
 
-/// A corpus as JSON Lines.
-pub(crate) fn jsonl(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
-    let (mut seen, mut number) = (HashSet::new(), 0u64);
-    Box::new(rows_of(files, bad, move |_, line| {
-        number += 1;
-        let passage = columns::corpus_passage(columns::parse_object(line)?, number)?;
-        unique(&mut seen, &passage.id)?;
-        Ok(Some(passage))
-    }))
-}
-
-/// `id \t text`, or `id \t text \t title` as DPR's `psgs_w100.tsv`, whose header is passed over.
+/// `id \t text`, or `id \t text \t title`, without a header.
 pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     let mut seen = HashSet::new();
-    Box::new(rows_of(files, bad, move |line_number, line| {
+    Box::new(rows_of(files, bad, move |_, line| {
         let parts: Vec<&str> = line.split('\t').collect();
         let (id, text, title) = match parts[..] {
             [id, text] => (id, text, None),
             [id, text, title] => (id, text, Some(title)),
             _ => {
-                let detail = format!("expected id, text and perhaps title; got {} columns", parts.len());
+                let detail = format!(
+                    "expected id, text and perhaps title, or a header that names columns; got {} columns",
+                    parts.len()
+                );
                 return Err(Fault::new(Problem::MissingColumn, detail));
             }
         };
-        if line_number == 1 && matches!(id, "id" | "pid" | "docid" | "_id") {
-            return Ok(None);
-        }
         if id.is_empty() || text.trim().is_empty() {
             return Err(Fault::new(Problem::EmptyText, "the id or the text is empty"));
         }
@@ -46,22 +40,19 @@ pub(crate) fn tsv(files: Vec<PathBuf>, bad: &BadRows) -> Passages {
     }))
 }
 
-/// A file of queries: JSON Lines by its extension, else `id \t text`.
-pub(crate) fn queries(path: &Path, bad: &BadRows) -> Queries {
-    match is_jsonl(path) {
-        true => jsonl_queries(path, bad),
-        false => tsv_queries(path, bad),
+/// Queries: `.tsv` and `.txt` with a header, or else `id \t text`; other files as rows with named columns.
+pub(crate) fn queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    let table = matches!(inner_extension(path).as_str(), "tsv" | "txt" | "") && !path.is_dir();
+    match table && !is_pattern(path) {
+        false => named::queries_of(path, shards(path, &rows::EXTENSIONS)?, Holder::ByName, bad),
+        true if has_header(path, &QUERIES, bad)? => named::queries(path.to_owned(), Holder::Table, bad),
+        true => Ok(tsv_queries(path, bad)),
     }
 }
 
 /// Queries as JSON Lines.
-pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Queries {
-    let mut seen = HashSet::new();
-    Box::new(rows_of(vec![path.to_owned()], bad, move |_, line| {
-        let query = columns::query(&columns::parse_object(line)?)?;
-        unique(&mut seen, &query.id)?;
-        Ok(Some(query))
-    }))
+pub(crate) fn jsonl_queries(path: &Path, bad: &BadRows) -> Result<Queries> {
+    named::queries(path.to_owned(), Holder::Lines, bad)
 }
 
 /// `id \t text` queries of MS MARCO.
@@ -79,29 +70,16 @@ fn tsv_queries(path: &Path, bad: &BadRows) -> Queries {
     }))
 }
 
-/// Judgements with their line numbers. Three columns (query, passage, grade), TREC's four, or two.
+/// Judgements with their line numbers, in the layouts of [`QrelsLines`].
 pub(crate) fn qrels(path: &Path, bad: &BadRows) -> NumberedQrels {
-    Box::new(rows_of(vec![path.to_owned()], bad, |line_number, line| {
-        let parts: Vec<&str> = match line.contains('\t') {
-            true => line.split('\t').map(str::trim).collect(),
-            false => line.split_whitespace().collect(),
-        };
-        let (query, passage, grade) = match parts[..] {
-            [query, passage] => (query, passage, "1"),
-            [query, passage, grade] | [query, _, passage, grade] => (query, passage, grade),
-            _ => {
-                let detail = format!("expected query, passage and grade; got {} columns", parts.len());
-                return Err(Fault::new(Problem::MissingColumn, detail));
-            }
-        };
-        match grade.parse::<f64>() {
-            // Some data sets write grades as 1.0.
-            Ok(grade) if grade.fract() == 0.0 && grade.abs() < 1e9 => Ok(Some((
-                line_number,
-                Qrel { query: query.into(), passage: passage.into(), grade: grade as i32 },
-            ))),
-            _ if line_number == 1 => Ok(None),
-            _ => Err(Fault::new(Problem::WrongType, format!("the grade {grade:?} is not a whole number"))),
-        }
+    let mut lines = QrelsLines::default();
+    Box::new(rows_of(vec![path.to_owned()], bad, move |line_number, line| {
+        let read = lines.read(line).map_err(|what| {
+            let detail = format!("{what}; expected query, passage and grade");
+            Fault::new(Problem::WrongType, detail)
+        })?;
+        Ok(read.map(|Judgement { query, doc, grade }| {
+            (line_number, Qrel { query: query.into(), passage: doc.into(), grade })
+        }))
     }))
 }

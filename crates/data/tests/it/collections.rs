@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use ragduet_data::{
-    BadRowPolicy, BadRows, Collection, Format, Passage, PassagePool, Problem, Query, ReadOptions,
-    RetrievalExample, TrainingSet, convert, dataset_stats, read_corpus, read_examples, read_questions,
-    write_examples,
+    BadRowPolicy, BadRows, Collection, Format, MissingPolicy, Passage, PassagePool, Problem, Query,
+    ReadOptions, RetrievalExample, TrainingSet, convert, dataset_stats, read_corpus, read_examples,
+    read_questions, write_examples,
 };
 
 fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
@@ -174,15 +174,26 @@ fn judgements_of_nothing_are_one_rule() {
     assert!(counted.iter().all(|c| *c == counted[0]), "{counted:?}");
 
     let path = &all[3].1;
-    let first = read_examples(path, &ReadOptions::default(), &BadRows::default()).err().unwrap().to_string();
+    let strict = || {
+        let bad = BadRows::default();
+        bad.set_missing(MissingPolicy::Error);
+        bad
+    };
+    let first = read_examples(path, &ReadOptions::default(), &strict()).err().unwrap().to_string();
     let expected =
         "dataset.json:13: missing passage: relevant_docs[\"q1\"]: the corpus has no passage \"n9\"";
     assert!(first.contains(expected), "{first}");
     // What joint training reads is held to the same rule.
     let answers = write(dir.path(), "answers.jsonl", "{\"_id\": \"q1\", \"answers\": [\"east\"]}\n");
-    let questions =
-        read_questions(path, "train", Some(&answers), &BadRows::default()).unwrap_err().to_string();
+    let questions = read_questions(path, "train", Some(&answers), &strict()).unwrap_err().to_string();
     assert_eq!(questions, first);
+    // Otherwise they are left out and counted; what was judged before is a bad row as ever.
+    write(dir.path(), "beir/qrels/train.tsv", "q1\tn1\t1\nq1\tn9\t1\nq9\tn1\t1\nq9\tn2\t1\n");
+    let beir = all.iter().find(|(format, _)| *format == Format::Beir).unwrap();
+    let bad = BadRows::default();
+    assert_eq!(read_examples(&beir.1, &ReadOptions::default(), &bad).unwrap().count(), 1);
+    let report = bad.report();
+    assert_eq!((report.missing_queries, report.missing_passages, report.bad_rows()), (2, 1, 0), "{report}");
 }
 
 #[test]

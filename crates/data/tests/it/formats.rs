@@ -80,7 +80,7 @@ fn judgements_of_nothing_are_bad_rows() {
     let path = beir(dir.path());
     write(dir.path(), "beir/qrels/train.tsv", "q1\td9\t1\nq9\td1\t1\nq1\td1\t1\nq1\td1\t1\nq1\td2\tx\n");
     let first = error(&path, &ReadOptions::default());
-    assert!(first.contains("train.tsv:5: wrong type: the grade \"x\""), "{first}");
+    assert!(first.contains("train.tsv:5: wrong type: grade \"x\" is no whole number"), "{first}");
     let sidecar = dir.path().join("out/bad.jsonl");
     let bad = BadRows::new(BadRowPolicy::Skip { sidecar: sidecar.clone() });
     let examples: Vec<_> =

@@ -111,7 +111,7 @@ fn parquet_holds_the_same_columns() {
     );
     let p = read_preferences(path("pairs.parquet"), &bad).unwrap().next().unwrap().unwrap();
     assert_eq!(p.prompt, Prompt::Turns(vec![Message::new("user", "Hi")]));
-    assert_eq!((p.chosen.as_str(), p.rejected.as_str()), ("Hello", "No"));
+    assert_eq!((p.chosen.content(), p.rejected.content()), ("Hello", "No"));
     parquet(
         &path("judged.parquet"),
         vec![
@@ -130,12 +130,13 @@ fn what_is_unclear_or_broken_is_an_error_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.jsonl");
     for (line, words) in [
-        (r#"{"text": "t", "meta": 1}"#, "found text, meta"),
+        (r#"{"texts": "t", "meta": 1}"#, "found texts, meta"),
         (r#"{"question": "q", "instruction": "i", "output": "o"}"#, "fit rag and alpaca"),
-        (r#"{"messages": [{"role": "tool", "content": "x"}]}"#, "messages[0].role"),
+        (r#"{"messages": [{"role": "narrator", "content": "x"}]}"#, "messages[0].role"),
+        (r#"{"messages": [{"role": "tool", "content": "x"}]}"#, "must have a message of the user"),
         (r#"{"messages": [{"role": "user"}]}"#, "no content"),
         (r#"{"messages": []}"#, "no message"),
-        (r#"{"messages": [{"role": "assistant", "content": "x"}]}"#, "must end with"),
+        (r#"{"messages": [{"role": "assistant", "content": "x"}]}"#, "must have a message of the user"),
         (
             r#"{"prompt": "p", "completion": [{"role": "user", "content": "x"}]}"#,
             "one message of the assistant",

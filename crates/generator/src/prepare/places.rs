@@ -22,8 +22,8 @@ impl Preparer<'_> {
         epoch: u64,
         report: &mut PrepareReport,
     ) -> Result<std::result::Result<(TrainExample, Vec<Place>), Untrainable>> {
-        let answers = record.answers.get(..1).unwrap_or_default();
-        let (built, contexts) = self.built(record, answers, epoch, report)?;
+        let answers: Vec<String> = record.learned_answer().map(str::to_owned).into_iter().collect();
+        let (built, contexts) = self.built(record, &answers, epoch, report)?;
         let Some(example) = built.ok().and_then(|all| all.into_iter().next()) else {
             return Ok(Err(Untrainable::NoAnswer));
         };
@@ -42,7 +42,7 @@ impl Preparer<'_> {
                 };
                 return Ok(contexts.iter().zip(&example.parts).map(place).collect());
             }
-            Put::Messages(chat, messages) => (chat.render(&messages, None, true)?.text, true),
+            Put::Messages(chat, messages) => (chat.render(&messages, super::tools(record), true)?.text, true),
             Put::Text(text) => (text, false),
         };
         let offsets = self.tokenizer.offsets(&text)?;

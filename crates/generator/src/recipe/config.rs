@@ -12,7 +12,7 @@ pub use tfew::{TaskConfig, TfewBatchConfig, TfewConfig, TfewDataConfig, TfewEval
 
 use crate::error::{Result, bad};
 use crate::scratch::ScratchGenerator;
-use ragduet_data::RecordFormat;
+use ragduet_data::{Columns, RecordFormat};
 use ragduet_torch::Quantize;
 use ragduet_train::check_dropout;
 use schemars::JsonSchema;
@@ -54,17 +54,24 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training set.
+    /// Training set: a file, a folder of files, a pattern such as `data/*.jsonl`, or a list of them.
+    #[serde(deserialize_with = "ragduet_data::path_or_list")]
+    #[schemars(with = "ragduet_data::OneOrMore")]
     pub train: PathBuf,
     /// Record format; absent: detected from the columns, row by row.
     #[serde(default)]
     pub format: Option<RecordFormat>,
     /// Dev set, evaluated during training; absent: no evaluation.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// Batch size. Sequences are packed without padding; attention does not cross sequence borders.

@@ -59,13 +59,7 @@ fn student(
     let teacher = Teacher::find(&config.teacher, config.run.precision, context)?;
     if let Objective::Sequence(s) = &config.objective {
         let answered = answers::answer(&mut records.train, &teacher, config, s, context.quiet)?;
-        tracing::info!(
-            "the teacher answered {} records ({} with nothing): exact match {:.4}  f1 {:.4}",
-            answered.answered,
-            answered.empty,
-            answered.exact_match,
-            answered.f1
-        );
+        tracing::info!("the teacher: {answered}");
         *scores = Some(answered);
     }
 

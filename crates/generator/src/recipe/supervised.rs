@@ -16,7 +16,7 @@ use crate::packed::PackedExamples;
 use crate::prepare::{PrepareReport, Preparer};
 use crate::substitute::Substitutes;
 use crate::trained_with::TrainedWith;
-use ragduet_data::{BadRows, RagRecord, rag_line, read_records};
+use ragduet_data::{BadRows, RagRecord, no_answers, rag_line, read_records};
 use ragduet_text::TrainExample;
 use ragduet_torch::Tensor;
 use ragduet_train::{
@@ -222,6 +222,26 @@ impl Records {
         let train = all(&data.train, usize::MAX)?;
         let most = if config.eval.limit == 0 { usize::MAX } else { config.eval.limit };
         let dev = data.dev.as_deref().map_or(Ok(Vec::new()), |path| all(path, most))?;
+        if let Some(path) = &data.dev {
+            if !dev.is_empty() && dev.iter().all(RagRecord::asks_nothing) {
+                return Err(Error::Unusable(format!(
+                    "{}: its texts ask nothing, so there is no answer to measure: leave data.dev out, or give a dev set \
+                     of questions or prompts",
+                    path.display()
+                )));
+            }
+            let without = dev.iter().filter(|r| r.answers.is_empty()).count();
+            if without == dev.len() && without > 0 {
+                return Err(Error::Unusable(no_answers(path, without)));
+            }
+            if without > 0 {
+                tracing::warn!(
+                    "{}: {without} of {} records have no answer: exact match and F1 leave them out",
+                    path.display(),
+                    dev.len()
+                );
+            }
+        }
         let lines = train.iter().map(rag_line);
         let fingerprint = lines.fold(Fingerprint::default(), |all, line| all.text(&line)).digest();
         Ok(Self { train, dev, fingerprint, bad: context.bad_rows.clone() })
@@ -232,7 +252,7 @@ impl Records {
         let all = self.train.iter().flat_map(|r| {
             let passages = r.contexts.iter().map(|f| &f.passage).chain(&r.gold);
             let own = [r.question.as_str()].into_iter().chain(r.answers.iter().map(String::as_str));
-            let said = r.history.iter().map(|m| m.content.as_str());
+            let said = r.history.iter().chain(&r.steps).map(ragduet_data::Message::content);
             passages.map(|p| p.text.as_str()).chain(said).chain(own)
         });
         all.collect()
@@ -266,6 +286,7 @@ impl EpochBuilder {
         let preparer = Preparer::new(generator, &config.prompt, contexts, tokens, seed)?.into_owned();
         preparer.set_refused_aside(&mut records.train, &records.bad)?;
         preparer.set_refused_aside(&mut records.dev, &records.bad)?;
+        preparer.log_first(&records.train)?;
         let substitutes = Substitutes::of(&records.train);
         let ContextConfig { substitute_rate, excerpt_epochs, .. } = config.contexts;
         if same_examples && excerpt_epochs > 0 {
@@ -313,6 +334,12 @@ impl EpochBuilder {
         for (example, one) in made {
             report.add(&one);
             examples.extend(example);
+        }
+        if let Some(first) = self.records.train.first()
+            && self.records.train.iter().all(|r| r.learned_answer().is_none())
+        {
+            let why = no_answers(&first.origin.path, self.records.train.len());
+            return Err(Error::Unusable(format!("nothing to train on: {why}")));
         }
         if examples.is_empty() {
             return Err(Error::Unusable(format!("nothing to train on: {report}")));

@@ -92,6 +92,7 @@ impl<'a> Tfew<'a> {
         for task in &mut tasks {
             keep_what_fits(&preparer, task, tokens, &mut prepared)?;
         }
+        preparer.log_first(tasks.iter().flat_map(|t| t.train.first()).map(|c| &c.record))?;
         let counts = tasks.iter().map(|t| t.train.len()).collect();
         let order = Order { counts, mixing: config.mixing(), seed };
         let stream = Rc::new(Stream { preparer, tasks, order, size: config.batch.size, tokens });

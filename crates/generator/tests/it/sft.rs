@@ -195,7 +195,8 @@ fn a_folder_with_nothing_to_learn_is_an_error() {
     let c = config(&records, 1.0, "");
     let options = RunOptions { out: dir.path().join("run"), quiet: true, ..RunOptions::default() };
     let e = train(&c, &options).unwrap_err().to_string();
-    assert!(e.contains("nothing to train on"), "{e}");
+    assert!(e.contains("none of its 1 records has an answer"), "{e}");
+    assert!(e.contains("columns found are question, contexts"), "{e}");
 }
 
 #[test]

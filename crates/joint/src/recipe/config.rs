@@ -7,6 +7,7 @@ use crate::error::bad;
 use crate::objective::ObjectiveConfig;
 use crate::refresh::RefreshConfig;
 use crate::retrieve::RetrievalConfig;
+use ragduet_data::{Columns, MissingPolicy};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
 use ragduet_generator::loss::{LikelihoodScope, PreferenceLossConfig};
@@ -71,7 +72,8 @@ pub struct DataConfig {
     #[serde(default)]
     pub answers: Option<PathBuf>,
     /// Corpus; absent: that of the BEIR folder.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub corpus: Option<PathBuf>,
     /// Dev questions, evaluated during training; absent: no evaluation.
     #[serde(default)]
@@ -82,6 +84,14 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
 }
 
 fn train_split() -> String {

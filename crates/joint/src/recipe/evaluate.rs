@@ -116,7 +116,8 @@ pub(super) fn evaluate(
     let known: Vec<&RagRecord> = records.iter().filter(|r| !r.gold.is_empty()).collect();
     let hit = |r: &&&RagRecord| r.contexts.iter().any(|f| r.gold.iter().any(|g| g.id == f.passage.id));
     let recall = (!known.is_empty()).then(|| known.iter().filter(hit).count() as f64 / known.len() as f64);
-    let holding = records.iter().map(|r| measured(r, &all_contexts(r), String::new()).answer_in_contexts);
+    let holding =
+        records.iter().filter_map(|r| measured(r, &all_contexts(r), String::new()).answer_in_contexts);
     let answer_recall = holding.sum::<f64>() / records.len().max(1) as f64;
     let dev_scores = DevScores {
         questions: records.len(),

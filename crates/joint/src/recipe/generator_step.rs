@@ -73,6 +73,9 @@ pub(super) fn supervised_step(
     } else {
         records.to_vec()
     };
+    if run.at.step == 0 {
+        preparer.log_first(&shown)?;
+    }
     let made: Vec<(Option<TrainExample>, PrepareReport)> = shown
         .par_iter()
         .map(|r| {

@@ -111,6 +111,7 @@ impl Saved {
 
 impl<'a> Joint<'a> {
     fn build(config: &'a JointConfig, context: &RunContext) -> Result<Self> {
+        context.bad_rows.set_missing(config.data.missing);
         let data = JointData::read(config, &context.bad_rows)?;
         let sides = Sides::build(config, context, data.texts())?;
         let index = IndexRefresh::new(config, &sides.retriever.model, Arc::clone(&data.corpus))?;
@@ -378,6 +379,7 @@ impl Recipe for Joint<'_> {
             decode: c.eval.decode.clone(),
             max_query_tokens: model.settings.max_query_tokens,
             max_passage_tokens: model.settings.max_passage_tokens,
+            columns: c.data.columns.clone(),
         }
         .save(dir)
     }

@@ -105,6 +105,13 @@ impl RetrieverPart {
         let over_both = side.peft.as_ref().filter(|_| !alone);
         let mut model = build_model(&settings, over_both, compute, device, texts)?;
         match model.representation() {
+            Representation::Dense(settings) if settings.truncate.is_some() => {
+                return Err(bad(
+                    "retriever.model.base",
+                    "its config_sentence_transformers.json sets truncate_dim, and joint training needs whole vectors: \
+                     remove the key, and put it back into the trained folder",
+                ));
+            }
             Representation::Dense(_) | Representation::Sparse(_) => {}
             Representation::LateInteraction(_) => {
                 return Err(bad(
@@ -142,7 +149,7 @@ impl RetrieverPart {
         let tower = self.model.tower(side);
         let encoder = tower.adapter.as_ref().map_or(&tower.model.params, |a| &a.params);
         let own = encoder.iter().any(|(_, p)| p.tensor.requires_grad());
-        own || tower.dense.as_ref().is_some_and(|d| d.trains())
+        own || tower.head.trains()
     }
 }
 

@@ -8,9 +8,11 @@ use super::ia3::Ia3;
 use super::lora::{Lora, LoraTable};
 use super::replaced::Replaced;
 use super::soft::{Soft, remove};
-use super::targets::{IA3, Targets, layer_of, within};
+use super::targets::{IA3, Targets, is_in_layers, layer_of, within};
+use super::tokens::Tokens;
 use super::{
-    AdapterId, BottleneckConfig, BottleneckKind, Ia3Config, PrefixConfig, PromptConfig, Sites, SubLayer,
+    AdapterId, BottleneckConfig, BottleneckKind, Ia3Config, LoraInit, PrefixConfig, PromptConfig, Sites,
+    SubLayer,
 };
 use crate::Result;
 use ragduet_torch::weights::Weights;
@@ -72,7 +74,7 @@ impl Adapter {
         config.check()?;
         let (id, sites) = (AdapterId::new(), base.sites);
         let filled = match config {
-            PeftConfig::Lora(c) => lora(id, sites, &b, c),
+            PeftConfig::Lora(c) => lora(id, base, &b, c),
             PeftConfig::Ia3(c) => ia3(id, sites, &b, c),
             PeftConfig::Prompt(c) => soft(id, sites, &b, |b, slot| {
                 let table = sites.embeddings.iter().find(|(n, _)| n == base.words);
@@ -148,7 +150,7 @@ impl Adapter {
     /// The module a parameter belongs to, as the base names it.
     pub fn module_of(parameter: &str) -> Option<&str> {
         let path = parameter.strip_prefix(PREFIX)?.strip_prefix('.')?;
-        let cut = [".lora_", ".ia3_l", ".base_layer", ".weight", ".bias"]
+        let cut = [".lora_", ".ia3_l", ".base_layer", ".token_adapter", ".weight", ".bias"]
             .iter()
             .filter_map(|end| path.find(end))
             .min();
@@ -185,6 +187,9 @@ impl Adapter {
         let tables = &self.sites.embeddings;
         for (path, layer) in &self.sites.linears {
             let Some(adapter) = layer.slot().get(Some(self.id)) else { continue };
+            if adapter.is_of_table_too() {
+                continue;
+            }
             let Some(master) = layer.master() else {
                 return Err(peft(
                     "peft",
@@ -199,6 +204,12 @@ impl Adapter {
                 return Err(peft(
                     "peft",
                     format!("{path} shares its weight with another module: merging would change both"),
+                ));
+            }
+            if adapter.needs_bias() && layer.bias().is_none() {
+                return Err(peft(
+                    "peft.lora.lora_bias",
+                    format!("{path} has no bias to merge the update's into"),
                 ));
             }
             let (weight, bias) = adapter.merged(&layer.rows(), layer.bias());
@@ -223,7 +234,7 @@ impl Adapter {
                 .linears
                 .iter()
                 .any(|(_, l)| l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr()));
-            if tied {
+            if tied && !adapter.is_of_head_too() {
                 return Err(peft(
                     "peft",
                     format!("{path} shares its weight with the head: merging would change both"),
@@ -240,7 +251,8 @@ impl Adapter {
         let id = Some(self.id);
         let adapted = |l: &crate::Linear| l.slot().get(id).is_some_and(|a| !a.is_bias_alone());
         let linears = self.sites.linears.iter().filter(|(_, l)| adapted(l)).map(|(n, _)| n.as_str());
-        let tables = self.sites.embeddings.iter().filter(|(_, t)| t.slot().get(id).is_some());
+        let whole = |t: &crate::Embedding| t.slot().get(id).is_some_and(|a| !a.is_some_rows());
+        let tables = self.sites.embeddings.iter().filter(|(_, t)| whole(t));
         linears.chain(tables.map(|(n, _)| n.as_str())).collect()
     }
 
@@ -306,7 +318,8 @@ fn all_biases(config: &PeftConfig) -> bool {
     matches!(config, PeftConfig::Lora(LoraConfig { bias: LoraBias::All, .. }))
 }
 
-fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Result<()> {
+fn lora(id: AdapterId, base: Base<'_>, b: &ParamBuilder, c: &LoraConfig) -> Result<()> {
+    let sites = base.sites;
     let names: Vec<&str> = sites
         .linears
         .iter()
@@ -324,7 +337,18 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
         }
     }
     if !c.layers.is_empty() {
-        chosen.retain(|path| layer_of(path).is_some_and(|n| c.layers.contains(&n)));
+        // As in peft, a module that is named by its whole path is meant wherever it is.
+        let whole = |path: &str| match &c.targets {
+            Targets::Names(names) => names.iter().any(|name| name == path),
+            Targets::Pattern(_) => false,
+        };
+        let mut wanted = BTreeSet::new();
+        for &path in &chosen {
+            if whole(path) || is_in_layers(path, &c.layers, &c.layers_pattern)? {
+                wanted.insert(path);
+            }
+        }
+        chosen = wanted;
         if chosen.is_empty() {
             return Err(peft(
                 "peft.lora.layers",
@@ -352,6 +376,34 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
             norm.slot().put(id, Rc::new(OwnBias::build(&at(path), bias)?));
         }
     }
+    let tables: Vec<&str> = sites.embeddings.iter().map(|(n, _)| n.as_str()).collect();
+    let tokens = match &c.trainable_token_indices {
+        Some(rows) => rows.tables(&tables, base.words)?,
+        None => Vec::new(),
+    };
+    for (path, ids) in &tokens {
+        let Some((_, table)) = sites.embeddings.iter().find(|(n, _)| n == path) else {
+            return Err(peft("peft.lora.trainable_token_indices", format!("{path} is no lookup table")));
+        };
+        if saved.contains(path.as_str()) || chosen.contains(path.as_str()) {
+            let why = format!("{path} is among the targets or in modules_to_save already");
+            return Err(peft("peft.lora.trainable_token_indices", why));
+        }
+        let heads: Vec<_> = sites
+            .linears
+            .iter()
+            .filter(|(_, l)| l.master().is_some_and(|w| w.data_ptr() == table.weight().data_ptr()))
+            .collect();
+        let rows = Tokens::build(&at(path), path, table, ids, !heads.is_empty())?;
+        table.slot().put(id, rows.clone());
+        for (head, layer) in heads {
+            if chosen.contains(head.as_str()) {
+                let why = format!("{head} shares the weight of {path} and is among the targets");
+                return Err(peft("peft.lora.trainable_token_indices", why));
+            }
+            layer.slot().put(id, rows.clone());
+        }
+    }
     for (path, table) in &sites.embeddings {
         if saved.contains(path.as_str()) {
             table.slot().put(id, Rc::new(Replaced::table(&at(path), table)?));
@@ -361,6 +413,9 @@ fn lora(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &LoraConfig) -> Resul
                     "peft.lora.dora",
                     format!("{path} is a lookup table, which has no DoRA here"),
                 ));
+            }
+            if c.lora_bias {
+                return Err(peft("peft.lora.lora_bias", format!("{path} is a lookup table, which has none")));
             }
             table.slot().put(id, Rc::new(LoraTable::build(&at(path), path, table.weight(), c)?));
         }
@@ -372,7 +427,12 @@ fn ia3(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &Ia3Config) -> Result<
     let names: Vec<&str> = sites.linears.iter().map(|(n, _)| n.as_str()).collect();
     let (targets, feedforward) = c.resolve(&names)?;
     let outputs: BTreeSet<&str> = targets.choose("peft.ia3.targets", &names)?.into_iter().collect();
-    let inputs: BTreeSet<&str> = feedforward.choose("peft.ia3.feedforward", &names)?.into_iter().collect();
+    // AdapterHub's scale outputs alone.
+    let none = matches!(&feedforward, Targets::Names(names) if names.is_empty());
+    let inputs: BTreeSet<&str> = match none {
+        true => BTreeSet::new(),
+        false => feedforward.choose("peft.ia3.feedforward", &names)?.into_iter().collect(),
+    };
     for (path, layer) in &sites.linears {
         let inner = inputs.contains(path.as_str());
         if inner || outputs.contains(path.as_str()) {
@@ -404,8 +464,12 @@ impl Ia3Config {
 fn bottleneck(id: AdapterId, sites: &Sites, b: &ParamBuilder, c: &BottleneckConfig) -> Result<()> {
     let both = c.kind == BottleneckKind::Houlsby;
     for (path, slot) in &sites.bottlenecks {
-        if both || slot.behind == SubLayer::FeedForward {
-            slot.slot().put(id, Rc::new(Bottleneck::build(&b.at(path), slot.hidden, c)?));
+        let layer = layer_of(path);
+        let left_out = layer.is_some_and(|n| c.leave_out.contains(&n));
+        if !left_out && (both || slot.behind == SubLayer::FeedForward) {
+            let reduction =
+                layer.and_then(|n| c.reductions.get(&n)).copied().unwrap_or_else(|| c.reduction());
+            slot.slot().put(id, Rc::new(Bottleneck::build(&b.at(path), slot.hidden, reduction, c)?));
         }
     }
     if sites.bottlenecks.is_empty() {
@@ -458,6 +522,12 @@ impl PeftConfig {
                 if !(0.0..1.0).contains(&c.dropout) {
                     return bad("peft.lora.dropout", "must be at least 0 and below 1");
                 }
+                if c.lora_bias && (c.dora || c.init == LoraInit::Pissa) {
+                    return bad("peft.lora.lora_bias", "does not go with dora or PiSSA");
+                }
+                if !c.layers_pattern.is_empty() && c.layers.is_empty() {
+                    return bad("peft.lora.layers_pattern", "says where layers are counted: give layers");
+                }
                 if !c.alpha.is_finite() || !c.b_lr_ratio.is_finite() || c.b_lr_ratio <= 0.0 {
                     return bad("peft.lora", "alpha and b_lr_ratio must be numbers, the ratio above 0");
                 }
@@ -469,7 +539,8 @@ impl PeftConfig {
                 }
             }
             PeftConfig::Bottleneck(c) => {
-                if !(c.reduction() > 0.0 && c.scaling().is_finite()) {
+                let above = |r: &f64| *r > 0.0;
+                if !(above(&c.reduction()) && c.reductions.values().all(above) && c.scaling().is_finite()) {
                     return bad("peft.bottleneck", "reduction must be above 0, and scaling a number");
                 }
             }

@@ -76,9 +76,9 @@ pub(super) struct Bottleneck {
 pub(super) const NAME: &str = "ragduet";
 
 impl Bottleneck {
-    /// `b` is at the slot's path.
-    pub fn build(b: &ParamBuilder, hidden: i64, c: &BottleneckConfig) -> Result<Self> {
-        let inner = ((hidden as f64 / c.reduction()) as i64).max(1);
+    /// `b` is at the slot's path; `reduction` that of the layer.
+    pub fn build(b: &ParamBuilder, hidden: i64, reduction: f64, c: &BottleneckConfig) -> Result<Self> {
+        let inner = ((hidden as f64 / reduction) as i64).max(1);
         let at = b.at("adapters").at(NAME);
         // The starts of `adapters`: "mam_adapter" for parallel ones, which change nothing at first, else "bert".
         let (first, last) = if c.kind == BottleneckKind::Parallel {

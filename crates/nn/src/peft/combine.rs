@@ -73,6 +73,10 @@ fn lora(adapter: &Adapter) -> Result<&LoraConfig> {
     let why = match &adapter.config {
         PeftConfig::Lora(c) if c.dora => "DoRA is no sum",
         PeftConfig::Lora(c) if c.bias != LoraBias::None => "one of them has biases of its own",
+        PeftConfig::Lora(c) if c.lora_bias => "one of them has biases of its updates (lora_bias)",
+        PeftConfig::Lora(c) if c.trainable_token_indices.is_some() => {
+            "one of them has embeddings of its own (trainable_token_indices)"
+        }
         PeftConfig::Lora(c) if !c.modules_to_save.is_empty() => {
             "one of them has whole modules (modules_to_save)"
         }

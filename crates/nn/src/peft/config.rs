@@ -51,8 +51,14 @@ pub struct LoraConfig {
     pub exclude: Vec<String>,
     /// Layer numbers that get updates; empty: all layers.
     pub layers: Vec<u32>,
+    /// Names of the lists that `layers` counts in (`layers`, `block`); empty: the first number of a module's path.
+    pub layers_pattern: Vec<String>,
     /// Training of biases.
     pub bias: LoraBias,
+    /// Whether B matrices have a bias.
+    pub lora_bias: bool,
+    /// Tokens whose embeddings are trained in full: ids, or ids by lookup table. A head tied to the table follows.
+    pub trainable_token_indices: Option<TokenRows>,
     /// Ranks of single modules, by name pattern.
     pub rank_pattern: BTreeMap<String, i64>,
     /// Alphas of single modules, by name pattern.
@@ -78,7 +84,10 @@ impl Default for LoraConfig {
             targets: Targets::default(),
             exclude: Vec::new(),
             layers: Vec::new(),
+            layers_pattern: Vec::new(),
             bias: LoraBias::None,
+            lora_bias: false,
+            trainable_token_indices: None,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             rank_stabilized: false,
@@ -88,6 +97,16 @@ impl Default for LoraConfig {
             b_lr_ratio: 1.0,
         }
     }
+}
+
+/// Rows of lookup tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TokenRows {
+    /// Token ids of the token embedding.
+    Words(Vec<u32>),
+    /// Token ids by the name of a lookup table.
+    ByTable(BTreeMap<String, Vec<u32>>),
 }
 
 /// Initialization of LoRA.
@@ -183,6 +202,10 @@ pub struct BottleneckConfig {
     pub kind: BottleneckKind,
     /// Reduction factor: inner size = hidden size / reduction; absent: 16, for `parallel` 2.
     pub reduction: Option<f64>,
+    /// Reduction factors of single layers, by number.
+    pub reductions: BTreeMap<u32, f64>,
+    /// Numbers of the layers that get no adapter.
+    pub leave_out: Vec<u32>,
     /// Activation; absent: relu, for `houlsby` swish.
     pub activation: Option<Activation>,
     /// Scaling of the adapter's output; absent: 1, for `parallel` 4.

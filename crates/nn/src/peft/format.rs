@@ -4,7 +4,7 @@
 //! both are errors.
 
 use super::adapter::{Adapter, Base};
-use super::config::{Ia3Config, LoraBias, LoraConfig, PeftConfig, PrefixConfig, PromptConfig};
+use super::config::{Ia3Config, LoraBias, LoraConfig, PeftConfig, PrefixConfig, PromptConfig, TokenRows};
 use super::fault::bad;
 use super::hub_format;
 use super::targets::{Targets, ends, within};
@@ -12,6 +12,7 @@ use crate::Result;
 use crate::model_dir::{read_json, write_json};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_tensors};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -131,6 +132,11 @@ impl Adapter {
                 put("target_modules", json!(self.names(task, &modules)));
                 put("exclude_modules", Value::Null);
                 put("bias", serde_json::to_value(c.bias).unwrap_or(Value::Null));
+                put("lora_bias", json!(c.lora_bias));
+                put(
+                    "trainable_token_indices",
+                    serde_json::to_value(&c.trainable_token_indices).unwrap_or(Value::Null),
+                );
                 put("use_rslora", json!(c.rank_stabilized));
                 put("use_dora", json!(c.dora));
                 put("fan_in_fan_out", json!(self.transposed()));
@@ -224,11 +230,8 @@ fn number(x: f64) -> Value {
 }
 
 /// Settings that change what is computed, and that are not computed here.
-const UNSUPPORTED: [&str; 15] = [
-    "layers_pattern",
+const UNSUPPORTED: [&str; 12] = [
     "layer_replication",
-    "lora_bias",
-    "trainable_token_indices",
     "target_parameters",
     "use_qalora",
     "alora_invocation_tokens",
@@ -287,6 +290,26 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
             };
             let layers =
                 layers.ok_or_else(|| bad(path, "layers_to_transform", "must be numbers of layers"))?;
+            let layers_pattern = match get("layers_pattern").map(Targets::parse) {
+                _ if layers.is_empty() => Vec::new(),
+                None => Vec::new(),
+                Some(Some(Targets::Names(names))) => names,
+                Some(Some(Targets::Pattern(name))) => {
+                    if name.is_empty() {
+                        Vec::new()
+                    } else {
+                        vec![name]
+                    }
+                }
+                Some(None) => return Err(bad(path, "layers_pattern", "must be a text or a list of texts")),
+            };
+            let trainable_token_indices = match get("trainable_token_indices") {
+                None => None,
+                Some(value) => Some(TokenRows::deserialize(value).map_err(|_| {
+                    let why = "must be a list of token ids, or an object of such lists by lookup table";
+                    bad(path, "trainable_token_indices", why)
+                })?),
+            };
             let exclude = match get("exclude_modules").map(Targets::parse) {
                 None => Vec::new(),
                 Some(Some(Targets::Names(names))) => names,
@@ -329,7 +352,10 @@ fn parse(path: &Path, json: &Value) -> Result<PeftConfig> {
                 targets: targets("target_modules")?,
                 exclude,
                 layers,
+                layers_pattern,
                 bias,
+                lora_bias: on("lora_bias")?,
+                trainable_token_indices,
                 rank_pattern: ranks,
                 alpha_pattern: patterns("alpha_pattern")?,
                 rank_stabilized: on("use_rslora")?,

@@ -23,6 +23,8 @@ pub(super) struct Lora {
     magnitude: Option<Tensor>,
     /// In place of the layer's, [out].
     bias: Option<Tensor>,
+    /// B's, [out].
+    up_bias: Option<Tensor>,
     /// A and B as they started, which is in the base's weight: PiSSA.
     start: Option<(Tensor, Tensor)>,
     scale: f64,
@@ -83,6 +85,10 @@ impl Lora {
         let principal_start = c.init == LoraInit::Pissa && !b.at("lora_A").has("weight");
         let a = b.at("lora_A").get("weight", &[rank, inputs], start)?;
         let up = b.at("lora_B").get("weight", &[outputs, rank], Init::Zeros)?;
+        let up_bias = match c.lora_bias {
+            true => Some(b.at("lora_B").get("bias", &[outputs], Init::Zeros)?),
+            false => None,
+        };
         let magnitude = if c.dora {
             let given = b.has("lora_magnitude_vector");
             let m = b.get("lora_magnitude_vector", &[outputs], Init::Ones)?;
@@ -105,7 +111,7 @@ impl Lora {
         };
         let own = layer.bias().filter(|_| c.bias != LoraBias::None);
         let bias = own.map(|t| copy(&b.at("base_layer"), "bias", t)).transpose()?;
-        Ok(Self { a, b: up, magnitude, bias, start, scale, dropout: c.dropout })
+        Ok(Self { a, b: up, magnitude, bias, up_bias, start, scale, dropout: c.dropout })
     }
 
     /// s B A, f32, less the start.
@@ -155,6 +161,10 @@ impl LinearAdapter for Lora {
             (Some(own), Some(of_base)) => y + (own - of_base).to_kind(kind),
             _ => y,
         };
+        let y = match &self.up_bias {
+            Some(bias) => y + (bias * self.scale).to_kind(kind),
+            None => y,
+        };
         let Some(magnitude) = &self.magnitude else {
             return y.addmm(&low, &up.tr());
         };
@@ -182,7 +192,16 @@ impl LinearAdapter for Lora {
             Some(m) => sum * self.stretch(m, rows).unsqueeze(1),
             None => sum,
         };
-        (weight, self.bias.as_ref().or(bias).map(Tensor::shallow_clone))
+        let bias = self.bias.as_ref().or(bias).map(Tensor::shallow_clone);
+        let bias = match (&self.up_bias, bias) {
+            (Some(more), Some(bias)) => Some(bias + more * self.scale),
+            (_, bias) => bias,
+        };
+        (weight, bias)
+    }
+
+    fn needs_bias(&self) -> bool {
+        self.up_bias.is_some()
     }
 
     fn start(&self) -> Option<(&Tensor, &Tensor)> {

@@ -27,6 +27,16 @@ pub trait LinearAdapter: Debug {
     fn is_bias_alone(&self) -> bool {
         false
     }
+
+    /// Whether merging it needs a bias of the layer's.
+    fn needs_bias(&self) -> bool {
+        false
+    }
+
+    /// Whether the layer shares its weight with a table that has the same adapter.
+    fn is_of_table_too(&self) -> bool {
+        false
+    }
 }
 
 /// What an adapter does at a lookup table.
@@ -36,6 +46,16 @@ pub trait EmbeddingAdapter: Debug {
 
     /// The table that gives the same.
     fn merged(&self, table: &Tensor) -> Tensor;
+
+    /// Whether a head that shares the table's weight has the same adapter.
+    fn is_of_head_too(&self) -> bool {
+        false
+    }
+
+    /// Whether some rows alone are others, so that the table is none of the adapter's targets.
+    fn is_some_rows(&self) -> bool {
+        false
+    }
 }
 
 /// The adapters resident at one place. There are few: a list is as fast as a map.

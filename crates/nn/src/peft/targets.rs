@@ -79,12 +79,26 @@ pub(super) fn within(path: &str, name: &str) -> bool {
     format!(".{path}.").contains(&format!(".{name}."))
 }
 
-/// The number of a module's layer: the last part of its path that is a number and has parts before and behind it, as peft's
+/// The number of a module's layer: the first part of its path that is a number and has parts before and behind it, as peft's
 /// `layers_to_transform` counts.
 pub(super) fn layer_of(path: &str) -> Option<u32> {
     let parts: Vec<&str> = path.split('.').collect();
     let inner = parts.get(1..parts.len() - 1)?;
-    inner.iter().rev().find_map(|p| p.parse().ok())
+    inner.iter().find_map(|p| p.parse().ok())
+}
+
+/// Whether a module is in one of `layers`, counted in the lists that `patterns` name, if any, as peft's `layers_pattern`.
+pub(super) fn is_in_layers(path: &str, layers: &[u32], patterns: &[String]) -> Result<bool> {
+    let mut number = if patterns.is_empty() { layer_of(path) } else { None };
+    for pattern in patterns {
+        let whole = Regex::new(&format!(r"^(?:|.*?\.)(?:{pattern})\.(\d+)\."))
+            .map_err(|e| Error::Peft { key: "layers_pattern".into(), why: e.to_string() })?;
+        if let Some(found) = whole.captures(path) {
+            number = found.get(1).and_then(|n| n.as_str().parse().ok());
+            break;
+        }
+    }
+    Ok(number.is_some_and(|n| layers.contains(&n)))
 }
 
 /// A key of `rank_pattern` and the like, as peft reads it: a regular expression for the path or its last parts.
@@ -136,6 +150,13 @@ mod tests {
         assert!(choose(Targets::Pattern("q_proj".into())).is_err());
         assert_eq!(layer_of(ALL[2]), Some(1));
         assert_eq!(layer_of("lm_head"), None);
+        assert_eq!(layer_of("encoder.block.3.layer.1.DenseReluDense.wo"), Some(3));
+        let within = |path: &str, pattern: &[&str]| {
+            is_in_layers(path, &[1], &pattern.iter().map(|p| p.to_string()).collect::<Vec<_>>()).unwrap()
+        };
+        assert!(within(ALL[2], &[]) && within(ALL[2], &["layers"]) && within("layers.1.Wqkv", &["layers"]));
+        assert!(!within(ALL[0], &[]) && !within(ALL[2], &["block"]));
+        assert!(within("encoder.block.3.layer.1.DenseReluDense.wo", &["none", "layer"]));
         assert!(pattern_fits(r"layers\.0\..*q_proj", ALL[0]).unwrap());
         assert!(!pattern_fits("k_proj", ALL[0]).unwrap());
     }

@@ -98,7 +98,7 @@ fn texts_of(data: &Weights) -> Vec<Vec<u32>> {
 fn outputs_and_gradients_equal_pefts() {
     let _alone = alone();
     let cases = cases();
-    assert!(cases.len() >= 42);
+    assert!(cases.len() >= 54);
     for name in cases {
         let dir = golden("peft").join(&name);
         let model = Model::load(&ragduet_nn::peft::base_of(&dir).unwrap());
@@ -341,7 +341,13 @@ fn folders_that_do_not_fit_are_errors() {
         ),
         ("dora_llama", "target_modules", serde_json::json!(["q_prj"]), "q_prj"),
         ("lora_llama", "bias", serde_json::json!("some"), "bias"),
-        ("lora_llama", "layers_to_transform", serde_json::json!([0]), "unexpected"),
+        // Whole paths, as of lora_llama, are meant wherever they are.
+        ("dora_llama", "layers_to_transform", serde_json::json!([0]), "unexpected"),
+        ("lora_tokens_llama", "layers_pattern", serde_json::json!("block"), "layers"),
+        ("lora_tokens_llama", "trainable_token_indices", serde_json::json!([5, 9, 5000]), "5000"),
+        ("lora_tokens_llama", "trainable_token_indices", serde_json::json!({"words": [5]}), "`words`"),
+        ("lora_tokens_llama", "trainable_token_indices", serde_json::json!("all"), "trainable_token_indices"),
+        ("lora_tokens_llama", "trainable_token_indices", serde_json::Value::Null, "unexpected"),
         ("lora_llama", "layers_to_transform", serde_json::json!(["x"]), "layers_to_transform"),
         ("prefix_llama", "num_virtual_tokens", serde_json::json!(7), "prompt_embeddings"),
     ] {

@@ -202,9 +202,17 @@ fn best_of_a_joint_run_is_a_pipeline() {
     let corpus = folder.path().join("corpus.jsonl");
     std::fs::copy(best.join(INDEX).join("passages.jsonl"), &corpus).unwrap();
     let (prompt, decode) = (generator.prompt.clone(), generator.decoding.clone());
-    pipeline::Pipeline { corpus, contexts: 2, prompt, decode, max_query_tokens: 16, max_passage_tokens: 32 }
-        .save(&best)
-        .unwrap();
+    pipeline::Pipeline {
+        corpus,
+        contexts: 2,
+        prompt,
+        decode,
+        max_query_tokens: 16,
+        max_passage_tokens: 32,
+        columns: Default::default(),
+    }
+    .save(&best)
+    .unwrap();
 
     let pipeline = Pipeline::open(folder.path()).unwrap();
     let answer = pipeline.ask("bees make what?").unwrap();

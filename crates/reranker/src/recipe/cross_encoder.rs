@@ -11,7 +11,7 @@ use crate::loss::{Candidates, RankingLoss};
 use crate::model::CrossEncoder;
 use crate::{Error, Result};
 use ragduet_classifier::{LabelSet, Task, Text};
-use ragduet_data::{PassagePool, ReadOptions, TrainingSet};
+use ragduet_data::{PassagePool, TrainingSet};
 use ragduet_metrics::{Evaluation, evaluate};
 use ragduet_retriever::evaluate::EvalSet;
 use ragduet_text::Encoding;
@@ -62,7 +62,7 @@ impl<'a> Fit<'a> {
         // The name that transformers gives the only label, so that a cross-encoder's head goes on.
         let labels = LabelSet::given(Task::Regression, vec!["LABEL_0".into()])?;
         let classifier = config.model.build(labels, config.peft.as_ref(), context)?;
-        let model = CrossEncoder::over(classifier, config.loss.activation());
+        let model = CrossEncoder::over(classifier, config.loss.activation())?;
         let fingerprint = Fingerprint::default()
             .texts(set.queries().iter().map(|q| q.text.as_str()))
             .texts(set.passages().iter().map(|p| p.text.as_str()))
@@ -209,20 +209,13 @@ fn named(e: &Evaluation) -> Vec<(String, f64)> {
 
 fn read(config: &CrossEncoderConfig, context: &RunContext) -> Result<(TrainingSet, Option<EvalSet>)> {
     let (d, bad) = (&config.data, &context.bad_rows);
-    let options = ReadOptions {
-        format: d.format,
-        split: d.split.clone(),
-        corpus: d.corpus.clone(),
-        queries: d.queries.clone(),
-    };
+    bad.set_missing(d.missing);
+    let options = d.options(config.loss.build()?.needs_teacher())?;
     let set = TrainingSet::read(&d.train, &options, PassagePool::WholeCorpus, bad)?;
     if set.items().is_empty() {
         return Err(Error::Unusable(format!("{}: no training examples", d.train.display())));
     }
-    let dev = d.dev.as_ref().map(|path| {
-        let options = ReadOptions { split: Some(d.dev_split.clone()), ..ReadOptions::default() };
-        EvalSet::read(path, &options, None, config.run.seed, bad)
-    });
+    let dev = d.dev.as_ref().map(|path| EvalSet::read(path, &d.dev_options()?, None, config.run.seed, bad));
     Ok((set, dev.transpose()?))
 }
 

@@ -76,7 +76,7 @@ pub(super) fn list(
     let mut tries = 0;
     while negatives.is_empty() && tries < 100 {
         let drawn = rng.random_range(0..all) as u32;
-        if !set.is_positive(query, drawn) {
+        if set.may_be_negative(query, drawn) {
             negatives.push(drawn);
         }
         tries += 1;

@@ -4,8 +4,8 @@
 //! log(1 + sum over pairs with y_i > y_j of exp(s_j - s_i)), s = scale * similarity.
 //!
 //! Pairs are those of each query with its positive and with its own negatives; their labels are the scores of the data
-//! (graded judgements) or of a teacher. Only the order of labels counts, so they may be shifted: readers refuse a pair
-//! without negatives whose score is 0 or less.
+//! (graded judgements) or of a teacher. Only the order of labels counts. sentence-transformers' scale of 20 is the default
+//! temperature of 0.05.
 
 use super::{LossBatch, Relations, RetrievalLoss, candidates, own_candidates, teacher};
 use ragduet_torch::{Kind, Tensor};
@@ -43,6 +43,10 @@ impl RetrievalLoss for CoSent {
         Some(own_candidates(relations, passages))
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        true
+    }
+
     fn needs_negatives(&self) -> bool {
         false
     }
@@ -67,6 +71,7 @@ mod tests {
             positive: vec![0, 1, 2],
             negatives: vec![vec![3, 4], vec![], vec![4]],
             also_relevant: vec![(0, 1)],
+            own_copies: Vec::new(),
             teacher: Some(vec![vec![2.0, 0.5, -1.0], vec![1.0], vec![0.5, 0.75]]),
         }
     }

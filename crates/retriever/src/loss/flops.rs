@@ -65,6 +65,10 @@ impl RetrievalLoss for Flops {
         false
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        true
+    }
+
     fn needs_negatives(&self) -> bool {
         false
     }

@@ -57,7 +57,8 @@ impl InfoNce {
         let (rows, columns) = (similarity.size()[0], similarity.size()[1]);
         let r = b.relations;
         let device = similarity.device();
-        let mut hidden = mask(rows, columns, r.also_relevant.iter().copied(), device);
+        let barred = r.also_relevant.iter().chain(&r.own_copies).copied();
+        let mut hidden = mask(rows, columns, barred, device);
         if !(self.in_batch_negatives && self.share_hard_negatives) {
             let mut hard = vec![false; columns as usize];
             r.negatives.iter().flatten().for_each(|&c| hard[c] = true);

@@ -68,6 +68,10 @@ impl RetrievalLoss for KlDistillation {
         Some(own_candidates(relations, passages))
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        true
+    }
+
     fn needs_negatives(&self) -> bool {
         true
     }

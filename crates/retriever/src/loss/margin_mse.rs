@@ -26,6 +26,10 @@ impl RetrievalLoss for MarginMse {
         Some(own_candidates(relations, passages))
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        true
+    }
+
     fn needs_negatives(&self) -> bool {
         true
     }

@@ -91,6 +91,14 @@ impl RetrievalLoss for Built {
         self.inner.needs_teacher()
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        self.inner.takes_scored_pairs()
+    }
+
+    fn max_score(&self) -> Option<f64> {
+        self.inner.max_score()
+    }
+
     fn needs_teacher_vectors(&self) -> bool {
         self.inner.needs_teacher_vectors()
     }

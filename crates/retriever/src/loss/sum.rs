@@ -84,6 +84,14 @@ impl RetrievalLoss for Built {
         self.terms.iter().any(|(_, l)| l.needs_teacher())
     }
 
+    fn takes_scored_pairs(&self) -> bool {
+        self.terms.iter().all(|(_, l)| l.takes_scored_pairs())
+    }
+
+    fn max_score(&self) -> Option<f64> {
+        self.terms.iter().filter_map(|(_, l)| l.max_score()).reduce(f64::min)
+    }
+
     fn needs_teacher_vectors(&self) -> bool {
         self.terms.iter().any(|(_, l)| l.needs_teacher_vectors())
     }

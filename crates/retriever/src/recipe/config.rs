@@ -6,7 +6,9 @@ use crate::mining::MiningConfig;
 use crate::representation::{LateConfig, Pooling, Similarity, SparseConfig};
 use crate::teacher::TeacherConfig;
 use crate::{Error, Result, ScratchModel};
-use ragduet_data::{BatchConfig as Plan, BatchSize, Format, LengthGrouping};
+use ragduet_data::{
+    BatchConfig as Plan, BatchSize, Columns, Format, LengthGrouping, MissingPolicy, PairLabels, ReadOptions,
+};
 use ragduet_metrics::Measure;
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::Prompts;
@@ -155,7 +157,9 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Training set: a BEIR folder or a file of examples.
+    /// Training set: a BEIR folder, a file of examples, a pattern such as `data/*.jsonl`, or a list of files.
+    #[serde(deserialize_with = "ragduet_data::path_or_list")]
+    #[schemars(with = "ragduet_data::OneOrMore")]
     pub train: PathBuf,
     /// Format of the training set; absent: detected from the name.
     #[serde(default)]
@@ -164,13 +168,23 @@ pub struct DataConfig {
     #[serde(default)]
     pub split: Option<String>,
     /// Corpus file, for examples that refer to passages by id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub corpus: Option<PathBuf>,
     /// Query file, for examples that refer to queries by id.
     #[serde(default)]
     pub queries: Option<PathBuf>,
-    /// Dev set, evaluated during training; absent: no evaluation.
+    /// Threshold for pairs with a score, and lists of documents with scores: from this score on a passage is relevant,
+    /// below it a negative. Absent: a label must be 1 or 0, unless the loss learns from scores.
     #[serde(default)]
+    pub min_score: Option<f64>,
+    /// Labels of pairs are NLI classes: an entailment is a positive, a contradiction a hard negative, neutral pairs are
+    /// left out and counted.
+    #[serde(default)]
+    pub nli: bool,
+    /// Dev set, evaluated during training; absent: no evaluation.
+    #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
+    #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
     /// Split of the dev set.
     #[serde(default = "dev")]
@@ -178,6 +192,44 @@ pub struct DataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` leaves them out and counts them,
+    /// `error` stops the run.
+    #[serde(default)]
+    pub missing: MissingPolicy,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
+}
+
+impl DataConfig {
+    /// How the training set is read. `scores`: whether the loss learns from the scores of pairs.
+    ///
+    /// # Errors
+    /// A threshold beside NLI classes.
+    pub fn options(&self, scores: bool) -> Result<ReadOptions> {
+        let (format, split) = (self.format, self.split.clone());
+        let (corpus, queries) = (self.corpus.clone(), self.queries.clone());
+        Ok(ReadOptions { format, split, corpus, queries, labels: self.labels(scores)? })
+    }
+
+    /// How the dev set is read.
+    ///
+    /// # Errors
+    /// As [`DataConfig::options`].
+    pub fn dev_options(&self) -> Result<ReadOptions> {
+        Ok(ReadOptions {
+            split: Some(self.dev_split.clone()),
+            labels: self.labels(false)?,
+            ..ReadOptions::default()
+        })
+    }
+
+    fn labels(&self, scores: bool) -> Result<PairLabels> {
+        let said = PairLabels::of(self.min_score, self.nli)
+            .map_err(|why| Error::Config { key: "data".into(), why })?;
+        Ok(if scores && said == PairLabels::Judgements { PairLabels::Scores } else { said })
+    }
 }
 
 pub(super) fn dev() -> String {
@@ -224,7 +276,8 @@ pub struct BatchConfig {
     pub positives: Positives,
     /// Grouping of examples of similar length.
     pub length_grouping: LengthGrouping,
-    /// Whether a query or a known positive may occur only once in a batch; duplicates would be false negatives.
+    /// Whether a query, its known positives and its own copies occur once in a batch, as far as full batches allow.
+    /// Those that meet are no negatives of one another.
     pub no_duplicates: bool,
     /// Whether an incomplete last batch of an epoch is dropped.
     pub drop_last: bool,
@@ -233,7 +286,7 @@ pub struct BatchConfig {
 impl Default for BatchConfig {
     fn default() -> Self {
         let Plan { size, length_grouping, no_duplicates, drop_last } = Plan::default();
-        let positives = Positives::First;
+        let positives = Positives::Sample;
         Self {
             size,
             accumulate: 1,

@@ -5,21 +5,20 @@
 //! layer-wise learning rates, freezing, evaluation by ranking a dev set.
 //! Assumes: the training set's texts fit in memory.
 
-use super::config::RetrieverConfig;
-use super::dev::Dev;
+use super::config::{Positives, RetrieverConfig};
+use super::dev::{Dev, DevSet};
 use super::distillation::Distillation;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, Scale};
 use super::save::{Facts, parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
-use crate::evaluate::EvalSet;
 use crate::loss::{Compared, LossBatch, LossConfig, RetrievalLoss};
 use crate::mining::{MiningReport, mine};
 use crate::representation::{Representation, Side};
 use crate::teacher::Teacher;
 use crate::{Error, Result, grad_cache};
-use ragduet_data::{BadRows, PassagePool, ReadOptions, TrainingSet};
+use ragduet_data::{BadRows, EpochPlan, PassagePool, TrainingSet};
 use ragduet_metrics::Evaluation;
 use ragduet_nn::Mode;
 use ragduet_text::Encoding;
@@ -125,9 +124,10 @@ impl<'a> Contrastive<'a> {
         teacher: Option<Box<dyn Teacher>>,
         loss: Box<dyn RetrievalLoss>,
     ) -> Result<Self> {
-        let (set, dev) = read_data(config, &context.bad_rows)?;
+        context.bad_rows.set_missing(config.data.missing);
+        let (set, dev) = read_data(config, &*loss, &context.bad_rows)?;
         let model = build(config, &set, context.device)?;
-        config.loss.check_dim(model.dim())?;
+        config.loss.check_dim(model.trained_dim())?;
         let scale = Scale::new(config.temperature, context.device);
         check_data(&set, &*loss, config)?;
         check_loss(&model, &*loss, &config.loss)?;
@@ -140,7 +140,11 @@ impl<'a> Contrastive<'a> {
         let parameters = model.parameters().into_iter().chain(scale.parameter()).collect();
         let learner = model::learner(&config.optim, &model, parameters)?;
         let lengths = Lengths::of(&model, &set)?;
-        let batches = loader::plan(config, &set, &lengths, 0)?.batches.len();
+        let plan = loader::plan(config, &set, &lengths, 0)?;
+        let batches = plan.batches.len();
+        if config.mining.is_none() && config.loss.has_in_batch_negatives() {
+            describe_plan(&plan, &set);
+        }
         if batches == 0 {
             return Err(Error::Unusable(
                 "no full batch in an epoch; lower batch.size or set batch.drop_last = false".into(),
@@ -374,6 +378,31 @@ fn figures(r: &MiningReport) -> Vec<(&'static str, f64)> {
     values
 }
 
+/// Says which of the first epoch's batches cannot teach, and how many examples share a batch with their like.
+fn describe_plan(plan: &EpochPlan, set: &TrainingSet) {
+    let empty = |batch: &&Vec<u32>| {
+        let items = || batch.iter().map(|&i| &set.items()[i as usize]);
+        let mut passages = items().flat_map(|i| i.positives.iter().chain(&i.negatives));
+        let first = passages.next();
+        passages.all(|p| Some(p) == first)
+    };
+    let (empty, batches) = (plan.batches.iter().filter(empty).count(), plan.batches.len());
+    if empty > 0 {
+        tracing::warn!(
+            "{empty} of {batches} batches of an epoch have no negative for any query and teach nothing: they hold one \
+             query, or queries with one answer. Add negatives (`ragduet mine`, [mining]) or queries with other answers"
+        );
+    }
+    if plan.sharing > 0 {
+        tracing::info!(
+            "{} of {} examples stand in a batch with another of the same query or answer, since full batches leave no other \
+             place; they are no negatives of one another",
+            plan.sharing,
+            plan.examples()
+        );
+    }
+}
+
 /// The model that [`train`] would start from.
 ///
 /// # Errors
@@ -381,7 +410,7 @@ fn figures(r: &MiningReport) -> Vec<(&'static str, f64)> {
 pub fn initial_model(config: &RetrieverConfig) -> Result<BiEncoder> {
     config.validate()?;
     rng::seed(config.run.seed);
-    let (set, _) = read_data(config, &BadRows::default())?;
+    let (set, _) = read_data(config, &*config.loss.build()?, &BadRows::default())?;
     build(config, &set, device::parse(&config.run.device)?)
 }
 
@@ -392,27 +421,37 @@ fn build(config: &RetrieverConfig, set: &TrainingSet, device: Device) -> Result<
     })
 }
 
-fn read_data(config: &RetrieverConfig, bad: &BadRows) -> Result<(TrainingSet, Option<EvalSet>)> {
+fn read_data(
+    config: &RetrieverConfig,
+    loss: &dyn RetrievalLoss,
+    bad: &BadRows,
+) -> Result<(TrainingSet, Option<DevSet>)> {
     let d = &config.data;
-    let options = ReadOptions {
-        format: d.format,
-        split: d.split.clone(),
-        corpus: d.corpus.clone(),
-        queries: d.queries.clone(),
-    };
+    let scores = loss.takes_scored_pairs();
     // Mining needs what nobody judged; a tokenizer learns from all of the corpus.
     let pool = match config.mining.is_some() || config.model.scratch.is_some() {
         true => PassagePool::WholeCorpus,
         false => PassagePool::Judged,
     };
-    let set = TrainingSet::read(&d.train, &options, pool, bad)?;
-    let dev = Dev::read(d.dev.as_deref(), &d.dev_split, &config.eval, config.run.seed, bad)?;
+    let set = TrainingSet::read(&d.train, &d.options(scores)?, pool, bad)?;
+    let dev = DevSet::read(d, scores, &config.eval, config.run.seed, bad)?;
     Ok((set, dev))
 }
 
 fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverConfig) -> Result<()> {
     if set.items().is_empty() {
         return Err(Error::Unusable(format!("{}: no training examples", config.data.train.display())));
+    }
+    if let Some(said) = set.left_out() {
+        tracing::info!("{said}");
+    }
+    let several = set.queries_with_several_positives();
+    if several > 0 && config.batch.positives == Positives::First {
+        tracing::warn!(
+            "{several} of {} queries have several positives, of which the first alone is learned from (batch.positives = \
+             \"first\"; \"sample\" draws one each epoch)",
+            set.queries().len()
+        );
     }
     let without = set.items().iter().filter(|i| i.negatives.is_empty()).count();
     if loss.needs_negatives() && config.mining.is_none() && without > 0 {
@@ -425,8 +464,18 @@ fn check_data(set: &TrainingSet, loss: &dyn RetrievalLoss, config: &RetrieverCon
     let unscored = set.items().iter().filter(|i| i.scores.is_none()).count();
     if loss.needs_teacher() && config.teacher.is_none() && unscored > 0 {
         return Err(Error::Unusable(format!(
-            "{unscored} of {} examples have no teacher scores, which this loss learns from",
+            "{unscored} of {} examples have no scores, which this loss learns from: give a [teacher], or pairs and lists \
+             with a score (docs/data.md)",
             set.items().len()
+        )));
+    }
+    let scores = set.items().iter().flat_map(|item| item.scores.iter().flatten());
+    let highest = scores.fold(0.0f32, |most, score| most.max(score.abs()));
+    if let Some(most) = loss.max_score().filter(|most| f64::from(highest) > *most) {
+        return Err(Error::Unusable(format!(
+            "{}: a pair has the score {highest}, and a cosine ends at 1; set loss.cosine_similarity.max_score to the \
+             highest score of the scale (it is {most}), or take loss.cosent, for which only the order counts",
+            config.data.train.display()
         )));
     }
     Ok(())

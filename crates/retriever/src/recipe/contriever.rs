@@ -25,11 +25,12 @@ pub use crop::Cropper;
 pub use momentum::KeyEncoder;
 pub use queue::KeyQueue;
 
-use super::dev::Dev;
+use super::dev::{Dev, DevSet};
 use super::model;
 use super::save::{Facts, parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
+use crate::evaluate::EvalSet;
 use crate::representation::Side;
 use crate::{Error, Result, grad_cache};
 use loader::{Batch, Source};
@@ -88,7 +89,10 @@ impl<'a> Contriever<'a> {
         let (model, chunks) = build(config, context.device, &context.bad_rows)?;
         let d = &config.data;
         let seed = config.run.seed;
-        let dev = Dev::read(d.dev.as_deref(), &d.dev_split, &config.eval, seed, &context.bad_rows)?;
+        let options = ReadOptions { split: Some(d.dev_split.clone()), ..ReadOptions::default() };
+        let most = config.eval.max_passages;
+        let dev = d.dev.as_ref().map(|path| EvalSet::read(path, &options, most, seed, &context.bad_rows));
+        let dev = dev.transpose()?.map(DevSet::Ranking);
         let chunks = Arc::new(chunks);
         // What is wrong with chunks and crops is said before anything else is made.
         Source::new(config, &model, chunks.clone())?;
@@ -114,7 +118,7 @@ impl Keys {
     fn new(m: &MocoConfig, config: &ContrieverConfig, model: &BiEncoder) -> Result<Self> {
         let dropout = (config.model.dropout, config.model.attention_dropout);
         let encoder = KeyEncoder::of(model, m.momentum, dropout)?;
-        let queue = KeyQueue::new(m.queue_size, model.dim(), model.device);
+        let queue = KeyQueue::new(m.queue_size, model.trained_dim(), model.device);
         let mode = if m.key_dropout { Mode::train(model.compute) } else { Mode::eval(model.compute) };
         Ok(Self { encoder, queue, mode })
     }

@@ -45,7 +45,7 @@ impl Distillation {
                 |dir| TeacherVectors::make(wanted.path(), set, dir, device, compute),
                 |dir| TeacherVectors::read(dir, device),
             )?;
-            let (theirs, ours) = (vectors.queries.size()[1], model.dim());
+            let (theirs, ours) = (vectors.queries.size()[1], model.trained_dim());
             config.loss.check_teacher_dim(ours, theirs)?;
             return Ok(Some(Self::Vectors(vectors)));
         }

@@ -1,7 +1,7 @@
 //! Batches, prepared ahead on another thread: choosing passages, tokenising, and who belongs to whom.
 //!
 //! A passage that two queries of a batch bring is encoded once and is a column for both. Known positives of a query are
-//! never its negatives, also when another query brings them.
+//! never its negatives, also when another query brings them; nor is its own text or id.
 
 use super::config::{Positives, RetrieverConfig};
 use crate::Result;
@@ -49,12 +49,7 @@ pub(super) fn plan(
             let positive = lengths.passages[pick_positive(config, set, i, epoch) as usize];
             let negatives = config.batch.negatives_per_query as u32 * lengths.mean_passage;
             let tokens = lengths.queries[item.query as usize] + positive + negatives;
-            // What must be unique: the query and all its known positives. Negatives may meet: a passage that two
-            // queries bring is encoded once.
-            let keys = std::iter::once(u64::from(item.query) | 1 << 63)
-                .chain(set.positives_of_query(item.query).iter().map(|&p| u64::from(p)))
-                .collect();
-            BatchItem { tokens, keys }
+            set.batch_item(i, tokens)
         })
         .collect();
     Ok(plan_epoch(&items, &config.batch.plan(), config.run.seed, epoch)?)
@@ -162,11 +157,12 @@ fn assemble(
         }
     }
     for (row, &i) in items.iter().enumerate() {
-        for &p in set.positives_of_query(set.items()[i as usize].query) {
-            if let Some(&c) = columns.get(&p).filter(|&&c| c != relations.positive[row]) {
-                relations.also_relevant.push((row, c));
-            }
-        }
+        let query = set.items()[i as usize].query;
+        let here = |p: &u32| columns.get(p).filter(|&&c| c != relations.positive[row]).map(|&c| (row, c));
+        let relevant: Vec<_> = set.positives_of_query(query).iter().filter_map(here).collect();
+        let own: Vec<_> = set.own_copies_of_query(query).iter().filter_map(here).collect();
+        relations.also_relevant.extend(relevant);
+        relations.own_copies.extend(own);
     }
     relations.teacher = (teacher.len() == items.len()).then_some(teacher);
     let query = |&i: &u32| &set.queries()[set.items()[i as usize].query as usize];
@@ -179,4 +175,71 @@ fn assemble(
         ids: items.iter().map(|i| query(i).id.clone()).collect(),
         numbers: (items.iter().map(|&i| set.items()[i as usize].query).collect(), order),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ragduet_data::{Passage, Query, RetrievalExample};
+    use ragduet_train::config::Config as _;
+
+    fn set(pairs: &[(&str, &str)]) -> TrainingSet {
+        let example = |&(query, answer): &(&str, &str)| {
+            let (query, positives) = (Query::from_text(query), vec![Passage::from_text(None, answer)]);
+            Ok(RetrievalExample {
+                query,
+                positives,
+                negatives: Vec::new(),
+                scores: None,
+                answers: Vec::new(),
+            })
+        };
+        TrainingSet::from_examples(pairs.iter().map(example)).unwrap()
+    }
+
+    fn config(batch: &str) -> RetrieverConfig {
+        let text =
+            format!("[data]\ntrain = \"none\"\n[model]\nbase = \"none\"\n[batch]\nsize = {{ {batch} }}\n");
+        RetrieverConfig::from_toml(&text).unwrap()
+    }
+
+    #[test]
+    fn own_texts_and_shared_answers_are_no_negatives() {
+        let set = set(&[
+            ("what is tea", "A leaf."),
+            ("leaves", "What is  TEA"),
+            ("what is green tea", "A leaf."),
+            ("leaves", "Tea."),
+        ]);
+        let tokenize =
+            || -> TokenizeFn { Box::new(|texts| Ok(texts.iter().map(|_| Encoding::default()).collect())) };
+        let made =
+            assemble(&config("examples = 8"), &set, &[tokenize(), tokenize()], &[0, 1, 2, 3], 0).unwrap();
+        let r = &made.relations;
+        assert_eq!((made.passages.len(), r.positive.as_slice()), (3, &[0, 1, 0, 2][..]));
+        assert_eq!(r.own_copies, [(0, 1)]);
+        assert_eq!(r.also_relevant, [(1, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn an_faq_with_one_answer_keeps_full_batches() {
+        let questions: Vec<String> = (0..32).map(|i| format!("question {i}")).collect();
+        let answers: Vec<String> =
+            (0..32).map(|i| format!("answer {}", if i < 24 { 0 } else { i })).collect();
+        let pairs: Vec<(&str, &str)> =
+            questions.iter().zip(&answers).map(|(q, a)| (q.as_str(), a.as_str())).collect();
+        let set = set(&pairs);
+        let lengths =
+            Lengths { queries: vec![3; 32], passages: vec![4; set.passages().len()], mean_passage: 4 };
+        for batch in ["examples = 8", "tokens = { budget = 88, max_examples = 8 }"] {
+            for epoch in 0..3 {
+                let plan = plan(&config(batch), &set, &lengths, epoch).unwrap();
+                assert_eq!(plan.batches.iter().map(Vec::len).collect::<Vec<_>>(), [8; 4]);
+                for b in &plan.batches {
+                    let shared = b.iter().filter(|&&i| set.items()[i as usize].positives == [0]).count();
+                    assert_eq!(shared, 6);
+                }
+            }
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use super::config::{ModelConfig, TemperatureConfig};
 use crate::biencoder::BiEncoder;
-use crate::representation::{DenseSettings, Pooling, RepresentationConfig, Similarity};
+use crate::head::{Dense, Head, is_of_head};
+use crate::representation::{DenseSettings, Pooling, Representation, RepresentationConfig, Similarity};
 use crate::st_dir::{self, Overrides};
-use crate::tower::Dense;
 use crate::{Error, Result};
 use ragduet_nn::hub;
 use ragduet_nn::peft::PeftConfig;
@@ -117,12 +117,16 @@ pub fn build(
         tower.model.encoder.set_dropout(c.dropout, c.attention_dropout);
     }
     if let Some(outputs) = c.projection {
+        let poolings = match model.representation() {
+            Representation::Dense(settings) => settings.pooling.len(),
+            Representation::LateInteraction(_) | Representation::Sparse(_) => 1,
+        };
         for tower in model.towers_mut() {
-            if tower.dense.is_some() || tower.model.mlm_head.is_some() {
+            if !tower.head.is_empty() || tower.model.mlm_head.is_some() {
                 let why = "the base has a projection already, or weighs words".to_string();
                 return Err(Error::Config { key: "model.projection".into(), why });
             }
-            tower.dense = Some(Dense::fresh(tower.model.encoder.hidden_size(), outputs, device)?);
+            tower.head = Head::projection(Dense::fresh(tower.outputs(poolings), outputs, device)?);
         }
     }
     if let Some(peft) = peft {
@@ -145,10 +149,11 @@ fn representation(c: &ModelConfig) -> RepresentationConfig {
         (None, None) => {
             let similarity = c.similarity.unwrap_or_default();
             RepresentationConfig::Dense(DenseSettings {
-                pooling: c.pooling.unwrap_or(Pooling::Mean),
+                pooling: vec![c.pooling.unwrap_or(Pooling::Mean)],
                 include_prompt: true,
                 normalize: c.normalize.unwrap_or(similarity == Similarity::Cosine),
                 similarity,
+                truncate: None,
             })
         }
     }
@@ -166,7 +171,7 @@ pub fn learner(
     let layers = model.layers();
     Ok(Learner::new(config, parameters, layers, |name| {
         // Parts of the encoder outside any layer (a final norm) learn like the top one.
-        let head = name == LOG_SCALE || name.contains("dense.linear");
+        let head = name == LOG_SCALE || is_of_head(name);
         let depth = if head { None } else { Some(model.depth_of(name).unwrap_or(layers)) };
         Place { depth, lr_scale: model.lr_scale(name) }
     })?)

@@ -2,8 +2,9 @@
 
 use super::read::{json, unsupported};
 use super::{ModuleKind, module_kind};
+use crate::head::{Dense, DenseActivation, DenseShape, Head, HeadModule, VectorNorm};
 use crate::representation::{LateConfig, Pooling, SparseActivation, SparseConfig, SparsePooling};
-use crate::tower::{Dense, DenseActivation, Tower};
+use crate::tower::Tower;
 use crate::{Error, Result};
 use ragduet_nn::peft::{self, Adapter};
 use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
@@ -35,15 +36,23 @@ struct TransformerConfig {
     max_seq_length: Option<usize>,
     do_lower_case: bool,
     transformer_task: Option<String>,
+    /// Limits of the two sides, in sentence-transformers 6.
+    query_length: Option<usize>,
+    document_length: Option<usize>,
+    /// What is read how: a chat template renders texts where it has `message`.
+    modality_config: serde_json::Map<String, Value>,
+    processing_kwargs: serde_json::Map<String, Value>,
 }
 
 /// A chain of modules: what one tower is made of.
 pub(super) struct Chain {
     pub tower: Tower,
-    pub pooling: Option<(Pooling, bool)>,
+    pub pooling: Option<(Vec<Pooling>, bool)>,
     pub sparse: Option<SparseConfig>,
     pub normalize: bool,
     pub max_seq_length: Option<usize>,
+    /// Limits of queries and passages, where they have their own.
+    pub lengths: (Option<usize>, Option<usize>),
     pub tokenizer: Tokenizer,
 }
 
@@ -138,10 +147,13 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> R
                 c.sparse = Some(splade_pooling(path)?);
             }
             (ModuleKind::Pooling, Some(c)) if c.pooling.is_none() => c.pooling = Some(pooling(path)?),
-            (ModuleKind::Dense, Some(c))
-                if (c.pooling.is_some() || how.late.is_some()) && c.tower.dense.is_none() && !c.normalize =>
-            {
-                c.tower.dense = Some(dense(path, how.device)?);
+            (ModuleKind::Dense, Some(c)) if c.pooling.is_some() || how.late.is_some() => {
+                let module = dense(path, how)?;
+                c.follow(HeadModule::Dense(module));
+            }
+            (ModuleKind::LayerNorm, Some(c)) if c.pooling.is_some() => {
+                let module = layer_norm(path, how.device)?;
+                c.follow(HeadModule::LayerNorm(module));
             }
             (ModuleKind::Normalize, Some(c)) if c.pooling.is_some() || how.late.is_some() => {
                 c.normalize = true;
@@ -152,17 +164,32 @@ fn chain(listed_in: &Path, modules: &[(String, PathBuf)], how: Reading<'_>) -> R
                 return unsupported(
                     listed_in,
                     &format!(
-                        "module `{type_name}` in this place; supported: Transformer, Pooling, [Dense], [Normalize], or \
-                         MLMTransformer, SpladePooling"
+                        "module `{type_name}` in this place; supported: Transformer, Pooling, then any of Dense, LayerNorm \
+                         and Normalize, or MLMTransformer, SpladePooling"
                     ),
                 );
             }
         }
     }
-    out.ok_or_else(|| Error::UnsupportedModel {
-        path: listed_in.into(),
-        what: "no Transformer module".into(),
-    })
+    let Some(out) = out else { return unsupported(listed_in, "no Transformer module") };
+    let poolings = out.pooling.as_ref().map_or(1, |(p, _)| p.len());
+    let states = out.tower.model.encoder.hidden_size() * poolings as i64;
+    if let Some((takes, gets)) = out.tower.head.misfit(states) {
+        let what =
+            format!("a module that takes vectors of {takes} numbers stands behind one that gives {gets}");
+        return unsupported(listed_in, &what);
+    }
+    Ok(out)
+}
+
+impl Chain {
+    /// Puts a module behind the others.
+    fn follow(&mut self, module: HeadModule) {
+        if std::mem::take(&mut self.normalize) {
+            self.tower.head.0.push(HeadModule::Normalize);
+        }
+        self.tower.head.0.push(module);
+    }
 }
 
 fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
@@ -170,6 +197,18 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
     let config_path = path.join("sentence_bert_config.json");
     let config: TransformerConfig =
         if config_path.is_file() { json(&config_path)? } else { TransformerConfig::default() };
+    if config.modality_config.contains_key("message") {
+        return unsupported(
+            &config_path,
+            "modality_config.message: texts rendered by a chat template are not supported; with `text` alone they are \
+             read as they are",
+        );
+    }
+    let set = config.processing_kwargs.values().any(|v| v.as_object().is_none_or(|o| !o.is_empty()));
+    if set {
+        let what = format!("processing_kwargs {} is not supported", Value::from(config.processing_kwargs));
+        return unsupported(&config_path, &what);
+    }
     let mut tokenizer = Tokenizer::from_dir(path)?;
     if config.do_lower_case {
         tokenizer = tokenizer.with_lower_case(true);
@@ -185,10 +224,15 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
         let model = load_encoder_with(&hub::resolve(&base)?, device, &options)?;
         model.params.set_trainable(|_| false);
         let adapter = Some(Adapter::load(model.base(device)?, path)?);
-        Tower { model, dense: None, adapter, base }
+        Tower { model, head: Head::default(), adapter, base }
     } else {
         let base = std::path::absolute(path)?.display().to_string();
-        Tower { model: load_encoder_with(path, device, &options)?, dense: None, adapter: None, base }
+        Tower {
+            model: load_encoder_with(path, device, &options)?,
+            head: Head::default(),
+            adapter: None,
+            base,
+        }
     };
     Ok(Chain {
         tower,
@@ -196,6 +240,7 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
         sparse: None,
         normalize: false,
         max_seq_length: config.max_seq_length,
+        lengths: (config.query_length, config.document_length),
         tokenizer,
     })
 }
@@ -210,43 +255,38 @@ fn splade_pooling(path: &Path) -> Result<SparseConfig> {
     Ok(SparseConfig { pooling: c.pooling_strategy, activation: c.activation_function })
 }
 
-fn pooling(path: &Path) -> Result<(Pooling, bool)> {
+fn pooling(path: &Path) -> Result<(Vec<Pooling>, bool)> {
     let path = path.join("config.json");
     let config: serde_json::Map<String, Value> = json(&path)?;
-    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let include = config.get("include_prompt").and_then(Value::as_bool).unwrap_or(true);
-    let mut found: Vec<String> = Vec::new();
-    match config.get("pooling_mode") {
-        Some(Value::String(mode)) => found.push(mode.clone()),
-        Some(Value::Array(modes)) => {
-            found.extend(modes.iter().map(|m| m.as_str().unwrap_or("?").to_string()))
-        }
-        _ => found.extend(
-            config
-                .keys()
-                .filter(|k| k.starts_with("pooling_mode_") && on(k))
-                .map(|k| k["pooling_mode_".len()..].into()),
-        ),
-    }
-    let mode = match found.as_slice() {
-        [one] => match one.as_str() {
-            "cls_token" | "cls" => Pooling::Cls,
-            "mean_tokens" | "mean" => Pooling::Mean,
-            "lasttoken" => Pooling::LastToken,
-            _ => return unsupported(&path, &format!("pooling `{one}`; supported: cls, mean, lasttoken")),
-        },
-        [] => return unsupported(&path, "no pooling mode is switched on"),
-        many => {
-            return unsupported(
-                &path,
-                &format!("several poolings at once ({}); one is supported", many.join(", ")),
-            );
+    let named = |name: &str| match Pooling::ALL.iter().find(|(_, names)| names.contains(&name)) {
+        Some((pooling, _)) => Ok(*pooling),
+        None => {
+            let known: Vec<&str> = Pooling::ALL.iter().map(|(p, _)| p.name()).collect();
+            unsupported(&path, &format!("pooling_mode `{name}`; supported: {}", known.join(", ")))
         }
     };
-    Ok((mode, include))
+    let modes: Vec<Pooling> = match config.get("pooling_mode") {
+        Some(Value::String(mode)) => vec![named(mode)?],
+        Some(Value::Array(modes)) => {
+            modes.iter().map(|m| named(m.as_str().unwrap_or("?"))).collect::<Result<_>>()?
+        }
+        Some(other) => vec![named(&other.to_string())?],
+        None => {
+            let on = config.iter().filter(|(_, v)| v.as_bool() == Some(true));
+            let on = on.filter_map(|(k, _)| k.strip_prefix("pooling_mode_"));
+            let on = on.map(named).collect::<Result<Vec<_>>>()?;
+            // The order of the keys says nothing.
+            Pooling::ALL.iter().map(|(p, _)| *p).filter(|p| on.contains(p)).collect()
+        }
+    };
+    if modes.is_empty() {
+        return unsupported(&path, "no pooling mode is switched on");
+    }
+    let include = config.get("include_prompt").and_then(Value::as_bool).unwrap_or(true);
+    Ok((modes, include))
 }
 
-fn dense(path: &Path, device: Device) -> Result<Dense> {
+fn dense(path: &Path, how: Reading<'_>) -> Result<Dense> {
     #[derive(Deserialize)]
     struct Config {
         in_features: i64,
@@ -257,6 +297,10 @@ fn dense(path: &Path, device: Device) -> Result<Dense> {
         activation_function: String,
         #[serde(default)]
         use_residual: bool,
+        #[serde(default)]
+        module_input_name: Option<String>,
+        #[serde(default)]
+        module_output_name: Option<String>,
     }
     fn yes() -> bool {
         true
@@ -266,27 +310,38 @@ fn dense(path: &Path, device: Device) -> Result<Dense> {
     }
     let config_path = path.join("config.json");
     let c: Config = json(&config_path)?;
-    let activation = match c.activation_function.rsplit('.').next() {
-        Some("Identity") => DenseActivation::Identity,
-        Some("Tanh") => DenseActivation::Tanh,
-        _ => {
-            let what = format!("activation `{}`; supported: Identity, Tanh", c.activation_function);
-            return unsupported(&config_path, &what);
-        }
+    let Some(activation) = DenseActivation::of(&c.activation_function) else {
+        let known = DenseActivation::names();
+        let what = format!("activation_function `{}`; supported: {known} of torch.nn", c.activation_function);
+        return unsupported(&config_path, &what);
     };
-    if c.use_residual {
-        return unsupported(&config_path, "use_residual is not supported");
+    let names = [("module_input_name", c.module_input_name), ("module_output_name", c.module_output_name)];
+    let of_vectors = |name: &str| name == "sentence_embedding" || how.late.is_some();
+    for (key, name) in names {
+        if let Some(name) = name.filter(|n| !of_vectors(n)) {
+            return unsupported(&config_path, &format!("{key} `{name}`: sentence_embedding is supported"));
+        }
     }
-    let b = ParamBuilder::from_weights(Weights::open_dir(path)?, device);
-    Dense::build(b, (c.in_features, c.out_features), c.bias, activation)
+    let (inputs, outputs) = (c.in_features, c.out_features);
+    let shape = DenseShape { inputs, outputs, bias: c.bias, activation, residual: c.use_residual };
+    Dense::build(ParamBuilder::from_weights(Weights::open_dir(path)?, how.device), shape)
+}
+
+fn layer_norm(path: &Path, device: Device) -> Result<VectorNorm> {
+    #[derive(Deserialize)]
+    struct Config {
+        dimension: i64,
+    }
+    let c: Config = json(&path.join("config.json"))?;
+    VectorNorm::build(ParamBuilder::from_weights(Weights::open_dir(path)?, device), c.dimension)
 }
 
 fn kind(listed_in: &Path, type_name: &str) -> Result<ModuleKind> {
     module_kind(type_name).ok_or_else(|| Error::UnsupportedModel {
         path: listed_in.into(),
         what: format!(
-            "module `{type_name}` is not supported (Transformer, Pooling, Dense, Normalize, Router, MLMTransformer and SpladePooling \
-             are)"
+            "module `{type_name}` is not supported (Transformer, Pooling, Dense, LayerNorm, Normalize, Router, MLMTransformer \
+             and SpladePooling are)"
         ),
     })
 }

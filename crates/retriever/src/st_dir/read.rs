@@ -3,10 +3,10 @@
 use super::late;
 use super::modules::{Chain, Reading, chains};
 use crate::biencoder::{BiEncoder, Settings};
+use crate::head::{Dense, DenseShape, Head, HeadModule};
 use crate::representation::{
     DenseSettings, Late, LateConfig, Pooling, Representation, Similarity, SparseConfig,
 };
-use crate::tower::{Dense, DenseActivation};
 use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_nn::MlmHeadOption;
@@ -67,7 +67,7 @@ struct ModelConfig {
     default_prompt_name: Option<String>,
     similarity_fn_name: Option<String>,
     /// Numbers that sentence-transformers 6.2 keeps of a vector.
-    truncate_dim: Option<serde_json::Value>,
+    truncate_dim: Option<i64>,
 }
 
 /// Query and passage limits that differ: sentence-transformers has one for both.
@@ -123,19 +123,18 @@ fn assemble_late(
     for mut chain in chains {
         if found.is_none() {
             // A projection of pooled vectors is none of tokens.
-            chain.tower.dense = None;
+            chain.tower.head = Head::default();
         }
         if found.is_some_and(|f| f.stanford) {
             let (weights, inputs, outputs) = late::stanford_projection(dir)?;
             let b = ParamBuilder::from_weights(weights, device);
-            chain.tower.dense = Some(Dense::build(b, (inputs, outputs), false, DenseActivation::Identity)?);
+            chain.tower.head = Head::projection(Dense::build(b, DenseShape::plain(inputs, outputs))?);
         }
-        let dense = match chain.tower.dense.take() {
-            Some(dense) => dense,
-            None => Dense::fresh(chain.tower.model.encoder.hidden_size(), config.dim, device)?,
-        };
-        config.dim = dense.outputs();
-        chain.tower.dense = Some(dense);
+        if !chain.tower.head.0.iter().any(|m| matches!(m, HeadModule::Dense(_))) {
+            let dense = Dense::fresh(chain.tower.outputs(1), config.dim, device)?;
+            chain.tower.head = Head::projection(dense);
+        }
+        config.dim = chain.tower.outputs(1);
         tokenizer.get_or_insert(chain.tokenizer);
         towers.push(chain.tower);
     }
@@ -168,14 +167,8 @@ fn assemble(
     let mut passage = chains.next();
     let path = dir.join("config_sentence_transformers.json");
     let config: ModelConfig = if path.is_file() { json(&path)? } else { ModelConfig::default() };
-    if let Some(dim) = config.truncate_dim.as_ref().filter(|d| !d.is_null()) {
-        return unsupported(
-            &path,
-            &format!(
-                "truncate_dim {dim}: vectors are not cut here; remove the key to use them whole (an index may keep fewer \
-                 numbers: --dimensions)"
-            ),
-        );
+    if let Some(dim) = config.truncate_dim.filter(|d| *d < 1) {
+        return unsupported(&path, &format!("truncate_dim {dim}: 1 or more is supported"));
     }
     let representation = match o.sparse.or(query.sparse) {
         None => Representation::Dense(dense_settings(dir, &query, &path, &config, o)?),
@@ -186,7 +179,7 @@ fn assemble(
                 if chain.tower.model.mlm_head.is_none() {
                     return unsupported(dir, "one tower weighs words and the other does not");
                 }
-                chain.tower.dense = None;
+                chain.tower.head = Head::default();
             }
             Representation::Sparse(sparse)
         }
@@ -200,19 +193,22 @@ fn assemble(
     };
     // The lowest of what the directory, the tokenizer and the positions allow.
     let positions = query.tower.max_tokens();
-    let longest = |c: &Chain| {
-        let said = c.max_seq_length.or_else(|| c.tokenizer.model_max_length());
+    let longest = |c: &Chain, own: Option<usize>| {
+        let said = own.or(c.max_seq_length).or_else(|| c.tokenizer.model_max_length());
         said.unwrap_or(positions).min(positions)
     };
     let limits = Limits::read(dir)?.unwrap_or_default();
     let settings = Settings {
         representation,
         prompts: o.prompts.clone().unwrap_or(prompts),
-        max_query_tokens: o.max_query_tokens.or(limits.max_query_tokens).unwrap_or_else(|| longest(&query)),
-        max_passage_tokens: o
-            .max_passage_tokens
-            .or(limits.max_passage_tokens)
-            .unwrap_or_else(|| longest(passage.as_ref().unwrap_or(&query))),
+        max_query_tokens: o
+            .max_query_tokens
+            .or(limits.max_query_tokens)
+            .unwrap_or_else(|| longest(&query, query.lengths.0)),
+        max_passage_tokens: o.max_passage_tokens.or(limits.max_passage_tokens).unwrap_or_else(|| {
+            let chain = passage.as_ref().unwrap_or(&query);
+            longest(chain, chain.lengths.1)
+        }),
     };
     let model = BiEncoder {
         tokenizer: query.tokenizer,
@@ -233,30 +229,40 @@ fn dense_settings(
     config: &ModelConfig,
     o: &Overrides,
 ) -> Result<DenseSettings> {
-    let (said, include_prompt) = match chain.pooling {
-        Some((pooling, include)) => (Some(pooling), include),
+    let (said, include_prompt) = match &chain.pooling {
+        Some((pooling, include)) => (Some(pooling.clone()), *include),
         None => (None, true),
     };
-    let Some(pooling) = o.pooling.or(said) else {
+    let Some(pooling) = o.pooling.map(|p| vec![p]).or(said) else {
         return unsupported(
             dir,
-            "a plain encoder: it does not say how token states become an embedding. Set the pooling (mean, cls or \
-             last_token) as its authors trained it, with `model.pooling` or `--pooling`",
+            "a plain encoder: it does not say how token states become an embedding. Set the pooling (mean, cls, last_token \
+             or another) as its authors trained it, with `model.pooling` or `--pooling`",
         );
     };
-    let similarity = match config.similarity_fn_name.as_deref() {
-        None | Some("cosine") => Similarity::Cosine,
-        Some("dot" | "dot_product") => Similarity::Dot,
-        Some(other) => {
-            return unsupported(path, &format!("similarity `{other}`: cosine and dot are supported"));
+    let normalize = o.normalize.unwrap_or(chain.normalize);
+    let similarity = match (o.similarity, config.similarity_fn_name.as_deref()) {
+        (Some(similarity), _) => similarity,
+        (None, None | Some("cosine")) => Similarity::Cosine,
+        (None, Some("dot" | "dot_product")) => Similarity::Dot,
+        // |a - b|^2 = 2 - 2 cos(a, b).
+        (None, Some("euclidean")) if normalize && config.truncate_dim.is_none() => {
+            tracing::warn!(
+                "{}: similarity_fn_name euclidean: vectors have unit length, so the order is that of the cosine, which is \
+                 what scores are",
+                path.display()
+            );
+            Similarity::Cosine
+        }
+        (None, Some(other)) => {
+            let what = format!(
+                "similarity_fn_name `{other}`: cosine and dot are supported (euclidean for vectors of unit length); set \
+                 model.similarity in training, or the key in this file, to compare by another"
+            );
+            return unsupported(path, &what);
         }
     };
-    Ok(DenseSettings {
-        pooling,
-        include_prompt,
-        normalize: o.normalize.unwrap_or(chain.normalize),
-        similarity: o.similarity.unwrap_or(similarity),
-    })
+    Ok(DenseSettings { pooling, include_prompt, normalize, similarity, truncate: config.truncate_dim })
 }
 
 pub(super) fn unsupported<T>(path: &Path, what: &str) -> Result<T> {

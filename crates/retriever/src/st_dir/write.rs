@@ -4,8 +4,9 @@ use super::late;
 use super::read::LIMITS;
 use super::read::{Overrides, load};
 use crate::biencoder::BiEncoder;
+use crate::head::{Dense, HeadModule, VectorNorm};
 use crate::representation::{DenseSettings, Pooling, Representation, Side, Similarity, SparseConfig};
-use crate::tower::{Dense, DenseActivation, Tower};
+use crate::tower::Tower;
 use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_nn::peft::TaskType;
@@ -73,7 +74,10 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
     let versions: serde_json::Map<String, Value> =
         VERSIONS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
     let (model_type, similarity, more) = match &s.representation {
-        Representation::Dense(dense) => ("SentenceTransformer", similarity_name(dense.similarity), json!({})),
+        Representation::Dense(dense) => {
+            let more = dense.truncate.map_or_else(|| json!({}), |n| json!({"truncate_dim": n}));
+            ("SentenceTransformer", similarity_name(dense.similarity), more)
+        }
         Representation::LateInteraction(l) => {
             ("ColBERT", "MaxSim", late::keys(&l.config, (s.max_query_tokens, s.max_passage_tokens)))
         }
@@ -109,6 +113,7 @@ enum Part<'a> {
     MlmTransformer,
     Pooling(&'a DenseSettings),
     Dense(&'a Dense),
+    LayerNorm(&'a VectorNorm),
     Normalize,
     SpladePooling(SparseConfig),
 }
@@ -120,6 +125,7 @@ impl Part<'_> {
             Self::MlmTransformer => "MLMTransformer",
             Self::Pooling(_) => "Pooling",
             Self::Dense(_) => "Dense",
+            Self::LayerNorm(_) => "LayerNorm",
             Self::Normalize => "Normalize",
             Self::SpladePooling(_) => "SpladePooling",
         }
@@ -128,7 +134,7 @@ impl Part<'_> {
     fn type_name(&self) -> String {
         let package = match self {
             Self::MlmTransformer | Self::SpladePooling(_) => "sentence_transformers.sparse_encoder.models",
-            Self::Transformer | Self::Pooling(_) | Self::Dense(_) | Self::Normalize => {
+            Self::Transformer | Self::Pooling(_) | Self::Dense(_) | Self::LayerNorm(_) | Self::Normalize => {
                 "sentence_transformers.models"
             }
         };
@@ -138,15 +144,19 @@ impl Part<'_> {
 
 /// The modules of a tower, in their order.
 fn parts<'a>(model: &'a BiEncoder, tower: &'a Tower) -> Vec<Part<'a>> {
-    let projection = tower.dense.as_ref().map(Part::Dense);
+    let head = tower.head.0.iter().map(|module| match module {
+        HeadModule::Dense(dense) => Part::Dense(dense),
+        HeadModule::LayerNorm(norm) => Part::LayerNorm(norm),
+        HeadModule::Normalize => Part::Normalize,
+    });
     match model.representation() {
         Representation::Dense(settings) => [Part::Transformer, Part::Pooling(settings)]
             .into_iter()
-            .chain(projection)
+            .chain(head)
             .chain(settings.normalize.then_some(Part::Normalize))
             .collect(),
         // PyLate scales token vectors to unit length itself and knows no module for it.
-        Representation::LateInteraction(_) => std::iter::once(Part::Transformer).chain(projection).collect(),
+        Representation::LateInteraction(_) => std::iter::once(Part::Transformer).chain(head).collect(),
         Representation::Sparse(config) => vec![Part::MlmTransformer, Part::SpladePooling(*config)],
     }
 }
@@ -181,14 +191,19 @@ fn write_tower(
             }
             Part::Pooling(settings) => write_json(&config, &pooling_config(settings, tower))?,
             Part::Dense(d) => {
-                let activation = match d.activation {
-                    DenseActivation::Identity => "torch.nn.modules.linear.Identity",
-                    DenseActivation::Tanh => "torch.nn.modules.activation.Tanh",
-                };
-                let says = json!({"in_features": d.weight.size()[1], "out_features": d.weight.size()[0],
-                    "bias": d.bias.is_some(), "activation_function": activation});
+                let s = d.shape();
+                let mut says = json!({"in_features": s.inputs, "out_features": s.outputs, "bias": s.bias,
+                    "activation_function": s.activation.class()});
+                // Versions before 5.7 know no such key.
+                if s.residual {
+                    says["use_residual"] = true.into();
+                }
                 write_json(&config, &says)?;
-                save_model(&dir, &d.params.named(), u64::MAX)?;
+                save_model(&dir, &d.named(), u64::MAX)?;
+            }
+            Part::LayerNorm(norm) => {
+                write_json(&config, &json!({"dimension": norm.size()}))?;
+                save_model(&dir, &norm.named(), u64::MAX)?;
             }
             Part::SpladePooling(sparse) => write_json(&config, &splade_config(*sparse, model.dim()))?,
             // A folder without a file: there is nothing to say.
@@ -203,15 +218,15 @@ fn splade_config(sparse: SparseConfig, words: i64) -> Value {
 }
 
 fn pooling_config(settings: &DenseSettings, tower: &Tower) -> Value {
-    let p = settings.pooling;
+    let on = |p: Pooling| settings.pooling.contains(&p);
     json!({
         "word_embedding_dimension": tower.model.encoder.hidden_size(),
-        "pooling_mode_cls_token": p == Pooling::Cls,
-        "pooling_mode_mean_tokens": p == Pooling::Mean,
-        "pooling_mode_max_tokens": false,
-        "pooling_mode_mean_sqrt_len_tokens": false,
-        "pooling_mode_weightedmean_tokens": false,
-        "pooling_mode_lasttoken": p == Pooling::LastToken,
+        "pooling_mode_cls_token": on(Pooling::Cls),
+        "pooling_mode_mean_tokens": on(Pooling::Mean),
+        "pooling_mode_max_tokens": on(Pooling::Max),
+        "pooling_mode_mean_sqrt_len_tokens": on(Pooling::MeanSqrtLen),
+        "pooling_mode_weightedmean_tokens": on(Pooling::WeightedMean),
+        "pooling_mode_lasttoken": on(Pooling::LastToken),
         "include_prompt": settings.include_prompt,
     })
 }

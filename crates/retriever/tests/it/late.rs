@@ -26,6 +26,7 @@ fn relations() -> Relations {
         positive: vec![0, 1, 2],
         negatives: vec![vec![3, 4], vec![], vec![4]],
         also_relevant: vec![(0, 1)],
+        own_copies: Vec::new(),
         teacher: Some(vec![vec![2.0, 0.5, -1.0], vec![1.0], vec![0.3, 0.9]]),
     }
 }
@@ -207,7 +208,7 @@ fn exact_search_is_a_scan_also_across_windows() {
     let m = still(dir.path(), LATE);
     let passages: Vec<String> = (0..23).map(|i| format!("The {} {i}, there.", THINGS[i % 10])).collect();
     let queries: Vec<String> = THINGS.iter().take(4).map(|t| format!("where is the {t}?")).collect();
-    let encode = EncodeSettings { batch_tokens: 60, window: 7 };
+    let encode = EncodeSettings { batch_tokens: 60, window: 7, raw: false };
     let asked = vec![vec![22, 0], vec![], vec![9], vec![1, 2, 3]];
     let stream = passages.iter().map(|p| Ok(p.clone()));
     let found = search_exact(&m, stream, &queries, 5, &asked, &encode, &mut |_, _| ()).unwrap();
@@ -243,7 +244,7 @@ fn every_kind_scores_a_pair_as_it_ranks_it_and_as_a_teacher() {
     let dir = tempfile::tempdir().unwrap();
     let passages: Vec<String> = (0..23).map(|i| format!("The {} {i}, there.", THINGS[i % 10])).collect();
     let queries: Vec<String> = THINGS.iter().take(4).map(|t| format!("where is the {t}?")).collect();
-    let encode = EncodeSettings { batch_tokens: 60, window: 7 };
+    let encode = EncodeSettings { batch_tokens: 60, window: 7, raw: false };
     let asked = vec![vec![22, 0], vec![], vec![9], vec![1, 2, 3]];
     for kind in ["", "similarity = \"cosine\"\nnormalize = false", LATE, "sparse = {}"] {
         let m = still(dir.path(), kind);

@@ -16,6 +16,7 @@ fn relations() -> Relations {
         positive: vec![0, 1, 2],
         negatives: vec![vec![3, 4], vec![], vec![4]],
         also_relevant: vec![(0, 1)],
+        own_copies: Vec::new(),
         teacher: Some(vec![vec![2.0, 0.5, -1.0], vec![1.0], vec![0.3, 0.9]]),
     }
 }

@@ -7,4 +7,5 @@ mod loss;
 mod memory;
 mod quantised;
 mod resume;
+mod scored;
 mod sparse;

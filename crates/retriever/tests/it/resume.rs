@@ -324,8 +324,9 @@ fn what_is_not_understood_is_refused_by_name() {
     assert!(
         refused("module", "modules.json", "models.Normalize", "models.WordWeights").contains("WordWeights")
     );
-    let max = refused("max", "1_Pooling/config.json", "max_tokens\": false", "max_tokens\": true");
-    assert!(max.contains("several poolings"), "{max}");
+    let unknown =
+        refused("pooling", "1_Pooling/config.json", "mode_max_tokens\": false", "mode_attention\": true");
+    assert!(unknown.contains("pooling_mode `attention`"), "{unknown}");
     let none = refused("none", "1_Pooling/config.json", "mean_tokens\": true", "mean_tokens\": false");
     assert!(none.contains("no pooling"), "{none}");
     let similarity = "config_sentence_transformers.json";

@@ -4,3 +4,4 @@ mod chat;
 mod directories;
 mod parity;
 mod seq2seq;
+mod tools;

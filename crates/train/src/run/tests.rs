@@ -20,6 +20,7 @@ struct ToyData {
     die_at: Option<u64>,
     dev: Option<Vec<f64>>,
     skip_bad_rows: bool,
+    columns: crate::Columns,
 }
 
 impl Default for ToyData {
@@ -32,6 +33,7 @@ impl Default for ToyData {
             die_at: None,
             dev: None,
             skip_bad_rows: true,
+            columns: crate::Columns::default(),
         }
     }
 }

@@ -144,6 +144,7 @@ impl Together<'_> {
             decode: self.reader.eval.decode.clone(),
             max_query_tokens,
             max_passage_tokens,
+            columns: Default::default(),
         };
         let p = RagPipeline::assemble(settings, retriever, generator, Arc::clone(corpus))?;
         let found = p.retrieve(records, DEPTH)?;

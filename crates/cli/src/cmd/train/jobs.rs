@@ -148,10 +148,7 @@ impl TrainJob for DistilConfig {
         let of_student = answers(&o.student);
         Ok(match o.teacher {
             None => of_student,
-            Some(s) => of_student.with("teacher", json!(s)).line(format!(
-                "teacher: exact match {:.4}, f1 {:.4} ({} records)",
-                s.exact_match, s.f1, s.answered
-            )),
+            Some(s) => of_student.with("teacher", json!(s)).line(format!("teacher: {s}")),
         })
     }
 }

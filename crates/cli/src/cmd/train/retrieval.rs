@@ -36,7 +36,9 @@ pub fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) 
     let dir = out.join(RETRIEVED);
     fs_err::create_dir_all(&dir)?;
     let sidecar = config.data.skip_bad_rows.then(|| dir.join("bad_rows.jsonl"));
-    let bad = crate::common::bad_rows(sidecar.as_ref());
+    // The records that are written have the usual names.
+    let columns = std::mem::take(&mut config.data.columns);
+    let bad = crate::common::bad_rows(sidecar.as_ref()).with_columns(columns);
     let format = config.data.format.take();
     for (name, path) in [("train", Some(&mut config.data.train)), ("dev", config.data.dev.as_mut())] {
         let Some(path) = path else { continue };
@@ -63,6 +65,6 @@ pub fn retrieve(r: &Retrieval, config: &mut SftConfig, out: &Path, quiet: bool) 
         ragduet_files::write(&file, lines)?;
         *path = file;
     }
-    crate::common::report_bad_rows(&bad);
+    crate::common::report_bad_rows(&bad)?;
     Ok(())
 }

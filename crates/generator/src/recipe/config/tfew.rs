@@ -5,7 +5,7 @@ use crate::contexts::{ContextConfig, WithoutGolden};
 use crate::error::{Result, bad};
 use crate::loss::TfewLoss;
 use crate::prepare::PromptConfig;
-use ragduet_data::Mixing;
+use ragduet_data::{Columns, Mixing};
 use ragduet_nn::peft::PeftConfig;
 use ragduet_text::LossOn;
 use ragduet_train::{OptimizerConfig, OptimizerName, RecipeConfig, ScheduleConfig, Warmup, recipe_config};
@@ -69,6 +69,10 @@ pub struct TfewDataConfig {
     /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
     #[serde(default)]
     pub skip_bad_rows: bool,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// A task.

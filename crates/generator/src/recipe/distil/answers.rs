@@ -27,10 +27,20 @@ pub struct TeacherScores {
     pub answered: usize,
     /// Records that it gave an empty answer; nobody learns from these.
     pub empty: usize,
-    /// Mean exact match with the data's answers, of the records that have one.
-    pub exact_match: f64,
+    /// Mean exact match with the data's answers, of the records that have one; none where no record has.
+    pub exact_match: Option<f64>,
     /// Mean token F1 with them.
-    pub f1: f64,
+    pub f1: Option<f64>,
+}
+
+impl std::fmt::Display for TeacherScores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.exact_match, self.f1) {
+            (Some(exact), Some(f1)) => write!(f, "exact match {exact:.4}, f1 {f1:.4}")?,
+            _ => write!(f, "no answers in the data to compare with")?,
+        }
+        write!(f, " ({} records, {} answered with nothing)", self.answered, self.empty)
+    }
 }
 
 /// Puts the teacher's answers in the place of the records' own.
@@ -56,8 +66,8 @@ pub(super) fn answer(
     asked.update(format!("{options:?}").as_bytes());
     let mut loaded: Option<Generator> = None;
     let mut progress = Progress::new(records.len() as u64, 0, quiet);
-    let mut scores = TeacherScores { answered: 0, empty: 0, exact_match: 0.0, f1: 0.0 };
-    let mut measured = 0usize;
+    let mut scores = TeacherScores { answered: 0, empty: 0, exact_match: None, f1: None };
+    let (mut measured, mut right, mut near) = (0usize, 0.0, 0.0);
     for group in records.chunks_mut(GROUP * sequence.batch_size) {
         let mut key = asked.clone();
         for record in &*group {
@@ -77,11 +87,13 @@ pub(super) fn answer(
         for (record, text) in group.iter_mut().zip(said) {
             if !record.answers.is_empty() {
                 measured += 1;
-                scores.exact_match += exact_match(&text, &record.answers);
-                scores.f1 += token_f1(&text, &record.answers);
+                right += exact_match(&text, &record.answers);
+                near += token_f1(&text, &record.answers);
             }
             scores.answered += 1;
             scores.empty += usize::from(text.is_empty());
+            // The teacher's words take the place of the data's call or thought.
+            record.reply = None;
             record.answers = match text.is_empty() {
                 true => Vec::new(),
                 false => vec![placed(record, text)],
@@ -90,8 +102,10 @@ pub(super) fn answer(
         progress.step(scores.answered as u64, || "records answered by the teacher".into());
     }
     progress.finish();
-    scores.exact_match /= measured.max(1) as f64;
-    scores.f1 /= measured.max(1) as f64;
+    if measured > 0 {
+        scores.exact_match = Some(right / measured as f64);
+        scores.f1 = Some(near / measured as f64);
+    }
     Ok(scores)
 }
 

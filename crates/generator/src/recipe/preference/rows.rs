@@ -1,6 +1,7 @@
 //! Rows of preferences as sequences: prompt and answer in tokens.
 
 use crate::error::{Error, Result, bad as refused};
+use crate::learned::as_learned;
 use crate::loss::PreferenceLossKind;
 use crate::model::Generator;
 use crate::prepare::{FOLD, fold};
@@ -8,6 +9,8 @@ use crate::recipe::config::PreferenceConfig;
 use ragduet_data::{BadRows, Message, Origin, Prompt, read_judged, read_preferences};
 use ragduet_text::{Built, ChatTemplate, ExampleOptions, TrainExample, message};
 use ragduet_train::Fingerprint;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The sequences of a row: a pair has a chosen and a rejected one, a judged completion one of them and a mismatched one.
@@ -88,25 +91,39 @@ impl<'a> Examples<'a> {
         Ok(Self { generator, start, chat, fallback, options, fold_system, path, bad })
     }
 
+    /// Logs a sequence of the first row as the model reads it.
+    fn log(&self, which: &str, example: &TrainExample) -> Result<()> {
+        let words = as_learned(&self.generator.tokenizer, example, 600)?;
+        tracing::info!("{}: the first {which} answer as the model reads it: {words}", self.path.display());
+        Ok(())
+    }
+
     /// [`Examples::of`]; none where the template refuses the row, which is then a bad one.
-    fn kept(&self, prompt: &Prompt, answer: &str, number: usize) -> Result<Option<Built>> {
-        match self.of(prompt, answer) {
+    fn kept(
+        &self,
+        prompt: &Prompt,
+        answer: &Message,
+        tools: &[Value],
+        number: usize,
+    ) -> Result<Option<Built>> {
+        match self.of(prompt, answer, tools) {
             Err(Error::Text(why)) if why.is_refusal() => {
                 let origin = Origin { path: self.path.into(), line: number as u64 };
-                self.bad.refuse(&origin, format!("{why}; {FOLD}"), answer.to_owned())?;
+                self.bad.refuse(&origin, format!("{why}; {FOLD}"), answer.json().to_string())?;
                 Ok(None)
             }
             other => other.map(Some),
         }
     }
 
-    fn of(&self, prompt: &Prompt, answer: &str) -> Result<Built> {
+    fn of(&self, prompt: &Prompt, answer: &Message, tools: &[Value]) -> Result<Built> {
         let tokenizer = &self.generator.tokenizer;
+        let (words, tools) = (answer.content(), (!tools.is_empty()).then_some(tools));
         let mut turns = match (prompt, &self.chat) {
             (Prompt::Text(text), None) => {
                 return Ok(match self.start {
-                    Some(start) => tokenizer.seq2seq_example(text, answer, start, &self.options)?,
-                    None => tokenizer.completion_example(text, answer, &self.options)?,
+                    Some(start) => tokenizer.seq2seq_example(text, words, start, &self.options)?,
+                    None => tokenizer.completion_example(text, words, &self.options)?,
                 });
             }
             (Prompt::Text(text), Some(_)) => vec![message("user", text)],
@@ -117,12 +134,56 @@ impl<'a> Examples<'a> {
         }
         if let Some(start) = self.start {
             // An encoder reads the conversation as text.
-            let text = self.fallback.render(&turns, None, true)?.text;
-            return Ok(tokenizer.seq2seq_example(&text, answer, start, &self.options)?);
+            let text = self.fallback.render(&turns, tools, true)?.text;
+            return Ok(tokenizer.seq2seq_example(&text, words, start, &self.options)?);
         }
-        turns.push(message("assistant", answer));
+        turns.push(answer.json());
         let template = self.chat.as_ref().unwrap_or(&self.fallback);
-        Ok(tokenizer.chat_example(template, &turns, None, &self.options)?)
+        Ok(tokenizer.chat_example(template, &turns, tools, &self.options)?)
+    }
+
+    /// Counts what a row has and the template does not show.
+    fn unshown(
+        &self,
+        prompt: &Prompt,
+        answer: &Message,
+        tools: &[Value],
+        counts: &mut BTreeMap<String, usize>,
+    ) {
+        let template = match self.start {
+            Some(_) => &self.fallback,
+            None => self.chat.as_ref().unwrap_or(&self.fallback),
+        };
+        let mut turns: Vec<Value> = match prompt {
+            Prompt::Turns(turns) => turns.iter().map(Message::json).collect(),
+            // Plain text has no place for tools.
+            Prompt::Text(_) if self.chat.is_none() => {
+                *counts.entry("tools".to_owned()).or_default() += usize::from(!tools.is_empty());
+                return;
+            }
+            Prompt::Text(text) => vec![message("user", text)],
+        };
+        turns.push(answer.json());
+        if self.fold_system {
+            fold(&mut turns);
+        }
+        let found = template.unshown(&turns, (!tools.is_empty()).then_some(tools));
+        for (what, n) in found.into_iter().flatten() {
+            *counts.entry(what).or_default() += n;
+        }
+    }
+
+    /// Says what rows had that the template did not show.
+    fn warn(&self, mut counts: BTreeMap<String, usize>) {
+        counts.retain(|_, n| *n > 0);
+        if !counts.is_empty() {
+            let counts: Vec<String> = counts.iter().map(|(what, n)| format!("{what} ({n})")).collect();
+            tracing::warn!(
+                "{}: not shown by the chat template, so not learned: {}; the prompt is the same without",
+                self.path.display(),
+                counts.join(", ")
+            );
+        }
     }
 }
 
@@ -140,19 +201,26 @@ pub(super) fn read(
     if matches!(config.preference.loss, PreferenceLossKind::Kto(_)) {
         return judged(&examples, path, bad);
     }
-    let (mut pairs, mut left_out) = (Vec::new(), 0);
+    let (mut pairs, mut left_out, mut unshown) = (Vec::new(), 0, BTreeMap::new());
     for (i, record) in read_preferences(path, bad)?.enumerate() {
         let record = record?;
-        let Some(chosen) = examples.kept(&record.prompt, &record.chosen, i + 1)? else { continue };
-        let Some(rejected) = examples.kept(&record.prompt, &record.rejected, i + 1)? else { continue };
+        let (prompt, tools) = (&record.prompt, &record.tools);
+        let Some(chosen) = examples.kept(prompt, &record.chosen, tools, i + 1)? else { continue };
+        let Some(rejected) = examples.kept(prompt, &record.rejected, tools, i + 1)? else { continue };
+        examples.unshown(prompt, &record.chosen, tools, &mut unshown);
         match (chosen, rejected) {
             (Ok(chosen), Ok(rejected)) => {
+                if pairs.is_empty() {
+                    examples.log("chosen", &chosen)?;
+                    examples.log("rejected", &rejected)?;
+                }
                 let (chosen, rejected) = (Some(chosen), Some(rejected));
                 pairs.push(Row { number: i + 1, chosen, rejected, mismatched: None });
             }
             _ => left_out += 1,
         }
     }
+    examples.warn(unshown);
     Ok((pairs, left_out))
 }
 
@@ -160,15 +228,22 @@ pub(super) fn read(
 fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Row>, usize)> {
     /// Partners tried for one that fits.
     const TRIES: usize = 16;
-    let (mut kept, mut left_out) = (Vec::new(), 0);
+    let (mut kept, mut left_out, mut unshown) = (Vec::new(), 0, BTreeMap::new());
     for (i, record) in read_judged(path, bad)?.enumerate() {
         let record = record?;
-        match examples.kept(&record.prompt, &record.completion, i + 1)? {
+        match examples.kept(&record.prompt, &record.completion, &record.tools, i + 1)? {
             None => {}
-            Some(Ok(example)) => kept.push((record, example, i + 1)),
+            Some(Ok(example)) => {
+                if kept.is_empty() {
+                    examples.log(if record.good { "desirable" } else { "undesirable" }, &example)?;
+                }
+                examples.unshown(&record.prompt, &record.completion, &record.tools, &mut unshown);
+                kept.push((record, example, i + 1));
+            }
             Some(Err(_)) => left_out += 1,
         }
     }
+    examples.warn(unshown);
     if kept.iter().all(|(r, ..)| r.prompt == kept[0].0.prompt) && !kept.is_empty() {
         let why = format!("{}: kto needs rows of two prompts or more", path.display());
         return Err(Error::Unusable(why));
@@ -178,7 +253,7 @@ fn judged(examples: &Examples<'_>, path: &Path, bad: &BadRows) -> Result<(Vec<Ro
         let others = (1..kept.len()).map(|k| &kept[(i + k) % kept.len()].0);
         let mut mismatched = None;
         for other in others.filter(|o| o.prompt != record.prompt).take(TRIES) {
-            if let Ok(e) = examples.of(&record.prompt, &other.completion)? {
+            if let Ok(e) = examples.of(&record.prompt, &other.completion, &record.tools)? {
                 mismatched = Some(e);
                 break;
             }

@@ -1,4 +1,4 @@
-"""Bottleneck adapters over the goldens' bases, by AdapterHub's `adapters` 1.3.0, which wants transformers 4:
+"""Adapters over the goldens' bases (bottlenecks, LoRA, (IA)^3), by AdapterHub's `adapters` 1.3.0, which wants transformers 4:
 
     python -m venv /tmp/hub && /tmp/hub/bin/pip install adapters==1.3.0 torch
     /tmp/hub/bin/python crates/nn/tests/golden/peft/make_bottleneck.py
@@ -12,7 +12,7 @@ import sys
 
 import adapters
 import torch
-from adapters import DoubleSeqBnConfig, ParBnConfig, SeqBnConfig
+from adapters import DoubleSeqBnConfig, IA3Config, LoRAConfig, ParBnConfig, SeqBnConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -29,8 +29,24 @@ CASES = {
     "bn_houlsby_t5": ("lm/t5", DoubleSeqBnConfig(reduction_factor=4)),
     "bn_pfeiffer_flan": ("lm/flan_t5", SeqBnConfig(reduction_factor=4)),
     "bn_parallel_mt5": ("lm/mt5", ParBnConfig(reduction_factor=4)),
+    "bn_left_out_bert": ("bert", SeqBnConfig(reduction_factor={"1": 2, "default": 8}, leave_out=[0])),
+    "bn_reductions_llama": ("lm/llama", DoubleSeqBnConfig(reduction_factor={"1": 2, "default": 8})),
+    "hub_lora_bert": ("bert", LoRAConfig(
+        r=3, alpha=5, intermediate_lora=True, output_lora=True, attn_matrices=["q", "k"], leave_out=[0],
+    )),
+    "hub_lora_llama": ("lm/llama", LoRAConfig(r=2, alpha=8, intermediate_lora=True)),
+    "hub_ia3_bert": ("bert", IA3Config()),
+    "hub_ia3_roberta": ("roberta", IA3Config(output_lora=True)),
 }
 LENGTHS = [1, 7, 30, 12]
+
+
+def ours(key, ia3):
+    """The name here: LoRA and (IA)^3 have peft's."""
+    at, lora, part = key.partition(".loras.golden.")
+    if lora:
+        return f"base_model.model.{at}." + ("ia3_l" if ia3 else f"{part}.weight")
+    return key.replace(".adapters.golden.", ".adapters.ragduet.")
 
 
 def main():
@@ -50,7 +66,7 @@ def main():
         with torch.no_grad():
             for n, p in model.named_parameters():
                 if p.requires_grad:
-                    p.copy_(torch.randn_like(p) * 0.3)
+                    p.copy_(torch.randn_like(p) * 0.3 + (1.0 if "ia3" in name else 0.0))
         model.eval()
         folder = HERE / name
         folder.mkdir(exist_ok=True)
@@ -74,7 +90,7 @@ def main():
         for n, p in model.named_parameters():
             if p.requires_grad:
                 key = next(k for k in stored if n.endswith(k))
-                out[f"grad.{key.replace('.adapters.golden.', '.adapters.ragduet.')}"] = p.grad
+                out[f"grad.{ours(key, 'ia3' in name)}"] = p.grad
         save_file({k: v.contiguous() for k, v in out.items()}, folder / "golden.safetensors")
         for extra in folder.iterdir():
             if extra.name not in ("adapter_config.json", "adapter.safetensors", "golden.safetensors"):

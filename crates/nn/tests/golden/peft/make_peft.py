@@ -76,6 +76,22 @@ CASES = {
     )),
     "prompt_gemma3": ("lm/gemma3", LM, PromptTuningConfig(num_virtual_tokens=5)),
     "prefix_gemma3": ("lm/gemma3", LM, PrefixTuningConfig(num_virtual_tokens=4)),
+    "lora_tokens_llama": ("lm/llama", LM, LoraConfig(
+        r=2, target_modules=["q_proj"], trainable_token_indices=[5, 9, 30], layers_to_transform=[1], layers_pattern="layers",
+    )),
+    "lora_tokens_gemma3": ("lm/gemma3", LM, LoraConfig(
+        r=2, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [9, 5]},
+    )),
+    "lora_tokens_bert": ("bert", ENCODER, LoraConfig(
+        r=2, target_modules=["query"], trainable_token_indices={"word_embeddings": [3, 7, 8]},
+    )),
+    "lora_layers_t5": ("lm/t5", SEQ2SEQ, LoraConfig(
+        r=2, target_modules=["q", "wo"], layers_to_transform=[1], layers_pattern=["layers", "block"],
+    )),
+    "lora_b_bias_bert": ("bert", ENCODER, LoraConfig(r=2, target_modules=["query", "output.dense"], lora_bias=True)),
+    "lora_b_bias_gpt2": ("lm/gpt2", LM, LoraConfig(
+        r=2, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True, lora_bias=True,
+    )),
 }
 LENGTHS = [1, 7, 30, 12]
 

@@ -2,7 +2,7 @@
 
 use crate::recipe::config::{EvalConfig, GradCacheConfig, ModelConfig, dev};
 use crate::{Error, Result};
-use ragduet_data::Format;
+use ragduet_data::{Columns, Format};
 use ragduet_train::{OptimizerConfig, RecipeConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,10 @@ pub struct CorpusConfig {
     /// Dev set, evaluated during training to choose the best model; absent: no evaluation.
     #[serde(default)]
     pub dev: Option<PathBuf>,
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// of the run are read so.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 /// Chunking of the corpus.

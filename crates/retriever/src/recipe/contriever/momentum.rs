@@ -2,10 +2,10 @@
 
 use crate::biencoder::BiEncoder;
 use crate::representation::Representation;
-use crate::tower::{Dense, Tower};
+use crate::tower::Tower;
 use crate::{Error, Result};
 use ragduet_nn::fresh_encoder;
-use ragduet_torch::{ParamBuilder, Tensor, no_grad};
+use ragduet_torch::{Tensor, no_grad};
 
 /// A model whose parameters are moving averages of another's.
 #[derive(Debug)]
@@ -76,14 +76,8 @@ pub(super) fn check(model: &BiEncoder) -> Result<()> {
 fn copy(model: &BiEncoder) -> Result<BiEncoder> {
     let tower = &model.query_tower;
     let encoder = fresh_encoder(tower.model.config.clone(), model.device)?;
-    let dense = match &tower.dense {
-        None => None,
-        Some(d) => {
-            let sizes = (d.weight.size()[1], d.weight.size()[0]);
-            Some(Dense::build(ParamBuilder::fresh(model.device), sizes, d.bias.is_some(), d.activation)?)
-        }
-    };
-    let tower = Tower { model: encoder, dense, adapter: None, base: String::new() };
+    let head = tower.head.fresh_like(model.device)?;
+    let tower = Tower { model: encoder, head, adapter: None, base: String::new() };
     let (tokenizer, settings) = (model.tokenizer.clone(), model.settings.clone());
     let (device, compute) = (model.device, model.compute);
     BiEncoder { query_tower: tower, passage_tower: None, tokenizer, settings, device, compute }.check()
