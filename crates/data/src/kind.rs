@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_rows::Fault;
 use crate::read::rows::objects;
-use crate::read::table::has_header;
+use crate::read::table::{self, has_header};
 use crate::reads::{ALL, QUERY_TEXT, Reads};
 use crate::source::inner_extension;
 use crate::{
@@ -107,7 +107,12 @@ impl Kind {
                 row.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key).collect::<Vec<_>>(),
             )
         };
-        let found = objects(path, &silent, &ANY, keys)?.next().transpose()?.ok_or_else(|| Error::Empty {
+        let found = match objects(path, &silent, &ANY, keys)?.next().transpose()? {
+            Some(found) => Some(found),
+            // What is wrong with its rows.
+            None => objects(path, &BadRows::default().quietly(), &ANY, keys)?.next().transpose()?,
+        };
+        let found = found.ok_or_else(|| Error::Empty {
             what: path.display().to_string(),
             hint_text: "it has no row".into(),
         })?;
@@ -117,8 +122,9 @@ impl Kind {
         Self::of_columns(&names).ok_or_else(|| Error::Unsupported {
             path: path.to_owned(),
             reason: format!(
-                "the columns {} are no known kind of data; say which it is (--as {}) and name columns with --map",
+                "the columns {}{} are no known kind of data; say which it is (--as {}) and name columns with --map",
                 found.join(", "),
+                if table::EXTENSIONS.contains(&inner_extension(path).as_str()) { " (of the first row)" } else { "" },
                 Self::ALL.map(Self::name).join("|")
             ),
         })
