@@ -4,7 +4,7 @@
 //! A column's first rows are tried until it turns out to be read. What no row needed is said once: a name that another
 //! reader knows, or that is one letter beside a known one, as a warning with the remedy; others by name and number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -122,6 +122,21 @@ impl Watch {
         }
         let read = parse(row.clone()).map_err(told)?;
         let mut rest = row;
+        // Wide rows: what no name speaks for is first left out together.
+        let strange: HashSet<String> = untried.iter().filter(|name| !(reads.known)(name)).cloned().collect();
+        if strange.len() > 1 {
+            let mut without = rest.clone();
+            without.retain(|name, _| !strange.contains(name));
+            if parse(without.clone()).is_ok_and(|other| other == read) {
+                rest = without;
+                untried.retain(|name| !strange.contains(name));
+                for column in strange {
+                    if let Some(column) = self.follow(&column) {
+                        column.judged = true;
+                    }
+                }
+            }
+        }
         for name in untried {
             let mut without = rest.clone();
             without.shift_remove(&name);
