@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bad_rows::Fault;
 use crate::pairs;
 use crate::read::rows::{Holder, Rows, objects};
-use crate::read::table::has_header;
+use crate::read::table::{self, has_header};
 use crate::read::{alone, arrow};
 use crate::reads::{ALL, QUERY_TEXT, Reads};
 use crate::source::inner_extension;
@@ -114,15 +114,21 @@ impl Kind {
                 row.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key).collect::<Vec<_>>(),
             )
         };
-        let mut rows: Box<dyn Iterator<Item = Result<Vec<String>>>> = match format {
+        let found = match format {
             Some(Format::Arrow) => {
                 let files = arrow::files(path, options.split.as_deref())?;
                 let rows = Rows { files, holder: Holder::Parquet, reads: &ANY, strict: false };
-                Box::new(rows.stream(path, &silent, move |row, place| keys(row, place.line), |_| Ok(()))?)
+                rows.stream(path, &silent, move |row, place| keys(row, place.line), |_| Ok(()))?
+                    .next()
+                    .transpose()?
             }
-            _ => Box::new(objects(path, &silent, &ANY, keys)?),
+            _ => match objects(path, &silent, &ANY, keys)?.next().transpose()? {
+                Some(found) => Some(found),
+                // What is wrong with its rows.
+                None => objects(path, &BadRows::default().quietly(), &ANY, keys)?.next().transpose()?,
+            },
         };
-        let found = rows.next().transpose()?.ok_or_else(|| Error::Empty {
+        let found = found.ok_or_else(|| Error::Empty {
             what: path.display().to_string(),
             hint_text: "it has no row".into(),
         })?;
@@ -132,8 +138,9 @@ impl Kind {
         Self::of_columns(&names).ok_or_else(|| Error::Unsupported {
             path: path.to_owned(),
             reason: format!(
-                "the columns {} are no known kind of data; say which it is (--as {}) and name columns with --map",
+                "the columns {}{} are no known kind of data; say which it is (--as {}) and name columns with --map",
                 found.join(", "),
+                if table::EXTENSIONS.contains(&inner_extension(path).as_str()) { " (of the first row)" } else { "" },
                 Self::ALL.map(Self::name).join("|")
             ),
         })

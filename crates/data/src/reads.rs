@@ -42,6 +42,12 @@ pub(crate) enum Cell {
     Any,
     /// A number where it is one, else as [`Cell::Any`].
     Number,
+    /// A text, or passages: `[1]` and `{"a": 1}` are texts.
+    Passages,
+    /// A text, or a list of answers, or an object with them: `{"a": 1}` is a text.
+    Answers,
+    /// A text, or messages: any other list or object is a text.
+    Turns,
 }
 
 impl Role {
@@ -83,12 +89,12 @@ pub(crate) static EXAMPLES: Reads = Reads {
     roles: &[
         role("query", &QUERY, Cell::Text),
         role("query_id", &QUERY_ID, Cell::Text),
-        role("positives", &POSITIVE, Cell::Any),
-        role("negatives", &NEGATIVE, Cell::Any),
+        role("positives", &POSITIVE, Cell::Passages),
+        role("negatives", &NEGATIVE, Cell::Passages),
         role("scores", &SCORES, Cell::Number),
         role("pos_scores", &["pos_scores"], Cell::Number),
         role("neg_scores", &["neg_scores"], Cell::Number),
-        role("answers", &["answers", "answer"], Cell::Any),
+        role("answers", &["answers", "answer"], Cell::Answers),
         role("docs", &pairs::DOCUMENTS, Cell::Any),
         role("document_ids", &pairs::DOCUMENT_IDS, Cell::Any),
         role("positive_document_ids", &["positive_document_ids"], Cell::Any),
@@ -124,7 +130,7 @@ pub(crate) static QUERIES: Reads = Reads {
 /// Of a file of answers.
 pub(crate) static ANSWERS: Reads = Reads {
     what: "answers",
-    roles: &[role("query_id", &QUERY_ID, Cell::Text), role("answers", &fields::ANSWERS, Cell::Any)],
+    roles: &[role("query_id", &QUERY_ID, Cell::Text), role("answers", &fields::ANSWERS, Cell::Answers)],
     beside: &[&EXAMPLES, &PASSAGES, &QUERIES, &RECORDS],
     known: fields::is_known,
 };
@@ -146,17 +152,17 @@ pub(crate) static RECORDS: Reads = Reads {
                 "reference",
                 "long_answer",
             ],
-            Cell::Any,
+            Cell::Answers,
         ),
-        role("contexts", &["contexts", "passages", "ctxs", "context", "retrieved_contexts"], Cell::Any),
+        role("contexts", &["contexts", "passages", "ctxs", "context", "retrieved_contexts"], Cell::Passages),
         role("gold", &["gold", "reference_contexts"], Cell::Any),
         role("title", &["title"], Cell::Text),
-        role("messages", &["messages", "conversations"], Cell::Any),
-        role("prompt", &["prompt"], Cell::Any),
-        role("completion", &["completion"], Cell::Any),
+        role("messages", &["messages", "conversations"], Cell::Turns),
+        role("prompt", &["prompt"], Cell::Turns),
+        role("completion", &["completion"], Cell::Turns),
         role("instruction", &["instruction"], Cell::Text),
         role("input", &["input"], Cell::Text),
-        role("output", &["output", "response"], Cell::Any),
+        role("output", &["output", "response"], Cell::Text),
         role("system", &["system"], Cell::Text),
         role("history", &["history"], Cell::Any),
         role("tools", &TOOLS, Cell::Any),
@@ -170,12 +176,12 @@ pub(crate) static RECORDS: Reads = Reads {
 pub(crate) static PREFERENCES: Reads = Reads {
     what: "preferences",
     roles: &[
-        role("prompt", &["prompt"], Cell::Any),
-        role("chosen", &["chosen"], Cell::Any),
-        role("rejected", &["rejected"], Cell::Any),
+        role("prompt", &["prompt"], Cell::Turns),
+        role("chosen", &["chosen"], Cell::Turns),
+        role("rejected", &["rejected"], Cell::Turns),
         role("tools", &TOOLS, Cell::Any),
         role("question", &["question", "query"], Cell::Text),
-        role("messages", &["messages", "conversations"], Cell::Any),
+        role("messages", &["messages", "conversations"], Cell::Turns),
         role("instruction", &["instruction"], Cell::Text),
         role("input", &["input"], Cell::Text),
         role("system", &["system"], Cell::Text),
@@ -193,8 +199,8 @@ pub(crate) static PREFERENCES: Reads = Reads {
 pub(crate) static JUDGED: Reads = Reads {
     what: "labelled completions",
     roles: &[
-        role("prompt", &["prompt"], Cell::Any),
-        role("completion", &["completion"], Cell::Any),
+        role("prompt", &["prompt"], Cell::Turns),
+        role("completion", &["completion"], Cell::Turns),
         role("label", &["label"], Cell::Number),
         role("tools", &TOOLS, Cell::Any),
     ],
@@ -208,7 +214,7 @@ pub(crate) static CHOICES: Reads = Reads {
     roles: &[
         role("prompt", &["prompt"], Cell::Text),
         role("question", &QUESTION, Cell::Text),
-        role("contexts", &fields::CONTEXTS, Cell::Any),
+        role("contexts", &fields::CONTEXTS, Cell::Passages),
         role("gold", &["gold"], Cell::Any),
         role("choices", &["choices"], Cell::Any),
         role("answer", &choices::ANSWER, Cell::Text),
@@ -242,7 +248,7 @@ pub(crate) static QUESTIONS: Reads = Reads {
     roles: &[
         role("question", &QUESTION, Cell::Text),
         role("passage", &["passage", "words", "context", "text"], Cell::Text),
-        role("answer", &["answer", "answers"], Cell::Any),
+        role("answer", &["answer", "answers"], Cell::Answers),
     ],
     beside: &[],
     known: |name| ["passage", "words", "context", "text"].contains(&name) || fields::is_known(name),

@@ -4,7 +4,7 @@
 //! A column's first rows are tried until it turns out to be read. What no row needed is said once: a name that another
 //! reader knows, or that is one letter beside a known one, as a warning with the remedy; others by name and number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -113,7 +113,7 @@ impl Watch {
         let (reads, mapping) = (self.reads, &self.mapping);
         let told = |fault: Fault| match fault.problem {
             Problem::MissingColumn => {
-                Fault { detail: fault.detail + &mapping.lacking() + &meant(&names, reads), ..fault }
+                Fault { detail: fault.detail + &mapping.lacking() + &meant(&names, reads, mapping), ..fault }
             }
             _ => fault,
         };
@@ -122,6 +122,21 @@ impl Watch {
         }
         let read = parse(row.clone()).map_err(told)?;
         let mut rest = row;
+        // Wide rows: what no name speaks for is first left out together.
+        let strange: HashSet<String> = untried.iter().filter(|name| !(reads.known)(name)).cloned().collect();
+        if strange.len() > 1 {
+            let mut without = rest.clone();
+            without.retain(|name, _| !strange.contains(name));
+            if parse(without.clone()).is_ok_and(|other| other == read) {
+                rest = without;
+                untried.retain(|name| !strange.contains(name));
+                for column in strange {
+                    if let Some(column) = self.follow(&column) {
+                        column.judged = true;
+                    }
+                }
+            }
+        }
         for name in untried {
             let mut without = rest.clone();
             without.shift_remove(&name);
@@ -225,8 +240,10 @@ impl Watch {
             return;
         }
         let mut others = Vec::new();
-        for name in self.columns[self.said..].iter().filter(|c| c.judged && !c.read).map(|c| c.name.as_str())
-        {
+        let unread = self.columns[self.said..].iter().filter(|c| c.judged && !c.read);
+        // What a mapped path leads into is read in part.
+        let part = |name: &str| self.mapping.of.iter().any(|m| m.column.split('.').next() == Some(name));
+        for name in unread.map(|c| c.name.as_str()).filter(|name| !part(name)) {
             if !self.bad.shows(&format!("unread {name} {}", self.path.display())) {
                 continue;
             }
@@ -274,8 +291,8 @@ fn absent(path: &Path, said: &str, column: &str, found: &[&str]) -> Error {
 }
 
 /// What a row that lacks a column may have under another name.
-fn meant(names: &[String], reads: &Reads) -> String {
-    let named = names.iter().filter(|name| reads.role(name).is_none());
+fn meant(names: &[String], reads: &Reads, mapping: &Mapping) -> String {
+    let named = names.iter().filter(|name| reads.role(name).is_none() && !mapping.names(name));
     let remedies = named.filter_map(|name| Some((name, remedy(name, reads)?)));
     let maps = remedies.filter(|(_, remedy)| remedy.contains("--map"));
     maps.take(3).map(|(name, remedy)| format!("; `{name}` is not read: {remedy}")).collect()
@@ -303,7 +320,7 @@ fn remedy(name: &str, reads: &Reads) -> Option<String> {
     // Its own role, in other letters or with one wrong; or a role of other readers that this one has too.
     let mut own = reads.roles.iter().filter(|role| !IDS.contains(&role.name));
     let near = own.find(|role| role.columns.iter().any(|column| misspelt(&lower, column)));
-    if let Some(role) = near {
+    if let Some(role) = near.or_else(|| reads.role(&lower).filter(|_| lower != name)) {
         return Some(format!("if it is the {}, map it with --map {}={name}", role.name, role.name));
     }
     if let Some(role) = reads.role(&lower) {
@@ -421,6 +438,7 @@ mod tests {
         assert!(of("passage", &RECORDS).contains("--map contexts=passage"));
         assert!(of("qurey", &EXAMPLES).contains("--map query=qurey"));
         assert!(of("Answer", &RECORDS).contains("--map answers=Answer"));
+        assert!(of("Question", &EXAMPLES).contains("if it is the query, map it with --map query=Question"));
         assert!(of("negatvies", &EXAMPLES).contains("--map negatives=negatvies"));
         assert!(of("label", &RECORDS).contains("read for question"));
         assert_eq!(remedy("url", &EXAMPLES), None);

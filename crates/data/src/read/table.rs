@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::literal;
 use crate::bad_rows::{BadRow, Fault, Problem};
+use crate::columns::PASSAGE_TEXT;
 use crate::map::Mapping;
 use crate::reads::{Cell, Reads};
 use crate::source::{Lines, inner_extension, peek};
@@ -261,6 +262,24 @@ fn value(field: String, cell: Cell) -> Value {
                 _ => value(field, Cell::Any),
             }
         }
+        Cell::Passages | Cell::Answers | Cell::Turns => {
+            literal::parse(&field).filter(|parsed| is_such(parsed, cell)).unwrap_or_else(|| field.into())
+        }
+    }
+}
+
+/// Whether a list or object is what a role takes; else it is the text of its cell.
+fn is_such(parsed: &Value, cell: Cell) -> bool {
+    let holds = |of: &Value, names: &[&str]| names.iter().any(|name| of.get(name).is_some());
+    match (cell, parsed) {
+        (Cell::Turns, Value::Array(list)) => {
+            !list.is_empty() && list.iter().all(|turn| holds(turn, &["role", "from"]))
+        }
+        (Cell::Passages, Value::Array(list)) => !list.iter().any(|one| one.is_number() || one.is_boolean()),
+        (Cell::Passages, one) => holds(one, &PASSAGE_TEXT) || holds(one, &["title"]),
+        (Cell::Answers, Value::Array(_)) => true,
+        (Cell::Answers, one) => holds(one, &["text"]),
+        _ => false,
     }
 }
 

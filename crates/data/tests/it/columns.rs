@@ -220,6 +220,63 @@ fn what_is_not_read_is_named_once_with_the_remedy() {
 }
 
 #[test]
+fn mapped_columns_are_not_named_as_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.jsonl");
+    std::fs::write(&file, "{\"d\": {\"q\": \"q\", \"x\": 1}, \"gold_answer\": \"a\", \"Context\": \"c\"}\n")
+        .unwrap();
+    let read = |bad: &BadRows| read_records(&file, None, bad).unwrap().collect::<Result<Vec<_>, _>>();
+    let all = ["question=d.q", "answers=gold_answer", "contexts=Context"];
+    let log = logged(|| assert_eq!(read(&map(&all)).unwrap()[0].answers, ["a"]));
+    assert!(!log.contains("not read"), "{log}");
+    // A row that lacks the question says what is not mapped only.
+    let e = read(&map(&["question=d.p", "answers=gold_answer"])).unwrap_err().to_string();
+    assert!(
+        e.contains("`d.p`, which question is mapped to") && !e.contains("`gold_answer` is not read"),
+        "{e}"
+    );
+    assert!(e.contains("--map contexts=Context"), "{e}");
+}
+
+#[test]
+fn a_file_of_which_no_row_can_be_read_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ReadOptions::default();
+    for (name, bytes, says) in [
+        ("a.csv", &b"query,positive\nsch\xf6n,p\n"[..], "UTF-8"),
+        ("b.jsonl", b"{\"query\"\n", "broken JSON"),
+        ("c.jsonl", b"", "no row"),
+    ] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let e = Kind::detect(&file, &options, &BadRows::default()).unwrap_err().to_string();
+        assert!(e.contains(says), "{name}: {e}");
+    }
+}
+
+#[test]
+fn an_empty_or_rare_mapped_column_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: [&[&str]; 1] = [&["q", "p", ""]];
+    let bad = || map(&["negatives=n"]);
+    for file in everywhere(dir.path(), &["query", "positive", "n"], &rows)
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "csv" || e == "tsv"))
+    {
+        assert_eq!(read_examples(file, &ReadOptions::default(), &bad()).unwrap().count(), 1, "{file:?}");
+        assert!(read_examples(file, &ReadOptions::default(), &bad()).unwrap().all(|row| row.is_ok()));
+    }
+    let file = dir.path().join("rare.jsonl");
+    let row = |i: u32| match i {
+        1500 => "{\"query\": \"q\", \"positive\": \"p\", \"n\": \"x\"}\n".to_string(),
+        _ => format!("{{\"query\": \"q{i}\", \"positive\": \"p{i}\"}}\n"),
+    };
+    std::fs::write(&file, (0..2000).map(row).collect::<String>()).unwrap();
+    let read: Result<Vec<_>, _> = read_examples(&file, &ReadOptions::default(), &bad()).unwrap().collect();
+    assert_eq!(read.unwrap().iter().map(|e| e.negatives.len()).sum::<usize>(), 1);
+}
+
+#[test]
 fn unread_columns_of_parquet_are_named_though_they_are_not_decoded() {
     let dir = tempfile::tempdir().unwrap();
     let rows: [&[&str]; 1] = [&["q", "a", "c", "u"]];

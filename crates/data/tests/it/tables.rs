@@ -128,6 +128,22 @@ fn cells_are_lists_numbers_and_texts_as_their_roles_want() {
     let read: Vec<_> = read_records(&path, None, &BadRows::default()).unwrap().map(|r| r.unwrap()).collect();
     assert_eq!((read[0].contexts.len(), read[0].contexts[0].passage.id.as_str()), (2, "d"));
     assert_eq!((read[0].answers.len(), read[1].contexts[0].passage.text.as_str()), (2, "one text"));
+    // Brackets and braces that are no passages, answers or messages are a text.
+    let text = "prompt,completion\n\"{'city': 'Rome'}\",\"[1, 2]\"\n";
+    let path = file(dir.path(), "d.csv", text);
+    let read: Vec<_> = read_records(&path, None, &BadRows::default()).unwrap().map(|r| r.unwrap()).collect();
+    assert_eq!(
+        (read[0].question.as_str(), &*read[0].answers),
+        ("{'city': 'Rome'}", &["[1, 2]".to_string()][..])
+    );
+    let text = "question,context,answer\nq,\"[1, 2]\",\"{'a': 1}\"\nr,(see 1),\"['x', 'y']\"\n";
+    let path = file(dir.path(), "e.csv", text);
+    let read: Vec<_> = read_records(&path, None, &BadRows::default()).unwrap().map(|r| r.unwrap()).collect();
+    assert_eq!(
+        (read[0].contexts[0].passage.text.as_str(), read[0].answers[0].as_str()),
+        ("[1, 2]", "{'a': 1}")
+    );
+    assert_eq!((read[1].contexts[0].passage.text.as_str(), read[1].answers.len()), ("(see 1)", 2));
 }
 
 #[test]
