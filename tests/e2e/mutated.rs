@@ -5,6 +5,7 @@
 
 use crate::mutator::{Effect, Mutant, Mutator};
 use crate::util::{config, ok, ragduet, root, s, slice};
+use serde_json::json;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -190,6 +191,15 @@ fn targets(dir: &Path) -> Vec<Target> {
     for name in ["t.jsonl", "t.parquet"] {
         ok(&["data", "convert", s(&data), "--split", "train", "--to", s(&examples.join(name))]);
     }
+    let faq: String = (0..6).map(|i| format!("\"where, {i}?\",place {i},\"line\n{i}\"\n")).collect();
+    std::fs::write(examples.join("t.csv"), format!("query,positive,negative\n{faq}")).unwrap();
+    let preferences: String = (0..6)
+        .map(|i| {
+            let row = json!({"prompt": format!("where is {i}?"), "chosen": "here", "rejected": "there"});
+            format!("{row}\n")
+        })
+        .collect();
+    std::fs::write(examples.join("p.jsonl"), preferences).unwrap();
     let rankings = one("rankings");
     ok(&[
         "eval",
@@ -247,6 +257,8 @@ fn targets(dir: &Path) -> Vec<Target> {
         ),
         target("examples", Holds::Data, &examples, &["t.jsonl"], "data stats @/t.jsonl".into()),
         target("examples", Holds::Settings, &examples, &["t.parquet"], "data stats @/t.parquet".into()),
+        target("table", Holds::Settings, &examples, &["t.csv"], "data stats @/t.csv".into()),
+        target("preferences", Holds::Data, &examples, &["p.jsonl"], "data stats @/p.jsonl".into()),
         target("records", Holds::Data, &records, &["r.jsonl"], answer(s(&generator), "@/r.jsonl")),
         target(
             "rankings",

@@ -46,7 +46,7 @@ fn a_spreadsheet_is_previewed_counted_trained_on_and_searched() {
 
     // Without a mapping: what was found and what is understood.
     let e = fails(1, &["data", "stats", s(&faq)]);
-    has(&e, &["faq.csv", "found", "Frage", "query (anchor", "--map"]);
+    has(&e, &["faq.csv", "Frage", "(of the first row)", "--as examples|", "--map"]);
     let e = fails(2, &["data", "stats", s(&faq), "--map", "frage=Frage"]);
     has(&e, &["no role is named `frage`", "retrieval examples: query, query_id, positives"]);
     let e = fails(1, &["data", "stats", s(&faq), "--map", "query=Frage", "--map", "positives=Stele"]);
@@ -95,6 +95,11 @@ fn a_spreadsheet_is_previewed_counted_trained_on_and_searched() {
     let number: usize = hit["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(hit["text"], format!("Thing {number} is \"here\",\nin place {number}."));
     assert_eq!(hit["title"], format!("page {number}"));
+    // What is no part of the passage is shown beside it, under its own name.
+    let beside = serde_json::json!({
+        "Frage": format!("Where is thing {number}; really?"), "Antwort": format!("place {number}"),
+    });
+    assert_eq!(hit["metadata"], beside);
     let mut encode = vec!["encode", "-m", s(&best), "-i", s(&faq), "-o"];
     let encoded = dir.join("encoded");
     encode.push(s(&encoded));

@@ -73,7 +73,9 @@ fn scored_pairs_are_refused_or_learned() {
     }
     // A threshold makes positives and negatives.
     let to = dir.join("triplets.jsonl");
-    let e = fails(1, &["data", "convert", s(&train), "--to", s(&to)]);
+    let e = fails(2, &["data", "convert", s(&train), "--to", s(&to)]);
+    assert!(e.contains("texts") && e.contains("--min-score") && !to.exists(), "{e}");
+    let e = fails(1, &["data", "convert", s(&train), "--to", s(&to), "--as", "examples"]);
     assert!(e.contains("--min-score") && !to.exists(), "{e}");
     ok(&["data", "convert", s(&train), "--to", s(&to), "--min-score", "0.5"]);
     let first = json(std::fs::read_to_string(&to).unwrap().lines().next().unwrap());
@@ -148,6 +150,18 @@ fn records_and_preferences_are_counted_and_converted() {
     assert_eq!(json(lines.lines().nth(1).unwrap())["contexts"][0]["text"], "it is a");
     let e = fails(1, &["data", "convert", s(&records), "--to", s(&tmp.path().join("x.parquet"))]);
     assert!(e.contains("written as JSON Lines"), "{e}");
+    // What would be ignored is refused.
+    for option in [&["--format", "jsonl"][..], &["--min-score", "0.5"], &["--nli"], &["--split", "dev"]] {
+        let args = [&["data", "stats", s(&records)][..], option].concat();
+        let e = fails(2, &args);
+        assert!(e.contains(option[0]) && e.contains("records"), "{e}");
+    }
+    let corpus = put("c.txt", "The moon causes tides.\n\nWind causes waves.\n");
+    assert!(ok(&["data", "stats", s(&corpus), "--format", "paragraphs"]).contains("2 passages"));
+    let e = fails(2, &["data", "convert", s(&corpus), "--to", s(&out), "--to-format", "jsonl"]);
+    assert!(e.contains("--to-format") && e.contains("corpus"), "{e}");
+    let choices = put("q.jsonl", "{\"question\":\"q\",\"choices\":[\"a\",\"b\"],\"answer\":\"a\"}\n");
+    assert!(fails(2, &["data", "convert", s(&choices), "--to", s(&out)]).contains("choices"));
 
     let preferences =
         put("p.json", "[{\"instruction\":\"i\",\"input\":\"\",\"chosen\":\"c c\",\"rejected\":\"r\"}]");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_rows::Fault;
 use crate::pairs;
-use crate::read::rows::{Holder, Rows, objects};
+use crate::read::rows::{EXTENSIONS, Holder, Rows, objects};
 use crate::read::table::{self, has_header};
 use crate::read::{alone, arrow};
 use crate::reads::{ALL, QUERY_TEXT, Reads};
@@ -101,8 +101,16 @@ impl Kind {
         if format.is_some_and(|f| f.spec().examples.is_none() && f.spec().corpus.is_some()) {
             return Ok(Self::Corpus);
         }
-        if matches!(inner_extension(path).as_str(), "txt") {
+        if options.format.is_none() && inner_extension(path) == "txt" {
             return Ok(Self::Corpus);
+        }
+        // Columns are looked for by the name of the file; under another one it is what its format is mostly used for.
+        let by_lines = [Format::Jsonl, Format::Tevatron, Format::FlagEmbedding, Format::Arrow];
+        if options.format.is_some_and(|said| !by_lines.contains(&said))
+            && path.is_file()
+            && !EXTENSIONS.contains(&inner_extension(path).as_str())
+        {
+            return Ok(Self::Examples);
         }
         let silent = BadRows::silent();
         let mapped = !bad.columns().is_empty();
@@ -161,10 +169,15 @@ impl Kind {
             () if has("chosen") && has("rejected") => Self::Preferences,
             () if has("choices") => Self::Choices,
             () if has("prompt") && has("completion") && has("label") => Self::Completions,
-            () if any(&["messages", "conversations", "instruction", "prompt"]) => Self::Records,
-            () if any(&pairs::DOCUMENTS) || any(&pairs::DOCUMENT_IDS) => Self::Examples,
+            () if any(&["messages", "conversations"]) => Self::Records,
+            // Of instructions and prompts, those that go with what is to be written.
+            () if has("instruction") && any(&["output", "response"]) => Self::Records,
+            () if has("prompt") && has("completion") => Self::Records,
+            // Others go with the queries of retrievers.
             () if question && positive && any(&["sentence1", "premise"]) && label => Self::Texts,
             () if question && positive => Self::Examples,
+            () if any(&["instruction", "prompt"]) => Self::Records,
+            () if any(&pairs::DOCUMENTS) || any(&pairs::DOCUMENT_IDS) => Self::Examples,
             () if question && (contexts || answers) => Self::Records,
             () if has("input") && has("output") => Self::Records,
             () if label && any(&labelled::FIRST) => Self::Texts,

@@ -9,10 +9,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::columns;
-use crate::kind::ANY;
 use crate::read::rows::{EXTENSIONS, Holder, Place, Rows};
-use crate::source::{find, shards};
-use crate::{BadRows, Passage, Result};
+use crate::read::table::{self, has_header};
+use crate::read::{alone, arrow};
+use crate::reads::{PASSAGES, Reads};
+use crate::source::{find, inner_extension, shards};
+use crate::{BadRows, Format, Passage, ReadOptions, Result};
 
 /// Columns beside id, title and text, by name.
 pub type Provenance = Map<String, Value>;
@@ -20,17 +22,25 @@ pub type Provenance = Map<String, Value>;
 /// Longest list of numbers that is shown; longer ones are embeddings.
 const MOST_NUMBERS: usize = 16;
 
-/// The other columns of some passages of a corpus, by passage id: a file or folder of JSON Lines, a JSON array, Parquet, or
-/// the corpus of a BEIR folder. Formats without other columns have none. An object in the column `metadata` (LangChain's,
+/// Passages with all the columns beside them, of files from which else only known ones are read.
+static WHOLE: Reads =
+    Reads { what: PASSAGES.what, roles: PASSAGES.roles, beside: PASSAGES.beside, known: |_| true };
+
+/// The other columns of some passages of a corpus, by passage id: a file or folder of JSON Lines, a JSON array, Parquet, a
+/// table with a header, or the corpus of a BEIR folder; read as the passages were, by `options` and the columns of `bad`,
+/// with bad rows left out. Formats without other columns have none. An object in the column `metadata` (LangChain's,
 /// LlamaIndex's) is taken apart.
 ///
 /// # Errors
 /// A file that cannot be read.
 pub fn read_provenance(
     path: impl AsRef<Path>,
+    options: &ReadOptions,
     wanted: &HashMap<String, Passage>,
+    bad: &BadRows,
 ) -> Result<HashMap<String, Provenance>> {
-    let path = path.as_ref();
+    let path = &*alone(path.as_ref())?;
+    let bad = bad.silenced();
     let own = path.is_dir().then(|| find(path, "corpus.jsonl")).flatten();
     let path = own.as_deref().unwrap_or(path);
     let parse = |row: Map<String, Value>, place: Place| {
@@ -40,9 +50,24 @@ pub fn read_provenance(
     };
     let mut out = HashMap::new();
     // What is no file of rows has no other columns.
-    let Ok(files) = shards(path, &EXTENSIONS) else { return Ok(out) };
-    let rows = Rows { files, holder: Holder::ByName, reads: &ANY, strict: false };
-    let Ok(rows) = rows.stream(path, &BadRows::silent(), parse, |_| Ok(())) else { return Ok(out) };
+    let (files, holder) = match options.format_of(path) {
+        Ok(Format::Arrow) => (arrow::files(path, options.split.as_deref()), Holder::Parquet),
+        Ok(Format::Csv) => (shards(path, &["csv"]), Holder::Table),
+        Ok(Format::Tsv) => (shards(path, &["tsv"]), Holder::Table),
+        _ => (shards(path, &EXTENSIONS), Holder::ByName),
+    };
+    let Ok(files) = files else { return Ok(out) };
+    let Some(first) = files.first() else { return Ok(out) };
+    let extension = inner_extension(first);
+    let tabs = matches!(options.format_of(path), Ok(Format::Tsv)) || extension == "tsv";
+    if tabs && !has_header(first, &PASSAGES, &bad).unwrap_or(false) {
+        return Ok(out);
+    }
+    // All columns of a table are read; which names are known tells what its header is.
+    let of_table = holder == Holder::Table || table::EXTENSIONS.contains(&extension.as_str());
+    let reads = if of_table { &PASSAGES } else { &WHOLE };
+    let rows = Rows { files, holder, reads, strict: false };
+    let Ok(rows) = rows.stream(path, &bad, parse, |_| Ok(())) else { return Ok(out) };
     for row in rows {
         let (passage, row) = row?;
         // Another row of the same number is not the passage's.
@@ -99,9 +124,13 @@ fn others(row: Map<String, Value>, passage: &Passage) -> Provenance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ReadOptions, read_corpus};
+    use crate::{Columns, read_corpus};
 
     fn of(name: &str, text: &str) -> Vec<(String, Value)> {
+        of_mapped(name, text, &[])
+    }
+
+    fn of_mapped(name: &str, text: &str, map: &[String]) -> Vec<(String, Value)> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
@@ -110,9 +139,11 @@ mod tests {
         if name.contains('/') {
             fs_err::write(corpus.join("queries.jsonl"), "").unwrap();
         }
-        let passages = read_corpus(&corpus, &ReadOptions::default(), &BadRows::default()).unwrap();
+        let (options, bad) =
+            (ReadOptions::default(), BadRows::default().with_columns(Columns::parse(map).unwrap()));
+        let passages = read_corpus(&corpus, &options, &bad).unwrap();
         let wanted = passages.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_>>().unwrap();
-        let found = read_provenance(&corpus, &wanted).unwrap();
+        let found = read_provenance(&corpus, &options, &wanted, &bad).unwrap();
         let mut out: Vec<_> = found.into_iter().map(|(id, columns)| (id, Value::Object(columns))).collect();
         out.sort_by(|a, b| a.0.cmp(&b.0));
         out
@@ -132,5 +163,12 @@ mod tests {
         let named = "{\"chunk_id\":\"d-7\",\"text\":\"one\",\"page\":1}\n";
         assert_eq!(of("c.jsonl", named), [("d-7".to_owned(), serde_json::json!({"page":1}))]);
         assert_eq!(of("c.tsv", "1\tone\n"), []);
+        let page = |id: &str| vec![(id.to_owned(), serde_json::json!({"Page":"3"}))];
+        assert_eq!(of("c.csv", "ID,Text,Page\n7,one,3\n"), page("7"));
+        assert_eq!(of("c.tsv", "Text\tPage\none\t3\n"), page("1"));
+        let map = ["id=Nr".to_owned(), "text=Stelle".to_owned()];
+        assert_eq!(of_mapped("c.csv", "Nr;Stelle;Page\n7;one;3\n", &map), page("7"));
+        let row = "{\"Nr\":\"7\",\"Stelle\":\"one\",\"Page\":\"3\"}\n";
+        assert_eq!(of_mapped("c.jsonl", row, &map), page("7"));
     }
 }

@@ -117,7 +117,8 @@ pub(crate) static PASSAGES: Reads = Reads {
 };
 
 /// Names of a query's text in a file of queries.
-pub(crate) const QUERY_TEXT: [&str; 6] = ["text", "anchor", "query", "question", "query_text", "sentence1"];
+pub(crate) const QUERY_TEXT: [&str; 9] =
+    ["text", "anchor", "query", "question", "query_text", "sentence1", "premise", "question1", "text1"];
 
 /// Of a file of queries.
 pub(crate) static QUERIES: Reads = Reads {

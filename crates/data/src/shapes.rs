@@ -37,14 +37,16 @@ pub(crate) fn canonical(mut row: Row) -> Row {
     if has(&row, "instruction") {
         return instruction(row);
     }
+    let of_ragas = has(&row, "user_input");
     rename(&mut row, "user_input", "question");
     kilt(&mut row);
     if !["question", "query", "anchor", "query_text"].iter().any(|name| has(&row, name)) {
         return row;
     }
-    // Answers.
+    // Answers. A `reference` beside an answer is a source, but in rows of RAGAS.
     for name in RIGHT {
-        if has(&row, name) && !has(&row, "answers") {
+        let source = name == "reference" && !of_ragas && has(&row, "answer");
+        if has(&row, name) && !has(&row, "answers") && !source {
             row.shift_remove("answer");
             rename(&mut row, name, "answers");
         }
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn shapes_of_public_data_sets() {
-        let shapes: [Shape; 14] = [
+        let shapes: [Shape; 16] = [
             (r#"{"question":"q","context":"c","answer":"a"}"#, "q", &["a"], &["c"], &[]),
             (
                 r#"{"id":"1","title":"T","context":"c","question":"q","answers":{"text":["a","b"],"answer_start":[1,2]}}"#,
@@ -322,6 +324,8 @@ mod tests {
                 &["c"],
                 &[],
             ),
+            (r#"{"question":"q","answer":"a","reference":"page 3"}"#, "q", &["a"], &[], &[]),
+            (r#"{"question":"q","reference":"a"}"#, "q", &["a"], &[], &[]),
             (r#"{"question":"q","golden_answers":["a","b"],"metadata":{}}"#, "q", &["a", "b"], &[], &[]),
             (
                 r#"{"id":"1","input":"q","output":[{"answer":"a","provenance":[]},{"provenance":[{"title":"T"}]}]}"#,

@@ -37,7 +37,15 @@ impl Corpus {
     /// # Errors
     /// As [`Corpus::new`], and what reading meets.
     pub fn read(path: &Path, bad: &BadRows) -> Result<Self> {
-        let passages = read_corpus(path, &ReadOptions::default(), bad)?;
+        Self::read_with(path, &ReadOptions::default(), bad)
+    }
+
+    /// [`Corpus::read`] with what the path does not show.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_with(path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Self> {
+        let passages = read_corpus(path, options, bad)?;
         Self::new(passages.collect::<ragduet_data::Result<_>>()?)
     }
 

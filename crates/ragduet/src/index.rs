@@ -100,7 +100,12 @@ impl Index {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let (own, source) = (dir.join(PASSAGES), IndexSource::read(dir)?.unwrap_or_default());
-        let corpus = if own.is_file() { Some(own) } else { source.corpus };
+        let corpus = if own.is_file() {
+            Some(own)
+        } else {
+            source.check_corpus(dir)?;
+            source.corpus
+        };
         let corpus = corpus.ok_or_else(|| {
             Error::Argument(format!("{}: its passages are not known: open it with its corpus", dir.display()))
         })?;
@@ -113,12 +118,18 @@ impl Index {
     /// As there.
     pub fn open_with_corpus(dir: impl AsRef<Path>, corpus: impl AsRef<Path>) -> Result<Self> {
         let (dir, from) = (dir.as_ref(), corpus.as_ref());
+        let source = IndexSource::read(dir)?.unwrap_or_default();
+        let own = from == dir.join(PASSAGES);
+        let (options, rows) = if own { IndexSource::default().reading()? } else { source.reading()? };
+        Self::open_as(dir, from, &options, &rows)
+    }
+
+    /// [`Index::open_with_corpus`] with what says how the corpus is read.
+    pub(crate) fn open_as(dir: &Path, from: &Path, options: &ReadOptions, rows: &BadRows) -> Result<Self> {
         let index = ModelIndex::open(dir)?;
         let ids = IdMap::open_or_number(dir, index.len())?;
         let source = IndexSource::read(dir)?.unwrap_or_default();
-        let rows = BadRows::default().quietly();
-        let own = from == dir.join(PASSAGES);
-        let corpus = Corpus::read(from, &if own { rows } else { rows.with_columns(source.columns.clone()) })?;
+        let corpus = Corpus::read_with(from, options, rows)?;
         if let Some(id) = ids.iter().find(|id| corpus.row(id).is_none()) {
             return Err(Error::Argument(format!(
                 "{}: passage `{id}` is not in {}: the corpus has changed since, build the index again",

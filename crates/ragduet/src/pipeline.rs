@@ -2,7 +2,7 @@
 
 use crate::options::loading;
 use crate::{Answer, CrossEncoder, Error, Generator, Hit, Index, LoadOptions, Result, Retriever};
-use ragduet_data::Passage;
+use ragduet_data::{BadRows, Passage, ReadOptions};
 use ragduet_joint::pipeline::{self, GENERATOR, INDEX, RETRIEVER};
 use ragduet_retriever::st_dir::Overrides;
 use std::path::Path;
@@ -73,7 +73,8 @@ impl Pipeline {
                 ..Overrides::default()
             };
             let retriever = Retriever::open(&dir.join(RETRIEVER), options, lengths)?;
-            let index = Index::open_with_corpus(dir.join(INDEX), &settings.corpus)?;
+            let rows = BadRows::default().with_columns(settings.columns.clone()).quietly();
+            let index = Index::open_as(&dir.join(INDEX), &settings.corpus, &ReadOptions::default(), &rows)?;
             let mut generator = Generator::load_with(dir.join(GENERATOR), options)?;
             generator.decoding = settings.decode;
             Self::new(retriever, index, generator)

@@ -1,7 +1,7 @@
 //! What an index was made from: a file beside the index, so that a search needs no other argument.
 
 use crate::{Error, Result};
-use ragduet_data::Columns;
+use ragduet_data::{BadRows, Columns, Format, ReadOptions};
 use ragduet_nn::{fingerprint, hub};
 use ragduet_torch::weights::write_atomic;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,17 @@ impl IndexSource {
             self.texts = Some(of_corpus(corpus)?);
         }
         Ok(self)
+    }
+
+    /// What reads the corpus as it was read when the index was made, without a word in the log.
+    ///
+    /// # Errors
+    /// A format that is not known.
+    pub fn reading(&self) -> Result<(ReadOptions, BadRows)> {
+        let format = self.format.as_deref().map(str::parse::<Format>).transpose()?;
+        let options = ReadOptions { format, split: self.split.clone(), ..ReadOptions::default() };
+        let bad = if self.skips_bad_rows { BadRows::silent() } else { BadRows::default() };
+        Ok((options, bad.with_columns(self.columns.clone()).quietly()))
     }
 
     /// Whether a model is the one that made the index of a folder.

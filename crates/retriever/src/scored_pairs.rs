@@ -32,7 +32,7 @@ impl ScoredPairs {
         let options = ReadOptions { labels: PairLabels::Scores, ..options.clone() };
         let (mut pairs, mut others) = (Self::default(), 0usize);
         // Whoever reads the rows as something else reports them.
-        let silent = BadRows::silent();
+        let silent = bad.silenced();
         let first = read_examples(path, &options, &silent)?.next().transpose()?;
         let is_pair = |e: &ragduet_data::RetrievalExample| {
             e.positives.len() == 1 && e.negatives.is_empty() && e.scores.is_some()

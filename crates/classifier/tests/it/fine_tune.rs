@@ -172,6 +172,10 @@ fn adapters_learn_over_codes() {
         train(&config, &options(&parts, true, None)).unwrap();
         for file in std::fs::read_dir(out.join("best")).unwrap() {
             let path = file.unwrap().path();
+            // The card names its run.
+            if path.ends_with("README.md") {
+                continue;
+            }
             let other = parts.join("best").join(path.file_name().unwrap());
             assert!(std::fs::read(&path).unwrap() == std::fs::read(other).unwrap(), "{}", path.display());
         }

@@ -5,7 +5,7 @@ mod preview;
 use crate::common::{self, ReadArgs, Usage};
 use anyhow::Result;
 use ragduet_data::{
-    BadRows, DatasetStats, Format, Kind, ReadOptions, SAMPLES, convert, convert_records, corpus_stats,
+    BadRows, DatasetStats, Format, Kind, SAMPLES, convert, convert_records, corpus_stats,
     dataset_from_documents, dataset_stats, judged_stats, pattern_of, preference_stats, read_corpus,
     record_stats, write_corpus,
 };
@@ -90,8 +90,15 @@ impl Args {
         match self.what {
             What::Convert { from, to, to_format, kind, read } => {
                 let (from, options, bad) = (pattern_of(&from), read.options(), read.bad_rows()?);
-                match kind_of(kind, &from, &options, &bad)? {
+                match kind_of(kind, &from, &read, &bad)? {
                     Kind::Corpus => {
+                        if let Some(format) = to_format {
+                            let why = format!(
+                                "--to-format {format}: a corpus is written as JSON Lines or Parquet, by the name of \
+                                 the output; leave it out"
+                            );
+                            return Err(Usage(why).into());
+                        }
                         let passages = write_corpus(&to, read_corpus(&from, &options, &bad)?)?;
                         common::report_bad_rows(&bad)?;
                         println!("{}: {passages} passages", to.display());
@@ -108,6 +115,7 @@ impl Args {
                         common::report_bad_rows(&bad)?;
                         println!("{}: {rows} {kind}", to.display());
                     }
+                    // The others were refused.
                     Kind::Examples | Kind::Choices | Kind::Texts => {
                         let format = to_format.map_or_else(|| Format::for_output(&to), Ok)?;
                         let counts = convert(&from, &options, &to, format, &bad)?;
@@ -126,7 +134,7 @@ impl Args {
             }
             What::Stats { path, kind, read, json } => {
                 let (path, options, bad) = (pattern_of(&path), read.options(), read.bad_rows()?);
-                match kind_of(kind, &path, &options, &bad)? {
+                match kind_of(kind, &path, &read, &bad)? {
                     Kind::Corpus => {
                         let corpus = Some(corpus_stats(read_corpus(&path, &options, &bad)?)?);
                         let stats = DatasetStats { corpus, read: bad.report(), ..DatasetStats::default() };
@@ -147,13 +155,45 @@ impl Args {
     }
 }
 
-/// What is to be read: what was said, or what a named format or the columns show.
-fn kind_of(said: Option<Kind>, path: &Path, options: &ReadOptions, bad: &BadRows) -> Result<Kind> {
-    match (said, options.format) {
-        (Some(kind), _) => Ok(kind),
-        (None, Some(_)) => Ok(Kind::Examples),
-        (None, None) => Ok(Kind::detect(path, options, bad)?),
-    }
+/// What is to be read: what was said, or what the format and the columns show. Kinds that are not taken here, and options
+/// that would be ignored, are refused.
+fn kind_of(said: Option<Kind>, path: &Path, read: &ReadArgs, bad: &BadRows) -> Result<Kind> {
+    let labels = read.min_score.is_some() || read.nli;
+    let kind = match said {
+        Some(kind) => kind,
+        None => match Kind::detect(path, &read.options(), bad)? {
+            // With what their labels mean, pairs are examples.
+            Kind::Texts if labels => Kind::Examples,
+            kind => kind,
+        },
+    };
+    let refused = match kind {
+        Kind::Examples => return Ok(kind),
+        Kind::Choices => {
+            let why = "--as records or --as examples takes them for those, without the choices";
+            format!("choices are neither counted nor converted; {why}")
+        }
+        Kind::Texts => {
+            let why = "--as examples takes pairs for those, scores with --min-score, NLI classes with --nli";
+            format!("texts are neither counted nor converted; {why}")
+        }
+        Kind::Corpus | Kind::Records | Kind::Preferences | Kind::Completions => {
+            let corpus = kind == Kind::Corpus;
+            let ignored = [
+                ("--format", read.format.is_some() && !corpus, "the file's name tells how they are read"),
+                ("--split", read.split.is_some() && !corpus, "name the file or folder of the split"),
+                ("--corpus", read.corpus.is_some(), "it goes with examples"),
+                ("--queries", read.queries.is_some(), "it goes with examples"),
+                ("--min-score", read.min_score.is_some(), "it goes with examples"),
+                ("--nli", read.nli, "it goes with examples"),
+            ];
+            let Some((flag, _, why)) = ignored.into_iter().find(|(_, given, _)| *given) else {
+                return Ok(kind);
+            };
+            format!("{flag} is of no use for {kind}: {why}; leave it out, or say --as examples")
+        }
+    };
+    Err(Usage(format!("{}: {refused}", path.display())).into())
 }
 
 /// Prints statistics.

@@ -70,7 +70,7 @@ impl Args {
                 let measures = or_default(&a.measures);
                 let result = evaluate(&qrels, &run, &measures);
                 say_missing(&a.run, &qrels, &result)?;
-                let other = other(a.compare.as_ref(), &qrels, &measures)?;
+                let other = other(a.compare.as_ref(), &qrels, &measures, a.drop_identical_ids)?;
                 report(&result, &qrels, &measures, other.as_ref(), None, a.json)
             }
         }
@@ -96,14 +96,17 @@ pub(super) fn or_default(measures: &[Measure]) -> Vec<Measure> {
     if measures.is_empty() { default_measures() } else { measures.to_vec() }
 }
 
-/// What a TREC run file that is compared with comes to.
+/// What a TREC run file that is compared with comes to, without the queries' own passages where that is wanted.
 pub(super) fn other(
     path: Option<&PathBuf>,
     qrels: &Qrels,
     measures: &[Measure],
+    drop: bool,
 ) -> Result<Option<Evaluation>> {
     let evaluated = |path: &PathBuf| {
-        let result = evaluate(qrels, &Run::read_trec(path)?, measures);
+        let mut run = Run::read_trec(path)?;
+        own_passages(&mut run, drop);
+        let result = evaluate(qrels, &run, measures);
         say_missing(path, qrels, &result)?;
         Ok(result)
     };

@@ -146,7 +146,7 @@ impl Args {
         if own_passages(&mut run, self.drop_identical_ids) {
             result = evaluate(&set.qrels, &run, &measures);
         }
-        let mut compared = other(self.compare.as_ref(), &set.qrels, &measures)?;
+        let mut compared = other(self.compare.as_ref(), &set.qrels, &measures, self.drop_identical_ids)?;
         if let Some(reranker) = &reranker {
             run = reranker.ranking(&set, &run, quiet)?;
             own_passages(&mut run, self.drop_identical_ids);
@@ -295,6 +295,9 @@ impl Args {
         measures: &[Measure],
     ) -> Result<()> {
         let system = distinct(system, |name| rows.iter().any(|r| r.system == name));
+        let mut run = run.clone();
+        own_passages(&mut run, self.drop_identical_ids);
+        let run = &run;
         if let Some(folder) = &self.save_run {
             // Names that differ in other than letters may be one file's.
             let mut files: Vec<String> = Vec::new();
@@ -305,9 +308,6 @@ impl Args {
             let file = files.pop().unwrap_or_default();
             write(run, &folder.join(format!("{file}.trec")))?;
         }
-        let mut run = run.clone();
-        own_passages(&mut run, self.drop_identical_ids);
-        let run = &run;
         let evaluation = evaluate(&set.qrels, run, measures);
         let column = |e: &Evaluation| e.column(measures[0]);
         let p_value =

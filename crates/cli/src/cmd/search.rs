@@ -3,7 +3,7 @@
 use crate::common::numbers::count;
 use crate::common::{self, FusionArgs, ModelArgs, RerankArgs, Reranker, Usage, rerank};
 use anyhow::{Context, Result};
-use ragduet_data::{BadRows, Columns, Provenance, ReadOptions, read_corpus, read_provenance};
+use ragduet_data::{Columns, Provenance, read_corpus, read_provenance};
 use ragduet_index::{IdMap, IndexKind, LexicalIndex, kind};
 use ragduet_joint::pipeline::{self, Pipeline};
 use ragduet_retriever::engine::{Backend, Engine, System};
@@ -114,8 +114,8 @@ impl IndexArgs {
             .collect();
         if let Some(corpus) = corpus {
             if ragduet_data::is_there(&corpus) {
-                let columns = from.as_ref().map_or(&self.columns, |source| &source.columns);
-                add_texts(&mut found, &corpus, from.as_ref(), columns)?;
+                let pipeline = || IndexSource { columns: self.columns.clone(), ..IndexSource::default() };
+                add_texts(&mut found, &corpus, &from.unwrap_or_else(pipeline))?;
             } else if !quiet {
                 tracing::warn!("{} is gone; give --corpus to see texts", corpus.display());
             }
@@ -268,19 +268,9 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-fn add_texts(
-    found: &mut [Found],
-    corpus: &Path,
-    from: Option<&IndexSource>,
-    columns: &Columns,
-) -> Result<()> {
+fn add_texts(found: &mut [Found], corpus: &Path, from: &IndexSource) -> Result<()> {
     let wanted: HashSet<String> = found.iter().flat_map(|f| f.hits.iter().map(|h| h.id.clone())).collect();
-    // As it was read when the index was made.
-    let bad = if from.is_some_and(|s| s.skips_bad_rows) { BadRows::silent() } else { BadRows::default() };
-    let bad = bad.with_columns(columns.clone()).quietly();
-    let format = from.and_then(|s| s.format.as_deref()).map(str::parse).transpose()?;
-    let split = from.and_then(|s| s.split.clone());
-    let options = ReadOptions { format, split, ..ReadOptions::default() };
+    let (options, bad) = from.reading()?;
     let mut texts = HashMap::new();
     for p in read_corpus(corpus, &options, &bad)? {
         let p = p?;
@@ -291,7 +281,7 @@ fn add_texts(
             break;
         }
     }
-    let metadata = read_provenance(corpus, &texts)?;
+    let metadata = read_provenance(corpus, &options, &texts, &bad)?;
     for h in found.iter_mut().flat_map(|f| &mut f.hits) {
         if let Some(columns) = metadata.get(&h.id) {
             h.metadata.clone_from(columns);

@@ -67,7 +67,7 @@ impl Format {
         let collection = |one: &PathBuf| first.collection(one).map(|found| found.is_some());
         if all.len() > 1 && collection(one)? {
             let reason = format!(
-                "{} is {first}, a collection of its own: several of them are not read as one; name one, or convert them                  to JSON Lines and name those files",
+                "{} is {first}, a collection of its own: several of them are not read as one; name one, or convert them to JSON Lines and name those files",
                 one.display()
             );
             return Err(Error::Unsupported { path: path.to_owned(), reason });

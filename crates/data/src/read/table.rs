@@ -257,8 +257,9 @@ fn value(field: String, cell: Cell) -> Value {
         Cell::Number => {
             let text = field.trim();
             match (text.parse::<i64>(), text.parse::<f64>()) {
-                (Ok(whole), _) => whole.into(),
-                (_, Ok(number)) if number.is_finite() => number.into(),
+                // `007` and `+1` are names.
+                (Ok(whole), _) if whole.to_string() == text => whole.into(),
+                (_, Ok(number)) if number.is_finite() && !is_name(text) => number.into(),
                 _ => value(field, Cell::Any),
             }
         }
@@ -266,6 +267,13 @@ fn value(field: String, cell: Cell) -> Value {
             literal::parse(&field).filter(|parsed| is_such(parsed, cell)).unwrap_or_else(|| field.into())
         }
     }
+}
+
+/// Whether what parses as a number is written as numbers are not: with a plus sign or zeros before it, or in words.
+fn is_name(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let zeros = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
+    zeros || !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
 }
 
 /// Whether a list or object is what a role takes; else it is the text of its cell.

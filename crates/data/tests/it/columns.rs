@@ -300,6 +300,10 @@ fn kinds_are_seen_by_columns_mapped_ones_too() {
         (&["Question", "Answer"][..], &[][..], Some(Kind::Records)),
         (&["frage", "stelle"], &["query=frage", "positives=stelle"], Some(Kind::Examples)),
         (&["id", "body"], &[], Some(Kind::Corpus)),
+        (&["instruction", "query", "pos", "neg"], &[], Some(Kind::Examples)),
+        (&["query", "pos", "neg", "prompt"], &[], Some(Kind::Examples)),
+        (&["instruction", "question", "document", "output"], &[], Some(Kind::Records)),
+        (&["prompt", "query"], &[], Some(Kind::Records)),
         (&["review", "stars"], &["text=review", "label=stars"], Some(Kind::Texts)),
         (&["review", "stars"], &[], None),
     ] {

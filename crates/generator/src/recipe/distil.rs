@@ -18,7 +18,7 @@ pub use answers::TeacherScores;
 use super::config::{DistilConfig, Objective, TeacherCache, TopKConfig};
 use super::parts::{build, build_over};
 use super::supervised::{self, EpochBuilder, Records, Supervised, TokenLoss};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::distil::{CHUNK, Distilled, Projection, Taught, distil};
 use crate::loss::{DistilLoss, SftLoss};
 use crate::model::Generator;
@@ -60,6 +60,12 @@ fn student(
     if let Objective::Sequence(s) = &config.objective {
         let answered = answers::answer(&mut records.train, &teacher, config, s, context.quiet)?;
         tracing::info!("the teacher: {answered}");
+        if answered.empty == answered.answered {
+            return Err(Error::Unusable(format!(
+                "nothing to train on: the teacher gave no answer to learn ({} records, all answered with nothing)",
+                answered.answered
+            )));
+        }
         *scores = Some(answered);
     }
 

@@ -308,7 +308,12 @@ fn gradient_caching_gives_the_plain_gradients() {
     let mode = Mode::train(Compute::F32);
     let all: Vec<Tensor> = m.parameters().into_iter().map(|(_, t)| t).collect();
     let grads = || {
-        let g: Vec<Tensor> = all.iter().map(|t| t.grad().copy()).collect();
+        let named = m.parameters();
+        let of = |(n, t): &(String, Tensor)| {
+            assert!(t.grad().defined(), "{n} has no gradient");
+            t.grad().copy()
+        };
+        let g: Vec<Tensor> = named.iter().map(of).collect();
         grad::clear(&all).unwrap();
         g
     };

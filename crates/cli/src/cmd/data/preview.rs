@@ -79,7 +79,8 @@ impl Preview {
 
     /// The prompts of the first records, what is learned marked.
     fn prompts(&self, dir: &Path, kind: Kind) -> Result<Vec<String>> {
-        let bad = BadRows::default().with_columns(self.read.map.columns()?).quietly();
+        // Bad rows were reported when the rows were read first.
+        let bad = BadRows::silent().with_columns(self.read.map.columns()?);
         let records: Vec<RagRecord> = match kind {
             Kind::Choices => read_choices(&self.path, &bad)?
                 .take(self.n)
