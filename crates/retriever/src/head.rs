@@ -220,10 +220,6 @@ impl HeadModule {
             Self::Normalize => None,
         }
     }
-
-    fn named(&self) -> Vec<(String, Tensor)> {
-        self.params().map(ParamStore::named).unwrap_or_default()
-    }
 }
 
 /// The modules behind the transformer and its pooling, in order.
@@ -297,7 +293,9 @@ impl Head {
                 n => format!("{name}_{n}"),
             };
             counts[kind] += 1;
-            out.extend(module.named().into_iter().map(|(n, t)| (format!("{prefix}.{n}"), t)));
+            // Not `named`, which is for files: these have gradients.
+            let own = module.params().into_iter().flat_map(ParamStore::iter);
+            out.extend(own.map(|(n, p)| (format!("{prefix}.{n}"), p.tensor.shallow_clone())));
         }
         out
     }
