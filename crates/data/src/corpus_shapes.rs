@@ -10,6 +10,7 @@
 use serde_json::{Map, Value};
 
 use crate::columns;
+use crate::shapes::{has, rename};
 
 type Row = Map<String, Value>;
 
@@ -40,18 +41,6 @@ pub(crate) fn canonical(mut row: Row) -> Row {
         row.insert("title".into(), title);
     }
     row
-}
-
-fn has(row: &Row, name: &str) -> bool {
-    row.get(name).is_some_and(|value| !value.is_null())
-}
-
-fn rename(row: &mut Row, from: &str, to: &str) {
-    if !has(row, to)
-        && let Some(value) = row.shift_remove(from)
-    {
-        row.insert(to.into(), value);
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::shapes;
+use crate::shapes::{self, has};
 
 type Row = Map<String, Value>;
 
@@ -49,10 +49,6 @@ pub(crate) fn canonical(mut row: Row) -> Row {
     }
     system(&mut row);
     row
-}
-
-fn has(row: &Row, name: &str) -> bool {
-    row.get(name).is_some_and(|value| !value.is_null())
 }
 
 /// Whether `messages` is the chosen conversation over again.

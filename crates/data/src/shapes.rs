@@ -90,11 +90,13 @@ pub(crate) fn canonical(mut row: Row) -> Row {
     row
 }
 
-fn has(row: &Row, name: &str) -> bool {
+/// Whether a row has a value in a column.
+pub(crate) fn has(row: &Row, name: &str) -> bool {
     row.get(name).is_some_and(|value| !value.is_null())
 }
 
-fn rename(row: &mut Row, from: &str, to: &str) {
+/// Gives a column another name, unless one of that name has a value.
+pub(crate) fn rename(row: &mut Row, from: &str, to: &str) {
     if !has(row, to)
         && let Some(value) = row.shift_remove(from)
     {

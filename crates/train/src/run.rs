@@ -397,10 +397,9 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         let name = self.run.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let facts = Facts { step, before: self.before.as_ref(), dev, name: &name, config: &self.resolved };
         let card = self.recipe.card().map(|card| {
-            let named = |e: Option<&Evaluated<R::Scores>>| e.map(|e| e.named.clone()).unwrap_or_default();
-            let (before, after) = (named(facts.before), named(dev));
-            let (name, config) = (&*name, &*self.resolved);
-            card.markdown(&RunFacts { name, step, config, before: &before, after: &after })
+            let before = facts.before.map_or(&[][..], |e| &e.named);
+            let after = dev.map_or(&[][..], |e| &e.named);
+            card.markdown(&RunFacts { name: &name, step, config: &self.resolved, before, after })
         });
         replace_dir(&self.run.dir.join("best"), |d| -> Result<(), R::Error> {
             self.recipe.save_model(d, &facts)?;
