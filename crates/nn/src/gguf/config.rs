@@ -90,6 +90,7 @@ pub(super) fn read(file: &GgufFile) -> Result<Value> {
         }
         .into());
     };
+    sizes_fit(file, &settings, heads, head_dim)?;
     let eps = "attention.layer_norm_rms_epsilon";
     let eps = metadata.needed(&settings.key(eps), settings.number(eps)?)?;
     let arch = crate::arch::ArchSpec::of(family.model_type());
@@ -148,6 +149,22 @@ pub(super) fn read(file: &GgufFile) -> Result<Value> {
         map.extend(ids.into_iter().map(|(key, id)| (key.to_owned(), json!(id))));
     }
     Ok(config)
+}
+
+/// Whether the numbers of layers and heads are those of the tensors, before anything is made for each.
+fn sizes_fit(file: &GgufFile, settings: &Settings<'_>, heads: i64, head_dim: i64) -> Result<()> {
+    let layers = settings.needed("block_count")?;
+    let name = "blk.0.attn_q.weight";
+    let rows = file.tensor(name).and_then(|t| t.shape.first()).map(|&n| n as i64);
+    if layers < 1 || layers as usize > file.tensors().len() || rows.is_none() {
+        let tensors = format!("the number of layers of the {} tensors that are here", file.tensors().len());
+        return settings.unsupported("block_count", layers, &tensors);
+    }
+    if heads.checked_mul(head_dim) != rows {
+        let supported = format!("{name} has {} rows for {heads} heads", rows.unwrap_or(0));
+        return settings.unsupported("attention.key_length", head_dim, &supported);
+    }
+    Ok(())
 }
 
 /// What Gemma 3 has besides.
