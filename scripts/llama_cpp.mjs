@@ -1,6 +1,6 @@
 // What llama.cpp makes of texts, token by token, through node-llama-cpp's prebuilt binaries:
 //   node llama_cpp.mjs MODEL.gguf < {"texts": [...], "prompts": ["..."], "count": 64} > {"ids", "prompts", "continuations", "ends"}
-// Special tokens are parsed, none are added. Greedy; keys and values in F32.
+// One thread: those of ggml spin while they wait, which a busy machine pays for. Special tokens are parsed, none are added. Greedy; keys and values in F32.
 import {readFileSync, writeFileSync} from "node:fs";
 import {createRequire} from "node:module";
 import {pathToFileURL} from "node:url";
@@ -15,7 +15,7 @@ const model = await llama.loadModel({modelPath: process.argv[2]});
 const ids = asked.texts.map((text) => [...model.tokenize(text, true)]);
 const prompts = asked.prompts.map((prompt) => [...model.tokenize(prompt, true)]);
 const context = await model.createContext({
-    contextSize: 512, sequences: 1, flashAttention: false,
+    contextSize: 512, sequences: 1, threads: 1, flashAttention: false,
     experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32",
 });
 const sequence = context.getSequence();

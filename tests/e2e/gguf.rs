@@ -31,7 +31,7 @@ fn a_file_is_a_base_and_a_trained_adapter_becomes_a_file() {
     std::fs::write(at("r.jsonl"), rows).unwrap();
     let config = format!(
         "[run]\nseed = 3\ndevice = \"cpu\"\nmax_steps = 2\n[model]\nbase = {:?}\n[peft.lora]\nrank = 2\n[data]\ntrain = {:?}\n\
-         [contexts]\ncount = 1\nmax_tokens = 128\n[optim]\nlr = 0.01\n[batch]\ntokens = 600\n",
+         [contexts]\ncount = 1\n[optim]\nlr = 0.01\n[batch]\ntokens = 600\n",
         s(&base),
         s(&at("r.jsonl"))
     );
@@ -80,7 +80,7 @@ fn what_is_no_model_is_told_with_a_remedy() {
     std::fs::write(at("x.json"), "{}").unwrap();
     let e = fails(1, &["convert", s(&at("x.json")), "-o", s(&out)]);
     assert!(e.contains("ragduet data convert"), "{e}");
-    let e = fails(1, &["generate", "-g", s(&at("none.gguf")), "-i", "r.jsonl", "-o", s(&out)]);
+    let e = fails(1, &["generate", "-g", s(&at("none.gguf")), "-i", "r.jsonl", "-o", s(&at("answers"))]);
     assert!(e.contains("no such folder or GGUF file"), "{e}");
     let cut = at("cut.gguf");
     let whole = std::fs::read(tiny("qwen2")).unwrap();

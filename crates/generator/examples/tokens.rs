@@ -34,7 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = std::env::args().nth(1).ok_or("usage: tokens <model>")?;
     let asked: Asked = serde_json::from_reader(stdin())?;
     let generator = Generator::load(&hub::resolve(&model)?, Device::Cpu, Compute::F32)?;
-    let plain = EncodeOptions { strip: false, add_special_tokens: false, ..EncodeOptions::default() };
+    let plain = EncodeOptions {
+        max_len: Some(usize::MAX),
+        strip: false,
+        add_special_tokens: false,
+        ..EncodeOptions::default()
+    };
     let mut ids = Vec::new();
     for text in &asked.texts {
         ids.push(generator.tokenizer.encode(text, &plain)?.ids);

@@ -26,7 +26,12 @@ impl Generator {
                 "the model has no chat template: llama.cpp's chat mode will guess one; give it whole prompts instead".into(),
             );
         }
-        save_gguf(&self.model, path, kind, name, words.metadata)?;
+        let halves = save_gguf(&self.model, path, kind, name, words.metadata)?;
+        if halves > 0 {
+            notes.push(format!(
+                "{halves} matrices are F16: their rows are no multiple of the blocks of {kind}"
+            ));
+        }
         Ok(notes)
     }
 }

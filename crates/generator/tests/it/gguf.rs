@@ -3,6 +3,7 @@
 
 use ragduet_generator::Generator;
 use ragduet_gguf::{Array, GgufFile, GgufWriter, TensorPlan, TensorType, Value};
+use ragduet_nn::peft::PeftConfig;
 use ragduet_nn::{Mode, PackedTokens};
 use ragduet_testkit::assert_close;
 use ragduet_text::EncodeOptions;
@@ -223,8 +224,8 @@ fn an_adapter_goes_over_a_file_and_is_merged_into_another() {
     let base = dir.path().join("base.gguf");
     std::fs::copy(file("qwen3"), &base).unwrap();
     let mut generator = load(&base);
-    let config = serde_json::from_value(serde_json::json!({"lora": {"rank": 2}})).unwrap();
-    generator.adapt(&config).unwrap();
+    let peft: PeftConfig = toml::from_str("[lora]\nrank = 2").unwrap();
+    generator.adapt(&peft).unwrap();
     for (name, t) in generator.trained().whole().unwrap() {
         let _guard = no_grad();
         let _ = t.shallow_clone().fill_(if name.contains("lora_B") { 0.05 } else { 0.1 });

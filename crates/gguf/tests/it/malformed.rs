@@ -28,7 +28,7 @@ fn a_file_that_ends_too_early_is_an_error_wherever_it_ends() {
     // The last tensor is padded.
     let end = whole.len() - 28;
     assert!(with(&whole).is_ok());
-    for cut in (0..end).step_by(7).chain([end - 1]) {
+    for cut in (0..end).step_by(29).chain([end - 1]) {
         let e = with(&whole[..cut]).unwrap_err();
         assert!(matches!(e, Error::Malformed { .. } | Error::NotGguf(_)), "{cut}: {e}");
     }
@@ -98,7 +98,7 @@ fn absurd_counts_and_places_are_errors() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn no_change_of_bytes_panics(changes in prop::collection::vec((0usize..2000, any::<u8>()), 1..6)) {

@@ -97,7 +97,8 @@ impl Llama3 {
     }
 
     /// The settings that give these factors. Between the kept and the stretched waves 1 / factor is a line over 1 / wave, of
-    /// which two points tell all but the unit of `low`, which is 1 in every model there is.
+    /// which two points tell all but the unit of `low`, which is 1 in every model there is. Of fewer points `high` is taken to
+    /// be 4, and without any the original length a power of 2.
     pub fn fit(factors: &[f32], theta: f64, head_dim: i64) -> Option<Self> {
         let given: Vec<f64> = factors.iter().map(|&x| x.into()).collect();
         if given.len() as i64 != head_dim / 2 || given.iter().any(|x| !x.is_finite() || *x < 1.0) {
@@ -110,20 +111,21 @@ impl Llama3 {
             .filter(|(_, f)| **f > 1.0 + 1e-6 && **f < factor * (1.0 - 1e-6))
             .map(|(wave, f)| (1.0 / wave, (1.0 / f - 1.0 / factor) / (1.0 - 1.0 / factor)))
             .collect();
+        let tidy = |x: f64| if (x - x.round()).abs() < 1e-3 * x { x.round() } else { x };
         let fitted = match (between.first(), between.last()) {
             (Some(&(x0, y0)), Some(&(x1, y1))) if x0 != x1 => {
                 let slope = (y1 - y0) / (x1 - x0);
                 let below = slope * x0 - y0;
-                let tidy = |x: f64| if (x - x.round()).abs() < 1e-3 * x { x.round() } else { x };
-                Some(Self { factor, low: 1.0, high: tidy(1.0 + 1.0 / below), original: tidy(slope / below) })
+                vec![Self { factor, low: 1.0, high: tidy(1.0 + 1.0 / below), original: tidy(slope / below) }]
             }
-            _ => None,
+            (Some(&(x, y)), _) => vec![Self { original: tidy((3.0 * y + 1.0) / x), ..usual }],
+            _ => (4..=24).map(|n| Self { original: f64::from(1 << n), ..usual }).collect(),
         };
         let same = |candidate: &Self| {
             let made = candidate.factors(theta, head_dim);
             made.iter().zip(&given).all(|(a, b)| (a - b).abs() <= 1e-4 * b)
         };
-        [Some(usual), fitted].into_iter().flatten().find(same)
+        [usual].into_iter().chain(fitted).find(same)
     }
 
     fn json(&self) -> Map<String, Value> {
@@ -156,10 +158,18 @@ mod tests {
             (Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 }, 500_000.0, 128),
             (Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 }, 500_000.0, 64),
             (Llama3 { factor: 4.0, low: 1.0, high: 3.0, original: 1024.0 }, 10_000.0, 64),
+            // One wave between.
+            (Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 64.0 }, 500.0, 8),
         ] {
             let factors: Vec<f32> = settings.factors(theta, head_dim).iter().map(|&x| x as f32).collect();
             assert_eq!(Llama3::fit(&factors, theta, head_dim), Some(settings));
         }
+        // No wave between: any length there is gives the same.
+        let settings = Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 128.0 };
+        let factors: Vec<f32> = settings.factors(100_000.0, 6).iter().map(|&x| x as f32).collect();
+        assert_eq!(factors, [1.0, 8.0, 8.0]);
+        let found = Llama3::fit(&factors, 100_000.0, 6).unwrap();
+        assert_eq!(found.factors(100_000.0, 6), [1.0, 8.0, 8.0]);
         // A table that no such settings make (longrope's).
         assert_eq!(Llama3::fit(&[1.0, 1.7, 1.2, 3.0], 10_000.0, 8), None);
         assert_eq!(Llama3::fit(&[1.0, f32::NAN], 10_000.0, 4), None);

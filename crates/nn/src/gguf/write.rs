@@ -45,7 +45,7 @@ impl Settings<'_> {
 }
 
 /// Writes a model of the Llama, Qwen2, Qwen3 or Gemma 3 family: matrices in the type asked for, vectors in F32. `vocabulary`
-/// are the metadata of its tokenizer.
+/// are the metadata of its tokenizer. Returns how many matrices stay in F16 because their rows make no whole blocks.
 ///
 /// # Errors
 /// A model of another family, or with a setting that llama.cpp does not compute; a type that is not written; numbers that
@@ -56,7 +56,12 @@ pub fn save_gguf(
     kind: TensorType,
     name: &str,
     vocabulary: Vec<(String, Value)>,
-) -> Result<()> {
+) -> Result<usize> {
+    const WRITTEN: [TensorType; 4] = [TensorType::F32, TensorType::F16, TensorType::Bf16, TensorType::Q8_0];
+    if !WRITTEN.contains(&kind) {
+        let reason = format!("{} are written", WRITTEN.map(|k| k.to_string()).join(", "));
+        return Err(ragduet_gguf::Error::Unwritable { tensor: "all".into(), kind, reason }.into());
+    }
     let source = ConfigSource { path: Path::new("config.json"), json: &model.config };
     let model_type = model.config.get("model_type").and_then(Json::as_str).unwrap_or("(none)");
     let Some(family) = Family::of_model_type(model_type) else {
@@ -78,6 +83,7 @@ pub fn save_gguf(
     }
     let params: HashMap<String, Tensor> = model.params.whole()?.into_iter().collect();
     let mut sources: HashMap<String, (String, Change)> = HashMap::new();
+    let mut halves = 0;
     // A head that is the embedding is no parameter.
     let mut names: Vec<&String> = params.keys().collect();
     names.sort_unstable_by_key(|name| order(name));
@@ -90,7 +96,10 @@ pub fn save_gguf(
         let whole = |n: &usize| n.is_multiple_of(kind.block().0);
         let kind = match shape.as_slice() {
             [_, columns] if whole(columns) => kind,
-            [_, _] => TensorType::F16,
+            [_, _] => {
+                halves += 1;
+                TensorType::F16
+            }
             _ => TensorType::F32,
         };
         sources.insert(ours.clone(), (name.clone(), Change::of(family, name, heads)));
@@ -107,7 +116,8 @@ pub fn save_gguf(
         let t = params[name].detach().to_device(Device::Cpu).to_kind(Kind::Float);
         let t = change.apply(&t)?.contiguous().view(-1);
         Ok(Vec::try_from(&t).map_err(ragduet_torch::Error::from)?)
-    })
+    })?;
+    Ok(halves)
 }
 
 /// The embedding, the layers in their order, the rest.

@@ -72,7 +72,8 @@ def pieces(space):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SOURCE.splitlines()), model_writer=out, vocab_size=520, model_type="bpe", byte_fallback=True,
         add_dummy_prefix=space, remove_extra_whitespaces=False, normalization_rule_name="identity", character_coverage=0.999,
-        user_defined_symbols=["\n", "\n\n", "<table>"], control_symbols=["<start_of_turn>", "<end_of_turn>"], minloglevel=2,
+        # Behind such a symbol llama.cpp puts a space where SentencePiece does not.
+        user_defined_symbols=[] if space else ["\n", "\n\n", "<table>"], control_symbols=["<start_of_turn>", "<end_of_turn>"], minloglevel=2,
     )
     return sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())
 
