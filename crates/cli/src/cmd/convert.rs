@@ -37,7 +37,7 @@ impl Args {
             .with_context(|| self.file.display().to_string())?;
         new_dir(&self.out, |out| -> Result<()> {
             model.save(out)?;
-            Ok(check_finite(out)?)
+            check_finite(out).with_context(|| self.file.display().to_string())
         })?;
         let parameters: i64 = model.model.params.whole()?.iter().map(|(_, t)| t.numel() as i64).sum();
         println!(
