@@ -194,11 +194,16 @@ impl std::fmt::Display for LoadReport {
 /// How weights are quantised, and of which modules, by path.
 type Rule = (Bits, fn(&str) -> bool);
 
+/// A parameter that another model holds.
+type Held = (Tensor, Option<Rc<Quantised>>);
+
 #[derive(Debug)]
 struct Shared {
     device: Device,
     source: Option<Weights>,
     quantize: Cell<Option<Rule>>,
+    /// Frozen parameters of another model over the same checkpoint.
+    held: RefCell<IndexMap<String, Held>>,
     params: RefCell<IndexMap<String, Param>>,
     wrong_shape: RefCell<Vec<Misfit>>,
     attached: RefCell<Vec<(String, Rc<dyn Any>)>>,
@@ -223,10 +228,12 @@ impl ParamBuilder {
     }
 
     fn new(source: Option<Weights>, device: Device) -> Self {
+        crate::device::set_up(device);
         let shared = Shared {
             device,
             source,
             quantize: Cell::new(None),
+            held: RefCell::default(),
             params: RefCell::default(),
             wrong_shape: RefCell::default(),
             attached: RefCell::default(),
@@ -238,6 +245,19 @@ impl ParamBuilder {
     #[must_use]
     pub fn quantising(self, bits: Option<Bits>, which: fn(&str) -> bool) -> Self {
         self.shared.quantize.set(bits.map(|b| (b, which)));
+        self
+    }
+
+    /// Takes what `store` holds instead of reading it again: the frozen parameters of a model over the same checkpoint,
+    /// whose names begin with `prefix` and are otherwise those asked for here. Both models then hold them once.
+    #[must_use]
+    pub fn sharing(self, store: &ParamStore, prefix: &str) -> Self {
+        let frozen = store.iter().filter(|(_, p)| p.loaded && !p.tensor.requires_grad());
+        let named = frozen.filter_map(|(name, p)| {
+            let held = (p.tensor.shallow_clone(), p.quantised.clone());
+            Some((name.strip_prefix(prefix)?.to_string(), held))
+        });
+        self.shared.held.borrow_mut().extend(named);
         self
     }
 
@@ -262,12 +282,20 @@ impl ParamBuilder {
             // What is missing or misshapen is reported in the end.
             return Ok(Matrix::Master(self.get(NAME, shape, init)?));
         }
-        let value = match &self.shared.source {
-            Some(source) => source.load(&full, Device::Cpu)?,
-            None => draw(shape, init, self.shared.device)?,
+        let size = if transposed { [shape[1], shape[0]] } else { *shape };
+        let held = self.shared.held.borrow().get(&full).and_then(|(_, q)| q.clone());
+        let held = held.filter(|q| q.bits() == bits && q.size() == size && q.device() == self.shared.device);
+        let q = match (held, &self.shared.source) {
+            (Some(q), _) => q,
+            (None, source) => {
+                let value = match source {
+                    Some(source) => source.load(&full, Device::Cpu)?,
+                    None => draw(shape, init, self.shared.device)?,
+                };
+                let rows = if transposed { value.tr() } else { value };
+                Rc::new(Quantised::new(&rows, bits, self.shared.device)?)
+            }
         };
-        let rows = if transposed { value.tr() } else { value };
-        let q = Rc::new(Quantised::new(&rows, bits, self.shared.device)?);
         let loaded = self.shared.source.is_some();
         let param = Param { tensor: q.codes().shallow_clone(), loaded, quantised: Some(q.clone()) };
         self.shared.params.borrow_mut().insert(full, param);
@@ -316,10 +344,18 @@ impl ParamBuilder {
             assert_eq!(p.tensor.size(), shape, "parameter `{full}` asked for in two shapes");
             return Ok(p.tensor.shallow_clone());
         }
-        let (mut loaded, mut misshapen) = (None, false);
+        let (mut loaded, mut misshapen, mut shared) = (None, false, None);
         if let Some(source) = &self.shared.source {
             match source.shape(&full) {
-                Some(found) if found == shape => loaded = Some(source.load(&full, self.shared.device)?),
+                Some(found) if found == shape => {
+                    let held = self.shared.held.borrow();
+                    let held = held.get(&full).filter(|(t, q)| q.is_none() && t.size() == shape);
+                    shared = held.map(|(t, _)| t.shallow_clone());
+                    loaded = Some(match &shared {
+                        Some(t) => t.shallow_clone(),
+                        None => source.load(&full, self.shared.device)?,
+                    });
+                }
                 Some(found) => {
                     self.shared.wrong_shape.borrow_mut().push((full.clone(), shape.to_vec(), found));
                     misshapen = true;
@@ -336,7 +372,7 @@ impl ParamBuilder {
                 None if misshapen => draw(&[1], Init::Zeros, self.shared.device)?.f_expand(shape, false)?,
                 None => draw(shape, init, self.shared.device)?,
             }
-            .set_requires_grad(true),
+            .set_requires_grad(shared.is_none()),
         };
         let handle = param.tensor.shallow_clone();
         self.shared.params.borrow_mut().insert(full, param);
@@ -468,6 +504,47 @@ mod tests {
         ] {
             assert!(e.contains(part), "{e}");
         }
+    }
+
+    #[test]
+    fn two_models_over_one_checkpoint_hold_its_frozen_weights_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: [(&str, &[i64]); 3] =
+            [("model.a.weight", &[2, 3]), ("model.b.weight", &[4, 3]), ("model.n", &[3])];
+        let build = |prefix: &str, bits: Option<Bits>, of: Option<&ParamStore>| {
+            let weights = file(dir.path(), &names).renamed(|n| Some(n.strip_prefix("model.")?.to_string()));
+            let weights = weights.renamed(|n| Some(format!("{prefix}{n}")));
+            let b = ParamBuilder::from_weights(weights, Device::Cpu).quantising(bits, |_| true);
+            let b = match of {
+                Some(store) => b.sharing(store, "model."),
+                None => b,
+            };
+            let at = if prefix.is_empty() { b.clone() } else { b.at("model") };
+            let _ = at.at("a").matrix(&[2, 3], false, Init::Zeros).unwrap();
+            let _ = at.at("b").matrix(&[4, 3], false, Init::Zeros).unwrap();
+            let _ = at.get("n", &[3], Init::Zeros).unwrap();
+            drop(at);
+            b.finish(|_| false, |_| false).unwrap().0
+        };
+        for bits in [None, Some(Bits::Bf16)] {
+            let first = build("model.", bits, None);
+            first.set_trainable(|_| false);
+            let second = build("", bits, Some(&first));
+            for name in ["a.weight", "b.weight", "n"] {
+                let of = |store: &ParamStore, name: &str| {
+                    store.iter().find(|(n, _)| *n == name).unwrap().1.tensor.data_ptr()
+                };
+                assert_eq!(of(&first, &format!("model.{name}")), of(&second, name), "{name}");
+            }
+            assert!(second.trainable().is_empty());
+        }
+        // What trains is nobody else's, and another form is made anew.
+        let first = build("model.", None, None);
+        let second = build("", None, Some(&first));
+        assert_eq!(second.trainable().len(), 3);
+        assert_ne!(first.get("model.n").unwrap().data_ptr(), second.get("n").unwrap().data_ptr());
+        first.set_trainable(|_| false);
+        assert_eq!(build("", Some(Bits::Int8), Some(&first)).quantised().count(), 2);
     }
 
     #[test]
