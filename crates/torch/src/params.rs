@@ -74,6 +74,13 @@ impl ParamStore {
         self.params.contains_key(name)
     }
 
+    /// What was loaded and does not train, for a second model over the same checkpoint.
+    pub fn frozen(&self) -> FrozenWeights {
+        let frozen = self.params.iter().filter(|(_, p)| p.loaded && !p.tensor.requires_grad());
+        let held = |p: &Param| (p.tensor.shallow_clone(), p.quantised.clone());
+        FrozenWeights(Rc::new(frozen.map(|(name, p)| (name.clone(), held(p))).collect()))
+    }
+
     /// The weights that are kept as codes.
     pub fn quantised(&self) -> impl Iterator<Item = (&str, &Quantised)> {
         self.params.iter().filter_map(|(n, p)| Some((n.as_str(), &**p.quantised.as_ref()?)))
@@ -197,6 +204,17 @@ type Rule = (Bits, fn(&str) -> bool);
 /// A parameter that another model holds.
 type Held = (Tensor, Option<Rc<Quantised>>);
 
+/// The parameters of a model that do not train, by name, to be held by a second model as well. A clone is the same ones.
+#[derive(Debug, Clone)]
+pub struct FrozenWeights(Rc<IndexMap<String, Held>>);
+
+impl FrozenWeights {
+    /// Whether a tensor is one of them.
+    pub fn holds(&self, tensor: &Tensor) -> bool {
+        self.0.values().any(|(t, _)| t.data_ptr() == tensor.data_ptr())
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     device: Device,
@@ -248,14 +266,12 @@ impl ParamBuilder {
         self
     }
 
-    /// Takes what `store` holds instead of reading it again: the frozen parameters of a model over the same checkpoint,
-    /// whose names begin with `prefix` and are otherwise those asked for here. Both models then hold them once.
+    /// Takes what another model over the same checkpoint holds instead of reading it again; here its names stand behind
+    /// `prefix` (a language model's body is the encoder's whole).
     #[must_use]
-    pub fn sharing(self, store: &ParamStore, prefix: &str) -> Self {
-        let frozen = store.iter().filter(|(_, p)| p.loaded && !p.tensor.requires_grad());
-        let named = frozen.filter_map(|(name, p)| {
-            let held = (p.tensor.shallow_clone(), p.quantised.clone());
-            Some((name.strip_prefix(prefix)?.to_string(), held))
+    pub fn sharing(self, held: &FrozenWeights, prefix: &str) -> Self {
+        let named = held.0.iter().map(|(name, (tensor, codes))| {
+            (format!("{prefix}{name}"), (tensor.shallow_clone(), codes.clone()))
         });
         self.shared.held.borrow_mut().extend(named);
         self
@@ -516,7 +532,7 @@ mod tests {
             let weights = weights.renamed(|n| Some(format!("{prefix}{n}")));
             let b = ParamBuilder::from_weights(weights, Device::Cpu).quantising(bits, |_| true);
             let b = match of {
-                Some(store) => b.sharing(store, "model."),
+                Some(store) => b.sharing(&store.frozen(), "model."),
                 None => b,
             };
             let at = if prefix.is_empty() { b.clone() } else { b.at("model") };
@@ -527,24 +543,25 @@ mod tests {
             b.finish(|_| false, |_| false).unwrap().0
         };
         for bits in [None, Some(Bits::Bf16)] {
-            let first = build("model.", bits, None);
+            let first = build("", bits, None);
             first.set_trainable(|_| false);
-            let second = build("", bits, Some(&first));
+            let second = build("model.", bits, Some(&first));
             for name in ["a.weight", "b.weight", "n"] {
                 let of = |store: &ParamStore, name: &str| {
                     store.iter().find(|(n, _)| *n == name).unwrap().1.tensor.data_ptr()
                 };
-                assert_eq!(of(&first, &format!("model.{name}")), of(&second, name), "{name}");
+                assert_eq!(of(&first, name), of(&second, &format!("model.{name}")), "{name}");
             }
             assert!(second.trainable().is_empty());
+            assert!(second.iter().all(|(_, p)| first.frozen().holds(&p.tensor)));
         }
         // What trains is nobody else's, and another form is made anew.
-        let first = build("model.", None, None);
-        let second = build("", None, Some(&first));
+        let first = build("", None, None);
+        let second = build("model.", None, Some(&first));
         assert_eq!(second.trainable().len(), 3);
-        assert_ne!(first.get("model.n").unwrap().data_ptr(), second.get("n").unwrap().data_ptr());
+        assert_ne!(first.get("n").unwrap().data_ptr(), second.get("model.n").unwrap().data_ptr());
         first.set_trainable(|_| false);
-        assert_eq!(build("", Some(Bits::Int8), Some(&first)).quantised().count(), 2);
+        assert_eq!(build("model.", Some(Bits::Int8), Some(&first)).quantised().count(), 2);
     }
 
     #[test]
