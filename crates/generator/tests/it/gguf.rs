@@ -195,7 +195,8 @@ fn what_is_not_computed_here_is_refused() {
 
 #[test]
 fn what_llama_cpp_does_not_compute_is_not_written() {
-    let path = std::env::temp_dir().join("never-written.gguf");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("never-written.gguf");
     let refused = |family: &str, key: &str, value: Json| {
         let mut generator = load(&file(family));
         generator.model.config[key] = value;
