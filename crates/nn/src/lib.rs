@@ -47,7 +47,7 @@ pub use mlm_head::{MlmHead, MlmHeadOption};
 pub use mode::Mode;
 pub use model_dir::{
     EncoderModel, EncoderOptions, fresh_encoder, fresh_masked_lm, load_encoder, load_encoder_with,
-    save_encoder,
+    save_encoder, sees_only_back,
 };
 pub use packed::{PackedTokens, SeenRows};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};
