@@ -312,6 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn a_frozen_vocabulary_costs_no_gradient() {
+        crate::rng::seed(15);
+        for (n, vocab) in [(37, 101), (300, 60_001)] {
+            let c = case(n, vocab);
+            let o = (0.7, 0.1, true);
+            for way in WAYS {
+                let of = |frozen: bool| {
+                    for leaf in &c.leaves[1..] {
+                        let _ = leaf.shallow_clone().set_requires_grad(!frozen);
+                    }
+                    grads(&ours(&c, o, Compute::F32, way).0, &c)
+                };
+                let (alone, all) = (of(true), of(false));
+                assert_eq!((alone.len(), all.len()), (1, 3), "{way:?}");
+                assert!(alone[0].equal(&all[0]), "{n} {vocab} {way:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_graph_that_is_kept_can_be_walked_twice() {
         crate::rng::seed(13);
         let c = case(5, 11);

@@ -8,6 +8,7 @@ mod distil;
 mod distil_loss;
 mod distil_memory;
 mod entailment;
+mod few_shot;
 mod losses;
 mod peft;
 mod preference;

@@ -79,7 +79,7 @@ pub fn build(
                 prompts: c.prompts.clone(),
                 max_query_tokens: c.max_query_tokens,
                 max_passage_tokens: c.max_passage_tokens,
-                quantize: c.quantize,
+                bits: peft.map_or(c.quantize.bits(), |peft| peft.kept_as(c.quantize, compute)),
                 late: c.late_interaction.clone(),
                 sparse: c.sparse,
             };

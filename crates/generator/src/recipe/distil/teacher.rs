@@ -38,8 +38,7 @@ impl<'a> Teacher<'a> {
 
     /// The model, which does not train.
     pub fn load(&self) -> Result<Generator> {
-        let teacher =
-            Generator::load_quantised(&self.dir, self.device, self.compute, self.config.quantize.bits())?;
+        let teacher = Generator::load_to_answer(&self.dir, self.device, self.compute, self.config.quantize)?;
         teacher.trained().set_trainable(|_| false);
         Ok(teacher)
     }
