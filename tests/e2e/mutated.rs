@@ -307,6 +307,12 @@ fn targets(dir: &Path) -> Vec<Target> {
         ),
         target("adapter", Holds::Model, &dir.join("lora/best"), &["adapter_config.json"], answer("@", s(&r))),
     ];
+    let gguf = one("gguf");
+    let tiny = root().join("crates/generator/tests/golden/gguf");
+    for name in ["llama.gguf", "gemma3.gguf"] {
+        std::fs::copy(tiny.join(name), gguf.join(name)).unwrap();
+        all.push(target("GGUF file", Holds::Model, &gguf, &[name], answer(&format!("@/{name}"), s(&r))));
+    }
     for (name, kind) in [
         ("exact", format!("exact -m {base_path}")),
         ("int8", format!("exact --vectors int8 -m {base_path}")),
