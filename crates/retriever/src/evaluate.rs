@@ -61,7 +61,17 @@ impl EvalSet {
         }
         let path = collection.path().display();
         if queries.is_empty() {
-            return Err(Error::Unusable(format!("{path}: no judged queries")));
+            let file = collection.judgements_file(split)?;
+            // Examples are their own judgements.
+            let file = if file.as_os_str().is_empty() { collection.path().to_owned() } else { file };
+            let file = file.display();
+            return Err(Error::Unusable(match qrels.iter().next() {
+                None => format!("{file}: it holds no judgement, so there is no query to measure with"),
+                Some((first, _)) => format!(
+                    "{file}: none of the {} queries that it judges, such as {first:?}, has a text in {path}",
+                    qrels.len()
+                ),
+            }));
         }
         let mut passages = Vec::new();
         for p in collection.corpus(bad)? {
