@@ -76,7 +76,11 @@ impl Type {
                 Self::Struct(one)
             }
             (one, other) => {
-                return Err(format!("{place} is {} in one row and {} in another", one.words(), other.words()));
+                return Err(format!(
+                    "{place} is {} in one row and {} in another",
+                    one.words(),
+                    other.words()
+                ));
             }
         })
     }
