@@ -152,7 +152,8 @@ mod tests {
             };
             fs_err::write(&from, [&[sample.row][..], &more].concat().join("\n")).unwrap();
             let read = |path: &Path| -> Vec<Value> {
-                rows(path, sample.kind, &BadRows::default()).unwrap().map(|row| row.unwrap()).collect()
+                let rows = rows(path, sample.kind, &BadRows::default()).unwrap();
+                rows.map(|row| with_content(row.unwrap())).collect()
             };
             for name in ["to.jsonl", "to.parquet"] {
                 let to = dir.path().join(name);
@@ -161,6 +162,14 @@ mod tests {
                 assert_eq!(read(&to), read(&from), "{name}: {}", sample.shape);
             }
         }
+    }
+
+    /// Messages that say nothing in words: a column of Parquet makes no difference between null and absent.
+    fn with_content(mut row: Value) -> Value {
+        for message in row["messages"].as_array_mut().into_iter().flatten() {
+            message.as_object_mut().unwrap().entry("content").or_insert(Value::Null);
+        }
+        row
     }
 
     #[test]
