@@ -30,6 +30,10 @@ const LOW_RECALL: f64 = 0.9;
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Build an index from a corpus and a model, or from embeddings that `encode` wrote.
+    ///
+    /// Vectors stay in a file (of a corpus one without a name in the output's folder, 4 bytes a number), so they may be
+    /// larger than memory. Held are the ids and: exact and int8 a block of vectors; pq 16384 of them; hnsw all vectors and
+    /// the graph; multi_vector 64 for each centroid, and for --audit what a search holds; sparse and lexical all of the index.
     Build(Box<Build>),
 }
 
