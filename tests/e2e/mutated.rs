@@ -246,7 +246,10 @@ fn targets(dir: &Path) -> Vec<Target> {
         .collect();
     std::fs::write(examples.join("c.jsonl"), choices).unwrap();
     let labels: String = (0..6)
-        .map(|i| format!("{}\n", json!({"text": format!("number {i}"), "label": ["even", "odd"][i % 2]})))
+        .map(|i| {
+            let label = if i % 2 == 0 { "even" } else { "odd" };
+            format!("{}\n", json!({"text": format!("number {i}"), "label": label}))
+        })
         .collect();
     std::fs::write(examples.join("l.jsonl"), labels).unwrap();
     std::fs::write(examples.join("t.arrow"), arrow_of(6)).unwrap();

@@ -153,3 +153,39 @@ fn faults_name_the_row_of_the_whole_file() {
     write(&[], &exact, None).unwrap();
     assert!(target.is_dir());
 }
+
+/// In a process of its own, whose peak of memory is counted: the vectors are not in it.
+#[test]
+fn vectors_larger_than_a_block_are_not_held() {
+    const ALONE: &str = "RAGDUET_TEST_PEAK";
+    if std::env::var_os(ALONE).is_none() {
+        let test = "filed::vectors_larger_than_a_block_are_not_held";
+        let exe = std::env::current_exe().unwrap();
+        let done =
+            std::process::Command::new(exe).args(["--exact", test, "--nocapture"]).env(ALONE, "1").output();
+        let done = done.unwrap();
+        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let field = |name: &str| -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let some = clustered(1000, DIM, 10, 1);
+    let mut spool = VectorSpool::create(dir.path(), DIM).unwrap();
+    (0..40).for_each(|_| spool.push(&some).unwrap());
+    let vectors = spool.finish().unwrap();
+    let bytes = (vectors.len() * DIM * 4) as u64;
+    let int8 = compressed(Form::Int8, None, Some(RescoreRows::F16));
+    for config in [IndexConfig::default(), int8] {
+        let before = field("VmRSS");
+        write_index(&dir.path().join("index"), &config, Similarity::Cosine, &vectors, None, &|_, _| ())
+            .unwrap();
+        let more = field("VmHWM").saturating_sub(before);
+        println!("{bytes} bytes of vectors, {more} bytes of memory");
+        assert!(more < bytes / 2, "{config:?}: {more} of {bytes}");
+    }
+}
