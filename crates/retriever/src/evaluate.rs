@@ -213,4 +213,26 @@ mod tests {
             assert_eq!(set.missing(), missing, "{name}");
         }
     }
+
+    #[test]
+    fn without_judged_queries_the_file_of_judgements_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("corpus.jsonl", "{\"_id\": \"d\", \"text\": \"p\"}\n"),
+            ("queries.jsonl", "{\"_id\": \"q\", \"text\": \"q\"}\n"),
+            ("qrels/dev.tsv", ""),
+            ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nother\td\t1\n"),
+        ] {
+            fs_err::create_dir_all(dir.path().join("qrels")).unwrap();
+            fs_err::write(dir.path().join(name), text).unwrap();
+        }
+        for (split, words) in
+            [("dev", "dev.tsv: it holds no judgement"), ("test", "such as \"other\", has a text")]
+        {
+            let options = ReadOptions { split: Some(split.into()), ..ReadOptions::default() };
+            let e =
+                EvalSet::read(dir.path(), &options, None, 0, &BadRows::default()).unwrap_err().to_string();
+            assert!(e.contains(&format!("qrels/{split}.tsv: ")) && e.contains(words), "{e}");
+        }
+    }
 }
