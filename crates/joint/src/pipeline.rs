@@ -145,10 +145,13 @@ impl RagPipeline {
         let overrides = Overrides {
             max_query_tokens: Some(settings.max_query_tokens),
             max_passage_tokens: Some(settings.max_passage_tokens),
+            answers: true,
             ..Overrides::default()
         };
         let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
-        let generator = Generator::load_to_answer(&dir.join(GENERATOR), device, compute, Quantize::None)?;
+        let held = retriever.frozen_base();
+        let folder = dir.join(GENERATOR);
+        let generator = Generator::load_to_answer(&folder, device, compute, Quantize::None, held.as_ref())?;
         let corpus = {
             let rows = BadRows::default().with_columns(settings.columns.clone()).quietly();
             Corpus::read(corpus.unwrap_or(&settings.corpus), &rows)?

@@ -3,7 +3,7 @@
 use crate::representation::{Representation, Side, Similarity};
 use crate::tower::Tower;
 use crate::{Error, Result};
-use ragduet_nn::Mode;
+use ragduet_nn::{FrozenBase, Mode};
 use ragduet_text::{EncodeOptions, Encoding, Prompts, Tokenizer};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Compute, Device, Tensor};
@@ -45,6 +45,12 @@ const QUERY_PREFIX: &str = "query_tower.";
 const PASSAGE_PREFIX: &str = "passage_tower.";
 
 impl BiEncoder {
+    /// The frozen weights of an adapted query encoder, for a second model over the same base.
+    pub fn frozen_base(&self) -> Option<FrozenBase> {
+        let tower = &self.query_tower;
+        tower.adapter.as_ref().and_then(|_| FrozenBase::new(&tower.base, &tower.model.params))
+    }
+
     /// Checks that tokenizer, encoder and settings fit together.
     pub(crate) fn check(self) -> Result<Self> {
         let encoder = &self.query_tower.model.encoder;

@@ -80,6 +80,7 @@ pub fn build(
                 max_query_tokens: c.max_query_tokens,
                 max_passage_tokens: c.max_passage_tokens,
                 bits: peft.map_or(c.quantize.bits(), |peft| peft.kept_as(c.quantize, compute)),
+                answers: true,
                 late: c.late_interaction.clone(),
                 sparse: c.sparse,
             };
