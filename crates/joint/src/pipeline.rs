@@ -2,7 +2,7 @@
 
 use crate::corpus::Corpus;
 use crate::refreshed_index::RefreshedIndex;
-use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
+use crate::retrieve::{Asked, Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Columns, Found, RagRecord};
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
@@ -164,7 +164,8 @@ impl RagPipeline {
     /// Those of the encoder and the index.
     pub fn find(&self, questions: &[String], k: usize) -> Result<Candidates> {
         let config = RetrievalConfig { k, overfetch: k, ..RetrievalConfig::default() };
-        retrieve(&self.retriever, self.corpus.texts(), &self.index, questions, &config, false)
+        let asked = Asked { questions, barred: &[] };
+        retrieve(&self.retriever, self.corpus.texts(), &self.index, asked, &config, false)
     }
 
     /// Records with the `k` best passages as their contexts, re-ranked where there is something to do so.

@@ -4,11 +4,11 @@
 use crate::arch::{self, ArchSpec, Architecture, Role};
 use crate::config_source::ConfigSource;
 use crate::layers::LayerNorm;
-use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::model_dir::{MAX_SHARD_BYTES, open_weights, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{Activation, CausalLm, Encoder, Error, Linear, LmKind, Mode, PackedTokens, Result};
 use fs_err as fs;
-use ragduet_torch::weights::{Weights, save_model};
+use ragduet_torch::weights::save_model;
 use ragduet_torch::{Bits, Device, Kind, LoadReport, ParamBuilder, ParamStore, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -95,7 +95,7 @@ impl SequenceClassifier {
         }
         let family = Family::of(&path, &config)?;
         let prefix = family.prefix();
-        let (mut weights, mut left_out) = (Weights::open_dir(dir)?, Vec::new());
+        let (mut weights, mut left_out) = (open_weights(dir)?, Vec::new());
         if let Some(whole) = whole {
             (weights, left_out) = whole.text_weights(weights);
             whole.warn(dir, &left_out);

@@ -2,7 +2,7 @@
 
 use crate::arch::{self, ArchSpec, Multimodal, Role};
 use crate::config_source::ConfigSource;
-use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::model_dir::{MAX_SHARD_BYTES, open_weights, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
@@ -168,7 +168,7 @@ fn architecture(path: &Path, json: &Value) -> Result<&'static ArchSpec> {
 
 /// The weights under the language model's own names, and what the folder holds of other models.
 fn open(dir: &Path, arch: &ArchSpec, whole: Option<&Multimodal>) -> Result<(Weights, Vec<String>)> {
-    let weights = Weights::open_dir(dir)?;
+    let weights = open_weights(dir)?;
     let (weights, left_out) = match whole {
         Some(whole) => whole.text_weights(weights),
         None => (weights, Vec::new()),

@@ -4,8 +4,9 @@ use crate::arch::{self, Family};
 use crate::config_source::ConfigSource;
 use crate::mlm_head::{self, MlmHead, MlmHeadOption};
 use crate::peft::{Base, Sites, is_inner};
-use crate::{Encoder, Error, Result};
+use crate::{Encoder, Error, Result, gguf};
 use fs_err as fs;
+use ragduet_gguf::is_gguf;
 use ragduet_torch::weights::{Weights, save_model, write_atomic};
 use ragduet_torch::{Bits, Device, LoadReport, ParamBuilder, ParamStore};
 use serde_json::Value;
@@ -67,7 +68,7 @@ pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -
     let (path, json) = read_config(dir)?;
     let (mut json, whole) = arch::text_part(json);
     let family = Family::of(&path, &json)?;
-    let (mut weights, mut left_out) = (Weights::open_dir(dir)?, Vec::new());
+    let (mut weights, mut left_out) = (open_weights(dir)?, Vec::new());
     if let Some(whole) = whole {
         (weights, left_out) = whole.text_weights(weights);
         whole.warn(dir, &left_out);
@@ -191,8 +192,11 @@ pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
     Ok(save_model(dir, &weights, MAX_SHARD_BYTES)?)
 }
 
-/// `config.json` of a folder and its path.
+/// `config.json` of a folder and its path; of a GGUF file what stands for it.
 pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value)> {
+    if is_gguf(dir) {
+        return Ok((dir.into(), gguf::config(dir)?));
+    }
     let path = dir.join("config.json");
     if !path.is_file() {
         return Err(Error::Hub {
@@ -202,6 +206,11 @@ pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value)> {
     }
     let json = read_json(&path)?;
     Ok((path, json))
+}
+
+/// The weights of a folder, or of a GGUF file.
+pub(crate) fn open_weights(dir: &Path) -> Result<Weights> {
+    if is_gguf(dir) { gguf::weights(dir) } else { Ok(Weights::open_dir(dir)?) }
 }
 
 pub(crate) fn read_json(path: &Path) -> Result<Value> {

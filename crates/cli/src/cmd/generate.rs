@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// The generator and how it answers; shared by the commands that answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneratorArgs {
-    /// Generator folder (a Hugging Face language model, or `best` of a run) or Hugging Face id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run), Hugging Face id or GGUF file.
     #[arg(short, long)]
     pub generator: Option<String>,
     /// Device: auto, cpu, cuda or cuda:N.

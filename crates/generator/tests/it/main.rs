@@ -9,6 +9,7 @@ mod distil_loss;
 mod distil_memory;
 mod entailment;
 mod few_shot;
+mod gguf;
 mod losses;
 mod peft;
 mod preference;

@@ -66,7 +66,13 @@ impl<'a> Teacher<'a> {
         let mut buffer = vec![0; 1 << 20];
         for folder in self.folders()? {
             let mut files = Vec::new();
-            for entry in fs::read_dir(&folder)? {
+            // A GGUF file is all there is.
+            if folder.is_file() {
+                files.push(folder.clone());
+            }
+            for entry in
+                if folder.is_dir() { Some(fs::read_dir(&folder)?) } else { None }.into_iter().flatten()
+            {
                 let path = entry?.path();
                 let read = ["json", "safetensors", "jinja", "txt", "model"];
                 let kind = path.extension().and_then(|e| e.to_str());
