@@ -34,7 +34,7 @@ def seconds(binary, config, steps, more):
             command += [f"run.max_steps={n}", "--set", "run.epochs=9.0"]
             environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
             start = time.monotonic()
-            subprocess.run(command, check=True, cwd=ROOT, env={**environment, **more})
+            subprocess.run(command, check=True, cwd=ROOT, env={**environment, **more}, stdout=subprocess.DEVNULL)
             return time.monotonic() - start
 
     return run(steps + 1) - run(1)

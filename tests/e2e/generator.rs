@@ -1,7 +1,8 @@
 //! Retrieved contexts to generator to answers, and the commands' errors.
 
-use crate::util::{binary, config, fails, ok, root, s, slice};
+use crate::util::{binary, config, fails, json, ok, root, s, slice};
 use serde_json::Value;
+use std::path::Path;
 
 fn lines(path: &std::path::Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
@@ -149,6 +150,7 @@ do_sample = false
 
     let model = dir.join("llama/best");
     adapters(dir, &sft, &model, &records);
+    few_shot(dir, &model, &records);
     // A model of the other kind, and a file that holds no answers.
     let e = fails(1, &["generate", "-g", s(&best), "-i", s(&records), "-o", s(&dir.join("x"))]);
     assert!(e.contains("bert"), "{e}");
@@ -175,6 +177,33 @@ do_sample = false
 }
 
 /// LoRA over the model: the adapter answers, is described, and merges into a model that answers alike.
+/// Few-shot prompts, and systems side by side.
+fn few_shot(dir: &Path, model: &Path, records: &Path) {
+    let eval = ["eval", "generator", "-g", s(model), "--data", s(records), "--questions", "6"];
+    let shots = ["--max-new-tokens", "6", "--examples", s(records), "--shots", "2"];
+    let against = ["--against", "0", "--against", s(model), "--json"];
+    let table = json(&ok(&[&eval[..], &shots, &against].concat()));
+    let systems = table["systems"].as_array().unwrap();
+    let names: Vec<&str> = systems.iter().map(|s| s["system"].as_str().unwrap()).collect();
+    assert!(
+        names[0].ends_with(", 2 examples") && names[1..].iter().all(|n| n.ends_with(", zero-shot")),
+        "{names:?}"
+    );
+    assert_eq!(systems[0]["p"], Value::Null);
+    // The same model, told to show no examples and with its own prompt.
+    for key in ["questions", "exact_match", "f1", "p"] {
+        assert_eq!(systems[1][key], systems[2][key], "{key}");
+    }
+    let out = dir.join("none.jsonl");
+    let none = ["generate", "-g", s(model), "-i", s(records), "-o", s(&out), "--shots", "3"];
+    let e = fails(2, &none);
+    assert!(e.contains("--examples FILE"), "{e}");
+    let few = dir.join("few.jsonl");
+    std::fs::write(&few, "{\"question\": \"Who?\", \"answer\": \"I\"}\n").unwrap();
+    let e = fails(2, &[&none[..6], &["-o", s(&out), "--examples", s(&few)]].concat());
+    assert!(e.contains("few.jsonl") && e.contains("4 examples are wanted"), "{e}");
+}
+
 fn adapters(
     dir: &std::path::Path,
     sft: &std::path::Path,

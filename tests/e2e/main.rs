@@ -5,6 +5,7 @@ mod choices;
 mod classifier;
 mod collections;
 mod generator;
+mod gguf;
 mod job;
 mod joint;
 mod killed;

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod classify;
 pub mod combine;
+pub mod convert;
 pub mod data;
 pub mod doctor;
 pub mod encode;
@@ -10,6 +11,7 @@ pub mod eval;
 pub mod eval_answers;
 pub mod eval_choices;
 pub mod eval_retriever;
+pub mod export;
 pub mod generate;
 pub mod index;
 pub mod info;

@@ -72,6 +72,20 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("merge", &["ragduet merge runs/x/best -o merged"]),
     ("combine", &["ragduet combine runs/a/best=0.7 runs/b/best=0.3 -o both"]),
     (
+        "convert",
+        &[
+            "ragduet convert SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2",
+            "ragduet convert ~/.ollama/models/blobs/sha256-... -o model",
+        ],
+    ),
+    (
+        "export gguf",
+        &[
+            "ragduet export gguf runs/reader/best -o reader.gguf",
+            "ragduet export gguf runs/reader/best -o reader-q8.gguf --type q8_0",
+        ],
+    ),
+    (
         "data convert",
         &[
             "ragduet data convert squad.json --to triplets.jsonl.zst",

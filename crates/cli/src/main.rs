@@ -54,6 +54,10 @@ enum Command {
     Merge(cmd::merge::Args),
     /// Combine several LoRA adapters into one.
     Combine(cmd::combine::Args),
+    /// Convert a GGUF file (llama.cpp, Ollama) to a Hugging Face folder.
+    Convert(cmd::convert::Args),
+    /// Write a generator as a GGUF file for llama.cpp and Ollama.
+    Export(cmd::export::Args),
     /// Convert datasets, print statistics, list formats.
     Data(cmd::data::Args),
     /// Describe a model, adapter, index or run folder.
@@ -96,6 +100,8 @@ fn main() {
         Command::Eval(a) => a.run(cli.quiet),
         Command::Merge(a) => a.run(),
         Command::Combine(a) => a.run(),
+        Command::Convert(a) => a.run(),
+        Command::Export(a) => a.run(),
         Command::Data(a) => a.run(),
         Command::Info(a) => a.run(),
         Command::Report(a) => a.run(),

@@ -11,10 +11,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written; the message of `fs-err` names it.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-
     /// A row cannot be used.
     #[error("{0}; mend the row")]
     BadRow(Box<BadRow>),
@@ -94,6 +90,10 @@ pub enum Error {
         /// What there is too much of.
         what: &'static str,
     },
+
+    /// A file could not be read or written; the message of `fs-err` names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }
 
 fn hint(text: &str) -> String {

@@ -23,6 +23,7 @@ pub mod entailment;
 mod error;
 pub mod excerpt;
 pub mod faithfulness;
+mod gguf;
 pub mod learned;
 pub mod loss;
 mod model;

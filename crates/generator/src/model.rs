@@ -10,7 +10,7 @@ use ragduet_nn::{
     LanguageModel, LmKind, Mode, PackedTokens, hub, load_quantised_language_model, save_language_model,
 };
 use ragduet_text::{Tokenizer, TrainExample};
-use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, no_grad};
+use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Quantize, Tensor, no_grad};
 use std::path::Path;
 
 /// A language model that answers.
@@ -66,6 +66,14 @@ impl Generator {
         model.params.set_trainable(|_| false);
         let adapter = Some(Adapter::load(model.base(device)?, dir)?);
         Self { model, tokenizer, device, compute, adapter, base }.check()
+    }
+
+    /// [`Generator::load`] for answers alone: where compute is bf16, the layers' weights are kept in bf16 alone.
+    ///
+    /// # Errors
+    /// As [`Generator::load`].
+    pub fn load_to_answer(dir: &Path, device: Device, compute: Compute, quantize: Quantize) -> Result<Self> {
+        Self::load_quantised(dir, device, compute, peft::kept_as(dir, quantize, compute)?)
     }
 
     /// Puts a new adapter over the model, which no longer trains itself. Draws from the global generators.

@@ -1,8 +1,12 @@
 //! From a record to tokens: the contexts of the prompt, what fits of them, the ids and which of them are learned.
 
+mod few_shot;
 mod places;
 
+pub use few_shot::{ExampleChoice, FewShotConfig};
 pub use places::Place;
+
+use few_shot::Pool;
 
 use crate::contexts::{Chosen, ContextConfig, Key, Shown, Sources};
 use crate::error::{Error, Result, bad};
@@ -23,6 +27,9 @@ use std::collections::BTreeMap;
 pub struct PromptConfig {
     /// Prompt template.
     pub template: RagPrompt,
+    /// Few-shot examples, chosen for each question from a file of records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<FewShotConfig>,
     /// Whether prompts use the tokenizer's chat template; absent: if it has one.
     pub chat: Option<bool>,
     /// Puts the system message before the first question, for chat templates without a system role (Gemma 2, Mistral 7B).
@@ -47,6 +54,7 @@ impl Default for PromptConfig {
     fn default() -> Self {
         Self {
             template: RagPrompt::default(),
+            examples: None,
             chat: None,
             fold_system: false,
             template_variables: BTreeMap::new(),
@@ -107,6 +115,10 @@ pub struct PrepareReport {
     pub unread: usize,
     /// Examples that learn to abstain.
     pub abstaining: usize,
+    /// Few-shot examples that were left out for want of room.
+    pub examples_dropped: usize,
+    /// Conversations and plain texts, which show no few-shot examples.
+    pub without_examples: usize,
     /// Records whose golden passages were cut to a few sentences (`contexts.excerpt_epochs`).
     pub excerpts: usize,
 }
@@ -126,6 +138,8 @@ impl PrepareReport {
         self.read += other.read;
         self.unread += other.unread;
         self.abstaining += other.abstaining;
+        self.examples_dropped += other.examples_dropped;
+        self.without_examples += other.without_examples;
         self.excerpts += other.excerpts;
         for (why, n) in &other.left_out {
             *self.left_out.entry(why.clone()).or_default() += n;
@@ -145,6 +159,12 @@ impl std::fmt::Display for PrepareReport {
         }
         if self.abstaining > 0 {
             write!(f, "; {} learn to abstain", self.abstaining)?;
+        }
+        if self.examples_dropped > 0 {
+            write!(f, "; {} few-shot examples left out for want of room", self.examples_dropped)?;
+        }
+        if self.without_examples > 0 {
+            write!(f, "; {} conversations or plain texts without few-shot examples", self.without_examples)?;
         }
         if self.excerpts > 0 {
             write!(f, "; {} show an excerpt", self.excerpts)?;
@@ -192,6 +212,8 @@ pub struct Preparer<'a> {
     /// For conversations where the tokenizer has no template.
     fallback: ChatTemplate,
     config: Cow<'a, PromptConfig>,
+    /// Few-shot examples to choose from.
+    examples: Option<Pool>,
     contexts: ContextConfig,
     max_tokens: usize,
     /// Most tokens of all that is read apart, with the answer.
@@ -241,6 +263,7 @@ impl<'a> Preparer<'a> {
                 "passages that are read apart have no numbers to cite (template.cite)",
             ));
         }
+        let examples = config.examples.as_ref().map(|c| Pool::read(c, &config.template, seed)).transpose()?;
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
         let (tokenizer, config) = (Cow::Borrowed(tokenizer), Cow::Borrowed(config));
@@ -251,6 +274,7 @@ impl<'a> Preparer<'a> {
             fallback,
             start,
             config,
+            examples,
             contexts,
             max_tokens,
             limit,
@@ -261,10 +285,23 @@ impl<'a> Preparer<'a> {
 
     /// The same with a tokenizer and settings of its own.
     pub fn into_owned(self) -> Preparer<'static> {
-        let Self { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions } =
-            self;
+        let Self { tokenizer, config, chat, start, fallback, examples, .. } = self;
+        let (contexts, max_tokens, limit) = (self.contexts, self.max_tokens, self.limit);
+        let (seed, positions) = (self.seed, self.positions);
         let (tokenizer, config) = (Cow::Owned(tokenizer.into_owned()), Cow::Owned(config.into_owned()));
-        Preparer { tokenizer, chat, start, fallback, config, contexts, max_tokens, limit, seed, positions }
+        Preparer {
+            tokenizer,
+            chat,
+            start,
+            fallback,
+            config,
+            examples,
+            contexts,
+            max_tokens,
+            limit,
+            seed,
+            positions,
+        }
     }
 
     /// The tokenizer.
@@ -279,7 +316,7 @@ impl<'a> Preparer<'a> {
     /// The first such row with its place, unless bad rows are skipped.
     pub fn set_refused_aside(&self, records: &mut Vec<RagRecord>, bad: &BadRows) -> Result<()> {
         let refusal = |record: &RagRecord| -> Result<Option<String>> {
-            let tried = match (self.put(record, &[]), record.learned_answer()) {
+            let tried = match (self.put(record, &self.config.template, &[]), record.learned_answer()) {
                 (Ok(Put::Messages(chat, mut messages)), Some(answer)) => {
                     messages.push(record.answered(answer).json());
                     let options = self.options(record);
@@ -427,9 +464,35 @@ impl<'a> Preparer<'a> {
         }
     }
 
+    /// The template of a record's prompt: with its few-shot examples, as many as fit into half of the room beside what
+    /// `measure` counts of the prompt without passages.
+    fn template_of(
+        &self,
+        record: &RagRecord,
+        report: &mut PrepareReport,
+        mut measure: impl FnMut(&RagPrompt) -> ragduet_text::Result<usize>,
+    ) -> Result<Cow<'_, RagPrompt>> {
+        let template = Cow::Borrowed(&self.config.template);
+        let Some(pool) = &self.examples else { return Ok(template) };
+        if record.style != Style::Question {
+            report.without_examples += 1;
+            return Ok(template);
+        }
+        let mut template = RagPrompt { shots: pool.choose(&record.question)?, ..template.into_owned() };
+        while !template.shots.is_empty() && measure(&template)? > self.max_tokens / 2 {
+            template.shots.remove(0);
+            report.examples_dropped += 1;
+        }
+        Ok(Cow::Owned(template))
+    }
+
     /// A record's prompt in the form that its style asks for.
-    fn put(&self, record: &RagRecord, contexts: &[Context]) -> ragduet_text::Result<Put<'_>> {
-        let template = &self.config.template;
+    fn put(
+        &self,
+        record: &RagRecord,
+        template: &RagPrompt,
+        contexts: &[Context],
+    ) -> ragduet_text::Result<Put<'_>> {
         Ok(match (record.style, &self.chat) {
             (Style::Plain, _) => Put::Text(record.question.clone()),
             (Style::Question, None) if self.config.fusion && !contexts.is_empty() => {
@@ -477,18 +540,17 @@ impl<'a> Preparer<'a> {
         Ok(self.built(record, answers, epoch, report)?.0)
     }
 
-    /// [`Preparer::examples`] and the passages that they show.
+    /// [`Preparer::examples`], the passages that they show, and the template with its few-shot examples.
     fn built(
         &self,
         record: &RagRecord,
         answers: &[String],
         epoch: u64,
         report: &mut PrepareReport,
-    ) -> Result<(Several, Vec<Context>)> {
+    ) -> Result<(Several, Vec<Context>, Cow<'_, RagPrompt>)> {
         let chosen = self.choose(record, epoch);
-        let template = &self.config.template;
         let gold: Vec<String> = record.gold.iter().map(|g| g.id.clone()).collect();
-        let one = |contexts: &[Context], answer: &str| {
+        let one = |template: &RagPrompt, contexts: &[Context], answer: &str| {
             let target = match (&template.abstain, chosen.abstain) {
                 (Some(abstain), true) => abstain.clone(),
                 // The call of a tool is no text that could cite or abstain.
@@ -496,7 +558,7 @@ impl<'a> Preparer<'a> {
                 _ => template.target(answer, contexts, &gold),
             };
             let options = self.options(record);
-            match self.put(record, contexts)? {
+            match self.put(record, template, contexts)? {
                 Put::Messages(chat, mut messages) => {
                     messages.push(record.answered(&target).json());
                     self.tokenizer.chat_example(chat, &messages, tools(record), &options)
@@ -517,17 +579,19 @@ impl<'a> Preparer<'a> {
                 }
             }
         };
-        let build = |contexts: &[Context]| -> ragduet_text::Result<std::result::Result<Vec<_>, _>> {
-            let all =
-                answers.iter().map(|a| one(contexts, a)).collect::<ragduet_text::Result<Vec<Built>>>()?;
-            Ok(all.into_iter().collect())
+        let made = |template: &RagPrompt, contexts: &[Context]| -> ragduet_text::Result<Several> {
+            let all = answers.iter().map(|a| one(template, contexts, a));
+            Ok(all.collect::<ragduet_text::Result<Vec<Built>>>()?.into_iter().collect())
         };
         let longest = |all: &[TrainExample]| all.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let tokens = |built: &Several| built.as_ref().map_or(0, |all| longest(all));
+        let template = self.template_of(record, report, |template| Ok(tokens(&made(template, &[])?)))?;
+        let build = |contexts: &[Context]| made(&template, contexts);
         // What is measured last is what is shown: it is not made twice.
         let mut last = None;
         let contexts = self.fit(record, &chosen, report, |c| {
             let built = build(c)?;
-            let tokens = built.as_ref().map_or(0, |all| longest(all));
+            let tokens = tokens(&built);
             last = Some(built);
             Ok(tokens)
         })?;
@@ -551,7 +615,7 @@ impl<'a> Preparer<'a> {
                 *report.left_out.entry(why).or_default() += 1;
             }
         }
-        Ok((built, contexts))
+        Ok((built, contexts, template))
     }
 
     /// The prompt of a record, leaving `reserve` tokens for the answer. None, and counted, where the question alone leaves
@@ -586,8 +650,9 @@ impl<'a> Preparer<'a> {
             return Ok(None);
         }
         let chosen = self.choose(record, 0);
-        let encode = |contexts: &[Context]| -> ragduet_text::Result<(Vec<u32>, Vec<usize>)> {
-            let ids = match self.put(record, contexts)? {
+        type Encoded = (Vec<u32>, Vec<usize>);
+        let encoded = |template: &RagPrompt, contexts: &[Context]| -> ragduet_text::Result<Encoded> {
+            let ids = match self.put(record, template, contexts)? {
                 Put::Messages(chat, messages) => {
                     let text = chat.render(&messages, tools(record), true)?.text;
                     // The template writes special tokens itself.
@@ -612,6 +677,8 @@ impl<'a> Preparer<'a> {
             };
             Ok((ids, Vec::new()))
         };
+        let template = self.template_of(record, report, |t| Ok(encoded(t, &[])?.0.len() + reserve))?;
+        let encode = |contexts: &[Context]| encoded(&template, contexts);
         let mut last = None;
         let contexts = self.fit(record, &chosen, report, |c| {
             let (ids, parts) = encode(c)?;

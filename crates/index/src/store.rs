@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, and size and CRC-32 of every other file |
+//! | `index.json` | format version, kind, dimension, similarity, row count, settings as asked for and as used, size and CRC-32 of every other file, and its own CRC-32 |
 //! | `vectors.bin` | the rows, little-endian `f32` or `f16`, row after row |
 //! | `graph.bin` | HNSW only: see `hnsw/file.rs` |
 //! | `codes.bin`, `rescore.bin` | compressed only: see `compressed/codes.rs` |
@@ -143,7 +143,7 @@ impl<H: Serialize> Writer<H> {
 
     /// Writes the manifest and puts the directory in its place.
     pub(crate) fn finish(mut self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.manifest).map_err(std::io::Error::other)?;
+        let text = sealed(&self.manifest).map_err(std::io::Error::other)?;
         let files = self.manifest.files.clone();
         self.file(MANIFEST, |out| Ok(out.write_all(format!("{text}\n").as_bytes())?))?;
         self.manifest.files = files;
@@ -169,6 +169,22 @@ impl Write for Summing {
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// The manifest's own checksum, a key of it: of all its others.
+const SUM: &str = "crc32";
+
+/// A manifest as it is written, with its checksum.
+fn sealed(manifest: &impl Serialize) -> serde_json::Result<String> {
+    let mut value: Value = serde_json::from_str(&serde_json::to_string(manifest)?)?;
+    value[SUM] = crc32fast::hash(value.to_string().as_bytes()).into();
+    serde_json::to_string_pretty(&value)
+}
+
+/// Takes the checksum out of a manifest: whether it is right. Indexes of earlier versions have none.
+fn unsealed(value: &mut Value) -> bool {
+    let given = value.as_object_mut().and_then(|map| map.shift_remove(SUM));
+    given.is_none_or(|sum| sum.as_u64() == Some(crc32fast::hash(value.to_string().as_bytes()).into()))
 }
 
 /// How an index is opened.
@@ -205,13 +221,17 @@ impl<H: DeserializeOwned> Reader<H> {
         let corrupt =
             |error: serde_json::Error| Error::Corrupt { path: path.clone(), problem: error.to_string() };
         // Format and version first: another version may have other fields.
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(corrupt)?;
+        let mut value: Value = serde_json::from_str(&text).map_err(corrupt)?;
         if value["format"] != FORMAT {
             return Err(Error::NotAnIndex { path, problem: format!("its `format` is not {FORMAT:?}") });
         }
         let version = value["version"].as_u64().and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
         if version != VERSION {
             return Err(Error::Version { path, got: version, expected: VERSION });
+        }
+        if !unsealed(&mut value) {
+            let problem = "it is not as it was written: its checksum differs; build the index again".into();
+            return Err(Error::Corrupt { path, problem });
         }
         let manifest: Manifest<H> = serde_json::from_value(value).map_err(corrupt)?;
         if manifest.count > crate::rows::MAX_ROWS {

@@ -14,7 +14,7 @@ use ragduet_reranker::CrossEncoder;
 use ragduet_retriever::BiEncoder;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_torch::weights::write_atomic;
-use ragduet_torch::{Device, Precision};
+use ragduet_torch::{Device, Precision, Quantize};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl RagPipeline {
             ..Overrides::default()
         };
         let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
-        let generator = Generator::load(&dir.join(GENERATOR), device, compute)?;
+        let generator = Generator::load_to_answer(&dir.join(GENERATOR), device, compute, Quantize::None)?;
         let corpus = {
             let rows = BadRows::default().with_columns(settings.columns.clone()).quietly();
             Corpus::read(corpus.unwrap_or(&settings.corpus), &rows)?

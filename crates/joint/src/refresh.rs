@@ -124,7 +124,7 @@ impl Background {
         (index, encode): (&IndexConfig, EncodeSettings),
         step: u64,
     ) -> Result<Self> {
-        replace_dir::<Error>(snapshot, |dir| Ok(st_dir::save(model, dir, None)?))?;
+        replace_dir::<Error>(snapshot, |dir| Ok(st_dir::save(model, dir)?))?;
         let limits = (model.settings.max_query_tokens, model.settings.max_passage_tokens);
         Ok(Self::resume(snapshot, (model.device, model.compute), limits, corpus, (index, encode), step))
     }

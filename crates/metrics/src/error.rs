@@ -2,16 +2,10 @@
 
 use std::path::PathBuf;
 
-/// The result of this crate's fallible functions.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Everything that can go wrong in this crate. Messages name the place and, where there is one, the remedy.
+/// What goes wrong in reading judgements and runs, and in measuring.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written; the source names the path.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
     /// A line of a file does not have the expected form.
     #[error("{}:{line}: {problem}; expected {expected}", path.display())]
     BadLine {
@@ -124,4 +118,10 @@ pub enum Error {
         /// Length of the second.
         b: usize,
     },
+    /// A file could not be read or written; the source names the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

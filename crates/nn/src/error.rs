@@ -9,6 +9,9 @@ pub enum Error {
     /// Weights, devices, libtorch.
     #[error(transparent)]
     Torch(#[from] ragduet_torch::Error),
+    /// A GGUF file that cannot be read or written.
+    #[error(transparent)]
+    Gguf(#[from] ragduet_gguf::Error),
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -12,11 +12,16 @@ const ENDINGS: [&str; 6] = ["safetensors", "bin", "json", "txt", "model", "jinja
 /// Files beside a model that say something about it and decide nothing.
 const BESIDE: [&str; 3] = ["manifest.json", "ragduet_prompt.json", "best.json"];
 
-/// A hash of a model's folder: weights, configs and tokenizer, and of an adapter also its base.
+/// A hash of a model's folder: weights, configs and tokenizer, and of an adapter also its base; of a GGUF file its bytes.
 ///
 /// # Errors
 /// Files that cannot be read; an adapter's base that is not there.
 pub fn of_model(dir: &Path) -> io::Result<String> {
+    if dir.is_file() {
+        let mut hash = Xxh3::new();
+        add(&mut hash, dir)?;
+        return Ok(format!("{:016x}", hash.digest()));
+    }
     let decides = |path: &Path| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

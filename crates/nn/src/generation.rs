@@ -51,6 +51,9 @@ impl GenerationConfig {
     /// `generation_config.json` of a folder; what it leaves out (or all, without one) is taken from the keys of
     /// `config.json`, as older models have them.
     pub(crate) fn read(dir: &Path, config: &Value) -> Result<Self> {
+        if ragduet_gguf::is_gguf(dir) {
+            return crate::gguf::generation(dir);
+        }
         let path = dir.join("generation_config.json");
         let file = if path.is_file() { Some(read_json(&path)?) } else { None };
         let mut merged = config.clone();

@@ -7,6 +7,7 @@
 use crate::{Error, Result};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use ragduet_gguf::is_gguf;
 use std::path::{Path, PathBuf};
 
 /// The files of a model directory, beside the weights, that are fetched where the repository has them.
@@ -26,9 +27,13 @@ const OPTIONAL: [&str; 13] = [
     "2_Normalize/config.json",
 ];
 
-/// The local directory of a model: `name` itself where it is one, else the hub's snapshot.
+/// The local directory of a model: `name` itself where it is one, else the hub's snapshot. A GGUF file stands for a
+/// directory.
 pub fn resolve(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
+    if is_gguf(path) {
+        return Ok(path.into());
+    }
     let fail = |reason: String| Err(Error::Hub { id: name.into(), reason });
     if path.is_dir() {
         let has = |file: &str| path.join(file).is_file();
@@ -46,8 +51,11 @@ pub fn resolve(name: &str) -> Result<PathBuf> {
     let looks_like_id = id.matches('/').count() <= 1
         && !id.starts_with(['.', '/', '~'])
         && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    if !looks_like_id {
-        return fail("no such folder".into());
+    if !looks_like_id || name.to_ascii_lowercase().ends_with(".gguf") {
+        return fail("no such folder or GGUF file".into());
+    }
+    if path.is_file() {
+        return fail("a file, but no GGUF file; give the folder of a model".into());
     }
     let repo = Repo::with_revision(id.into(), RepoType::Model, revision.into());
     let cache = cache();

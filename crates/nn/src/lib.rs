@@ -13,6 +13,7 @@ mod encoder;
 mod error;
 pub mod fingerprint;
 mod generation;
+mod gguf;
 pub mod hub;
 mod kernels;
 mod kv_cache;
@@ -34,6 +35,7 @@ pub use embedding::Embedding;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use generation::GenerationConfig;
+pub use gguf::save_gguf;
 pub use kv_cache::KvCache;
 pub use layers::{Activation, LayerNorm, RmsNorm};
 pub use linear::Linear;
@@ -47,7 +49,7 @@ pub use mlm_head::{MlmHead, MlmHeadOption};
 pub use mode::Mode;
 pub use model_dir::{
     EncoderModel, EncoderOptions, fresh_encoder, fresh_masked_lm, load_encoder, load_encoder_with,
-    save_encoder,
+    save_encoder, sees_only_back,
 };
 pub use packed::{PackedTokens, SeenRows};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

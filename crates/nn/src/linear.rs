@@ -9,7 +9,7 @@ use crate::layers::Activation;
 use crate::peft::{LinearAdapter, Slot};
 use crate::{Mode, Result, kernels};
 use ragduet_torch::ops;
-use ragduet_torch::{Device, Init, Kind, Matrix, ParamBuilder, Quantised, Tensor, grad_enabled, quant};
+use ragduet_torch::{Bits, Device, Init, Kind, Matrix, ParamBuilder, Quantised, Tensor, grad_enabled, quant};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -59,6 +59,14 @@ impl Linear {
         Self::new(b, Matrix::Master(weight.shallow_clone()), None, false)
     }
 
+    /// Without a bias and without a place for adapters, of a weight [out, in] that belongs to another layer: what stands for
+    /// an output projection where there is none.
+    pub(crate) fn aside(weight: &Tensor) -> Self {
+        let weight = Matrix::Master(weight.shallow_clone());
+        let prepared = RefCell::default();
+        Self(Rc::new(Inner { weight, bias: None, transposed: false, prepared, adapters: Slot::default() }))
+    }
+
     fn new(b: &ParamBuilder, weight: Matrix, bias: Option<Tensor>, transposed: bool) -> Self {
         let inner =
             Inner { weight, bias, transposed, prepared: RefCell::default(), adapters: Slot::default() };
@@ -92,6 +100,11 @@ impl Linear {
                 if self.0.transposed { [size[1], size[0]] } else { [size[0], size[1]] }
             }
         }
+    }
+
+    /// Whether values are made of codes for each product; bf16 is multiplied as it is.
+    fn is_coded(&self) -> bool {
+        self.quantised().is_some_and(|q| q.bits() != Bits::Bf16)
     }
 
     /// [out].
@@ -134,7 +147,7 @@ impl Linear {
 
     /// As [`Linear::forward`], with the result in f32: logits.
     pub fn forward_wide(&self, x: &Tensor, m: Mode) -> Tensor {
-        if self.0.adapters.get(m.adapter).is_some() || self.quantised().is_some() {
+        if self.0.adapters.get(m.adapter).is_some() || self.is_coded() {
             return self.forward(x, m).to_kind(Kind::Float);
         }
         let kind = m.compute.kind();
@@ -171,7 +184,7 @@ impl Linear {
 
     /// The layer and an activation: one pass over the result where the device and the moment allow it.
     pub fn forward_activated(&self, x: &Tensor, activation: Activation, m: Mode) -> Tensor {
-        let plain = self.quantised().is_none() && self.0.adapters.get(m.adapter).is_none();
+        let plain = !self.is_coded() && self.0.adapters.get(m.adapter).is_none();
         if activation == Activation::Gelu && plain && x.device() == Device::Cpu && !grad_enabled() {
             let kind = m.compute.kind();
             let (weight, bias) = Self::operands(&[self], kind);
@@ -183,7 +196,8 @@ impl Linear {
     /// The product without adapters, in x's dtype.
     pub(crate) fn product(parts: &[&Linear], x: &Tensor) -> Tensor {
         let codes: Vec<&Quantised> = parts.iter().filter_map(|l| l.quantised()).collect();
-        if codes.is_empty() {
+        let halves = codes.len() == parts.len() && !parts.iter().any(|l| l.is_coded());
+        if codes.is_empty() || halves {
             let (weight, bias) = Self::operands(parts, x.kind());
             return kernels::linear(x, &weight, bias.as_ref());
         }
@@ -202,18 +216,25 @@ impl Linear {
     }
 
     fn operands(parts: &[&Linear], kind: Kind) -> Operands {
+        let join = |list: &[&Tensor]| match list {
+            [one] => one.to_kind(kind),
+            several => Tensor::cat(several, 0).to_kind(kind),
+        };
+        let biases = || {
+            let all: Option<Vec<&Tensor>> = parts.iter().map(|l| l.0.bias.as_ref()).collect();
+            all.map(|b| join(&b))
+        };
+        let halves: Vec<&Quantised> = parts.iter().filter_map(|l| l.quantised()).collect();
+        if !halves.is_empty() {
+            return (Quantised::joined(&halves, kind), biases());
+        }
         let tensors = || parts.iter().flat_map(|l| l.master().into_iter().chain(&l.0.bias));
         let trains = grad_enabled() && tensors().any(Tensor::requires_grad);
         let make = || {
             // Kernels for few rows want a transposed weight in its own order; what is kept is worth the copy.
             let tidy = |t: Tensor| if trains || t.device() != Device::Cpu { t } else { t.contiguous() };
-            let join = |list: &[&Tensor]| match list {
-                [one] => one.to_kind(kind),
-                several => Tensor::cat(several, 0).to_kind(kind),
-            };
-            let biases: Option<Vec<&Tensor>> = parts.iter().map(|l| l.0.bias.as_ref()).collect();
             let rows: Vec<Tensor> = parts.iter().map(|l| l.rows()).collect();
-            (tidy(join(&rows.iter().collect::<Vec<_>>())), biases.map(|b| join(&b)))
+            (tidy(join(&rows.iter().collect::<Vec<_>>())), biases())
         };
         let share = |(w, b): &Operands| (w.shallow_clone(), b.as_ref().map(Tensor::shallow_clone));
         let mut prepared = parts[0].0.prepared.borrow_mut();

@@ -1,8 +1,8 @@
 //! Language models as Hugging Face directories: `config.json`, `generation_config.json` and safetensors, in and out.
 
-use crate::arch::{self, ArchSpec, Multimodal};
+use crate::arch::{self, ArchSpec, Multimodal, Role};
 use crate::config_source::ConfigSource;
-use crate::model_dir::{MAX_SHARD_BYTES, read_config, write_json};
+use crate::model_dir::{MAX_SHARD_BYTES, open_weights, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
 use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
@@ -104,7 +104,7 @@ pub fn load_quantised_language_model(
     let copied_head = weights.shape(head).is_some();
     let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &config };
-    let kind = arch.build(&source, &builder)?;
+    let kind = arch.build(&source, &builder, Role::LanguageModel)?;
     let sites = Sites::of(&builder);
     let (params, mut report) = builder.finish(|_| false, |name| arch.is_unused(name))?;
     report.ignored.extend(left_out);
@@ -127,7 +127,7 @@ pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageMod
     let arch = architecture(path, &config)?;
     let generation = GenerationConfig::read(Path::new(""), &config)?;
     let builder = ParamBuilder::fresh(device);
-    let kind = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let kind = arch.build(&ConfigSource { path, json: &config }, &builder, Role::LanguageModel)?;
     let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
     Ok(LanguageModel { kind, params, config, generation, report, sites })
@@ -168,7 +168,7 @@ fn architecture(path: &Path, json: &Value) -> Result<&'static ArchSpec> {
 
 /// The weights under the language model's own names, and what the folder holds of other models.
 fn open(dir: &Path, arch: &ArchSpec, whole: Option<&Multimodal>) -> Result<(Weights, Vec<String>)> {
-    let weights = Weights::open_dir(dir)?;
+    let weights = open_weights(dir)?;
     let (weights, left_out) = match whole {
         Some(whole) => whole.text_weights(weights),
         None => (weights, Vec::new()),

@@ -34,7 +34,7 @@ pub use config::{
     BottleneckConfig, BottleneckKind, Ia3Config, LoraBias, LoraConfig, LoraInit, PeftConfig, PrefixConfig,
     PromptConfig, PromptInit, TokenRows,
 };
-pub use format::{TaskType, base_of, is_adapter_dir};
+pub use format::{TaskType, base_of, is_adapter_dir, kept_as};
 pub use sites::Sites;
 pub use slot::{EmbeddingAdapter, LinearAdapter, Slot};
 pub(crate) use soft::{SoftPass, SoftShape, SoftSlot};

@@ -57,7 +57,7 @@ impl Retriever {
     pub(crate) fn open(id: &Path, options: &LoadOptions, overrides: Overrides) -> Result<Self> {
         loading("retriever", id, || {
             let (device, compute) = options.resolve()?;
-            let overrides = Overrides { quantize: options.quantize, ..overrides };
+            let overrides = Overrides { bits: options.quantize.bits(), ..overrides };
             let model = st_dir::load(&folder(id)?, device, compute, &overrides)?;
             Ok(Self { name: Some(id.display().to_string()), ..Self::from(model) })
         })
@@ -181,7 +181,7 @@ impl Retriever {
     /// # Errors
     /// A folder that cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        new_dir(dir.as_ref(), |dir| Ok(st_dir::save(&self.model, dir, None)?))
+        new_dir(dir.as_ref(), |dir| Ok(st_dir::save(&self.model, dir)?))
     }
 
     /// The model itself, for what `ragduet-retriever` can do beyond this.

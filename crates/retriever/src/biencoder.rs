@@ -260,7 +260,27 @@ impl How {
         let prefix = (!self.prompt.is_empty()).then_some(self.prompt.as_str());
         let options = EncodeOptions { max_len: Some(room), prefix, ..EncodeOptions::default() };
         let mut out = tokenizer.encode_batch(texts, &options)?;
+        stand_in(tokenizer, &mut out)?;
         self.representation.mark(self.side, self.max_len, &mut out);
         Ok(out)
     }
+}
+
+/// Gives texts without any token the end token: tokenizers of decoders put none around a text, and a text without a token
+/// has no state.
+fn stand_in(tokenizer: &Tokenizer, texts: &mut [Encoding]) -> Result<()> {
+    let empty = texts.iter().filter(|t| t.is_empty()).count();
+    if empty == 0 {
+        return Ok(());
+    }
+    let Some(id) = tokenizer.eos_id().or(tokenizer.pad_id()) else {
+        return Err(Error::Unusable(format!(
+            "{empty} texts are empty, and the tokenizer has no end token to stand for them: leave them out of the data"
+        )));
+    };
+    tracing::warn!("{empty} empty texts: each is encoded as the tokenizer's end token alone");
+    for text in texts.iter_mut().filter(|t| t.is_empty()) {
+        *text = Encoding { ids: vec![id], type_ids: vec![0] };
+    }
+    Ok(())
 }

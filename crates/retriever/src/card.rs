@@ -1,70 +1,47 @@
-//! The model card: what was trained, on what, with what result.
+//! The card of a retriever.
 
 use crate::biencoder::BiEncoder;
 use crate::representation::{Representation, Similarity};
-use ragduet_metrics::{Evaluation, Measure};
+use ragduet_train::Card;
 
-/// What the card states beside the model itself.
-#[derive(Debug)]
-pub(crate) struct CardFacts<'a> {
-    pub name: &'a str,
-    pub base: &'a str,
-    pub data: &'a str,
-    pub examples: usize,
-    pub step: u64,
-    pub config: &'a str,
-    pub before: Option<&'a Evaluation>,
-    pub after: Option<&'a Evaluation>,
-    pub measures: &'a [Measure],
-}
-
-/// The card as Markdown with the hub's front matter.
-pub(crate) fn model_card(model: &BiEncoder, f: &CardFacts<'_>) -> String {
-    let s = &model.settings;
-    let Kind { library, tags, what, rows, code } = Kind::of(model.representation());
-    let base_line = ragduet_train::card::base_line(f.base);
-    let mut out = format!(
-        "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:\n- {tags}\n- feature-extraction\n\
-         - ragduet\n{base_line}---\n\n# {}\n\nA {what} trained by Ragduet {} from `{}`.\n\n| | |\n|---|---|\n",
-        f.name,
-        env!("CARGO_PKG_VERSION"),
-        f.base
-    );
-    let mut row = |k: &str, v: String| out.push_str(&format!("| {k} | {v} |\n"));
-    row("embedding size", model.dim().to_string());
-    rows.into_iter().for_each(|(k, v)| row(k, v));
-    row("towers", if model.is_shared() { "shared" } else { "query and passage" }.into());
-    row("longest query / passage", format!("{} / {} tokens", s.max_query_tokens, s.max_passage_tokens));
-    row("prompts", format!("query `{}`, passage `{}`", s.prompts.query, s.prompts.passage));
-    row("training data", format!("{} ({} examples)", f.data, f.examples));
-    row("optimizer steps", f.step.to_string());
-    if let Some(after) = f.after {
-        out.push_str("\n## Results on the dev set\n\n| measure | before | this model |\n|---|---|---|\n");
-        let value = |e: Option<&Evaluation>, m| {
-            e.and_then(|e| e.mean(m)).map_or_else(|| "–".into(), |v| format!("{v:.4}"))
-        };
-        for &m in f.measures {
-            out.push_str(&format!("| {m} | {} | {} |\n", value(f.before, m), value(Some(after), m)));
+impl BiEncoder {
+    /// The card of a model that started from `base` (`None`: random weights) and learned from so many examples of `data`.
+    pub(crate) fn card(&self, base: Option<&str>, data: &str, examples: usize) -> Card {
+        let s = &self.settings;
+        let Kind { library, tags, what, rows: own, code } = Kind::of(self.representation());
+        let mut rows = vec![("embedding size", self.dim().to_string())];
+        rows.extend(own);
+        rows.push(("towers", if self.is_shared() { "shared" } else { "query and passage" }.into()));
+        rows.push((
+            "longest query / passage",
+            format!("{} / {} tokens", s.max_query_tokens, s.max_passage_tokens),
+        ));
+        rows.push(("prompts", format!("query `{}`, passage `{}`", s.prompts.query, s.prompts.passage)));
+        let adapted = self.towers().any(|t| t.adapter.is_some());
+        Card {
+            library,
+            task: "sentence-similarity",
+            tags: [tags, &["feature-extraction"]].concat(),
+            what,
+            base: base.map(String::from),
+            data: format!("{data} ({examples} examples)"),
+            rows,
+            loading: adapted.then_some(ADAPTER),
+            code: code.into(),
+            input: Some("Passages were embedded as title, a space, text."),
         }
     }
-    let of_base = model.towers().any(|t| t.adapter.is_some());
-    let of_base = if of_base { ADAPTER } else { "" };
-    out.push_str(&format!(
-        "\n## Use\n\n{of_base}```python\n{code}\n```\n\nPassages were embedded as title, a space, text.\n\n## Config\n\n```toml\n{}\n```\n",
-        f.config.trim_end()
-    ));
-    out
 }
 
 /// How the folder of an adapter loads.
 const ADAPTER: &str = "This folder holds an adapter, not the weights of its base. sentence-transformers 6.2 with transformers \
     5.24 loads both, as below. sentence-transformers 5.3 and PyLate 1.6 with transformers 5.3 raise no error and load the \
-    base without the adapter: for these run `ragduet merge path/to/this/folder -o merged` first and load `merged`.\n\n";
+    base without the adapter: for these run `ragduet merge path/to/this/folder -o merged` first and load `merged`.";
 
 /// What a card says of a kind of representation.
 struct Kind {
     library: &'static str,
-    tags: &'static str,
+    tags: &'static [&'static str],
     what: &'static str,
     rows: Vec<(&'static str, String)>,
     code: &'static str,
@@ -75,7 +52,7 @@ impl Kind {
         match representation {
             Representation::Dense(settings) => Self {
                 library: "sentence-transformers",
-                tags: "sentence-transformers\n- sentence-similarity\n- dense",
+                tags: &["sentence-transformers", "sentence-similarity", "dense"],
                 what: "dense retriever",
                 rows: vec![
                     ("similarity", similarity(settings.similarity).into()),
@@ -90,7 +67,7 @@ impl Kind {
             },
             Representation::LateInteraction(_) => Self {
                 library: "PyLate",
-                tags: "ColBERT\n- PyLate\n- late-interaction",
+                tags: &["ColBERT", "PyLate", "late-interaction"],
                 what: "late-interaction retriever (ColBERT)",
                 rows: vec![("similarity", "MaxSim".into())],
                 code: "from pylate import models, scores\n\nmodel = models.ColBERT(\"path/to/this/folder\")\n\
@@ -100,7 +77,7 @@ impl Kind {
             },
             Representation::Sparse(c) => Self {
                 library: "sentence-transformers",
-                tags: "sentence-transformers\n- sparse-encoder\n- splade",
+                tags: &["sentence-transformers", "sparse-encoder", "splade"],
                 what: "sparse retriever (SPLADE)",
                 rows: vec![
                     ("similarity", similarity(representation.similarity()).into()),

@@ -11,6 +11,7 @@ const FILE: &str = "source.json";
 
 /// The model and the corpus of an index; `source.json` in its folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IndexSource {
     /// Model folder or hub id; none for an index over words (BM25).
     pub model: Option<String>,

@@ -145,6 +145,14 @@ impl Tokenizer {
     /// The chat template of the directory: `chat_template.jinja` with those of `additional_chat_templates/`, else `chat_template` of `tokenizer_config.json`
     /// (one text, or a list of named ones), else `chat_template.json`. `None` if there is none.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match self.template_sources()? {
+            Some(sources) => ChatTemplate::named(sources, self.named_tokens()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The templates by name, the usual one as `default`.
+    pub(crate) fn template_sources(&self) -> Result<Option<Vec<(String, String)>>> {
         let file = |name: &str| self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice());
         if let Some(bytes) = file("chat_template.jinja") {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -152,14 +160,13 @@ impl Tokenizer {
                 let name = path.strip_prefix(ADDITIONAL)?.strip_suffix(".jinja")?;
                 Some((name.to_owned(), text(bytes)))
             });
-            let sources = [("default".to_owned(), text(bytes))].into_iter().chain(more).collect();
-            return ChatTemplate::named(sources, self.named_tokens()).map(Some);
+            return Ok(Some([("default".to_owned(), text(bytes))].into_iter().chain(more).collect()));
         }
         for name in ["tokenizer_config.json", "chat_template.json"] {
             let Some(bytes) = file(name) else { continue };
             let json: Json =
                 serde_json::from_slice(bytes).map_err(|source| Error::Json { path: name.into(), source })?;
-            let sources = match json.get("chat_template") {
+            return Ok(Some(match json.get("chat_template") {
                 None | Some(Json::Null) => continue,
                 Some(Json::String(source)) => vec![("default".to_owned(), source.clone())],
                 Some(Json::Array(list)) => list.iter().filter_map(named_source).collect(),
@@ -170,8 +177,7 @@ impl Tokenizer {
                     let reason = "chat_template must be a text or a list of named texts".into();
                     return Err(Error::Invalid { path: name.into(), reason });
                 }
-            };
-            return ChatTemplate::named(sources, self.named_tokens()).map(Some);
+            }));
         }
         Ok(None)
     }
@@ -333,6 +339,16 @@ fn value(json: &Json) -> Value {
 /// `{% generation %}` is a tag of `transformers`. A `call` block has the same scope and the same white space, and
 /// its function may put marks around what it renders.
 fn replace_generation(source: &str) -> (String, bool) {
+    replace_tags(source, "call generation__()", "endcall")
+}
+
+/// A template for programs that do not know the tag, which renders the same.
+pub(crate) fn without_generation_marks(source: &str) -> String {
+    replace_tags(source, "if true", "endif").0
+}
+
+/// Other tags in the place of `generation` and its end, and whether there were any.
+fn replace_tags(source: &str, open: &str, close: &str) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
     while let Some(at) = rest.find("{%") {
         let Some(length) = rest[at + 2..].find("%}") else { break };
@@ -340,8 +356,8 @@ fn replace_generation(source: &str) -> (String, bool) {
         let word = inner.trim_matches(['-', '+']).trim();
         out.push_str(&rest[..at + 2]);
         let replacement = match word {
-            "generation" => Some("call generation__()"),
-            "endgeneration" => Some("endcall"),
+            "generation" => Some(open),
+            "endgeneration" => Some(close),
             _ => None,
         };
         match replacement {

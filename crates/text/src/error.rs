@@ -13,6 +13,10 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
 
+    /// A GGUF file that cannot be read, or that holds no tokenizer that is.
+    #[error(transparent)]
+    Gguf(#[from] ragduet_gguf::Error),
+
     /// The directory holds no tokenizer that this crate can load.
     #[error("{}: no tokenizer.json{}; {remedy}", dir.display(), found_list(found))]
     NoTokenizer {

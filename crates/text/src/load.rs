@@ -52,9 +52,13 @@ impl Tokenizer {
     /// `tokenizer_config.json` and `special_tokens_map.json`. A directory with only a BERT-style `vocab.txt` is
     /// loaded as the WordPiece tokenizer that it describes.
     ///
-    /// The truncation and padding that `tokenizer.json` may ask for are ignored.
+    /// The truncation and padding that `tokenizer.json` may ask for are ignored. A GGUF file stands for a directory
+    /// ([`Tokenizer::from_gguf`]).
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
+        if ragduet_gguf::is_gguf(dir) {
+            return Self::from_gguf(dir);
+        }
         let mut files = Vec::new();
         for name in COMPANIONS {
             let path = dir.join(name);
@@ -138,7 +142,7 @@ impl Tokenizer {
     }
 }
 
-fn parse(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
+pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
     // Broken JSON and an unknown component come out of `tokenizers` as one boxed error; the first is told apart
     // because its place in the file is what helps.
     if let Err(source) = serde_json::from_slice::<serde::de::IgnoredAny>(json) {

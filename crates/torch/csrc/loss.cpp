@@ -221,23 +221,33 @@ Rows forward_pass(const Job& job, Tensor* kept, Tensor* kept_weight) {
   return finished(job, sums);
 }
 
+// Undefined where nobody asks for it.
 struct Grads {
   Tensor hidden, weight, bias;
 };
 
-Grads of_kept(const Job& job, const Tensor& logits, const Tensor& w, const Tensor& up, const Tensor& lse) {
+struct LossGrads {
+  bool hidden, weight, bias;
+};
+
+Grads of_kept(const Job& job, LossGrads wanted, const Tensor& logits, const Tensor& w, const Tensor& up,
+              const Tensor& lse) {
   auto g = gradient(job, logits, job.targets, 0, up, lse);
-  auto h = job.hidden.to(job.type());
-  return {at::mm(g, w).to(at::kFloat), at::mm(g.t(), h).to(at::kFloat),
-          job.bias.defined() ? g.sum(0, false, at::kFloat) : Tensor()};
+  Grads out;
+  if (wanted.hidden) out.hidden = at::mm(g, w).to(at::kFloat);
+  if (wanted.weight) out.weight = at::mm(g.t(), job.hidden.to(job.type())).to(at::kFloat);
+  if (wanted.bias) out.bias = g.sum(0, false, at::kFloat);
+  return out;
 }
 
 // The logits are made again, part by part.
-Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
+Grads made_again(const Job& job, LossGrads wanted, const Tensor& up, const Tensor& lse) {
   const int64_t n = job.hidden.size(0);
   auto zeros = [](const Tensor& like) { return at::zeros(like.sizes(), like.options()); };
-  Grads out{zeros(job.hidden), n > 0 && n <= kLossRows ? at::empty_like(job.weight) : zeros(job.weight),
-            job.bias.defined() ? zeros(job.bias) : Tensor()};
+  Grads out;
+  if (wanted.hidden) out.hidden = zeros(job.hidden);
+  if (wanted.weight) out.weight = n > 0 && n <= kLossRows ? at::empty_like(job.weight) : zeros(job.weight);
+  if (wanted.bias) out.bias = zeros(job.bias);
   for (int64_t row = 0; row < n; row += kLossRows) {
     const int64_t rows = std::min(kLossRows, n - row), part = job.part(rows);
     auto cut = [&](const Tensor& t) { return t.narrow(0, row, rows); };
@@ -246,16 +256,13 @@ Grads made_again(const Job& job, const Tensor& up, const Tensor& lse) {
       const int64_t width = std::min(part, job.vocab() - first);
       auto w = job.weight.narrow(0, first, width).to(job.type());
       auto g = gradient(job, at::mm(h, w.t()), cut(job.targets), first, cut(up), cut(lse));
-      if (job.bf16)
-        cut(out.hidden).add_(at::mm(g, w));
-      else
-        cut(out.hidden).addmm_(g, w);
-      auto d = at::mm(g.t(), h);
-      if (n <= kLossRows)
-        out.weight.narrow(0, first, width).copy_(d);
-      else
-        out.weight.narrow(0, first, width).add_(d);
-      if (job.bias.defined()) out.bias.narrow(0, first, width).add_(g.sum(0, false, at::kFloat));
+      if (wanted.hidden && job.bf16) cut(out.hidden).add_(at::mm(g, w));
+      if (wanted.hidden && !job.bf16) cut(out.hidden).addmm_(g, w);
+      if (wanted.weight) {
+        auto d = at::mm(g.t(), h), to = out.weight.narrow(0, first, width);
+        n <= kLossRows ? to.copy_(d) : to.add_(d);
+      }
+      if (wanted.bias) out.bias.narrow(0, first, width).add_(g.sum(0, false, at::kFloat));
     }
   }
   return out;
@@ -289,7 +296,10 @@ struct RowLoss : torch::autograd::Function<RowLoss> {
     ctx->saved_data["used"] = true;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto up = grads[0].to(at::kFloat).contiguous();
-    auto d = fresh ? of_kept(job, s[5], s[6], up, s[4]) : made_again(job, up, s[4]);
+    // A frozen vocabulary matrix (adapters) costs no product and no gradient of its size.
+    const LossGrads wanted{ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                        job.bias.defined() && ctx->needs_input_grad(2)};
+    auto d = fresh ? of_kept(job, wanted, s[5], s[6], up, s[4]) : made_again(job, wanted, up, s[4]);
     variable_list result{d.hidden, d.weight, d.bias};
     result.resize(10);
     return result;
@@ -315,8 +325,10 @@ extern "C" int rd_linear_cross_entropy(Tensor* hidden, Tensor* weight, Tensor* b
                 "linear_cross_entropy: hidden and weight must be f32");
     TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == weight->size(0) && bias->scalar_type() == at::kFloat),
                 "linear_cross_entropy: an f32 bias for each of ", weight->size(0), " tokens");
-    // The CPU loop reads the logit at the target.
-    TORCH_CHECK(targets->numel() == 0 || targets->max().item<int64_t>() < weight->size(0),
+    // The CPU loop reads the logit at the target. Elsewhere the check would wait for the device; such a row has an
+    // infinite loss there, which stops a run.
+    TORCH_CHECK(targets->numel() == 0 || !targets->device().is_cpu() ||
+                    targets->max().item<int64_t>() < weight->size(0),
                 "linear_cross_entropy: a target is outside the vocabulary of ", weight->size(0));
     // Autograd functions take no undefined inputs: no bias is an empty one.
     auto b = bias ? bias->contiguous() : at::empty({0}, weight->options());

@@ -71,6 +71,10 @@ extern "C" int rd_cuda_memory(int index, int64_t* out) {
   });
 }
 
+extern "C" void rd_attention_without_cudnn() { at::globalContext().setSDPUseCuDNN(false); }
+
+extern "C" int rd_attention_may_use_cudnn() { return at::globalContext().userEnabledCuDNNSDP() ? 1 : 0; }
+
 extern "C" int rd_cuda_empty_cache() {
   return ragduet::guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }

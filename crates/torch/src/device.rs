@@ -35,6 +35,15 @@ pub fn parse(name: &str) -> Result<Device> {
     }
 }
 
+/// What holds for every CUDA device, set before its first tensor: attention without cuDNN, which plans anew for each
+/// shape (each token of an answer) and whose gradients can be NaN under a mask (pytorch#196678).
+pub fn set_up(device: Device) {
+    if matches!(device, Device::Cuda(_)) {
+        // SAFETY: sets a flag of libtorch's context.
+        unsafe { ffi::rd_attention_without_cudnn() }
+    }
+}
+
 /// ATen's view of this CPU: instruction sets by name.
 pub fn cpu_capabilities() -> &'static BTreeMap<String, String> {
     static CAPS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
@@ -180,6 +189,16 @@ mod tests {
         assert!(parse("tpu").unwrap_err().to_string().contains("expected auto"));
         let many = parse("cuda:4096").unwrap_err().to_string();
         assert!(many.contains("doctor"), "{many}");
+    }
+
+    #[test]
+    fn a_model_on_cuda_attends_without_cudnn() {
+        // SAFETY: reads a flag.
+        let cudnn = || unsafe { ffi::rd_attention_may_use_cudnn() } != 0;
+        set_up(Device::Cpu);
+        assert!(cudnn(), "libtorch's default");
+        let _ = crate::ParamBuilder::fresh(Device::Cuda(0));
+        assert!(!cudnn());
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// A tensor of a file that is not safetensors could not be made; the message names the file.
+    #[error(transparent)]
+    Made(Box<dyn std::error::Error + Send + Sync>),
     /// A JSON file (a shard index, optimiser state) that does not parse.
     #[error("{path}: {source}")]
     Json {

@@ -40,6 +40,9 @@ unsafe extern "C" {
     pub fn rd_rng_set_state(cuda_index: c_int, state: *mut C_tensor) -> c_int;
     pub fn rd_backward(outputs: *const *mut C_tensor, grads: *const *mut C_tensor, n: usize) -> c_int;
     pub fn rd_cuda_memory(index: c_int, out: *mut i64) -> c_int;
+    pub fn rd_attention_without_cudnn();
+    #[cfg(test)]
+    pub fn rd_attention_may_use_cudnn() -> c_int;
     pub fn rd_cuda_empty_cache() -> c_int;
     pub fn rd_cuda_reset_peak(index: c_int) -> c_int;
     pub fn rd_cpu_capabilities() -> *mut c_char;

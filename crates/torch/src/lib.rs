@@ -23,7 +23,7 @@ pub mod weights;
 
 pub use error::{Error, Result, is_oom};
 pub use guard::catch;
-pub use params::{Init, LoadReport, Matrix, Param, ParamBuilder, ParamStore};
+pub use params::{FrozenWeights, Init, LoadReport, Matrix, Param, ParamBuilder, ParamStore};
 pub use precision::{Compute, Precision};
 pub use quant::{Bits, Quantised, Quantize};
 pub use tch::{Device, IndexOp, Kind, Tensor};

@@ -74,6 +74,13 @@ impl ParamStore {
         self.params.contains_key(name)
     }
 
+    /// What was loaded and does not train, for a second model over the same checkpoint.
+    pub fn frozen(&self) -> FrozenWeights {
+        let frozen = self.params.iter().filter(|(_, p)| p.loaded && !p.tensor.requires_grad());
+        let held = |p: &Param| (p.tensor.shallow_clone(), p.quantised.clone());
+        FrozenWeights(Rc::new(frozen.map(|(name, p)| (name.clone(), held(p))).collect()))
+    }
+
     /// The weights that are kept as codes.
     pub fn quantised(&self) -> impl Iterator<Item = (&str, &Quantised)> {
         self.params.iter().filter_map(|(n, p)| Some((n.as_str(), &**p.quantised.as_ref()?)))
@@ -194,11 +201,27 @@ impl std::fmt::Display for LoadReport {
 /// How weights are quantised, and of which modules, by path.
 type Rule = (Bits, fn(&str) -> bool);
 
+/// A parameter that another model holds.
+type Held = (Tensor, Option<Rc<Quantised>>);
+
+/// The parameters of a model that do not train, by name, to be held by a second model as well. A clone is the same ones.
+#[derive(Debug, Clone)]
+pub struct FrozenWeights(Rc<IndexMap<String, Held>>);
+
+impl FrozenWeights {
+    /// Whether a tensor is one of them.
+    pub fn holds(&self, tensor: &Tensor) -> bool {
+        self.0.values().any(|(t, _)| t.data_ptr() == tensor.data_ptr())
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     device: Device,
     source: Option<Weights>,
     quantize: Cell<Option<Rule>>,
+    /// Frozen parameters of another model over the same checkpoint.
+    held: RefCell<IndexMap<String, Held>>,
     params: RefCell<IndexMap<String, Param>>,
     wrong_shape: RefCell<Vec<Misfit>>,
     attached: RefCell<Vec<(String, Rc<dyn Any>)>>,
@@ -223,10 +246,12 @@ impl ParamBuilder {
     }
 
     fn new(source: Option<Weights>, device: Device) -> Self {
+        crate::device::set_up(device);
         let shared = Shared {
             device,
             source,
             quantize: Cell::new(None),
+            held: RefCell::default(),
             params: RefCell::default(),
             wrong_shape: RefCell::default(),
             attached: RefCell::default(),
@@ -238,6 +263,17 @@ impl ParamBuilder {
     #[must_use]
     pub fn quantising(self, bits: Option<Bits>, which: fn(&str) -> bool) -> Self {
         self.shared.quantize.set(bits.map(|b| (b, which)));
+        self
+    }
+
+    /// Takes what another model over the same checkpoint holds instead of reading it again; here its names stand behind
+    /// `prefix` (a language model's body is the encoder's whole).
+    #[must_use]
+    pub fn sharing(self, held: &FrozenWeights, prefix: &str) -> Self {
+        let named = held.0.iter().map(|(name, (tensor, codes))| {
+            (format!("{prefix}{name}"), (tensor.shallow_clone(), codes.clone()))
+        });
+        self.shared.held.borrow_mut().extend(named);
         self
     }
 
@@ -262,12 +298,20 @@ impl ParamBuilder {
             // What is missing or misshapen is reported in the end.
             return Ok(Matrix::Master(self.get(NAME, shape, init)?));
         }
-        let value = match &self.shared.source {
-            Some(source) => source.load(&full, Device::Cpu)?,
-            None => draw(shape, init, self.shared.device)?,
+        let size = if transposed { [shape[1], shape[0]] } else { *shape };
+        let held = self.shared.held.borrow().get(&full).and_then(|(_, q)| q.clone());
+        let held = held.filter(|q| q.bits() == bits && q.size() == size && q.device() == self.shared.device);
+        let q = match (held, &self.shared.source) {
+            (Some(q), _) => q,
+            (None, source) => {
+                let value = match source {
+                    Some(source) => source.load(&full, Device::Cpu)?,
+                    None => draw(shape, init, self.shared.device)?,
+                };
+                let rows = if transposed { value.tr() } else { value };
+                Rc::new(Quantised::new(&rows, bits, self.shared.device)?)
+            }
         };
-        let rows = if transposed { value.tr() } else { value };
-        let q = Rc::new(Quantised::new(&rows, bits, self.shared.device)?);
         let loaded = self.shared.source.is_some();
         let param = Param { tensor: q.codes().shallow_clone(), loaded, quantised: Some(q.clone()) };
         self.shared.params.borrow_mut().insert(full, param);
@@ -316,10 +360,18 @@ impl ParamBuilder {
             assert_eq!(p.tensor.size(), shape, "parameter `{full}` asked for in two shapes");
             return Ok(p.tensor.shallow_clone());
         }
-        let (mut loaded, mut misshapen) = (None, false);
+        let (mut loaded, mut misshapen, mut shared) = (None, false, None);
         if let Some(source) = &self.shared.source {
             match source.shape(&full) {
-                Some(found) if found == shape => loaded = Some(source.load(&full, self.shared.device)?),
+                Some(found) if found == shape => {
+                    let held = self.shared.held.borrow();
+                    let held = held.get(&full).filter(|(t, q)| q.is_none() && t.size() == shape);
+                    shared = held.map(|(t, _)| t.shallow_clone());
+                    loaded = Some(match &shared {
+                        Some(t) => t.shallow_clone(),
+                        None => source.load(&full, self.shared.device)?,
+                    });
+                }
                 Some(found) => {
                     self.shared.wrong_shape.borrow_mut().push((full.clone(), shape.to_vec(), found));
                     misshapen = true;
@@ -336,7 +388,7 @@ impl ParamBuilder {
                 None if misshapen => draw(&[1], Init::Zeros, self.shared.device)?.f_expand(shape, false)?,
                 None => draw(shape, init, self.shared.device)?,
             }
-            .set_requires_grad(true),
+            .set_requires_grad(shared.is_none()),
         };
         let handle = param.tensor.shallow_clone();
         self.shared.params.borrow_mut().insert(full, param);
@@ -468,6 +520,48 @@ mod tests {
         ] {
             assert!(e.contains(part), "{e}");
         }
+    }
+
+    #[test]
+    fn two_models_over_one_checkpoint_hold_its_frozen_weights_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: [(&str, &[i64]); 3] =
+            [("model.a.weight", &[2, 3]), ("model.b.weight", &[4, 3]), ("model.n", &[3])];
+        let build = |prefix: &str, bits: Option<Bits>, of: Option<&ParamStore>| {
+            let weights = file(dir.path(), &names).renamed(|n| Some(n.strip_prefix("model.")?.to_string()));
+            let weights = weights.renamed(|n| Some(format!("{prefix}{n}")));
+            let b = ParamBuilder::from_weights(weights, Device::Cpu).quantising(bits, |_| true);
+            let b = match of {
+                Some(store) => b.sharing(&store.frozen(), "model."),
+                None => b,
+            };
+            let at = if prefix.is_empty() { b.clone() } else { b.at("model") };
+            let _ = at.at("a").matrix(&[2, 3], false, Init::Zeros).unwrap();
+            let _ = at.at("b").matrix(&[4, 3], false, Init::Zeros).unwrap();
+            let _ = at.get("n", &[3], Init::Zeros).unwrap();
+            drop(at);
+            b.finish(|_| false, |_| false).unwrap().0
+        };
+        for bits in [None, Some(Bits::Bf16)] {
+            let first = build("", bits, None);
+            first.set_trainable(|_| false);
+            let second = build("model.", bits, Some(&first));
+            for name in ["a.weight", "b.weight", "n"] {
+                let of = |store: &ParamStore, name: &str| {
+                    store.iter().find(|(n, _)| *n == name).unwrap().1.tensor.data_ptr()
+                };
+                assert_eq!(of(&first, name), of(&second, &format!("model.{name}")), "{name}");
+            }
+            assert!(second.trainable().is_empty());
+            assert!(second.iter().all(|(_, p)| first.frozen().holds(&p.tensor)));
+        }
+        // What trains is nobody else's, and another form is made anew.
+        let first = build("", None, None);
+        let second = build("model.", None, Some(&first));
+        assert_eq!(second.trainable().len(), 3);
+        assert_ne!(first.get("n").unwrap().data_ptr(), second.get("model.n").unwrap().data_ptr());
+        first.set_trainable(|_| false);
+        assert_eq!(build("model.", Some(Bits::Int8), Some(&first)).quantised().count(), 2);
     }
 
     #[test]

@@ -1,5 +1,9 @@
-//! Frozen weights in 8 or 4 bits, for adapters over models that do not fit otherwise (QLoRA; Dettmers et al., 2023,
+//! Frozen weights in 16, 8 or 4 bits, for adapters over models that do not fit otherwise (QLoRA; Dettmers et al., 2023,
 //! arXiv 2305.14314).
+//!
+//! bf16 is no rounding beyond what a product in bf16 does: it is kept instead of f32 wherever the base is frozen and
+//! compute is bf16. Weights that are multiplied with one input then lie one below the other in one tensor, of which each
+//! is a part.
 //!
 //! Codes are made on the CPU, wherever they are then kept, and hold what bitsandbytes' do. Values are made of them again
 //! for each product, in the dtype of the product.
@@ -13,15 +17,18 @@
 //! neighbor where two are nearly as far (one scale in some hundred, by one step), and its AVX-512 kernel dequantizes
 //! wrongly where blocks cross rows.
 
-use crate::{Device, Kind, Result, Tensor, ffi};
+use crate::{Compute, Device, Kind, Result, Tensor, ffi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ptr::null_mut;
 
 /// How a frozen weight is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bits {
+    /// bf16.
+    Bf16,
     /// 8 bits, each row by its largest magnitude: 8.1 to 8.3 bits a weight.
     Int8,
     /// 4 bits of a normal distribution's quantiles, in blocks of 64 whose scales have 8 bits: 4.13 bits a weight.
@@ -50,6 +57,11 @@ impl Quantize {
             Quantize::Nf4 => Some(Bits::Nf4),
         }
     }
+
+    /// How weights are kept that do not train and whose values nothing but products in `compute` needs.
+    pub fn frozen(self, compute: Compute) -> Option<Bits> {
+        self.bits().or((compute == Compute::Bf16).then_some(Bits::Bf16))
+    }
 }
 
 impl std::str::FromStr for Quantize {
@@ -65,20 +77,11 @@ impl std::str::FromStr for Quantize {
     }
 }
 
-impl From<Option<Bits>> for Quantize {
-    fn from(bits: Option<Bits>) -> Self {
-        match bits {
-            None => Quantize::None,
-            Some(Bits::Int8) => Quantize::Int8,
-            Some(Bits::Nf4) => Quantize::Nf4,
-        }
-    }
-}
-
 impl Bits {
     /// Its name in settings.
     pub fn name(self) -> &'static str {
         match self {
+            Bits::Bf16 => "bf16",
             Bits::Int8 => "int8",
             Bits::Nf4 => "nf4",
         }
@@ -91,9 +94,11 @@ pub struct Quantised {
     bits: Bits,
     rows: i64,
     columns: i64,
-    /// Int8: [rows * columns] of i8. Nf4: two a byte, [32 * blocks], the last block filled up.
+    /// Bf16: [rows, columns]. Int8: [rows * columns] of i8. Nf4: two a byte, [32 * blocks], the last block filled up.
     codes: Tensor,
-    /// Int8: f32 [rows], of a code of 1. Nf4: u8 [blocks], of the dynamic data type.
+    /// Bf16: how many weights from this one on lie in one tensor, and that tensor.
+    joined: RefCell<Option<(usize, Tensor)>>,
+    /// Bf16: empty. Int8: f32 [rows], of a code of 1. Nf4: u8 [blocks], of the dynamic data type.
     scales: Tensor,
     /// Nf4: f32 [blocks / 256], and the mean that the scales were taken less.
     nested: Option<Tensor>,
@@ -106,6 +111,9 @@ impl Quantised {
     /// # Errors
     /// A weight that is no matrix or has numbers that are not finite.
     pub fn new(weight: &Tensor, bits: Bits, device: Device) -> Result<Self> {
+        if bits == Bits::Bf16 {
+            return Self::bf16(weight, device);
+        }
         let weight = weight.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
         let (mut codes, mut scales, mut nested) = (null_mut(), null_mut(), null_mut());
         let mut offset = 0.0;
@@ -122,10 +130,49 @@ impl Quantised {
             rows,
             columns,
             codes: codes.f_to_device(device)?,
+            joined: RefCell::default(),
             scales: scales.f_to_device(device)?,
             nested: nested.map(|t| t.f_to_device(device)).transpose()?,
             offset,
         })
+    }
+
+    fn bf16(weight: &Tensor, device: Device) -> Result<Self> {
+        let (rows, columns) = weight.size2()?;
+        let codes = weight.f_detach()?.f_to_kind(Kind::BFloat16)?.f_to_device(device)?.f_contiguous()?;
+        let (bits, joined) = (Bits::Bf16, RefCell::default());
+        let scales = Tensor::f_empty([0], (Kind::Float, device))?;
+        Ok(Self { bits, rows, columns, codes, joined, scales, nested: None, offset: 0.0 })
+    }
+
+    /// Bf16 weights of one number of columns as one matrix [sum of rows, columns], in the dtype of the weights. From then
+    /// on they are parts of it: nothing is held twice.
+    ///
+    /// # Panics
+    /// With other columns, no weights, or weights that are not in bf16.
+    pub fn in_one(parts: &[&Quantised]) -> Tensor {
+        let first = parts.first().expect("at least one weight");
+        assert!(
+            parts.iter().all(|p| p.bits == Bits::Bf16 && p.columns == first.columns),
+            "bf16 of one width"
+        );
+        if parts.len() == 1 {
+            return first.codes.shallow_clone();
+        }
+        let mut joined = first.joined.borrow_mut();
+        if let Some((_, whole)) = joined.as_ref().filter(|(n, _)| *n == parts.len()) {
+            return whole.shallow_clone();
+        }
+        let _guard = crate::no_grad();
+        let whole = Tensor::cat(&parts.iter().map(|p| &p.codes).collect::<Vec<_>>(), 0);
+        let mut row = 0;
+        for part in parts {
+            // Whoever holds the weight holds the part from now on.
+            part.codes.shallow_clone().set_data(&whole.narrow(0, row, part.rows));
+            row += part.rows;
+        }
+        *joined = Some((parts.len(), whole.shallow_clone()));
+        whole
     }
 
     /// Rows and columns of the weight.
@@ -168,6 +215,9 @@ impl Quantised {
     }
 
     fn dequantise(parts: &[&Quantised], kind: Kind, plain: bool) -> Tensor {
+        if parts.first().is_some_and(|p| p.bits == Bits::Bf16) {
+            return Self::in_one(parts).to_kind(kind);
+        }
         let list = Handles::of(parts);
         let mut out = null_mut();
         // SAFETY: `list` holds n valid handles and numbers each for the call; the result is adopted only on success.
@@ -196,6 +246,9 @@ impl Quantised {
 /// # Panics
 /// As [`Quantised::joined`], and on an x that does not fit.
 pub fn linear(x: &Tensor, parts: &[&Quantised], b: Option<&Tensor>) -> Tensor {
+    if parts.first().is_some_and(|p| p.bits == Bits::Bf16) {
+        return x.linear(&Quantised::joined(parts, x.kind()), b);
+    }
     let list = Handles::of(parts);
     let mut out = null_mut();
     // SAFETY: as in `dequantise`; the graph holds tensors of its own.

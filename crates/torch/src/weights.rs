@@ -6,6 +6,7 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -14,15 +15,34 @@ struct Shard {
     map: Mmap,
 }
 
+/// Makes a tensor that lies in a file of another kind, when it is asked for.
+pub type Maker = Box<dyn Fn() -> Result<Tensor> + Send + Sync>;
+
+/// Where a tensor comes from.
+enum Source {
+    /// Bytes of a shard.
+    Stored { shard: usize, dtype: Dtype, start: usize, end: usize },
+    /// Another kind of file.
+    Made(Maker),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored { shard, dtype, start, end } => {
+                write!(f, "{dtype:?} at {start}..{end} of shard {shard}")
+            }
+            Self::Made(_) => f.write_str("made when asked for"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
-    shard: usize,
-    dtype: Dtype,
+    source: Source,
     shape: Vec<i64>,
     /// Rows that are asked for beyond those of the file.
     more: i64,
-    start: usize,
-    end: usize,
 }
 
 /// The tensors of a checkpoint, read when asked for.
@@ -92,6 +112,13 @@ impl Weights {
         Ok(all)
     }
 
+    /// Tensors that another kind of file holds: name, shape, and how each is made (in any floating-point dtype, on the CPU).
+    pub fn made(tensors: impl IntoIterator<Item = (String, Vec<i64>, Maker)>) -> Self {
+        let entry = |(name, shape, make)| (name, Entry { source: Source::Made(make), shape, more: 0 });
+        let entries = tensors.into_iter().map(entry).collect();
+        Self { shards: Vec::new(), entries, metadata: HashMap::new() }
+    }
+
     /// One safetensors file.
     pub fn open_file(path: &Path) -> Result<Self> {
         let mut all = Self { shards: Vec::new(), entries: BTreeMap::new(), metadata: HashMap::new() };
@@ -114,15 +141,9 @@ impl Weights {
                 return Err(corrupt(format!("tensor `{name}` ends behind the end of the file")));
             }
             let shape = info.shape.iter().map(|&d| d as i64).collect();
-            let entry = Entry {
-                shard: self.shards.len(),
-                dtype: info.dtype,
-                shape,
-                more: 0,
-                start: data + start,
-                end: data + end,
-            };
-            self.entries.insert(name, entry);
+            let (shard, dtype) = (self.shards.len(), info.dtype);
+            let source = Source::Stored { shard, dtype, start: data + start, end: data + end };
+            self.entries.insert(name, Entry { source, shape, more: 0 });
         }
         self.metadata.extend(meta.metadata().clone().unwrap_or_default());
         self.shards.push(Shard { path: path.into(), map });
@@ -149,7 +170,9 @@ impl Weights {
         if let Some(e) = self.entries.get_mut(name)
             && let Some(&all) = e.shape.first().filter(|&&all| (0..all).contains(&rows))
         {
-            e.end = e.start + (e.end - e.start) / all as usize * rows as usize;
+            if let Source::Stored { start, end, .. } = &mut e.source {
+                *end = *start + (*end - *start) / all as usize * rows as usize;
+            }
             e.shape[0] = rows;
         }
         self
@@ -189,11 +212,13 @@ impl Weights {
     /// A floating-point tensor as f32 on `device`.
     pub fn load(&self, name: &str, device: Device) -> Result<Tensor> {
         let (t, entry) = self.raw(name)?;
-        if !t.is_floating_point() {
+        if let Source::Stored { shard, dtype, .. } = &entry.source
+            && !t.is_floating_point()
+        {
             return Err(Error::Dtype {
-                path: self.shards[entry.shard].path.clone(),
+                path: self.shards[*shard].path.clone(),
                 name: name.into(),
-                dtype: format!("{:?}", entry.dtype),
+                dtype: format!("{dtype:?}"),
             });
         }
         let mut t = t.f_to_kind(Kind::Float)?;
@@ -216,8 +241,15 @@ impl Weights {
             let path = self.shards.first().map(|s| s.path.clone()).unwrap_or_default();
             return Err(Error::Corrupt { path, reason: format!("no tensor `{name}`"), bytes: 0 });
         };
-        let shard = &self.shards[entry.shard];
-        let kind = match entry.dtype {
+        let (shard, dtype, bytes) = match &entry.source {
+            Source::Stored { shard, dtype, start, end } => (&self.shards[*shard], *dtype, *start..*end),
+            Source::Made(make) => {
+                let t = make()?;
+                let rows = entry.shape.first().copied().filter(|&rows| t.size().first() != Some(&rows));
+                return Ok((rows.map_or(t.shallow_clone(), |rows| t.narrow(0, 0, rows)), entry));
+            }
+        };
+        let kind = match dtype {
             Dtype::F32 => Kind::Float,
             Dtype::F64 => Kind::Double,
             Dtype::F16 => Kind::Half,
@@ -236,7 +268,7 @@ impl Weights {
                 });
             }
         };
-        let bytes = &shard.map[entry.start..entry.end];
+        let bytes = &shard.map[bytes];
         Ok((Tensor::f_from_data_size(bytes, &entry.shape, kind)?, entry))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The key under which configs name a model that is trained on, or kept frozen beneath an adapter.
 const BASE: &str = "base";
 
-/// A hash of the folder of each base model, by its key in a resolved config. Ids of the hub are not looked into: a revision
+/// A hash of the folder (or the GGUF file) of each base model, by its key in a resolved config. Ids of the hub are not looked into: a revision
 /// of one does not change.
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub(crate) fn of(config: &str) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     let table: Table = toml::from_str(config).map_err(std::io::Error::other)?;
     walk("", &table, &mut |key, folder| {
-        if Path::new(folder).is_dir() {
+        if Path::new(folder).exists() {
             all.insert(key.to_string(), format!("{:016x}", hash(Path::new(folder))?));
         }
         Ok(())
@@ -40,16 +40,7 @@ fn walk(path: &str, table: &Table, found: &mut impl FnMut(&str, &str) -> Result<
 
 /// A hash of what is computed with: weights, tokenizer and settings, by name; cards and the like may change.
 fn hash(folder: &Path) -> Result<u64> {
-    let mut files = Vec::new();
-    for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        let kept =
-            path.extension().is_some_and(|e| e == "json" || e == "safetensors" || e == "txt" || e == "jinja");
-        if path.is_file() && kept {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let files = if folder.is_file() { vec![folder.to_path_buf()] } else { deciding(folder)? };
     let mut all = Xxh3::new();
     let mut buffer = vec![0; 1 << 20];
     for path in files {
@@ -64,6 +55,20 @@ fn hash(folder: &Path) -> Result<u64> {
         }
     }
     Ok(all.digest())
+}
+
+fn deciding(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let kept =
+            path.extension().is_some_and(|e| e == "json" || e == "safetensors" || e == "txt" || e == "jinja");
+        if path.is_file() && kept {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -85,6 +90,13 @@ mod tests {
         put("README.md", "2");
         assert_eq!(of(&config).unwrap(), before);
         put("model.safetensors", "2");
+        assert_ne!(of(&config).unwrap(), before);
+
+        put("model.gguf", "1");
+        let config = format!("[model]\nbase = {:?}\n", dir.path().join("model.gguf"));
+        let before = of(&config).unwrap();
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["model.base"]);
+        put("model.gguf", "2");
         assert_ne!(of(&config).unwrap(), before);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// What a training method says of its model. The loop adds the run's steps, figures and config.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Card {
     /// Hub's `library_name`: what loads the folder.
     pub library: &'static str,
@@ -18,8 +18,14 @@ pub struct Card {
     pub base: Option<String>,
     /// Training data, as the config names it.
     pub data: String,
+    /// More facts of the model, by name.
+    pub rows: Vec<(&'static str, String)>,
+    /// How the folder loads, where that is not obvious.
+    pub loading: Option<&'static str>,
     /// Python that uses it.
     pub code: String,
+    /// What the model expects as input.
+    pub input: Option<&'static str>,
 }
 
 /// What the loop knows.
@@ -33,7 +39,7 @@ pub(crate) struct RunFacts<'a> {
 }
 
 /// `base_model:` of the front matter where the base is a hub id, else nothing: a folder's name says nothing on the hub.
-pub fn base_line(base: &str) -> String {
+fn base_line(base: &str) -> String {
     let mut parts = base.split('/');
     let named = |part: Option<&str>| part.is_some_and(|p| !p.is_empty() && !p.starts_with('.') && p != "~");
     let id = named(parts.next()) && named(parts.next()) && parts.next().is_none();
@@ -52,14 +58,15 @@ impl Card {
         let from = base.map_or_else(|| "random weights".into(), |b| format!("`{b}`"));
         let _ = write!(
             out,
-            "---\n\n# {}\n\nA {} trained by Ragduet {} from {from}.\n\n| | |\n|---|---|\n| training data | {} |\n\
-             | optimizer steps | {} |\n",
+            "---\n\n# {}\n\nA {} trained by Ragduet {} from {from}.\n\n| | |\n|---|---|\n",
             f.name,
             self.what,
             env!("CARGO_PKG_VERSION"),
-            self.data,
-            f.step
         );
+        for (name, value) in &self.rows {
+            let _ = writeln!(out, "| {name} | {value} |");
+        }
+        let _ = write!(out, "| training data | {} |\n| optimizer steps | {} |\n", self.data, f.step);
         if !f.after.is_empty() {
             out += "\n## Results on the dev set\n\n| measure | before | this model |\n|---|---|---|\n";
             for (name, value) in f.after {
@@ -70,8 +77,10 @@ impl Card {
         }
         let _ = write!(
             out,
-            "\n## Use\n\n```python\n{}\n```\n\n## Config\n\n```toml\n{}\n```\n",
+            "\n## Use\n\n{}```python\n{}\n```\n{}\n## Config\n\n```toml\n{}\n```\n",
+            self.loading.map(|text| format!("{text}\n\n")).unwrap_or_default(),
             self.code,
+            self.input.map(|text| format!("\n{text}\n")).unwrap_or_default(),
             f.config.trim_end()
         );
         out
@@ -91,7 +100,10 @@ mod tests {
             what: "generator",
             base: Some("org/model".into()),
             data: "train.jsonl".into(),
+            rows: vec![("embedding size", "32".into())],
+            loading: Some("Load it so."),
             code: "print()".into(),
+            input: Some("Texts with titles."),
         };
         let (before, after) =
             ([("f1".to_string(), 0.25)], [("f1".to_string(), 0.5), ("em".to_string(), 1.0)]);
@@ -101,7 +113,8 @@ mod tests {
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- rag\n- ragduet\nbase_model: org/model\n---\n",
             "A generator trained by Ragduet",
             "from `org/model`",
-            "| optimizer steps | 7 |",
+            "| embedding size | 32 |\n| training data | train.jsonl |\n| optimizer steps | 7 |\n",
+            "## Use\n\nLoad it so.\n\n```python\nprint()\n```\n\nTexts with titles.\n\n## Config",
             "| f1 | 0.2500 | 0.5000 |",
             "| em | – | 1.0000 |",
         ] {

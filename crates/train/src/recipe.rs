@@ -89,7 +89,7 @@ pub trait Recipe {
     /// The recipe's own.
     fn save_model(&self, dir: &Path, facts: &Facts<'_, Self::Scores>) -> Result<(), Self::Error>;
 
-    /// What the model's card says (`README.md` of its folder); `None`: [`Recipe::save_model`] writes its own.
+    /// What the model's card says (`README.md` of its folder); `None`: it has none.
     fn card(&self) -> Option<Card> {
         None
     }

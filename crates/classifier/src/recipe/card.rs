@@ -22,11 +22,11 @@ impl Classifier {
         Card {
             library,
             task: "text-classification",
-            tags: Vec::new(),
             what,
             base: Some(base.into()),
             data: data.display().to_string(),
             code,
+            ..Card::default()
         }
     }
 }

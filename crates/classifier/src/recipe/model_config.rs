@@ -55,11 +55,11 @@ impl ModelConfig {
         peft: Option<&PeftConfig>,
         context: &RunContext,
     ) -> Result<Classifier> {
-        let bits = self.quantize.bits();
-        if bits.is_some() && peft.is_none() {
+        if self.quantize.bits().is_some() && peft.is_none() {
             return Err(bad("model.quantize", "quantized weights are frozen: give [peft]"));
         }
         let dir = hub::resolve(&self.base)?;
+        let bits = peft.and_then(|peft| peft.kept_as(self.quantize, context.compute));
         let mut c =
             Classifier::with_labels_quantised(&dir, context.device, context.compute, Some(labels), bits)?;
         if let Some(most) = self.max_tokens {

@@ -1,10 +1,13 @@
 //! `ragduet eval generator` and `ragduet eval rag`: answers measured, with and without what they were given.
 
+mod compare;
+
 use crate::cmd::generate::GeneratorArgs;
 use crate::cmd::retrieve::{self, Retrieved};
 use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
+use compare::System;
 use ragduet_data::{MissingPolicy, RagRecord, no_answers, read_rag};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
@@ -26,6 +29,10 @@ struct Wanted {
     /// Also answer without passages, with another question's passages and with shuffled passages.
     #[arg(long)]
     compare: bool,
+    /// Compare with another system on the same questions: a number of few-shot examples (0: zero-shot), or another
+    /// generator (folder or Hugging Face id; with its own prompt settings). May be given several times.
+    #[arg(long, value_name = "SHOTS|DIR")]
+    against: Vec<String>,
     /// WordNet's `dict` folder, for METEOR's synonym matching.
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
@@ -132,6 +139,8 @@ struct Outcome {
     answers: Vec<Answered>,
     judged: Vec<Judged>,
     reports: Vec<(&'static str, Report)>,
+    /// The first row is the system itself.
+    systems: Vec<System>,
 }
 
 fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: bool) -> Result<Outcome> {
@@ -143,7 +152,8 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
     // Only what is shown changes places.
     let own: Vec<_> =
         records.iter().map(|r| r.contexts.iter().take(contexts.count).cloned().collect::<Vec<_>>()).collect();
-    let mut outcome = Outcome { answers: Vec::new(), judged: Vec::new(), reports: Vec::new() };
+    let mut outcome =
+        Outcome { answers: Vec::new(), judged: Vec::new(), reports: Vec::new(), systems: Vec::new() };
     for &condition in conditions {
         let shown = condition.contexts(&own, args.seed);
         let records: Vec<RagRecord> =
@@ -169,6 +179,13 @@ fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: 
         if condition == Condition::With {
             (outcome.answers, outcome.judged) = (answers, judged);
         }
+    }
+    if !wanted.against.is_empty() {
+        outcome.systems.push(System::new(args, &prompt, &outcome.answers)?);
+        drop((generator, judges));
+    }
+    for other in &wanted.against {
+        outcome.systems.push(compare::answered(&args.instead(other), records, quiet)?);
     }
     Ok(outcome)
 }
@@ -248,9 +265,13 @@ impl GeneratorEval {
         if let Some(path) = &self.wanted.save {
             save(path, &outcome, &records)?;
         }
+        let compared = compare::rows(&outcome.systems)?;
         if self.wanted.json {
-            let all: serde_json::Map<_, _> =
+            let mut all: serde_json::Map<_, _> =
                 outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
+            if !compared.is_empty() {
+                all.insert("systems".into(), json!(compared));
+            }
             return common::print_json(&all);
         }
         let known = match without {
@@ -258,6 +279,7 @@ impl GeneratorEval {
             n => format!(", {} with answers", records.len() - n),
         };
         print_table(&format!("{} questions{known}", records.len()), &[], &outcome.reports);
+        compare::print(&compared);
         Ok(())
     }
 }
@@ -302,6 +324,7 @@ impl RagEval {
         if let Some(path) = &self.wanted.save {
             save(path, &outcome, &records)?;
         }
+        let compared = compare::rows(&outcome.systems)?;
         let above: Vec<(String, f64)> =
             measures.iter().filter_map(|&m| Some((m.to_string(), scores.mean(m)?))).collect();
         if self.wanted.json {
@@ -309,9 +332,13 @@ impl RagEval {
                 outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
             let retrieval: std::collections::BTreeMap<_, _> = above.into_iter().collect();
             all.insert("retrieval".into(), json!(retrieval));
+            if !compared.is_empty() {
+                all.insert("systems".into(), json!(compared));
+            }
             return common::print_json(&all);
         }
         print_table(&format!("{} questions, {k} passages", records.len()), &above, &outcome.reports);
+        compare::print(&compared);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `eval choices`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Generator folder (a Hugging Face language model, or `best` of a run) or Hugging Face id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run), Hugging Face id or GGUF file.
     #[arg(short, long)]
     generator: String,
     /// Files of multiple-choice records; a file is a task (named by the file up to the first dot) unless its records

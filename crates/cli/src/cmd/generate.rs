@@ -8,7 +8,7 @@ use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::decode::DecodeConfig;
-use ragduet_generator::prepare::PromptConfig;
+use ragduet_generator::prepare::{ExampleChoice, FewShotConfig, PromptConfig};
 use ragduet_joint::pipeline::trained_with;
 use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Precision, Quantize, device};
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// The generator and how it answers; shared by the commands that answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneratorArgs {
-    /// Generator folder (a Hugging Face language model, or `best` of a run) or Hugging Face id.
+    /// Generator folder (a Hugging Face language model, or `best` of a run), Hugging Face id or GGUF file.
     #[arg(short, long)]
     pub generator: Option<String>,
     /// Device: auto, cpu, cuda or cuda:N.
@@ -40,6 +40,15 @@ pub struct GeneratorArgs {
     /// Passages per prompt; as in training if not given, 0: closed-book.
     #[arg(long, value_parser = number::<usize>(0, 1000))]
     pub contexts: Option<usize>,
+    /// Few-shot examples: records with questions, passages and answers.
+    #[arg(long, value_name = "FILE")]
+    pub examples: Option<PathBuf>,
+    /// Few-shot examples per prompt, 4 if not given; 0: none (zero-shot).
+    #[arg(long, value_parser = number::<usize>(0, 1000))]
+    pub shots: Option<usize>,
+    /// Choice of the examples: similar (questions, by BM25) or random (the same for all).
+    #[arg(long, value_name = "HOW")]
+    pub choose: Option<ExampleChoice>,
     /// Maximum number of generated tokens.
     #[arg(long, default_value_t = 128, value_parser = number::<usize>(1, 1_000_000))]
     pub max_new_tokens: usize,
@@ -85,7 +94,7 @@ impl GeneratorArgs {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
         let generator = self.given()?;
         let dir = ragduet_nn::hub::resolve(generator)?;
-        Generator::load_quantised(&dir, device, self.precision.resolve(device), self.quantize.bits())
+        Generator::load_to_answer(&dir, device, self.precision.resolve(device), self.quantize)
             .with_context(|| format!("cannot load the generator `{generator}`"))
     }
 
@@ -116,8 +125,37 @@ impl GeneratorArgs {
             Some(path) => config::load(path, &[])?,
             None => trained.as_ref().map(|t| t.prompt.clone()).unwrap_or_default(),
         };
+        let prompt = self.few_shot(prompt)?;
         let usual = trained.map_or(5, |t| t.contexts);
         Ok((prompt, ContextConfig::retrieved(self.contexts.unwrap_or(usual))))
+    }
+}
+
+impl GeneratorArgs {
+    /// The prompt with the few-shot examples that are asked for.
+    fn few_shot(&self, mut prompt: PromptConfig) -> Result<PromptConfig> {
+        if let Some(file) = &self.examples {
+            prompt.examples.get_or_insert_with(|| FewShotConfig::new(file)).file.clone_from(file);
+        }
+        if self.shots == Some(0) {
+            (prompt.examples, prompt.template.shots) = (None, Vec::new());
+            return Ok(prompt);
+        }
+        match &mut prompt.examples {
+            Some(config) => {
+                config.count = self.shots.unwrap_or(config.count);
+                config.choose = self.choose.unwrap_or(config.choose);
+            }
+            None if self.shots.is_some() || self.choose.is_some() => {
+                let flag = if self.shots.is_some() { "--shots" } else { "--choose" };
+                return Err(Usage(format!(
+                    "{flag}: give the records that examples are taken from: --examples FILE"
+                ))
+                .into());
+            }
+            None => {}
+        }
+        Ok(prompt)
     }
 }
 

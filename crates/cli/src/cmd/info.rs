@@ -2,6 +2,7 @@
 
 use crate::common;
 use anyhow::Result;
+use ragduet_gguf::{GgufFile, is_gguf};
 use ragduet_index::{
     IdMap, IndexKind, LexicalIndex, OpenOptions, SparseIndex, kind, open, open_multi_vector,
 };
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of a model, adapter, index or run; or a folder of adapters, which are listed.
+    /// Folder of a model, adapter, index or run; a GGUF file; or a folder of adapters, which are listed.
     path: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -23,7 +24,9 @@ impl Args {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         let dir = &self.path;
-        let facts = if dir.join("index.json").is_file() {
+        let facts = if is_gguf(dir) {
+            gguf(dir)?
+        } else if dir.join("index.json").is_file() {
             index(dir)?
         } else if dir.join("environment.json").is_file() {
             run(dir)?
@@ -91,6 +94,34 @@ fn model(dir: &Path) -> Result<Value> {
         "modules": list, "longest text": longest, "similarity": st["similarity_fn_name"],
         "numbers kept of a vector": st["truncate_dim"],
         "prompts": st["prompts"],
+    }))
+}
+
+/// A GGUF file: what it holds, and in which types.
+fn gguf(path: &Path) -> Result<Value> {
+    let file = GgufFile::open(path)?;
+    let metadata = file.metadata();
+    let architecture = metadata.text("general.architecture")?.unwrap_or("(none)");
+    let count = |key: &str| metadata.same_count(&format!("{architecture}.{key}"));
+    let mut types: Vec<(String, usize)> = Vec::new();
+    for tensor in file.tensors() {
+        let name = tensor.kind.to_string();
+        match types.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, n)) => *n += 1,
+            None => types.push((name, 1)),
+        }
+    }
+    let types: Vec<String> = types.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let parameters: usize = file.tensors().iter().map(|t| t.numbers()).sum();
+    Ok(json!({
+        "kind": "model in a GGUF file", "architecture": architecture, "name": metadata.text("general.name")?,
+        "parameters": parameters, "tensors": types.join(", "),
+        "hidden size": count("embedding_length")?, "layers": count("block_count")?,
+        "heads": count("attention.head_count")?,
+        "vocabulary": metadata.texts("tokenizer.ggml.tokens")?.map(<[String]>::len),
+        "longest text": count("context_length")?,
+        "tokenizer": metadata.text("tokenizer.ggml.model")?, "pre-tokenizer": metadata.text("tokenizer.ggml.pre")?,
+        "chat template": metadata.get("tokenizer.chat_template").is_some(),
     }))
 }
 

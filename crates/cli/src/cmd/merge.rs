@@ -44,7 +44,7 @@ impl Args {
                 for tower in model.towers_mut() {
                     tower.merge()?;
                 }
-                st_dir::save(&model, out, None)?;
+                st_dir::save(&model, out)?;
             } else if Classifier::is_adapter(&self.adapter) {
                 let mut model = Classifier::load(&self.adapter, Device::Cpu, Compute::F32)?;
                 model.merge()?;

@@ -3,7 +3,7 @@
 use super::{PrepareReport, Preparer, Put};
 use crate::error::Result;
 use ragduet_data::RagRecord;
-use ragduet_text::{Context, TrainExample, Untrainable};
+use ragduet_text::{Context, RagPrompt, TrainExample, Untrainable};
 
 /// Where a passage stands in an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,17 +23,23 @@ impl Preparer<'_> {
         report: &mut PrepareReport,
     ) -> Result<std::result::Result<(TrainExample, Vec<Place>), Untrainable>> {
         let answers: Vec<String> = record.learned_answer().map(str::to_owned).into_iter().collect();
-        let (built, contexts) = self.built(record, &answers, epoch, report)?;
+        let (built, contexts, template) = self.built(record, &answers, epoch, report)?;
         let Some(example) = built.ok().and_then(|all| all.into_iter().next()) else {
             return Ok(Err(Untrainable::NoAnswer));
         };
-        let places = self.places(record, &contexts, &example)?;
+        let places = self.places(record, &template, &contexts, &example)?;
         Ok(Ok((example, places)))
     }
 
     /// Where passages stand in an example's prompt.
-    fn places(&self, record: &RagRecord, contexts: &[Context], example: &TrainExample) -> Result<Vec<Place>> {
-        let (text, rendered) = match self.put(record, contexts)? {
+    fn places(
+        &self,
+        record: &RagRecord,
+        template: &RagPrompt,
+        contexts: &[Context],
+        example: &TrainExample,
+    ) -> Result<Vec<Place>> {
+        let (text, rendered) = match self.put(record, template, contexts)? {
             Put::Texts(_) => {
                 let mut at = 0;
                 let place = |(c, n): (&Context, &usize)| {
@@ -48,16 +54,19 @@ impl Preparer<'_> {
         let offsets = self.tokenizer.offsets(&text)?;
         // Special tokens in front of the text; templates write them themselves.
         let front = if rendered { 0 } else { self.tokenizer.prompt_ids(&text)?.len() - offsets.len() };
-        let mut from = 0;
+        // From the end: few-shot examples in front may show the same passages.
+        let mut to = text.len();
         let mut out = Vec::with_capacity(contexts.len());
-        for c in contexts {
+        for c in contexts.iter().rev() {
             // A template may change a passage's text (a filter of its own): then there is no place to name.
-            let Some(at) = text[from..].find(&c.text).map(|at| at + from) else { continue };
-            from = at + c.text.len();
+            let Some(at) = text[..to].rfind(&c.text) else { continue };
+            let end = at + c.text.len();
+            to = at;
             let first = offsets.partition_point(|&(_, end)| end <= at);
-            let last = offsets.partition_point(|&(start, _)| start < from);
+            let last = offsets.partition_point(|&(start, _)| start < end);
             out.push(Place { id: c.id.clone(), tokens: first + front..last + front });
         }
+        out.reverse();
         Ok(out)
     }
 }

@@ -19,5 +19,6 @@ pub(super) fn card(what: &'static str, generator: &Generator, base: Option<&str>
          tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n\
          # The prompt it was trained with is in ragduet_prompt.json; `ragduet generate -g` uses it."
     );
-    Card { library, task, tags: vec!["rag"], what, base: base.map(String::from), data, code }
+    let base = base.map(String::from);
+    Card { library, task, tags: vec!["rag"], what, base, data, code, ..Card::default() }
 }

@@ -61,13 +61,13 @@ pub struct DataConfig {
     /// Record format; absent: detected from the columns, row by row.
     #[serde(default)]
     pub format: Option<RecordFormat>,
+    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
+    #[serde(default)]
+    pub skip_bad_rows: bool,
     /// Dev set, evaluated during training; absent: no evaluation.
     #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
     #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
-    /// Bad rows are moved to `bad_rows.jsonl` in the run folder and counted, instead of stopping the run.
-    #[serde(default)]
-    pub skip_bad_rows: bool,
     /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
     /// of the run are read so.
     #[serde(default, skip_serializing_if = "Columns::is_empty")]

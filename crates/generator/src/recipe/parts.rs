@@ -37,10 +37,10 @@ pub fn build_over(
     device: Device,
     tokenizer: impl FnOnce(&ScratchGenerator) -> Result<Tokenizer>,
 ) -> Result<Generator> {
-    let bits = c.quantize.bits();
+    let bits = peft.map_or(c.quantize.bits(), |peft| peft.kept_as(c.quantize, compute));
     let mut generator = match (&c.base, &c.scratch) {
         (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
-        (None, Some(_)) if bits.is_some() => {
+        (None, Some(_)) if c.quantize.bits().is_some() => {
             return Err(bad("model.quantize", "a new model learns whole: give model.base"));
         }
         (None, Some(scratch)) => scratch.over(tokenizer(scratch)?, device, compute)?,
@@ -55,7 +55,7 @@ pub fn build_over(
     if let Some(config) = peft {
         generator.adapt(config)?;
     }
-    if bits.is_some() && generator.adapter.is_none() {
+    if c.quantize.bits().is_some() && generator.adapter.is_none() {
         return Err(bad("model.quantize", "a quantised model does not learn itself: give [peft]"));
     }
     Ok(generator)

@@ -8,6 +8,8 @@ mod distil;
 mod distil_loss;
 mod distil_memory;
 mod entailment;
+mod few_shot;
+mod gguf;
 mod losses;
 mod peft;
 mod preference;

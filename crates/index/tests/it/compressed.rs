@@ -282,7 +282,7 @@ fn damaged_files_are_told() {
         }
         // A manifest of other rows, with the sums of the files as they are.
         index.save(&path).unwrap();
-        let manifest = fs_err::read_to_string(path.join("index.json")).unwrap();
+        let manifest = crate::manifest::without_sum(&path);
         for (from, to) in [("\"count\": 400", "\"count\": 401"), ("\"dim\": 91", "\"dim\": 180")] {
             assert!(manifest.contains(from));
             fs_err::write(path.join("index.json"), manifest.replace(from, to)).unwrap();

@@ -370,7 +370,7 @@ impl Recipe for Joint<'_> {
     fn save_model(&self, dir: &Path, _facts: &Facts<'_, DevScores>) -> Result<()> {
         let c = self.config;
         let model = &self.sides.retriever.model;
-        st_dir::save(model, &dir.join(pipeline::RETRIEVER), None)?;
+        st_dir::save(model, &dir.join(pipeline::RETRIEVER))?;
         self.sides.generator.model.save(&dir.join(pipeline::GENERATOR))?;
         let (prompt, contexts) = (c.generator.prompt.clone(), c.generator.contexts.count);
         let settings = ragduet_generator::TrainedWith { prompt, contexts, length_norm: None };

@@ -2,6 +2,7 @@
 
 use super::targets::Targets;
 use crate::Activation;
+use ragduet_torch::{Bits, Compute, Quantize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,17 @@ pub enum PeftConfig {
 }
 
 impl PeftConfig {
+    /// How frozen weights of the base are kept under this adapter (see [`Quantize::frozen`]): in f32 where it starts from
+    /// them or measures them.
+    pub fn kept_as(&self, quantize: Quantize, compute: Compute) -> Option<Bits> {
+        match self {
+            PeftConfig::Lora(c) if c.dora || c.init == LoraInit::Pissa || !c.modules_to_save.is_empty() => {
+                quantize.bits()
+            }
+            _ => quantize.frozen(compute),
+        }
+    }
+
     /// Positions that it takes before each text, which a model with learned positions then lacks.
     pub fn places(&self) -> usize {
         let rows = match self {

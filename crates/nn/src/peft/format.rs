@@ -12,6 +12,7 @@ use crate::Result;
 use crate::model_dir::{read_json, write_json};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_tensors};
+use ragduet_torch::{Bits, Compute, Quantize};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -60,6 +61,21 @@ pub fn base_of(dir: &Path) -> Result<String> {
     let base = base.and_then(Value::as_str).filter(|s| !s.is_empty());
     base.map(String::from)
         .ok_or_else(|| bad(&path, "base_model_name_or_path", "names no base; give the base's folder"))
+}
+
+/// How the weights of a folder's model, or of its adapter's base, are kept where they answer and nothing more (see
+/// [`Quantize::frozen`]): in f32 under DoRA, which measures them, and beside modules that the adapter has in f32.
+///
+/// # Errors
+/// An adapter's config that cannot be read.
+pub fn kept_as(dir: &Path, quantize: Quantize, compute: Compute) -> Result<Option<Bits>> {
+    if !is_adapter_dir(dir) {
+        return Ok(quantize.frozen(compute));
+    }
+    let json = read_json(&dir.join(CONFIG))?;
+    let dora = json.get("use_dora").and_then(Value::as_bool).unwrap_or(false);
+    let saved = json.get("modules_to_save").and_then(Value::as_array).is_some_and(|m| !m.is_empty());
+    Ok(if dora || saved { quantize.bits() } else { quantize.frozen(compute) })
 }
 
 impl Adapter {

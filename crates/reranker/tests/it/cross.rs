@@ -119,7 +119,7 @@ fn world(dir: &Path) {
     let m = size
         .build(texts.into_iter(), dense, Prompts::default(), (16, 24), Device::Cpu, Compute::F32)
         .unwrap();
-    st_dir::save(&m, &dir.join("first"), None).unwrap();
+    st_dir::save(&m, &dir.join("first")).unwrap();
 }
 
 fn config(dir: &Path, more: &str) -> CrossEncoderConfig {

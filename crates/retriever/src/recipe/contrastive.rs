@@ -10,7 +10,7 @@ use super::dev::{Dev, DevSet};
 use super::distillation::Distillation;
 use super::loader::{self, Batch, Lengths};
 use super::model::{self, Scale};
-use super::save::{Facts, parameters_line, save};
+use super::save::{parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
 use crate::loss::{Compared, LossBatch, LossConfig, RetrievalLoss};
@@ -26,7 +26,8 @@ use ragduet_torch::weights::write_atomic;
 use ragduet_torch::{Device, Kind, Tensor, device, grad, rng};
 pub use ragduet_train::RunOptions;
 use ragduet_train::{
-    Counts, Epoch, Evaluated, Fingerprint, Flow, Learner, Metrics, Recipe, RunContext, RunState, windows_of,
+    Card, Counts, Epoch, Evaluated, Fingerprint, Flow, Learner, Metrics, Recipe, RunContext, RunState,
+    windows_of,
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -341,11 +342,14 @@ impl Recipe for Contrastive<'_> {
         self.dev.evaluate(&self.model)
     }
 
-    fn save_model(&self, dir: &Path, facts: &ragduet_train::Facts<'_, Evaluation>) -> Result<()> {
+    fn save_model(&self, dir: &Path, _: &ragduet_train::Facts<'_, Evaluation>) -> Result<()> {
+        save(&self.model, dir)
+    }
+
+    fn card(&self) -> Option<Card> {
         let data = self.config.data.train.display().to_string();
         let examples = loader::read(&self.set).items().len();
-        let base = self.config.model.base.as_deref();
-        save(&self.model, dir, &Facts { run: facts, base, data: &data, examples, eval: &self.config.eval })
+        Some(self.model.card(self.config.model.base.as_deref(), &data, examples))
     }
 
     fn save_extra(&self, dir: &Path, _: &RunState) -> Result<()> {

@@ -27,7 +27,7 @@ pub use queue::KeyQueue;
 
 use super::dev::{Dev, DevSet};
 use super::model;
-use super::save::{Facts, parameters_line, save};
+use super::save::{parameters_line, save};
 use crate::biencoder::BiEncoder;
 use crate::error::catch;
 use crate::evaluate::EvalSet;
@@ -40,7 +40,8 @@ use ragduet_nn::Mode;
 use ragduet_text::Encoding;
 use ragduet_torch::{Device, Kind, Tensor, grad, no_grad};
 use ragduet_train::{
-    At, Counts, Epoch, Evaluated, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions, RunState,
+    At, Card, Counts, Epoch, Evaluated, Fingerprint, Learner, Metrics, Recipe, RunContext, RunOptions,
+    RunState,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -205,11 +206,13 @@ impl Recipe for Contriever<'_> {
         self.dev.evaluate(&self.model)
     }
 
-    fn save_model(&self, dir: &Path, facts: &ragduet_train::Facts<'_, Evaluation>) -> Result<()> {
+    fn save_model(&self, dir: &Path, _: &ragduet_train::Facts<'_, Evaluation>) -> Result<()> {
+        save(&self.model, dir)
+    }
+
+    fn card(&self) -> Option<Card> {
         let data: Vec<String> = self.config.data.train.iter().map(|p| p.display().to_string()).collect();
-        let base = self.config.model.base.as_deref();
-        let (data, examples, eval) = (&data.join(", "), self.chunks.len(), &self.config.eval);
-        save(&self.model, dir, &Facts { run: facts, base, data, examples, eval })
+        Some(self.model.card(self.config.model.base.as_deref(), &data.join(", "), self.chunks.len()))
     }
 
     fn save_extra(&self, dir: &Path, _: &RunState) -> Result<()> {

@@ -1,46 +1,16 @@
-//! `best/`: the folder of the model that did best, as the ecosystem reads it, with its card.
+//! `best/`: the folder of the model that did best, as the ecosystem reads it.
 
-use super::config::EvalConfig;
 use crate::Result;
 use crate::biencoder::BiEncoder;
-use crate::card::{CardFacts, model_card};
 use crate::st_dir;
 use crate::tower::Tower;
-use ragduet_metrics::Evaluation;
 use std::path::Path;
 
-/// What the model card says of the run.
-#[derive(Debug)]
-pub(super) struct Facts<'a> {
-    pub run: &'a ragduet_train::Facts<'a, Evaluation>,
-    /// The folder or hub id that training started from; none: random weights.
-    pub base: Option<&'a str>,
-    /// The training data.
-    pub data: &'a str,
-    /// Examples in it.
-    pub examples: usize,
-    pub eval: &'a EvalConfig,
-}
-
 /// Fills the folder and checks that the files give the model's embeddings again.
-pub(super) fn save(model: &BiEncoder, dir: &Path, f: &Facts<'_>) -> Result<()> {
-    let card = model_card(
-        model,
-        &CardFacts {
-            name: f.run.name,
-            base: f.base.unwrap_or("random weights"),
-            data: f.data,
-            examples: f.examples,
-            step: f.run.step,
-            config: f.run.config,
-            before: f.run.before.map(|e| &e.scores),
-            after: f.run.dev.map(|e| &e.scores),
-            measures: &f.eval.measures,
-        },
-    );
+pub(super) fn save(model: &BiEncoder, dir: &Path) -> Result<()> {
     let texts =
         ["what is it?", "A longer passage, with a comma, 12 numbers and some unusual words: zyxomma."];
-    st_dir::save(model, dir, Some(&card))?;
+    st_dir::save(model, dir)?;
     st_dir::verify(model, dir, &texts.map(String::from))
 }
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use fs_err as fs;
 use ragduet_nn::MlmHeadOption;
 use ragduet_text::Prompts;
-use ragduet_torch::{Compute, Device, ParamBuilder, Quantize};
+use ragduet_torch::{Bits, Compute, Device, ParamBuilder};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -30,8 +30,8 @@ pub struct Overrides {
     pub max_query_tokens: Option<usize>,
     /// Longest passage in tokens.
     pub max_passage_tokens: Option<usize>,
-    /// Keeps the weights of the encoder's layers in 8 or 4 bits.
-    pub quantize: Quantize,
+    /// Keeps the weights of the encoder's layers in 16, 8 or 4 bits; they then do not train.
+    pub bits: Option<Bits>,
     /// Makes a late-interaction model of what is none yet, its projection drawn from the global generators.
     pub late: Option<LateConfig>,
     /// Makes a sparse model of what is none yet; a head that the directory lacks is drawn from the global generators.
@@ -100,7 +100,7 @@ pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides)
         Some(_) => MlmHeadOption::SavedOrFresh,
         None => MlmHeadOption::No,
     };
-    let how = Reading { device, bits: overrides.quantize.bits(), late: late.as_ref(), mlm_head };
+    let how = Reading { device, bits: overrides.bits, late: late.as_ref(), mlm_head };
     let chains = chains(dir, how)?;
     match late {
         None => assemble(dir, chains, device, compute, overrides),

@@ -22,7 +22,7 @@ const VERSIONS: [(&str, &str); 3] =
 
 /// Writes the model as a sentence-transformers directory. Two towers become its `Router`, with the routes `query`
 /// and `document`.
-pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
+pub fn save(model: &BiEncoder, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     let s = &model.settings;
     match &model.passage_tower {
@@ -94,9 +94,6 @@ pub fn save(model: &BiEncoder, dir: &Path, card: Option<&str>) -> Result<()> {
         config.extend(more);
     }
     write_json(&dir.join("config_sentence_transformers.json"), &config)?;
-    if let Some(card) = card {
-        write_atomic(&dir.join("README.md"), card.as_bytes())?;
-    }
     Ok(())
 }
 
@@ -240,7 +237,7 @@ pub fn verify(model: &BiEncoder, dir: &Path, texts: &[String]) -> Result<()> {
         max_query_tokens: Some(model.settings.max_query_tokens),
         max_passage_tokens: Some(model.settings.max_passage_tokens),
         // What was trained over codes is compared over codes.
-        quantize: model.query_tower.model.params.quantised().next().map(|(_, q)| q.bits()).into(),
+        bits: model.query_tower.model.params.quantised().next().map(|(_, q)| q.bits()),
         ..Overrides::default()
     };
     let again = load(dir, model.device, model.compute, &overrides)?;

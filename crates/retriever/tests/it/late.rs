@@ -274,7 +274,7 @@ fn settings_of_dense_models_are_refused_for_others() {
     let dir = tempfile::tempdir().unwrap();
     for kind in [LATE, "sparse = {}"] {
         let folder = dir.path().join("model");
-        st_dir::save(&still(dir.path(), kind), &folder, None).unwrap();
+        st_dir::save(&still(dir.path(), kind), &folder).unwrap();
         for (key, given) in [
             ("model.pooling", Overrides { pooling: Some(Pooling::Cls), ..Overrides::default() }),
             ("model.normalize", Overrides { normalize: Some(true), ..Overrides::default() }),

@@ -5,7 +5,7 @@ use ragduet_retriever::recipe::contrastive::{RunOptions, initial_model, train};
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_testkit::alone;
 use ragduet_torch::weights::Weights;
-use ragduet_torch::{Compute, Device, Quantize};
+use ragduet_torch::{Bits, Compute, Device};
 use ragduet_train::config::Config as _;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     let scratch = "[model.scratch]\nvocab_size = 200\nhidden_size = 32\nlayers = 2\nheads = 2\nintermediate_size = 64\n\
                    max_positions = 40\ndropout = 0.1";
     let base = dir.join("base");
-    st_dir::save(&initial_model(&config(dir, scratch)).unwrap(), &base, None).unwrap();
+    st_dir::save(&initial_model(&config(dir, scratch)).unwrap(), &base).unwrap();
 
     let of = |quantize: &str, peft: &str| {
         config(dir, &format!("base = {:?}\nquantize = \"{quantize}\"\n{peft}", base.display().to_string()))
@@ -61,13 +61,13 @@ fn an_encoder_of_four_bits_learns_through_an_adapter() {
     }
 
     // Read over codes it cannot be merged, read over the base as it is it can.
-    let overrides = Overrides { quantize: Quantize::Nf4, ..Overrides::default() };
+    let overrides = Overrides { bits: Some(Bits::Nf4), ..Overrides::default() };
     let best = dir.join("run/best");
     let mut small = st_dir::load(&best, Device::Cpu, Compute::Bf16, &overrides).unwrap();
     assert!(small.query_tower.merge().unwrap_err().to_string().contains("quantised"));
     let mut whole = st_dir::load(&best, Device::Cpu, Compute::F32, &Overrides::default()).unwrap();
     whole.query_tower.merge().unwrap();
-    st_dir::save(&whole, &dir.join("merged"), None).unwrap();
+    st_dir::save(&whole, &dir.join("merged")).unwrap();
 
     let e = initial_model(&of("int8", "")).unwrap_err().to_string();
     assert!(e.contains("model.quantize") && e.contains("[peft]"), "{e}");

@@ -264,7 +264,7 @@ fn exports_read_back_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
     let base = model(dir.path(), "");
     let saved = dir.path().join("base");
-    st_dir::save(&base, &saved, None).unwrap();
+    st_dir::save(&base, &saved).unwrap();
     let probe: Vec<String> = texts().0;
     for (i, change) in [
         "",
@@ -287,7 +287,7 @@ fn exports_read_back_as_they_were() {
         c.model = table.try_into().unwrap();
         let m = initial_model(&c).unwrap();
         let out = dir.path().join(format!("export-{i}"));
-        st_dir::save(&m, &out, Some("card")).unwrap();
+        st_dir::save(&m, &out).unwrap();
         st_dir::verify(&m, &out, &probe).unwrap();
         let o =
             Overrides { max_query_tokens: Some(16), max_passage_tokens: Some(32), ..Overrides::default() };
@@ -312,7 +312,7 @@ fn what_is_not_understood_is_refused_by_name() {
     let m = model(dir.path(), "");
     let refused = |name: &str, file: &str, from: &str, to: &str| {
         let out = dir.path().join(name);
-        st_dir::save(&m, &out, None).unwrap();
+        st_dir::save(&m, &out).unwrap();
         let path = out.join(file);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{name}: {text}");
@@ -332,7 +332,7 @@ fn what_is_not_understood_is_refused_by_name() {
     let similarity = "config_sentence_transformers.json";
     assert!(refused("similarity", similarity, "\"cosine\"", "\"manhattan\"").contains("manhattan"));
     let plain = dir.path().join("plain");
-    st_dir::save(&m, &plain, None).unwrap();
+    st_dir::save(&m, &plain).unwrap();
     std::fs::remove_file(plain.join("modules.json")).unwrap();
     let e = st_dir::load(&plain, Device::Cpu, Compute::F32, &Overrides::default()).unwrap_err().to_string();
     assert!(e.contains("does not say how token states become an embedding"), "{e}");

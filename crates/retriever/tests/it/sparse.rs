@@ -110,7 +110,7 @@ fn a_saved_model_is_the_same_model() {
     for family in golden["models"].as_object().unwrap().keys() {
         let model = open(&dir.join(family));
         let to = tmp.path().join(family);
-        st_dir::save(&model, &to, None).unwrap();
+        st_dir::save(&model, &to).unwrap();
         st_dir::verify(&model, &to, &texts).unwrap();
         let again = open(&to);
         assert_eq!(again.settings, model.settings, "{family}");

@@ -38,8 +38,7 @@ impl<'a> Teacher<'a> {
 
     /// The model, which does not train.
     pub fn load(&self) -> Result<Generator> {
-        let teacher =
-            Generator::load_quantised(&self.dir, self.device, self.compute, self.config.quantize.bits())?;
+        let teacher = Generator::load_to_answer(&self.dir, self.device, self.compute, self.config.quantize)?;
         teacher.trained().set_trainable(|_| false);
         Ok(teacher)
     }
@@ -67,7 +66,13 @@ impl<'a> Teacher<'a> {
         let mut buffer = vec![0; 1 << 20];
         for folder in self.folders()? {
             let mut files = Vec::new();
-            for entry in fs::read_dir(&folder)? {
+            // A GGUF file is all there is.
+            if folder.is_file() {
+                files.push(folder.clone());
+            }
+            for entry in
+                if folder.is_dir() { Some(fs::read_dir(&folder)?) } else { None }.into_iter().flatten()
+            {
                 let path = entry?.path();
                 let read = ["json", "safetensors", "jinja", "txt", "model"];
                 let kind = path.extension().and_then(|e| e.to_str());
