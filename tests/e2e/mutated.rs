@@ -347,7 +347,7 @@ fn targets(dir: &Path) -> Vec<Target> {
             Holds::Sealed,
             &run,
             &checkpoint.iter().map(String::as_str).collect::<Vec<_>>(),
-            format!("train retriever -q -c {} --out @ --resume --set run.max_steps=2", s(&c)),
+            format!("train retriever -q -c {} --out @ --resume", s(&c)),
         ),
         target(
             "config",

@@ -79,7 +79,7 @@ fn gradient_caching_takes_the_memory_of_a_chunk() {
 fn encoding_takes_the_memory_of_a_window() {
     ragduet_testkit::in_own_process!();
     const DIM: u64 = 512;
-    const TEXTS: usize = 24_000;
+    const TEXTS: usize = 9_000;
     let dir = tempfile::tempdir().unwrap();
     let m = model(dir.path(), DIM);
     let used = || device::memory(Device::Cpu).unwrap().allocated.unwrap();
