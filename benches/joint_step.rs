@@ -18,7 +18,7 @@ use ragduet_joint::objective::Needs;
 use ragduet_joint::recipe::config::JointConfig;
 use ragduet_joint::recipe::{RunOptions, train};
 use ragduet_joint::refreshed_index::RefreshedIndex;
-use ragduet_joint::retrieve::{RetrievalConfig, retrieve};
+use ragduet_joint::retrieve::{Asked, RetrievalConfig, retrieve};
 use ragduet_joint::score::{AnswerScorer, Group};
 use ragduet_nn::Mode;
 use ragduet_retriever::st_dir::{self, Overrides};
@@ -79,7 +79,8 @@ fn parts(retriever: &Path, generator: &Path, data: &Path, k: usize, questions: u
     let index = RefreshedIndex::build(&m, corpus.texts(), &config.index, &config.encode(), 0)?;
     let asked: Vec<String> = records.iter().map(|r| r.question.clone()).collect();
     let wide = RetrievalConfig { k: 2 * k, ..config.clone() };
-    let fetched = retrieve(&m, corpus.texts(), &index, &asked, &wide, false)?;
+    let fetched =
+        retrieve(&m, corpus.texts(), &index, Asked { questions: &asked, barred: &[] }, &wide, false)?;
     let passages = |take: usize| -> Result<Vec<ragduet_text::Encoding>> {
         let rows: BTreeSet<u32> = fetched.rows.iter().flat_map(|r| r.iter().take(take).copied()).collect();
         let picked: Vec<String> = rows.iter().map(|&row| corpus.texts()[row as usize].clone()).collect();

@@ -16,6 +16,7 @@ mod own_data;
 mod report;
 mod reranker;
 mod said;
+mod shaped;
 mod shapes;
 mod sparse;
 mod util;

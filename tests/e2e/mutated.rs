@@ -4,6 +4,7 @@
 //! A few faults of every input by default; `RAGDUET_MUTANTS=2000` tries as many in all, `RAGDUET_MUTANTS_SEED` others.
 
 use crate::mutator::{Effect, Mutant, Mutator};
+use crate::shaped;
 use crate::util::{config, ok, ragduet, root, s, slice};
 use serde_json::json;
 use std::os::unix::process::ExitStatusExt;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 const HANGS: Duration = Duration::from_secs(60);
 
 /// What a file is, and so what a fault in it may do.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Holds {
     /// Texts of a user: rows may say something else; a line that is no JSON may not.
     Data,
@@ -25,6 +26,16 @@ enum Holds {
     Sealed,
     /// Settings: whatever is accepted was meant.
     Settings,
+    /// A format with rules: what breaks them may not be accepted as something else.
+    Ruled(fn(&[u8]) -> bool),
+    /// Tensors: other numbers may be meant, another header may not.
+    Weights,
+}
+
+impl Holds {
+    fn is_data(self) -> bool {
+        matches!(self, Self::Data)
+    }
 }
 
 /// A command that reads files of one folder.
@@ -120,7 +131,7 @@ fn fault(target: &Target, file: &str, mutant: &Mutant, good: &Seen, now: &Seen) 
             || said.contains('`')
             || said.contains("--")
             || said.contains(&format!("/{folder}"));
-        return if mutant.effect == Effect::None && target.holds == Holds::Data {
+        return if mutant.effect == Effect::None && target.holds.is_data() {
             Some("refused, though nothing is wrong")
         } else {
             (!place).then_some("unclear")
@@ -128,6 +139,10 @@ fn fault(target: &Target, file: &str, mutant: &Mutant, good: &Seen, now: &Seen) 
     }
     let allowed = match (target.holds, mutant.effect) {
         (Holds::Settings, _) => true,
+        (Holds::Ruled(keeps), _) => same || keeps(&mutant.bytes),
+        (Holds::Weights, _) => {
+            same || shaped::weights(&std::fs::read(target.folder.join(file)).unwrap(), &mutant.bytes)
+        }
         // A corpus that has moved is no fault of the index: the passages come without texts, and that is said.
         (Holds::Sealed, _) => same || said.contains("give --corpus to see texts"),
         (_, Effect::None) => same,
@@ -143,6 +158,22 @@ fn fault(target: &Target, file: &str, mutant: &Mutant, good: &Seen, now: &Seen) 
         (Holds::Model | Holds::Data, _) => true,
     };
     (!allowed).then_some("accepted wrongly")
+}
+
+/// An Arrow file of queries and passages.
+fn arrow_of(rows: usize) -> Vec<u8> {
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    let column = |what: &str| -> ArrayRef {
+        std::sync::Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("{what} {i}"))))
+    };
+    let batch =
+        RecordBatch::try_from_iter([("query", column("where is")), ("positive", column("here is"))]).unwrap();
+    let mut out = Vec::new();
+    let mut writer = arrow_ipc::writer::FileWriter::try_new(&mut out, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    out
 }
 
 /// Small inputs of every kind, and a command that reads each.
@@ -202,6 +233,28 @@ fn targets(dir: &Path) -> Vec<Target> {
         })
         .collect();
     std::fs::write(examples.join("p.jsonl"), preferences).unwrap();
+    let rows: Vec<serde_json::Value> = std::fs::read_to_string(examples.join("t.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    std::fs::write(examples.join("t.json"), serde_json::Value::from(rows).to_string()).unwrap();
+    let table: String = (0..6).map(|i| format!("where, {i}?\tplace {i}\n")).collect();
+    std::fs::write(examples.join("t.tsv"), format!("query\tpositive\n{table}")).unwrap();
+    let choices: String = (0..6)
+        .map(|i| {
+            format!("{}\n", json!({"prompt": format!("{i} is"), "choices": ["even", "odd"], "answer": i % 2}))
+        })
+        .collect();
+    std::fs::write(examples.join("c.jsonl"), choices).unwrap();
+    let labels: String = (0..6)
+        .map(|i| {
+            let label = if i % 2 == 0 { "even" } else { "odd" };
+            format!("{}\n", json!({"text": format!("number {i}"), "label": label}))
+        })
+        .collect();
+    std::fs::write(examples.join("l.jsonl"), labels).unwrap();
+    std::fs::write(examples.join("t.arrow"), arrow_of(6)).unwrap();
     let rankings = one("rankings");
     ok(&[
         "eval",
@@ -237,6 +290,14 @@ fn targets(dir: &Path) -> Vec<Target> {
         files: files.iter().map(|f| (*f).to_string()).collect(),
         args: args.split(' ').map(String::from).collect(),
     };
+    // Of the newest checkpoint, where the run of the one step goes on.
+    let checkpoint: Vec<String> = std::fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|entry| format!("checkpoints/{}", entry.unwrap().file_name().into_string().unwrap()))
+        .flat_map(|dir| {
+            ["manifest.json", "position.json", "parameters.safetensors"].map(|f| format!("{dir}/{f}"))
+        })
+        .collect();
     let (base_path, some, r) = (s(&base), s(&some), records.join("r.jsonl"));
     let encode = format!("encode -q -m @ -i {some} -o %");
     let answer = |model: &str, records: &str| {
@@ -259,15 +320,34 @@ fn targets(dir: &Path) -> Vec<Target> {
         ),
         target("examples", Holds::Data, &examples, &["t.jsonl"], "data stats @/t.jsonl".into()),
         target("examples", Holds::Settings, &examples, &["t.parquet"], "data stats @/t.parquet".into()),
-        target("table", Holds::Settings, &examples, &["t.csv"], "data stats @/t.csv".into()),
+        target("Arrow", Holds::Settings, &examples, &["t.arrow"], "data stats @/t.arrow".into()),
+        target("array", Holds::Ruled(shaped::json), &examples, &["t.json"], "data stats @/t.json".into()),
+        target("table", Holds::Ruled(shaped::csv), &examples, &["t.csv"], "data stats @/t.csv".into()),
+        target("tabs", Holds::Ruled(shaped::tsv), &examples, &["t.tsv"], "data stats @/t.tsv".into()),
+        target("choices", Holds::Data, &examples, &["c.jsonl"], "data stats @/c.jsonl".into()),
+        target("texts", Holds::Data, &examples, &["l.jsonl"], "data stats @/l.jsonl --as texts".into()),
         target("preferences", Holds::Data, &examples, &["p.jsonl"], "data stats @/p.jsonl".into()),
         target("records", Holds::Data, &records, &["r.jsonl"], answer(s(&generator), "@/r.jsonl")),
         target(
-            "rankings",
-            Holds::Settings,
+            "ranking",
+            Holds::Ruled(shaped::run),
             &rankings,
-            &["run.trec", "qrels.tsv"],
+            &["run.trec"],
             "eval run @/run.trec --qrels @/qrels.tsv".into(),
+        ),
+        target(
+            "judgements",
+            Holds::Ruled(shaped::qrels),
+            &rankings,
+            &["qrels.tsv"],
+            "eval run @/run.trec --qrels @/qrels.tsv".into(),
+        ),
+        target(
+            "checkpoint",
+            Holds::Sealed,
+            &run,
+            &checkpoint.iter().map(String::as_str).collect::<Vec<_>>(),
+            format!("train retriever -q -c {} --out @ --resume", s(&c)),
         ),
         target(
             "config",
@@ -291,7 +371,7 @@ fn targets(dir: &Path) -> Vec<Target> {
             ],
             encode.clone(),
         ),
-        target("weights", Holds::Settings, &base, &["model.safetensors"], encode),
+        target("weights", Holds::Weights, &base, &["model.safetensors"], encode),
         target(
             "generator",
             Holds::Model,

@@ -73,8 +73,9 @@ fn scored_pairs_are_refused_or_learned() {
     }
     // A threshold makes positives and negatives.
     let to = dir.join("triplets.jsonl");
-    let e = fails(2, &["data", "convert", s(&train), "--to", s(&to)]);
-    assert!(e.contains("texts") && e.contains("--min-score") && !to.exists(), "{e}");
+    // Without a word they are texts with a label.
+    assert!(ok(&["data", "convert", s(&train), "--to", s(&to)]).contains(" texts"));
+    std::fs::remove_file(&to).unwrap();
     let e = fails(1, &["data", "convert", s(&train), "--to", s(&to), "--as", "examples"]);
     assert!(e.contains("--min-score") && !to.exists(), "{e}");
     ok(&["data", "convert", s(&train), "--to", s(&to), "--min-score", "0.5"]);
@@ -148,20 +149,32 @@ fn records_and_preferences_are_counted_and_converted() {
     let lines = std::fs::read_to_string(&out).unwrap();
     assert_eq!(json(lines.lines().next().unwrap())["messages"][1]["content"], "a b");
     assert_eq!(json(lines.lines().nth(1).unwrap())["contexts"][0]["text"], "it is a");
-    let e = fails(1, &["data", "convert", s(&records), "--to", s(&tmp.path().join("x.parquet"))]);
+    let parquet = tmp.path().join("x.parquet");
+    assert!(ok(&["data", "convert", s(&records), "--to", s(&parquet)]).contains("2 records"));
+    assert_eq!(json(&ok(&["data", "stats", s(&parquet), "--json"])), stats);
+    let e = fails(1, &["data", "convert", s(&records), "--to", s(&tmp.path().join("x.csv"))]);
     assert!(e.contains("written as JSON Lines"), "{e}");
     // What would be ignored is refused.
     for option in [&["--format", "jsonl"][..], &["--min-score", "0.5"], &["--nli"], &["--split", "dev"]] {
         let args = [&["data", "stats", s(&records)][..], option].concat();
         let e = fails(2, &args);
         assert!(e.contains(option[0]) && e.contains("records"), "{e}");
+        let e = fails(2, &[&["data", "preview", s(&records)][..], option].concat());
+        assert!(e.contains(option[0]) && e.contains("records"), "{e}");
     }
     let corpus = put("c.txt", "The moon causes tides.\n\nWind causes waves.\n");
     assert!(ok(&["data", "stats", s(&corpus), "--format", "paragraphs"]).contains("2 passages"));
     let e = fails(2, &["data", "convert", s(&corpus), "--to", s(&out), "--to-format", "jsonl"]);
     assert!(e.contains("--to-format") && e.contains("corpus"), "{e}");
-    let choices = put("q.jsonl", "{\"question\":\"q\",\"choices\":[\"a\",\"b\"],\"answer\":\"a\"}\n");
-    assert!(fails(2, &["data", "convert", s(&choices), "--to", s(&out)]).contains("choices"));
+    for (name, row, kind) in [
+        ("q.jsonl", "{\"question\":\"q\",\"choices\":[\"a\",\"b\"],\"answer\":\"a\"}\n", "choices"),
+        ("l.jsonl", "{\"text\":\"t\",\"label\":\"a\"}\n", "texts"),
+    ] {
+        let given = put(name, row);
+        assert!(ok(&["data", "convert", s(&given), "--to", s(&parquet)]).contains(&format!("1 {kind}")));
+        let figures = json(&ok(&["data", "stats", s(&parquet), "--json"]));
+        assert_eq!(figures, json(&ok(&["data", "stats", s(&given), "--json"])), "{kind}");
+    }
 
     let preferences =
         put("p.json", "[{\"instruction\":\"i\",\"input\":\"\",\"chosen\":\"c c\",\"rejected\":\"r\"}]");

@@ -21,7 +21,9 @@ ROWS = [
 
 
 def need(**versions):
-    """Skips the module where a library is not there, or is older than the version that the tests are about."""
+    """Ends the module where a library is not there, or is older than the version that the tests are about: as skipped where
+    nothing promised it, as failed where `scripts/setup --newest` has made .venv-newest or scripts/test asks for it."""
+    promised = (ROOT / ".venv-newest").exists() or os.environ.get("RAGDUET_NEWEST")
     for name, version in versions.items():
         name = name.replace("_", "-")
         try:
@@ -30,7 +32,8 @@ def need(**versions):
             have = "none"
         wanted = [int(x) for x in version.split(".")]
         if have == "none" or [int(x) for x in have.split(".")[:len(wanted)]] < wanted:
-            raise unittest.SkipTest(f"{name} {version} or newer is needed, found {have}: run scripts/setup --newest")
+            why = f"{name} {version} or newer is needed, found {have}: run scripts/setup --newest"
+            raise RuntimeError(f"{why}, and the tests in .venv-newest") if promised else unittest.SkipTest(why)
 
 
 def ragduet(*args, fails=False):

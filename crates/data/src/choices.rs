@@ -48,6 +48,11 @@ pub fn read_choices(path: impl AsRef<Path>, bad: &BadRows) -> Result<ChoiceRecor
 
 /// A record as a line of [`read_choices`]' format, without the line's end.
 pub fn choice_line(record: &ChoiceRecord) -> String {
+    choice_json(record).to_string()
+}
+
+/// A record as a row of [`read_choices`]' format.
+pub(crate) fn choice_json(record: &ChoiceRecord) -> Value {
     let r = &record.record;
     let mut out = json!({"id": r.id});
     if let Some(task) = &record.task {
@@ -57,14 +62,14 @@ pub fn choice_line(record: &ChoiceRecord) -> String {
         out["prompt"] = json!(r.question);
     } else {
         // The passages as any other record has them.
-        let line: Value = serde_json::from_str(&rag::rag_line(r)).unwrap_or_default();
+        let line = rag::rag_json(r);
         for key in ["question", "contexts", "gold"] {
             out[key] = line[key].clone();
         }
     }
     out["choices"] = json!(record.choices);
     out["answer"] = json!(record.answer);
-    out.to_string()
+    out
 }
 
 pub(crate) const ANSWER: [&str; 2] = ["answer", "label"];

@@ -96,6 +96,14 @@ impl Collection {
         Ok(Box::new(self.parts.qrels(split, bad)?.map(|row| row.map(|(_, qrel)| qrel))))
     }
 
+    /// The file that holds the judgements of a split.
+    ///
+    /// # Errors
+    /// A split that is not there.
+    pub fn judgements_file(&self, split: &str) -> Result<PathBuf> {
+        Ok(self.parts.places(split)?.qrels)
+    }
+
     /// One example per query of the split with its relevant passages. Judgements of queries or passages that are not
     /// there are bad rows. Memory holds the queries and judged passages of the split.
     ///

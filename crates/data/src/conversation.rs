@@ -38,11 +38,29 @@ pub(crate) fn answer(column: &str, value: &Value) -> Result<Message, Fault> {
         _ => Err(Fault::new(
             Problem::WrongType,
             format!(
-                "{column}: expected one message of the assistant: the turns before it belong to the prompt (for several \
-                 answers to learn, write the row as `messages`, with prompt.loss_on = \"assistant\")"
+                "{column}: expected one message of the assistant: the turns before it belong to the prompt"
             ),
         )),
     }
+}
+
+/// The record of a prompt and its completion: a text, or one message or more, the first and the last of them the
+/// assistant's.
+pub(crate) fn completion(prompt: &Value, completion: &Value) -> Result<RagRecord, Fault> {
+    let mut turns = turns("prompt", prompt)?;
+    let more = match completion.as_array() {
+        Some(list) if list.len() > 1 => self::turns("completion", completion)?,
+        _ => vec![answer("completion", completion)?],
+    };
+    let by_assistant = |turn: Option<&Message>| turn.is_some_and(|turn| turn.role() == "assistant");
+    if !by_assistant(more.first()) || !by_assistant(more.last()) {
+        let detail = "completion: its first and its last message must be the assistant's: what others say before the \
+                      answer belongs to the prompt";
+        return Err(Fault::new(Problem::WrongType, detail));
+    }
+    let completed = more.len() - 1;
+    turns.extend(more);
+    Ok(RagRecord { completed, ..record(turns)? })
 }
 
 fn turn(column: &str, index: usize, value: &Value) -> Result<Message, Fault> {
@@ -142,6 +160,8 @@ fn called(place: &str, call: &Value) -> Result<Value, Fault> {
         return Err(Fault::new(Problem::WrongType, detail));
     };
     let mut call = call.clone();
+    // Arrow fills what only other calls have.
+    call.retain(|_, value| !value.is_null());
     if let Some(Value::String(arguments)) = call.get("arguments") {
         let object = match arguments.trim() {
             "" => Ok(json!({})),

@@ -72,16 +72,38 @@ fn shapes_are_read_and_shown() {
     } else {
         assert_eq!(shown, table, "docs/data.md: RAGDUET_WRITE=1 writes its table of shapes again");
     }
-    for Sample { kind, shape, row } in SAMPLES {
+    let beside = tempfile::tempdir().unwrap();
+    let (corpus, queries) = (beside.path().join("corpus.jsonl"), beside.path().join("queries.jsonl"));
+    fs_err::write(&corpus, "{\"id\": \"d1\", \"text\": \"p\"}\n{\"id\": \"d2\", \"text\": \"n\"}\n").unwrap();
+    fs_err::write(&queries, "{\"id\": \"q1\", \"text\": \"q\"}\n").unwrap();
+    for Sample { kind, shape, with, row } in SAMPLES {
         let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
         fs_err::write(file.path(), format!("{row}\n")).unwrap();
-        let options = ReadOptions::default();
+        let said = |option: &str| {
+            let mut words = with.split(' ').skip_while(|word| *word != option);
+            words.next().map(|_| words.next().unwrap_or_default())
+        };
+        let least = said("--min-score").map(|n| n.parse().unwrap());
+        let options = ReadOptions {
+            format: said("--format").map(|f| f.parse().unwrap()),
+            corpus: said("--corpus").map(|_| corpus.clone()),
+            queries: said("--queries").map(|_| queries.clone()),
+            labels: PairLabels::of(least, said("--nli").is_some()).unwrap(),
+            ..ReadOptions::default()
+        };
         let read: Vec<_> = kind.read(file.path(), &options, &BadRows::default()).unwrap().collect();
         let [Ok(record)] = &read[..] else { panic!("{shape}: {row}") };
         assert!(record.roles().iter().all(|(_, value)| !value.is_empty()), "{shape}");
         // Questions with answers are taken for records first: most of those that have them train generators.
         let seen = if shape.starts_with("question and answer") { Kind::Records } else { *kind };
-        assert_eq!(Kind::detect(file.path(), &options, &BadRows::default()).unwrap(), seen, "{shape}");
+        let detected = Kind::detect(file.path(), &options, &BadRows::default()).unwrap();
+        match said("--as") {
+            None => assert_eq!(detected, seen, "{shape}"),
+            Some(name) => {
+                assert_eq!(name.parse::<Kind>().unwrap(), *kind, "{shape}");
+                assert_ne!(detected, *kind, "{shape}: --as is not needed");
+            }
+        }
     }
     assert!(Kind::ALL.iter().all(|kind| SAMPLES.iter().any(|sample| sample.kind == *kind)));
 }

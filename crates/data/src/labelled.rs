@@ -17,7 +17,7 @@ use crate::reads::LABELLED;
 use crate::shown::with_first;
 use crate::{BadRows, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// What a text is said to be.
@@ -43,6 +43,29 @@ pub struct LabelledRecord {
     pub pair: Option<String>,
     /// Absent in rows that are to be labelled.
     pub label: Option<Label>,
+}
+
+impl LabelledRecord {
+    /// The record as a row of [`read_labelled`]'s format.
+    pub(crate) fn json(&self) -> Value {
+        let mut row = Row::new();
+        let texts = [("id", self.id.as_ref()), ("text", Some(&self.text)), ("text_pair", self.pair.as_ref())];
+        row.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(text?)))));
+        match &self.label {
+            None => {}
+            Some(Label::Names(names)) => {
+                row.insert("labels".into(), json!(names));
+            }
+            // A class is a whole number.
+            Some(Label::Number(n)) if n.fract() == 0.0 && n.abs() < 9e15 => {
+                row.insert("label".into(), json!(*n as i64));
+            }
+            Some(label) => {
+                row.insert("label".into(), json!(label));
+            }
+        }
+        Value::Object(row)
+    }
 }
 
 pub(crate) const FIRST: [&str; 7] =

@@ -3,6 +3,10 @@
 //! A reader's [`Reads`] lists its roles with the names of columns that it knows for each. A mapping renames a row's
 //! columns before anything is read of it: the named column takes the role's place, and the names that would otherwise
 //! have been read for that role are left alone.
+//!
+//! Several readers may work on one data set (corpus, queries, examples), and a name may be a role of one and another
+//! name of a role in the next: `text` is the passage's text, and a name that queries are read by. Such a name is
+//! *borrowed* there: it gives way to the role's own name, and a file that lacks its column does not need it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -120,6 +124,9 @@ pub(crate) struct Mapped {
     pub(crate) said: String,
     /// The column.
     pub(crate) column: String,
+    /// Whether it is the own name of a role of a reader beside this one, and here only another name of the role: the
+    /// column may be meant for that reader's files alone.
+    pub(crate) borrowed: bool,
     /// Rows that have it.
     pub(crate) rows: u64,
     /// Whether the last row had it.
@@ -141,10 +148,24 @@ impl Mapping {
                 }
                 return fail(format!("{} have no `{said}`; their roles are {}", reads.what, reads.names()));
             };
-            if let Some(twice) = of.iter().find(|m| std::ptr::eq(m.role, role)) {
-                return fail(format!("`{said}` and `{}` are the same role of {}", twice.said, reads.what));
+            let own = |reads: &Reads, name: &str| reads.roles.iter().any(|role| role.name == name);
+            let borrowed = role.name != said && reads.beside.iter().any(|other| own(other, said));
+            let mapped =
+                Mapped { role, said: said.into(), column: column.into(), borrowed, rows: 0, here: false };
+            let Some(twice) = of.iter_mut().find(|m| std::ptr::eq(m.role, role)) else {
+                of.push(mapped);
+                continue;
+            };
+            match (twice.borrowed, borrowed) {
+                (true, false) => *twice = mapped,
+                (false, true) => {}
+                _ => {
+                    return fail(format!(
+                        "`{said}` and `{}` are the same role of {}",
+                        twice.said, reads.what
+                    ));
+                }
             }
-            of.push(Mapped { role, said: said.into(), column: column.into(), rows: 0, here: false });
         }
         Ok(Self { of })
     }
@@ -207,7 +228,7 @@ fn value_at(row: &Row, column: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reads::{EXAMPLES, LABELLED};
+    use crate::reads::{EXAMPLES, LABELLED, PASSAGES, QUERIES};
 
     fn apply(columns: &[&str], row: Value) -> Value {
         let pairs: Vec<String> = columns.iter().map(|s| s.to_string()).collect();
@@ -251,6 +272,15 @@ mod tests {
         let two = Columns::parse(&["query=a".into(), "question=b".into()]).unwrap();
         let e = Mapping::new(&two, &EXAMPLES).unwrap_err().to_string();
         assert!(e.contains("the same role"), "{e}");
+        // `text` is the passages' and gives way, in either order.
+        for pairs in [["query=a", "text=b"], ["text=b", "query=a"]] {
+            let both = Columns::parse(&pairs.map(str::to_owned)).unwrap();
+            let of = Mapping::new(&both, &QUERIES).unwrap().of;
+            assert_eq!((of.len(), of[0].column.as_str(), of[0].borrowed), (1, "a", false));
+            assert_eq!(Mapping::new(&both, &PASSAGES).unwrap().of[0].column, "b");
+        }
+        let of = Mapping::new(&parse("text=b").unwrap(), &QUERIES).unwrap().of;
+        assert_eq!((of[0].column.as_str(), of[0].borrowed), ("b", true));
         let e = serde_json::from_str::<Columns>("{\"nope\": \"x\"}").unwrap_err().to_string();
         assert!(e.contains("no role is named `nope`"), "{e}");
     }

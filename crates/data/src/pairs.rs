@@ -192,14 +192,14 @@ enum Label {
     Class(usize),
 }
 
-/// The label of a pair: one value beside a passage and no negatives. A list of one under `scores` is a teacher's.
+/// The label of a pair: one value beside a passage and no negatives, also as a list of one.
 fn lone_label(row: &Row) -> Option<(&'static str, Value)> {
     if columns::has_negative(row) || !columns::has_positive(row) || present(row, &["pos_scores"]).is_some() {
         return None;
     }
     let column = present(row, &columns::SCORES)?;
     match row.get(column)? {
-        Value::Array(list) if list.len() == 1 && column != "scores" => Some((column, list[0].clone())),
+        Value::Array(list) if list.len() == 1 => Some((column, list[0].clone())),
         Value::Array(_) => None,
         value => Some((column, value.clone())),
     }

@@ -49,8 +49,8 @@ pub struct JudgedRecord {
 }
 
 impl PreferenceRecord {
-    /// The record as a line of [`read_preferences`]' format, without the line's end.
-    pub fn line(&self) -> String {
+    /// The record as a row of [`read_preferences`]' format.
+    pub(crate) fn json(&self) -> Value {
         let answer = |answer: &Message| answer_json(&self.prompt, answer);
         let mut out = json!({"prompt": prompt_json(&self.prompt)});
         (out["chosen"], out["rejected"]) = (answer(&self.chosen), answer(&self.rejected));
@@ -59,8 +59,8 @@ impl PreferenceRecord {
 }
 
 impl JudgedRecord {
-    /// The record as a line of [`read_judged`]'s format, without the line's end.
-    pub fn line(&self) -> String {
+    /// The record as a row of [`read_judged`]'s format.
+    pub(crate) fn json(&self) -> Value {
         let completion = answer_json(&self.prompt, &self.completion);
         with_tools(
             json!({"prompt": prompt_json(&self.prompt), "completion": completion, "label": self.good}),
@@ -84,11 +84,11 @@ fn answer_json(prompt: &Prompt, answer: &Message) -> Value {
     }
 }
 
-fn with_tools(mut row: Value, tools: &[Value]) -> String {
+fn with_tools(mut row: Value, tools: &[Value]) -> Value {
     if !tools.is_empty() {
         row["tools"] = json!(tools);
     }
-    row.to_string()
+    row
 }
 
 type Records<T> = Box<dyn Iterator<Item = Result<T>> + Send>;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `rag` | a question, and what the table below has |
 //! | `chat` | `messages`: objects with `role` (system, developer, user, assistant, tool) and `content`; `contexts`; `tools` |
-//! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages; `prompt` alone has no answer |
+//! | `prompt_completion` | `prompt` and `completion`: two texts, or two lists of messages, all of the second learned; `prompt` alone has no answer |
 //! | `alpaca` | `instruction` and `output`, optionally `input` and `system` |
 //! | `text` | `text`: all of it is learned, without a prompt (language modeling) |
 //!
@@ -111,6 +111,11 @@ pub fn no_answers(path: &Path, records: usize) -> String {
 
 /// A record as a line of [`read_rag`]'s format, without the line's end.
 pub fn rag_line(record: &RagRecord) -> String {
+    rag_json(record).to_string()
+}
+
+/// A record as a row of [`read_rag`]'s format.
+pub(crate) fn rag_json(record: &RagRecord) -> Value {
     let passage = |p: &Passage| {
         let mut out = Map::new();
         out.insert("id".into(), json!(p.id));
@@ -157,16 +162,23 @@ pub fn rag_line(record: &RagRecord) -> String {
             messages.push(record.asking(&record.question).json());
             messages.extend(record.steps.iter().map(Message::json));
             messages.extend(record.learned_answer().map(|words| record.answered(words).json()));
-            json!({"id": record.id, "messages": messages})
+            match record.completed {
+                0 => json!({"id": record.id, "messages": messages}),
+                more => {
+                    let completion = messages.split_off(messages.len().saturating_sub(more + 1));
+                    json!({"id": record.id, "prompt": messages, "completion": completion})
+                }
+            }
         }
     };
-    if record.style != Style::Plain {
+    // Prompts with completions have no passages.
+    if record.style != Style::Plain && record.completed == 0 {
         (out["contexts"], out["gold"]) = (contexts.into(), gold.into());
     }
     if !record.tools.is_empty() {
         out["tools"] = record.tools.clone().into();
     }
-    out.to_string()
+    out
 }
 
 /// The one format whose columns are all there.
@@ -250,9 +262,7 @@ fn prompt_completion(row: &Map<String, Value>, number: u64) -> std::result::Resu
         let (question, answers) = (text("prompt", prompt)?, vec![text("completion", completion)?]);
         return Ok(RagRecord { id, question, answers, style: Style::Plain, ..RagRecord::default() });
     }
-    let mut turns = conversation::turns("prompt", prompt)?;
-    turns.push(conversation::answer("completion", completion)?);
-    Ok(RagRecord { id, ..conversation::record(turns)? })
+    Ok(RagRecord { id, ..conversation::completion(prompt, completion)? })
 }
 
 fn alpaca(row: &Map<String, Value>, number: u64) -> std::result::Result<RagRecord, Fault> {

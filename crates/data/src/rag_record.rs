@@ -27,6 +27,9 @@ pub struct RagRecord {
     pub asked: Option<Message>,
     /// The answer's message where there is more to it than words: a call of a tool, reasoning, a weight.
     pub reply: Option<Message>,
+    /// Messages before the reply that belong to what is completed, as the reply does: of prompts with a completion of
+    /// several turns, else 0.
+    pub completed: usize,
     /// Tools that may be called, as templates see them.
     pub tools: Vec<Value>,
     /// Where it was read.

@@ -210,7 +210,7 @@ pub fn judged_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<PreferenceS
 }
 
 /// A line of a table.
-fn line(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
+pub(crate) fn line(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
     writeln!(f, "{name:<40}{value:>22}")
 }
 

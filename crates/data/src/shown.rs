@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::labelled::Label;
 use crate::rag_record::{Prompt, Style};
 use crate::{
-    BadRows, ChoiceRecord, JudgedRecord, LabelledRecord, Passage, PreferenceRecord, RagRecord, Result,
-    RetrievalExample,
+    BadRows, ChoiceRecord, JudgedRecord, LabelledRecord, Message, Passage, PreferenceRecord, RagRecord,
+    Result, RetrievalExample,
 };
+use serde_json::Value;
 
 /// A record that can be shown.
 pub trait Shown {
@@ -87,7 +88,7 @@ fn prompt(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),
         Prompt::Turns(turns) => {
-            let all: Vec<String> = turns.iter().map(|t| format!("{}: {}", t.role(), t.content())).collect();
+            let all: Vec<String> = turns.iter().map(|t| format!("{}: {}", t.role(), turn(t).1)).collect();
             all.join("\n")
         }
     }
@@ -119,22 +120,52 @@ impl Shown for Passage {
 impl Shown for RagRecord {
     fn roles(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![("id", self.id.clone())];
-        all.extend(self.history.iter().map(|turn| match turn.role() {
-            "system" => ("system", turn.content().to_owned()),
-            "user" => ("user", turn.content().to_owned()),
-            "assistant" => ("assistant", turn.content().to_owned()),
-            _ => ("message", format!("{}: {}", turn.role(), turn.content())),
-        }));
+        if !self.tools.is_empty() {
+            let name = |tool: &Value| {
+                let name = tool.get("name").or_else(|| tool.get("function")?.get("name"));
+                name.and_then(Value::as_str).map_or_else(|| tool.to_string(), str::to_owned)
+            };
+            all.push(("tools", self.tools.iter().map(name).collect::<Vec<_>>().join(", ")));
+        }
+        all.extend(self.history.iter().map(turn));
         let (question, answer) = match self.style {
             Style::Question => ("question", "answer"),
             Style::Chat => ("user", "assistant"),
             Style::Plain => ("prompt", "completion"),
         };
         all.push((question, self.question.clone()));
+        all.extend(self.steps.iter().map(turn));
         all.extend(several("context", &self.contexts, |found| text_of(&found.passage)));
         all.extend(several("gold", &self.gold, text_of));
-        all.extend(several(answer, &self.answers, String::clone));
+        match (&self.reply, self.style) {
+            (Some(reply), _) => all.push(turn(reply)),
+            // A text without a prompt.
+            (None, Style::Plain) if self.asks_nothing() => {
+                all.retain(|(role, _)| *role != question);
+                all.extend(several("text", &self.answers, String::clone));
+            }
+            (None, _) => all.extend(several(answer, &self.answers, String::clone)),
+        }
         all
+    }
+}
+
+/// A message: its words, and what it says beside them.
+fn turn(message: &Message) -> (&'static str, String) {
+    let mut more = message.json();
+    if let Some(more) = more.as_object_mut() {
+        more.retain(|key, value| key != "role" && key != "content" && !value.is_null());
+    }
+    let words = match (message.content(), message.says_more()) {
+        (words, false) => words.to_owned(),
+        ("", true) => more.to_string(),
+        (words, true) => format!("{words} {more}"),
+    };
+    match message.role() {
+        "system" => ("system", words),
+        "user" => ("user", words),
+        "assistant" => ("assistant", words),
+        other => ("message", format!("{other}: {words}")),
     }
 }
 

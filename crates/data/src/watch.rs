@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::bad_rows::{BadRows, Fault, Problem};
-use crate::map::Mapping;
+use crate::map::{Mapped, Mapping};
 use crate::reads::{ALL, Reads};
 use crate::{Error, Result};
 
@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     places: HashMap<String, usize>,
     /// Whether a mapped column must be in the rows: not in the parts of a collection, whose names are fixed.
     strict: bool,
+    /// Whether there is one file: its header says at once which columns there are not.
+    alone: bool,
     said: usize,
 }
 
@@ -52,7 +54,13 @@ impl Watch {
     ///
     /// # Errors
     /// A mapping that the reader cannot have.
-    pub(crate) fn new(path: &Path, reads: &'static Reads, strict: bool, bad: &BadRows) -> Result<Self> {
+    pub(crate) fn new(
+        path: &Path,
+        reads: &'static Reads,
+        strict: bool,
+        alone: bool,
+        bad: &BadRows,
+    ) -> Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             reads,
@@ -62,6 +70,7 @@ impl Watch {
             columns: Vec::new(),
             places: HashMap::new(),
             strict,
+            alone,
             said: 0,
         })
     }
@@ -171,7 +180,8 @@ impl Watch {
             return;
         }
         // A column may be rare: that no row has it is known at the end.
-        for mapped in self.mapping.of.iter().filter(|m| m.rows == 0 && self.strict && !self.bad.is_silent()) {
+        for mapped in self.mapping.of.iter().filter(|m| m.rows == 0 && self.needs(m) && !self.bad.is_silent())
+        {
             tracing::warn!(
                 "{}: none of the first {EARLY} rows has `{}`, which {} is mapped to",
                 self.path.display(),
@@ -182,7 +192,13 @@ impl Watch {
         self.say();
     }
 
-    /// A mapped column that the header of a file does not name.
+    /// Whether a mapped column must be in some row.
+    fn needs(&self, mapped: &Mapped) -> bool {
+        self.strict && !mapped.borrowed
+    }
+
+    /// A mapped column that the header of a file does not name. Where there are several files, another one may: that is
+    /// known at the end.
     ///
     /// # Errors
     /// The column, with those that are there.
@@ -191,7 +207,8 @@ impl Watch {
             let is = |name: &str| {
                 name == mapped.column || mapped.column.split('.').next().is_some_and(|root| root == name)
             };
-            if self.strict && !names.clone().any(is) && !self.bad.was_mapped(&mapped.said) {
+            let needed = self.needs(mapped) && self.alone;
+            if needed && !names.clone().any(is) && !self.bad.was_mapped(&mapped.said) {
                 let found: Vec<&str> = names.clone().collect();
                 return Err(absent(&self.path, &mapped.said, &mapped.column, &found));
             }
@@ -220,7 +237,7 @@ impl Watch {
                      own names",
                     self.rows
                 );
-            } else if mapped.rows == 0 && self.strict {
+            } else if mapped.rows == 0 && self.needs(mapped) {
                 if !self.bad.was_mapped(said) {
                     let found: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
                     return Err(absent(&self.path, said, column, &found));

@@ -12,6 +12,7 @@ pub(crate) mod atomic;
 pub(crate) mod beir;
 pub(crate) mod collection;
 mod counts;
+pub(crate) mod inferred;
 pub(crate) mod parquet;
 pub(crate) mod rows;
 

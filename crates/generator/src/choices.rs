@@ -9,7 +9,6 @@ use crate::prepare::{PrepareReport, Preparer, PromptConfig};
 use ragduet_data::ChoiceRecord;
 use ragduet_nn::Mode;
 use ragduet_text::TrainExample;
-use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::{Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -82,7 +81,7 @@ pub fn token_nll<'e>(
     let on = |v: &[i64]| Tensor::from_slice(v).to_device(generator.device);
     let hidden = generator.hidden_states(sequences, mode).index_select(0, &on(&rows));
     let head = generator.model.kind.head(mode);
-    let (nll, _) = linear_cross_entropy(&hidden, &head.weight, &on(&targets), head.scale, generator.compute);
+    let nll = head.nll(&hidden, &on(&targets), generator.compute);
     (nll, tokens)
 }
 

@@ -7,7 +7,7 @@ use crate::stepper::{CausalStepper, Seq2SeqStepper};
 use fs_err as fs;
 use ragduet_nn::peft::{self, Adapter, PeftConfig, TaskType};
 use ragduet_nn::{
-    LanguageModel, LmKind, Mode, PackedTokens, hub, load_quantised_language_model, save_language_model,
+    FrozenBase, LanguageModel, LmKind, Mode, PackedTokens, hub, load_language_model_over, save_language_model,
 };
 use ragduet_text::{Tokenizer, TrainExample};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Quantize, Tensor, no_grad};
@@ -52,15 +52,29 @@ impl Generator {
     /// # Errors
     /// As [`Generator::load`].
     pub fn load_quantised(dir: &Path, device: Device, compute: Compute, bits: Option<Bits>) -> Result<Self> {
+        Self::load_over(dir, device, compute, bits, None)
+    }
+
+    /// [`Generator::load_quantised`], with the frozen weights of a model in memory where that is over the same base.
+    ///
+    /// # Errors
+    /// As [`Generator::load`].
+    pub fn load_over(
+        dir: &Path,
+        device: Device,
+        compute: Compute,
+        bits: Option<Bits>,
+        held: Option<&FrozenBase>,
+    ) -> Result<Self> {
         if !peft::is_adapter_dir(dir) {
-            let model = load_quantised_language_model(dir, device, bits)?;
+            let model = load_language_model_over(dir, device, bits, held)?;
             let tokenizer = Tokenizer::from_dir(dir)?;
             let base = std::path::absolute(dir)?.display().to_string();
             return Self { model, tokenizer, device, compute, adapter: None, base }.check();
         }
         let base = peft::base_of(dir)?;
         let folder = hub::resolve(&base)?;
-        let model = load_quantised_language_model(&folder, device, bits)?;
+        let model = load_language_model_over(&folder, device, bits, held)?;
         let own = dir.join("tokenizer.json").is_file();
         let tokenizer = Tokenizer::from_dir(if own { dir } else { &folder })?;
         model.params.set_trainable(|_| false);
@@ -72,8 +86,14 @@ impl Generator {
     ///
     /// # Errors
     /// As [`Generator::load`].
-    pub fn load_to_answer(dir: &Path, device: Device, compute: Compute, quantize: Quantize) -> Result<Self> {
-        Self::load_quantised(dir, device, compute, peft::kept_as(dir, quantize, compute)?)
+    pub fn load_to_answer(
+        dir: &Path,
+        device: Device,
+        compute: Compute,
+        quantize: Quantize,
+        held: Option<&FrozenBase>,
+    ) -> Result<Self> {
+        Self::load_over(dir, device, compute, peft::kept_as(dir, quantize, compute)?, held)
     }
 
     /// Puts a new adapter over the model, which no longer trains itself. Draws from the global generators.

@@ -3,7 +3,6 @@
 use crate::model::Generator;
 use ragduet_nn::Mode;
 use ragduet_text::{TrainExample, pack_in_order};
-use ragduet_torch::loss::linear_cross_entropy;
 use ragduet_torch::{Kind, Tensor};
 
 /// The examples of a forward pass.
@@ -68,7 +67,7 @@ impl PackedExamples {
         let hidden = self.states(generator, mode);
         let head = generator.model.kind.head(mode);
         let targets = Tensor::from_slice(&self.targets).to_device(generator.device);
-        linear_cross_entropy(&hidden, &head.weight, &targets, head.scale, generator.compute).0
+        head.nll(&hidden, &targets, generator.compute)
     }
 }
 
@@ -109,7 +108,7 @@ pub fn likelihoods(
     let hidden = generator.hidden_states(sequences.iter().copied(), mode);
     let head = generator.model.kind.head(mode);
     let hidden = hidden.index_select(0, &to(&rows));
-    let nll = linear_cross_entropy(&hidden, &head.weight, &to(&targets), head.scale, generator.compute).0;
+    let nll = head.nll(&hidden, &to(&targets), generator.compute);
     let (owner, on) = (to(&owner), Tensor::from_slice(&on).to_device(device));
     let zeros = || Tensor::zeros([sequences.len() as i64], (Kind::Float, device));
     Likelihoods {

@@ -319,8 +319,7 @@ impl<'a> Preparer<'a> {
             let tried = match (self.put(record, &self.config.template, &[]), record.learned_answer()) {
                 (Ok(Put::Messages(chat, mut messages)), Some(answer)) => {
                     messages.push(record.answered(answer).json());
-                    let options =
-                        ExampleOptions { loss_on: self.config.loss_on, ..ExampleOptions::default() };
+                    let options = self.options(record);
                     self.tokenizer.chat_example(chat, &messages, tools(record), &options).map(|_| ())
                 }
                 (Ok(Put::Messages(chat, messages)), None) => {
@@ -372,6 +371,12 @@ impl<'a> Preparer<'a> {
                 records.len()
             );
         }
+    }
+
+    /// How a record becomes an example.
+    fn options(&self, record: &RagRecord) -> ExampleOptions {
+        let loss_on = self.config.loss_on;
+        ExampleOptions { loss_on, completed: record.completed, ..ExampleOptions::default() }
     }
 
     /// What records have and the chat template does not show, with how often.
@@ -552,7 +557,7 @@ impl<'a> Preparer<'a> {
                 _ if answer.is_empty() => String::new(),
                 _ => template.target(answer, contexts, &gold),
             };
-            let options = ExampleOptions { max_len: None, loss_on: self.config.loss_on, append_eos: true };
+            let options = self.options(record);
             match self.put(record, template, contexts)? {
                 Put::Messages(chat, mut messages) => {
                     messages.push(record.answered(&target).json());

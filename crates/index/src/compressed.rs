@@ -25,11 +25,11 @@ use self::codes::{Codes, rescore};
 pub use self::config::{
     BinaryConfig, BinaryQuery, CompressionConfig, Form, PqConfig, RescoreConfig, RescoreRows,
 };
-use crate::ids::IDS;
 use crate::rows::{MAX_ROWS, prepare};
 use crate::store::{MANIFEST, Manifest, OpenOptions, Reader, Settings, Writer, kind};
 use crate::{
-    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorFile, VectorIndex, VectorIndexMut,
+    Vectors,
 };
 
 const CODES: &str = "codes.bin";
@@ -99,6 +99,57 @@ impl CompressedIndex {
             None => None,
         };
         Ok(Self { config, dim, similarity, codes, finer })
+    }
+
+    /// Writes an index of the vectors of a file without holding them; returns its bytes.
+    pub(crate) fn write(
+        dir: &Path,
+        config: &CompressionConfig,
+        similarity: Similarity,
+        vectors: &VectorFile,
+        ids: Option<&IdMap>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<usize> {
+        vectors.check_rows()?;
+        let (dim, rows) = (vectors.dim(), vectors.len());
+        let index = Self::new(config, similarity, dim)?;
+        let requested = Settings::new(SETTINGS, config)?;
+        let header = Header { dim, similarity, requested };
+        let mut writer = Writer::new(dir, Manifest::new(IndexKind::Compressed, rows, header))?;
+        let Self { mut codes, mut finer, .. } = Self::new(config, similarity, dim)?;
+        codes.learn(rows, |chosen| {
+            let mut drawn = Vec::with_capacity(chosen.len() * config.width(dim));
+            for &row in chosen {
+                let vector = vectors.pick(&[row])?;
+                let prepared = prepare(Vectors::of(&vector, dim), dim, similarity);
+                drawn.extend_from_slice(&index.cut(&prepared.map_err(|e| e.counted_from(row))?)?);
+            }
+            Ok(drawn)
+        })?;
+        writer.file(CODES, |out| {
+            let blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
+                let mut done = 0;
+                vectors.blocks(|block| {
+                    take(&index.cut(&prepare(block, dim, similarity)?)?)?;
+                    done += block.len();
+                    progress(done, rows);
+                    Ok(())
+                })
+            };
+            codes.write_blocks(blocks, out)
+        })?;
+        if let Some(finer) = &mut finer {
+            writer.file(RESCORE, |out| {
+                let blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
+                    vectors.blocks(|block| take(&prepare(block, dim, similarity)?))
+                };
+                finer.write_blocks(blocks, out)
+            })?;
+        }
+        writer.ids(ids, rows)?;
+        writer.finish()?;
+        let RowBytes { scanned, rescored } = index.row_bytes();
+        Ok(rows * (scanned + rescored))
     }
 
     /// The settings it was made with.
@@ -186,10 +237,7 @@ impl VectorIndex for CompressedIndex {
         if let Some(finer) = &self.finer {
             writer.file(RESCORE, |out| finer.write(out))?;
         }
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 }

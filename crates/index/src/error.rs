@@ -156,6 +156,21 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file that does not hold the vectors it should.
+    #[error(
+        "{}: {bytes} bytes are not {rows} vectors of {dim} numbers: the file is cut or damaged; write it again",
+        path.display()
+    )]
+    NotVectors {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: u64,
+        /// Vectors that it should hold.
+        rows: usize,
+        /// Numbers of a vector.
+        dim: usize,
+    },
     /// `hnsw_rs` panicked in spite of all checks.
     #[error("hnsw_rs failed: {problem}; set `builder = \"native\"` to build without it")]
     Builder {
@@ -198,4 +213,17 @@ pub enum Error {
         /// The row it was given to again.
         second: u32,
     },
+}
+
+impl Error {
+    /// The error about a block of vectors, as one about all of them: `first` stand before the block.
+    pub(crate) fn counted_from(self, first: usize) -> Self {
+        match self {
+            Self::NotFinite { row, column, value } => Self::NotFinite { row: row + first, column, value },
+            Self::ZeroVector { row } => Self::ZeroVector { row: row + first },
+            Self::TooLarge { row, precision, value } => Self::TooLarge { row: row + first, precision, value },
+            Self::NotUnit { row, length } => Self::NotUnit { row: row + first, length },
+            other => other,
+        }
+    }
 }

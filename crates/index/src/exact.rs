@@ -7,12 +7,12 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
 use crate::store::{Manifest, OpenOptions, Reader, Settings, VECTORS, VectorHeader, Writer, kind};
 use crate::{
-    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorFile, VectorIndex, VectorIndexMut,
+    Vectors,
 };
 
 /// Exact index.
@@ -44,6 +44,25 @@ impl ExactIndex {
             return Err(Error::NotAnIndex { path: dir.to_owned(), problem });
         }
         Ok(Self { rows: Reader::<VectorHeader>::open(dir)?.rows(options)? })
+    }
+
+    /// Writes an index of the vectors of a file without holding them; returns its bytes.
+    pub(crate) fn write(
+        dir: &Path,
+        config: &ExactConfig,
+        similarity: Similarity,
+        vectors: &VectorFile,
+        ids: Option<&IdMap>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<usize> {
+        vectors.check_rows()?;
+        let mut rows = Rows::new(vectors.dim(), similarity, config.precision)?;
+        let header = VectorHeader::new(&rows, Settings::new("exact", config)?, serde_json::json!({}));
+        let mut writer = Writer::new(dir, Manifest::new(IndexKind::Exact, vectors.len(), header))?;
+        writer.file(VECTORS, |out| rows.write_blocks(vectors, out, progress))?;
+        writer.ids(ids, vectors.len())?;
+        writer.finish()?;
+        Ok(vectors.len() * vectors.dim() * config.precision.bytes())
     }
 }
 
@@ -84,10 +103,7 @@ impl VectorIndex for ExactIndex {
         let manifest = Manifest::new(self.kind(), self.len(), header);
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 }

@@ -36,12 +36,12 @@ pub use self::config::{HnswBuilder, HnswConfig};
 use self::graph::{Graph, Query, Scratch, Space};
 use self::insert::with_scratch;
 pub use self::repair::{AuditOptions, SelfAudit};
-use crate::ids::IDS;
 use crate::rows::{Precision, Rows};
 use crate::scan::scan;
 use crate::store::{Manifest, OpenOptions, Reader, Settings, VECTORS, VectorHeader, Writer};
 use crate::{
-    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorIndex, VectorIndexMut, Vectors,
+    Error, Hit, IdMap, IndexKind, Result, SearchParams, Similarity, VectorFile, VectorIndex, VectorIndexMut,
+    Vectors,
 };
 
 /// The name of its settings, in a config and in the manifest.
@@ -74,6 +74,20 @@ impl HnswIndex {
             graph: Graph::new(config.m),
             pool: Mutex::default(),
         })
+    }
+
+    /// An index of the vectors of a file.
+    pub(crate) fn of_file(
+        config: &HnswConfig,
+        similarity: Similarity,
+        vectors: &VectorFile,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Self> {
+        let mut index = Self::new(config, similarity, vectors.dim())?;
+        vectors.check_rows()?;
+        vectors.blocks(|block| index.rows.add(block).map(drop))?;
+        index.link(progress)?;
+        Ok(index)
     }
 
     /// Opens a saved index.
@@ -215,10 +229,7 @@ impl VectorIndex for HnswIndex {
         let mut writer = Writer::new(dir, manifest)?;
         writer.file(VECTORS, |out| self.rows.write(out))?;
         writer.file(file::GRAPH, |out| file::write(&self.graph, out))?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 }

@@ -29,7 +29,6 @@ use analysis::Analyzer;
 use documents::Documents;
 use file::Header;
 
-use crate::ids::IDS;
 use crate::impacts::postings::Postings;
 use crate::impacts::search::{self, Scratch};
 use crate::store::{Manifest, Reader, Writer};
@@ -159,10 +158,7 @@ impl LexicalIndex {
         let header = Header { requested: self.config.clone() };
         let mut writer = Writer::new(dir, Manifest::new(IndexKind::Lexical, self.len(), header))?;
         file::write(&self.documents, &mut writer)?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 

@@ -10,6 +10,7 @@
 //! - [`MultiVectorIndex`] is the same for late interaction, where a passage has one vector a token:
 //!   [`ExactMultiVectorIndex`] and [`CompressedMultiVectorIndex`].
 //! - [`recall_against_exact`] and [`HnswIndex::audit`] say how far an approximate index can be trusted.
+//! - [`write_index`] and [`write_multi_vector_index`] build from vectors in a file, past memory.
 //! - [`IdMap`] names rows, [`negatives`] chooses hard negatives from hits, [`cost`] says which index to mine with.
 //!
 //! Rows are `f32` slices or texts, and `u32` ids. Deliberately absent: models, tensors, and any dependence on libtorch.
@@ -30,6 +31,7 @@ mod config;
 pub mod cost;
 mod error;
 mod exact;
+mod filed;
 mod filter;
 pub mod fusion;
 mod hnsw;
@@ -44,6 +46,7 @@ mod rows;
 mod scan;
 mod sparse;
 mod store;
+mod stored;
 mod topk;
 mod types;
 
@@ -55,6 +58,7 @@ pub use compressed::{
 pub use config::{IndexConfig, build, open, open_with};
 pub use error::{Error, Result};
 pub use exact::{ExactConfig, ExactIndex};
+pub use filed::{write_index, write_multi_vector_index};
 pub use filter::IdFilter;
 pub use fusion::{FusionConfig, fuse, fuse_hits};
 pub use hnsw::{AuditOptions, HnswBuilder, HnswConfig, HnswIndex, SelfAudit};
@@ -68,4 +72,5 @@ pub use multi_vector::{
 pub use rows::Precision;
 pub use sparse::{SparseIndex, SparseVectors};
 pub use store::{OpenOptions, kind, replace_index};
+pub use stored::{VectorFile, VectorSpool};
 pub use types::{Hit, IndexKind, SearchParams, Similarity, Vectors};

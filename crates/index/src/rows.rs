@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, IdFilter, Result, Similarity, Vectors, kernel};
+use crate::{Error, IdFilter, Result, Similarity, VectorFile, Vectors, kernel};
 
 /// Storage precision of vectors; similarities are computed in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +46,13 @@ const SLAB_BYTES: usize = 32 << 20;
 enum Data {
     F32(Vec<f32>),
     F16(Vec<f16>),
-    Disk { file: fs_err::File, precision: Precision, len: usize },
+    /// The first row begins at byte `start`.
+    Disk {
+        file: fs_err::File,
+        start: u64,
+        precision: Precision,
+        len: usize,
+    },
 }
 
 /// The stored vectors.
@@ -102,12 +108,13 @@ impl Rows {
 
     pub(crate) fn on_disk(
         file: fs_err::File,
+        start: u64,
         precision: Precision,
         len: usize,
         dim: usize,
         similarity: Similarity,
     ) -> Self {
-        Self { dim, similarity, data: Data::Disk { file, precision, len } }
+        Self { dim, similarity, data: Data::Disk { file, start, precision, len } }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -195,6 +202,15 @@ impl Rows {
         }
     }
 
+    /// Forgets all rows that are in memory.
+    pub(crate) fn clear(&mut self) {
+        match &mut self.data {
+            Data::F32(data) => data.clear(),
+            Data::F16(data) => data.clear(),
+            Data::Disk { .. } => {}
+        }
+    }
+
     /// One row as it is stored (scaled to length 1 under the cosine).
     pub(crate) fn row(&self, id: u32) -> Result<Vec<f32>> {
         let at = id as usize;
@@ -212,10 +228,10 @@ impl Rows {
         match &self.data {
             Data::F32(data) => out.copy_from_slice(&data[numbers]),
             Data::F16(data) => data[numbers].convert_to_f32_slice(out),
-            Data::Disk { file, precision, .. } => {
+            Data::Disk { file, start, precision, .. } => {
                 use fs_err::os::unix::fs::FileExt;
                 let mut bytes = vec![0; out.len() * precision.bytes()];
-                file.read_exact_at(&mut bytes, (numbers.start * precision.bytes()) as u64)?;
+                file.read_exact_at(&mut bytes, start + (numbers.start * precision.bytes()) as u64)?;
                 decode_into(&bytes, *precision, out);
             }
         }
@@ -272,6 +288,24 @@ impl Rows {
         self.write_range(0..self.len(), out)
     }
 
+    /// Writes the vectors of a file as rows of this store would be, which holds a block of them at a time.
+    pub(crate) fn write_blocks(
+        &mut self,
+        vectors: &VectorFile,
+        out: &mut dyn std::io::Write,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<()> {
+        let mut done = 0;
+        vectors.blocks(|block| {
+            self.clear();
+            self.add(block)?;
+            self.write(out)?;
+            done += block.len();
+            progress(done, vectors.len());
+            Ok(())
+        })
+    }
+
     /// Some of the rows in the same form.
     pub(crate) fn write_range(&self, rows: Range<usize>, out: &mut dyn std::io::Write) -> Result<()> {
         const CHUNK: usize = 1 << 16;
@@ -292,12 +326,12 @@ impl Rows {
                     out.write_all(&bytes)?;
                 }
             }
-            Data::Disk { file, precision, .. } => {
+            Data::Disk { file, start, precision, .. } => {
                 use fs_err::os::unix::fs::FileExt;
                 let end = numbers.end * precision.bytes();
                 for at in (numbers.start * precision.bytes()..end).step_by(CHUNK) {
                     bytes.resize(CHUNK.min(end - at), 0);
-                    file.read_exact_at(&mut bytes, at as u64)?;
+                    file.read_exact_at(&mut bytes, start + at as u64)?;
                     out.write_all(&bytes)?;
                 }
             }

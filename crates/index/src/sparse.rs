@@ -16,7 +16,6 @@ use rayon::prelude::*;
 
 pub use vectors::SparseVectors;
 
-use crate::ids::IDS;
 use crate::impacts::postings::{Postings, Sorting};
 use crate::impacts::search::{self, Scratch};
 use crate::store::{Manifest, Reader, Writer};
@@ -154,10 +153,7 @@ impl SparseIndex {
         let header = Header { dim: self.dim() };
         let mut writer = Writer::new(dir, Manifest::new(IndexKind::Sparse, self.len(), header))?;
         file::write(&self.texts, &self.removed, &mut writer)?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 

@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::ids::{IDS, IdMap};
 use crate::rows::{Precision, Rows};
 use crate::{Error, IndexKind, Result, Similarity};
 
@@ -114,14 +115,30 @@ impl<H: Serialize> Writer<H> {
         name: &str,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
+        let mut file = self.begin(name)?;
+        write(&mut file)?;
+        self.end(name, file)
+    }
+
+    /// Begins a file, where several are written at a time; [`Writer::end`] notes its checksum.
+    pub(crate) fn begin(&self, name: &str) -> Result<Summing> {
         let file = fs_err::File::create(self.folder.path().join(name))?;
-        let mut out =
-            Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 };
-        write(&mut out)?;
-        let sum = FileSum { bytes: out.bytes, crc32: out.crc.finalize() };
-        out.inner.flush()?;
+        Ok(Summing { inner: BufWriter::with_capacity(1 << 20, file), crc: Default::default(), bytes: 0 })
+    }
+
+    /// Ends a file that was begun.
+    pub(crate) fn end(&mut self, name: &str, mut file: Summing) -> Result<()> {
+        file.inner.flush()?;
+        let sum = FileSum { bytes: file.bytes, crc32: file.crc.finalize() };
         self.manifest.files.insert(name.to_owned(), sum);
         Ok(())
+    }
+
+    /// Writes the external ids of so many rows, if there are any.
+    pub(crate) fn ids(&mut self, ids: Option<&IdMap>, rows: usize) -> Result<()> {
+        let Some(ids) = ids else { return Ok(()) };
+        ids.check_len(rows)?;
+        self.file(IDS, |out| ids.write(out))
     }
 
     /// Writes the manifest and puts the directory in its place.
@@ -134,13 +151,14 @@ impl<H: Serialize> Writer<H> {
     }
 }
 
-struct Summing<W> {
-    inner: W,
+/// A file of an index being written, and its checksum so far.
+pub(crate) struct Summing {
+    inner: BufWriter<fs_err::File>,
     crc: crc32fast::Hasher,
     bytes: u64,
 }
 
-impl<W: Write> Write for Summing<W> {
+impl Write for Summing {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.crc.update(&bytes[..written]);
@@ -334,7 +352,7 @@ impl<H: DeserializeOwned> Reader<H> {
                 self.check(name, |_| ())?;
             }
             let file = self.sized(name, sum)?;
-            return Ok(Rows::on_disk(file, precision, count, dim, similarity));
+            return Ok(Rows::on_disk(file, 0, precision, count, dim, similarity));
         }
         Ok(match precision {
             Precision::F32 => {

@@ -2,7 +2,7 @@
 
 use crate::corpus::Corpus;
 use crate::refreshed_index::RefreshedIndex;
-use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
+use crate::retrieve::{Asked, Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
 use ragduet_data::{BadRows, Columns, Found, RagRecord};
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
@@ -145,10 +145,13 @@ impl RagPipeline {
         let overrides = Overrides {
             max_query_tokens: Some(settings.max_query_tokens),
             max_passage_tokens: Some(settings.max_passage_tokens),
+            answers: true,
             ..Overrides::default()
         };
         let retriever = st_dir::load(&dir.join(RETRIEVER), device, compute, &overrides)?;
-        let generator = Generator::load_to_answer(&dir.join(GENERATOR), device, compute, Quantize::None)?;
+        let held = retriever.frozen_base();
+        let folder = dir.join(GENERATOR);
+        let generator = Generator::load_to_answer(&folder, device, compute, Quantize::None, held.as_ref())?;
         let corpus = {
             let rows = BadRows::default().with_columns(settings.columns.clone()).quietly();
             Corpus::read(corpus.unwrap_or(&settings.corpus), &rows)?
@@ -164,7 +167,8 @@ impl RagPipeline {
     /// Those of the encoder and the index.
     pub fn find(&self, questions: &[String], k: usize) -> Result<Candidates> {
         let config = RetrievalConfig { k, overfetch: k, ..RetrievalConfig::default() };
-        retrieve(&self.retriever, self.corpus.texts(), &self.index, questions, &config, false)
+        let asked = Asked { questions, barred: &[] };
+        retrieve(&self.retriever, self.corpus.texts(), &self.index, asked, &config, false)
     }
 
     /// Records with the `k` best passages as their contexts, re-ranked where there is something to do so.

@@ -50,6 +50,15 @@ pub struct Candidates {
     pub overlap: f64,
 }
 
+/// Questions, and for each the rows that are not to be found: its own copies.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What is asked.
+    pub questions: &'a [String],
+    /// Rows by question; none for all where it is empty.
+    pub barred: &'a [Vec<u32>],
+}
+
 /// The best passages of some questions. `moved`: whether the passage encoder has changed since the index was built;
 /// else what it says is taken as it is.
 ///
@@ -59,13 +68,20 @@ pub fn retrieve(
     model: &BiEncoder,
     texts: &[String],
     index: &RefreshedIndex,
-    questions: &[String],
+    asked: Asked<'_>,
     config: &RetrievalConfig,
     moved: bool,
 ) -> Result<Candidates> {
     let encode = config.encode();
-    let queries = encode_texts(model, Side::Query, questions, &encode, &mut |_, _| ())?;
-    let fetched = index.search(&queries, if moved { config.overfetch.max(config.k) } else { config.k })?;
+    let queries = encode_texts(model, Side::Query, asked.questions, &encode, &mut |_, _| ())?;
+    let wanted = if moved { config.overfetch.max(config.k) } else { config.k };
+    // What is barred takes no other passage's place.
+    let most = asked.barred.iter().map(Vec::len).max().unwrap_or(0);
+    let mut fetched = index.search(&queries, wanted + most)?;
+    for (hits, barred) in fetched.iter_mut().zip(asked.barred) {
+        hits.retain(|hit| !barred.contains(&hit.id));
+    }
+    fetched.iter_mut().for_each(|hits| hits.truncate(wanted));
     if !moved {
         let (rows, scores) = fetched.iter().map(|h| h.iter().map(|h| (h.id, h.score)).unzip()).unzip();
         return Ok(Candidates { rows, scores, overlap: 1.0 });

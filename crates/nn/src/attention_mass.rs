@@ -28,6 +28,8 @@ pub(crate) struct Looking {
     pub causal: bool,
     /// And no more than so many before it.
     pub window: Option<i64>,
+    /// Scores are cap * tanh(score / cap).
+    pub cap: Option<f64>,
 }
 
 impl<'a> AttentionMass<'a> {
@@ -56,6 +58,9 @@ impl<'a> AttentionMass<'a> {
                 let q = q.index_select(0, &on(&at)).to_kind(Kind::Float).transpose(0, 1);
                 let keys = k.narrow(0, to[0], n).permute([1, 2, 0]);
                 let mut scores = q.matmul(&keys) * how.scale;
+                if let Some(cap) = how.cap {
+                    scores = (scores / cap).tanh() * cap;
+                }
                 if how.causal {
                     let own = on(rows).unsqueeze(1);
                     let place = Tensor::arange(n, (Kind::Int64, q.device())).unsqueeze(0);

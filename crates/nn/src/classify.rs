@@ -1,7 +1,7 @@
 //! Sequence classification and regression: an encoder or a decoder-only model with a head, as the directories of
 //! transformers' `AutoModelForSequenceClassification` (and sentence-transformers' `CrossEncoder`) hold them.
 
-use crate::arch::{self, ArchSpec, Architecture};
+use crate::arch::{self, ArchSpec, Architecture, Role};
 use crate::config_source::ConfigSource;
 use crate::layers::LayerNorm;
 use crate::model_dir::{MAX_SHARD_BYTES, open_weights, read_config, write_json};
@@ -39,7 +39,8 @@ enum Body {
 /// What stands on the states of a text.
 #[derive(Debug)]
 enum Head {
-    /// classifier(dropout(act(dense(dropout(first))))): BERT's pooler, RoBERTa's, MPNet's and DistilBERT's heads.
+    /// classifier(dropout(act(dense(dropout(first))))): BERT's and DeBERTa's poolers, RoBERTa's, MPNet's, DistilBERT's and
+    /// ELECTRA's heads.
     Dense { dense: Linear, activation: Squash, drop_input: bool, classifier: Linear },
     /// ModernBERT: classifier(dropout(norm(act(dense(pooled))))).
     Normed { dense: Linear, activation: Activation, norm: LayerNorm, mean: bool, classifier: Linear },
@@ -51,6 +52,7 @@ enum Head {
 enum Squash {
     Tanh,
     Relu,
+    Gelu,
 }
 
 /// New labels over whatever the directory holds; its head then starts afresh.
@@ -105,7 +107,8 @@ impl SequenceClassifier {
                 Some((at, "beta")) if at.ends_with("Norm") => format!("{at}.bias"),
                 _ => name.to_string(),
             };
-            let bare = !old.starts_with(prefix) && !is_head(&old) && !other_head(&old);
+            let own_pooler = family.has_own_pooler() && is_pooler(&old);
+            let bare = !old.starts_with(prefix) && !is_head(&old) && !other_head(&old) && !own_pooler;
             // A head for other labels is none of ours.
             let new = match (renewed, bare) {
                 (true, _) => format!("replaced.{old}"),
@@ -115,7 +118,7 @@ impl SequenceClassifier {
             (new != name).then_some(new)
         });
         let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_layers);
-        let fresh = |name: &str| labels.is_some() && (is_head(name) || name.contains(".pooler."));
+        let fresh = |name: &str| labels.is_some() && (is_head(name) || is_pooler(name));
         let mut model = Self::build(family, &path, config, builder, fresh)?;
         model.report.ignored.extend(left_out);
         Ok(model)
@@ -139,17 +142,12 @@ impl SequenceClassifier {
         b: ParamBuilder,
         fresh: impl Fn(&str) -> bool,
     ) -> Result<Self> {
-        let mut json = config.clone();
-        if let (Family::Causal(..), Some(map)) = (family, json.as_object_mut()) {
-            // There is no language head here: what stands for it costs nothing.
-            map.insert("tie_word_embeddings".into(), true.into());
-        }
-        let source = ConfigSource { path, json: &json };
+        let source = ConfigSource { path, json: &config };
         let body = match family {
             Family::Encoder(arch) => {
                 Body::Encoder(arch.build(&source, &b.at(family.prefix().trim_end_matches('.')))?)
             }
-            Family::Causal(arch, _) => match arch.build(&source, &b)? {
+            Family::Causal(arch, _) => match arch.build(&source, &b, Role::Classifier)? {
                 LmKind::Causal(lm) => Body::Causal(lm),
                 LmKind::Seq2Seq(_) => return source.unsupported("model_type", &arch::classifier_types()),
             },
@@ -163,7 +161,7 @@ impl SequenceClassifier {
         let sites = Sites::of(&b);
         let (params, report) = b.finish(fresh, |name| unused(name, family))?;
         let p = |key: &str| source.number(key);
-        let dropout = p("classifier_dropout").or_else(|| p("seq_classif_dropout"));
+        let dropout = ["classifier_dropout", "seq_classif_dropout", "cls_dropout"].into_iter().find_map(p);
         let dropout = dropout.or_else(|| p("hidden_dropout_prob")).unwrap_or(0.0);
         Ok(Self { body, head, params, config, report, sites, words, dropout })
     }
@@ -212,6 +210,7 @@ impl SequenceClassifier {
                 let x = match activation {
                     Squash::Tanh => x.tanh(),
                     Squash::Relu => x.relu(),
+                    Squash::Gelu => x.gelu("none"),
                 };
                 classifier.forward(&drop(x), m)
             }
@@ -305,7 +304,7 @@ impl SequenceClassifier {
     /// The paths of the linear layers of the head.
     pub fn head_modules(&self) -> Vec<String> {
         let paths = self.sites.linear_paths();
-        paths.filter(|n| is_head(&format!("{n}.")) || n.contains(".pooler.")).map(String::from).collect()
+        paths.filter(|n| is_head(&format!("{n}.")) || is_pooler(n)).map(String::from).collect()
     }
 
     /// What an adapter goes over.
@@ -358,20 +357,39 @@ fn is_head(name: &str) -> bool {
     ["classifier.", "pre_classifier.", "head.", "score."].iter().any(|p| name.starts_with(p))
 }
 
+/// Names of a pooler.
+fn is_pooler(name: &str) -> bool {
+    name.starts_with("pooler.") || name.contains(".pooler.")
+}
+
 /// Whether the linear layer of this path is one of the layers' own.
 fn is_layers(path: &str) -> bool {
     let name = format!("{path}.");
-    is_inner(path) && !is_head(&name) && !name.contains(".pooler.")
+    is_inner(path) && !is_head(&name) && !is_pooler(&name)
 }
 
 /// Names of other heads than a classifier's.
 fn other_head(name: &str) -> bool {
     let of_lm = |head: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
-    ["cls.", "lm_head.", "vocab_", "decoder.", "replaced."].iter().any(|p| name.starts_with(p))
+    [
+        "cls.",
+        "lm_head.",
+        "vocab_",
+        "decoder.",
+        "replaced.",
+        "lm_predictions.",
+        "mask_predictions.",
+        "discriminator_predictions.",
+        "generator_predictions.",
+        "generator_lm_head.",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
         || arch::lm_heads().any(of_lm)
 }
 
 fn unused(name: &str, family: Family) -> bool {
+    // A pooler that is no part of the head.
     let pooler = !matches!(family, Family::Encoder(Architecture::Bert)) && name.contains(".pooler.");
     let buffer = match family {
         Family::Encoder(_) => name.ends_with("position_ids"),
@@ -402,6 +420,11 @@ impl Family {
         })
     }
 
+    /// Whether the pooler stands beside the body and not in it.
+    fn has_own_pooler(self) -> bool {
+        matches!(self, Family::Encoder(Architecture::DebertaV2))
+    }
+
     /// What stands before the body's names.
     fn prefix(self) -> &'static str {
         match self {
@@ -413,8 +436,7 @@ impl Family {
     fn words(self) -> String {
         match self {
             Family::Encoder(a) => {
-                let table = if a == Architecture::ModernBert { "tok_embeddings" } else { "word_embeddings" };
-                format!("{}embeddings.{table}", a.head_prefix())
+                format!("{}{}", a.head_prefix(), a.words())
             }
             Family::Causal(a, _) => a.names.embedding.trim_end_matches(".weight").into(),
         }
@@ -442,6 +464,22 @@ impl Family {
             }
             Family::Encoder(Architecture::DistilBert) => {
                 dense("pre_classifier", Squash::Relu, false, "classifier")
+            }
+            Family::Encoder(Architecture::Electra) => {
+                dense("classifier.dense", Squash::Gelu, true, "classifier.out_proj")
+            }
+            Family::Encoder(Architecture::DebertaV2) => {
+                let act = source.json.get("pooler_hidden_act").and_then(Value::as_str).unwrap_or("gelu");
+                let act = match act {
+                    "gelu" => Squash::Gelu,
+                    "tanh" => Squash::Tanh,
+                    "relu" => Squash::Relu,
+                    _ => return source.unsupported("pooler_hidden_act", "gelu, tanh or relu"),
+                };
+                if source.number("pooler_hidden_size").is_some_and(|size| size != h as f64) {
+                    return source.unsupported("pooler_hidden_size", "the hidden size");
+                }
+                dense("pooler.dense", act, false, "classifier")
             }
             Family::Encoder(Architecture::ModernBert) => {
                 let text = |key: &str| source.json.get(key).and_then(Value::as_str);
@@ -473,6 +511,8 @@ impl Family {
             Family::Encoder(Architecture::DistilBert) => "DistilBertForSequenceClassification",
             Family::Encoder(Architecture::MpNet) => "MPNetForSequenceClassification",
             Family::Encoder(Architecture::ModernBert) => "ModernBertForSequenceClassification",
+            Family::Encoder(Architecture::DebertaV2) => "DebertaV2ForSequenceClassification",
+            Family::Encoder(Architecture::Electra) => "ElectraForSequenceClassification",
             Family::Causal(_, class) => class,
         }
     }

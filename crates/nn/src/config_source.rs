@@ -33,6 +33,21 @@ impl ConfigSource<'_> {
         self.json.get(key).and_then(Value::as_f64)
     }
 
+    /// Checks that heads rotate whole.
+    pub fn whole_rotation(&self) -> Result<()> {
+        const KEY: &str = "partial_rotary_factor";
+        for table in ["rope_parameters", "rope_scaling"] {
+            let share = self.json.get(table).and_then(|t| t.get(KEY)).and_then(Value::as_f64);
+            if share.is_some_and(|f| f != 1.0) {
+                return self.unsupported(table, &format!("a {KEY} of 1"));
+            }
+        }
+        match self.number(KEY) {
+            Some(share) if share != 1.0 => self.unsupported(KEY, "1"),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that the hidden size is a multiple of the number of heads.
     pub fn heads_divide(&self, hidden: i64, heads: i64, key: &str) -> Result<()> {
         if heads > 0 && hidden % heads == 0 {

@@ -3,7 +3,7 @@
 use crate::{Mode, PackedTokens};
 use ragduet_torch::Tensor;
 
-/// A bidirectional transformer over packed rows.
+/// A transformer over packed rows whose token states become vectors: an encoder, or a decoder that is used as one.
 pub trait Encoder: std::fmt::Debug {
     /// The last hidden states, [tokens, hidden], f32.
     ///
@@ -17,7 +17,7 @@ pub trait Encoder: std::fmt::Debug {
     /// Size of a hidden state.
     fn hidden_size(&self) -> i64;
 
-    /// The longest text the position embeddings allow.
+    /// The longest text the position embeddings allow; of rotary positions `max_position_embeddings`.
     fn max_tokens(&self) -> usize;
 
     /// Rows of the token embedding.

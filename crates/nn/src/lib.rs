@@ -12,6 +12,7 @@ mod embedding;
 mod encoder;
 mod error;
 pub mod fingerprint;
+mod frozen_base;
 mod generation;
 mod gguf;
 pub mod hub;
@@ -34,6 +35,7 @@ pub use classify::{Labels, SequenceClassifier};
 pub use embedding::Embedding;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
+pub use frozen_base::FrozenBase;
 pub use generation::GenerationConfig;
 pub use gguf::save_gguf;
 pub use kv_cache::KvCache;
@@ -41,15 +43,15 @@ pub use layers::{Activation, LayerNorm, RmsNorm};
 pub use linear::Linear;
 pub use lm::{CausalLm, LmHead};
 pub use lm_dir::{
-    LanguageModel, fresh_language_model, load_language_model, load_quantised_language_model,
-    save_language_model,
+    LanguageModel, fresh_language_model, load_language_model, load_language_model_over,
+    load_quantised_language_model, save_language_model,
 };
 pub use lm_kind::LmKind;
 pub use mlm_head::{MlmHead, MlmHeadOption};
 pub use mode::Mode;
 pub use model_dir::{
     EncoderModel, EncoderOptions, fresh_encoder, fresh_masked_lm, load_encoder, load_encoder_with,
-    save_encoder,
+    save_encoder, sees_only_back,
 };
 pub use packed::{PackedTokens, SeenRows};
 pub use seq2seq::{Seq2SeqCache, Seq2SeqLm};

@@ -59,6 +59,14 @@ impl Linear {
         Self::new(b, Matrix::Master(weight.shallow_clone()), None, false)
     }
 
+    /// Without a bias and without a place for adapters, of a weight [out, in] that belongs to another layer: what stands for
+    /// an output projection where there is none.
+    pub(crate) fn aside(weight: &Tensor) -> Self {
+        let weight = Matrix::Master(weight.shallow_clone());
+        let prepared = RefCell::default();
+        Self(Rc::new(Inner { weight, bias: None, transposed: false, prepared, adapters: Slot::default() }))
+    }
+
     fn new(b: &ParamBuilder, weight: Matrix, bias: Option<Tensor>, transposed: bool) -> Self {
         let inner =
             Inner { weight, bias, transposed, prepared: RefCell::default(), adapters: Slot::default() };

@@ -3,18 +3,37 @@
 use crate::attention_mass::Readers;
 use crate::kv_cache::KvCache;
 use crate::{Mode, PackedTokens};
-use ragduet_torch::{Device, Tensor};
+use ragduet_torch::loss::{CrossEntropy, linear_cross_entropy_with};
+use ragduet_torch::{Compute, Device, Tensor};
 use std::fmt::Debug;
 
-/// The output projection: logits = scale * (hidden weight^T + bias).
+/// The output projection: logits = scale * (hidden weight^T + bias), then capped where there is a cap.
 #[derive(Debug)]
 pub struct LmHead {
     /// [vocab, hidden]: the token embedding itself where the two are tied, with the adapter's part where it has one.
     pub weight: Tensor,
     /// [vocab].
     pub bias: Option<Tensor>,
-    /// 1 but for T5.
+    /// 1 but for T5 and Granite.
     pub scale: f64,
+    /// Logits are cap * tanh(logit / cap) (Gemma 2).
+    pub cap: Option<f64>,
+}
+
+impl LmHead {
+    /// -log p of tokens behind rows of hidden states, [rows], f32: `hidden` [rows, hidden] f32, `targets` [rows] i64.
+    ///
+    /// # Panics
+    /// On shapes that do not fit and targets outside the vocabulary: bugs of the caller.
+    pub fn nll(&self, hidden: &Tensor, targets: &Tensor, compute: Compute) -> Tensor {
+        let options = CrossEntropy {
+            bias: self.bias.as_ref(),
+            scale: self.scale,
+            cap: self.cap,
+            ..CrossEntropy::default()
+        };
+        linear_cross_entropy_with(hidden, &self.weight, targets, options, compute).0
+    }
 }
 
 /// A causal transformer over packed rows.
@@ -38,8 +57,8 @@ pub trait CausalLm: Debug {
     /// [tokens, hidden], f32, without a graph. For a prompt (empty cache), one token per sequence, and several
     /// tokens on a cache that holds some; a segment may be empty. The cache grows where it is full.
     ///
-    /// Positions go on where each sequence ends: `batch.positions` is not read. With dynamic rotary scaling, keys
-    /// keep the angles that they had when they were appended, as in transformers.
+    /// Positions go on where each sequence ends: `batch.positions` is not read. With rotary scaling that
+    /// depends on the length (dynamic, longrope), keys keep the angles that they had when they were appended.
     ///
     /// # Panics
     /// As [`CausalLm::forward`], and where the batch has not a segment per sequence.

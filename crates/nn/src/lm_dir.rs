@@ -1,10 +1,10 @@
 //! Language models as Hugging Face directories: `config.json`, `generation_config.json` and safetensors, in and out.
 
-use crate::arch::{self, ArchSpec, Multimodal};
+use crate::arch::{self, ArchSpec, Multimodal, Role};
 use crate::config_source::ConfigSource;
 use crate::model_dir::{MAX_SHARD_BYTES, open_weights, read_config, write_json};
 use crate::peft::{Base, Sites, is_inner};
-use crate::{CausalLm, Error, GenerationConfig, LmKind, Result, Seq2SeqLm};
+use crate::{CausalLm, Error, FrozenBase, GenerationConfig, LmKind, Result, Seq2SeqLm};
 use fs_err as fs;
 use ragduet_torch::weights::{Weights, save_model};
 use ragduet_torch::{Bits, Device, LoadReport, ParamBuilder, ParamStore};
@@ -92,6 +92,19 @@ pub fn load_quantised_language_model(
     device: Device,
     bits: Option<Bits>,
 ) -> Result<LanguageModel> {
+    load_language_model_over(dir, device, bits, None)
+}
+
+/// [`load_quantised_language_model`], with the frozen weights of a model in memory where that is over the same folder.
+///
+/// # Errors
+/// As [`load_quantised_language_model`].
+pub fn load_language_model_over(
+    dir: &Path,
+    device: Device,
+    bits: Option<Bits>,
+    held: Option<&FrozenBase>,
+) -> Result<LanguageModel> {
     let (path, config) = read_config(dir)?;
     let (config, whole) = arch::text_part(config);
     let arch = architecture(&path, &config)?;
@@ -102,9 +115,12 @@ pub fn load_quantised_language_model(
     }
     let head = arch.names.head;
     let copied_head = weights.shape(head).is_some();
-    let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
+    let mut builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
+    if let Some(weights) = held.and_then(|base| base.of(dir)) {
+        builder = builder.sharing(weights, arch.names.prefix);
+    }
     let source = ConfigSource { path: &path, json: &config };
-    let kind = arch.build(&source, &builder)?;
+    let kind = arch.build(&source, &builder, Role::LanguageModel)?;
     let sites = Sites::of(&builder);
     let (params, mut report) = builder.finish(|_| false, |name| arch.is_unused(name))?;
     report.ignored.extend(left_out);
@@ -127,7 +143,7 @@ pub fn fresh_language_model(config: Value, device: Device) -> Result<LanguageMod
     let arch = architecture(path, &config)?;
     let generation = GenerationConfig::read(Path::new(""), &config)?;
     let builder = ParamBuilder::fresh(device);
-    let kind = arch.build(&ConfigSource { path, json: &config }, &builder)?;
+    let kind = arch.build(&ConfigSource { path, json: &config }, &builder, Role::LanguageModel)?;
     let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
     Ok(LanguageModel { kind, params, config, generation, report, sites })

@@ -40,8 +40,8 @@ struct Names {
 }
 
 impl Names {
-    fn of(arch: Architecture) -> Self {
-        match arch {
+    fn of(arch: Architecture) -> Option<Self> {
+        Some(match arch {
             Architecture::Bert => Self {
                 dense: "cls.predictions.transform.dense",
                 norm: "cls.predictions.transform.LayerNorm",
@@ -63,7 +63,9 @@ impl Names {
             Architecture::ModernBert => {
                 Self { dense: "head.dense", norm: "head.norm", bias: "decoder", decoder: "decoder" }
             }
-        }
+            // Their heads differ between checkpoints, or were trained to tell tokens apart.
+            Architecture::DebertaV2 | Architecture::Electra => return None,
+        })
     }
 }
 
@@ -95,7 +97,11 @@ impl MlmHead {
         (vocab, hidden): (i64, i64),
         b: &ParamBuilder,
     ) -> Result<Self> {
-        let names = Names::of(arch);
+        let Some(names) = Names::of(arch) else {
+            let with_heads = "bert, roberta, xlm-roberta, camembert, distilbert, mpnet and modernbert, whose masked language \
+                              models weigh words";
+            return source.unsupported("model_type", with_heads);
+        };
         let on = |key: &str, default: bool| source.json.get(key).and_then(|v| v.as_bool()).unwrap_or(default);
         let std = source.number("initializer_range").unwrap_or(0.02);
         let modern = arch == Architecture::ModernBert;
@@ -103,7 +109,9 @@ impl MlmHead {
             Architecture::Bert => Some("hidden_act"),
             Architecture::DistilBert => Some("activation"),
             Architecture::ModernBert => Some("classifier_activation"),
-            Architecture::Roberta | Architecture::MpNet => None,
+            Architecture::Roberta | Architecture::MpNet | Architecture::DebertaV2 | Architecture::Electra => {
+                None
+            }
         };
         let said = key.and_then(|k| source.json.get(k)).and_then(|v| v.as_str()).unwrap_or("gelu");
         let Ok(activation) = serde_json::from_value(said.into()) else {

@@ -1,6 +1,6 @@
 //! Encoders as Hugging Face directories: `config.json` and safetensors, in and out.
 
-use crate::arch::Architecture;
+use crate::arch::{self, Family};
 use crate::config_source::ConfigSource;
 use crate::mlm_head::{self, MlmHead, MlmHeadOption};
 use crate::peft::{Base, Sites, is_inner};
@@ -38,16 +38,8 @@ impl EncoderModel {
     /// # Errors
     /// On a config without a known architecture (which no loaded model has).
     pub fn base(&self, device: Device) -> Result<Base<'_>> {
-        let words = words_of(architecture(Path::new("config.json"), &self.config)?);
+        let words = Family::of(Path::new("config.json"), &self.config)?.words();
         Ok(Base { sites: &self.sites, params: &self.params, words, device, config: &self.config })
-    }
-}
-
-/// Where an architecture keeps its token embedding.
-fn words_of(arch: Architecture) -> &'static str {
-    match arch {
-        Architecture::ModernBert => "embeddings.tok_embeddings",
-        _ => "embeddings.word_embeddings",
     }
 }
 
@@ -73,12 +65,18 @@ pub struct EncoderOptions {
 
 /// [`load_encoder`] with options.
 pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -> Result<EncoderModel> {
-    let (path, mut json) = read_config(dir)?;
-    let arch = architecture(&path, &json)?;
-    let mut weights = canonical(open_weights(dir)?, arch);
+    let (path, json) = read_config(dir)?;
+    let (mut json, whole) = arch::text_part(json);
+    let family = Family::of(&path, &json)?;
+    let (mut weights, mut left_out) = (open_weights(dir)?, Vec::new());
+    if let Some(whole) = whole {
+        (weights, left_out) = whole.text_weights(weights);
+        whole.warn(dir, &left_out);
+    }
+    let mut weights = canonical(weights, family);
     let bits = options.bits;
     if let Some(tokens) = options.tokens {
-        let words = format!("{}.weight", words_of(arch));
+        let words = format!("{}.weight", family.words());
         weights = weights.with_at_least_rows(&words, tokens as i64);
         if let (Some(shape), Some(map)) = (weights.shape(&words), json.as_object_mut()) {
             map.insert("vocab_size".into(), shape[0].into());
@@ -86,14 +84,15 @@ pub fn load_encoder_with(dir: &Path, device: Device, options: &EncoderOptions) -
     }
     let builder = ParamBuilder::from_weights(weights, device).quantising(bits, is_inner);
     let source = ConfigSource { path: &path, json: &json };
-    let encoder = arch.build(&source, &builder)?;
+    let encoder = family.build(&source, &builder)?;
     let mlm_head = match options.mlm_head {
         MlmHeadOption::No => None,
-        _ => Some(head_of(arch, &source, &*encoder, &builder)?),
+        _ => Some(head_of(family, &source, &*encoder, &builder)?),
     };
     let sites = Sites::of(&builder);
     let fresh = |name: &str| options.mlm_head == MlmHeadOption::SavedOrFresh && mlm_head::is_mlm_head(name);
-    let (params, report) = builder.finish(fresh, is_unused)?;
+    let (params, mut report) = builder.finish(fresh, |name| family.is_unused(name))?;
+    report.ignored.extend(left_out);
     say_fresh(dir, &report);
     Ok(EncoderModel { encoder, params, config: json, report, sites, mlm_head })
 }
@@ -111,13 +110,19 @@ pub(crate) fn say_fresh(dir: &Path, report: &LoadReport) {
 }
 
 fn head_of(
-    arch: Architecture,
+    family: Family,
     source: &ConfigSource<'_>,
     encoder: &dyn Encoder,
     b: &ParamBuilder,
 ) -> Result<MlmHead> {
     let size = (encoder.vocab_size() as i64, encoder.hidden_size());
-    MlmHead::build(arch, source, words_of(arch), size, b)
+    match family {
+        Family::Encoder(arch) => MlmHead::build(arch, source, family.words(), size, b),
+        Family::Decoder(_) => source.unsupported(
+            "model_type",
+            "an encoder: weights of words (SPLADE) come of the head of a masked language model, which decoders have not",
+        ),
+    }
 }
 
 /// An encoder of this config with random weights (seed the generators first).
@@ -132,36 +137,54 @@ pub fn fresh_masked_lm(config: Value, device: Device) -> Result<EncoderModel> {
 
 fn fresh(config: Value, mlm_head: bool, device: Device) -> Result<EncoderModel> {
     let path = Path::new("config.json");
-    let arch = architecture(path, &config)?;
+    let (config, _) = arch::text_part(config);
+    let family = Family::of(path, &config)?;
     let builder = ParamBuilder::fresh(device);
     let source = ConfigSource { path, json: &config };
-    let encoder = arch.build(&source, &builder)?;
-    let mlm_head = if mlm_head { Some(head_of(arch, &source, &*encoder, &builder)?) } else { None };
+    let encoder = family.build(&source, &builder)?;
+    let mlm_head = if mlm_head { Some(head_of(family, &source, &*encoder, &builder)?) } else { None };
     let sites = Sites::of(&builder);
     let (params, report) = builder.finish(|_| true, |_| true)?;
     Ok(EncoderModel { encoder, params, config, report, sites, mlm_head })
+}
+
+/// Whether a folder holds a decoder whose tokens see no later ones, so that the last alone has seen the whole text.
+///
+/// # Errors
+/// A folder without a config, or one of no known architecture.
+pub fn sees_only_back(dir: &Path) -> Result<bool> {
+    let (path, config) = read_config(dir)?;
+    let (config, _) = arch::text_part(config);
+    let is = |key: &str, value: bool| config.get(key).and_then(Value::as_bool) == Some(value);
+    let decoder = matches!(Family::of(&path, &config)?, Family::Decoder(_));
+    Ok(decoder && !is("is_causal", false) && !is("use_bidirectional_attention", true))
 }
 
 /// Writes `config.json` and the weights (f32) that transformers' AutoModel loads, names without a head's prefix; of an
 /// encoder with its head what AutoModelForMaskedLM loads.
 pub fn save_encoder(model: &EncoderModel, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
+    let path = dir.join("config.json");
+    let family = Family::of(&path, &model.config)?;
     let mut config = model.config.clone();
     if let Some(map) = config.as_object_mut() {
         // The weights are written in f32 and without the heads that the original config may name.
         map.shift_remove("torch_dtype");
         map.insert("dtype".into(), "float32".into());
         let kind = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let class = if model.mlm_head.is_some() { mlm_head::class_name(kind) } else { base_class(kind) };
+        let bare = Some(family.class(kind));
+        let class = if model.mlm_head.is_some() { mlm_head::class_name(kind) } else { bare };
         if let Some(name) = class {
             map.insert("architectures".into(), serde_json::json!([name]));
         }
     }
-    let path = dir.join("config.json");
+    if let Family::Decoder(arch) = family {
+        arch.complete(&ConfigSource { path: &path, json: &model.config }, false, &mut config);
+    }
     write_json(&path, &config)?;
     let mut weights = model.params.whole()?;
     if model.mlm_head.is_some() {
-        let prefix = architecture(&path, &config)?.head_prefix();
+        let prefix = family.prefix();
         for (name, _) in weights.iter_mut().filter(|(name, _)| !mlm_head::is_mlm_head(name)) {
             name.insert_str(0, prefix);
         }
@@ -201,32 +224,9 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     Ok(write_atomic(path, &text)?)
 }
 
-fn architecture(path: &Path, json: &Value) -> Result<Architecture> {
-    let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-    Architecture::from_model_type(model_type).ok_or_else(|| Error::UnknownArchitecture {
-        path: path.into(),
-        model_type: model_type.into(),
-        kind: "encoders",
-        supported: Architecture::MODEL_TYPES.map(|(n, _)| n).join(", "),
-    })
-}
-
-fn base_class(model_type: &str) -> Option<&'static str> {
-    Some(match model_type {
-        "bert" => "BertModel",
-        "roberta" => "RobertaModel",
-        "xlm-roberta" => "XLMRobertaModel",
-        "camembert" => "CamembertModel",
-        "distilbert" => "DistilBertModel",
-        "mpnet" => "MPNetModel",
-        "modernbert" => "ModernBertModel",
-        _ => return None,
-    })
-}
-
 /// Strips the prefix of a model with a head, and maps the names of TensorFlow's day (`gamma`, `beta`).
-fn canonical(weights: Weights, arch: Architecture) -> Weights {
-    let prefix = arch.head_prefix();
+fn canonical(weights: Weights, family: Family) -> Weights {
+    let prefix = family.prefix();
     weights.renamed(|name| {
         let bare = name.strip_prefix(prefix).unwrap_or(name);
         let bare = match bare.rsplit_once('.') {
@@ -236,22 +236,4 @@ fn canonical(weights: Weights, arch: Architecture) -> Weights {
         };
         (bare != name).then_some(bare)
     })
-}
-
-/// Parts of a checkpoint that no embedding uses.
-fn is_unused(name: &str) -> bool {
-    [
-        "pooler.",
-        "cls.",
-        "linear.",
-        "lm_head.",
-        "vocab_",
-        "classifier.",
-        "pre_classifier.",
-        "head.",
-        "decoder.",
-    ]
-    .iter()
-    .any(|p| name.starts_with(p))
-        || name.ends_with("position_ids")
 }

@@ -1,5 +1,5 @@
 //! Rotary positions (Su et al., 2021, arXiv 2104.09864) and the scalings of them that transformers 5.3 has: linear,
-//! dynamic, yarn and llama3.
+//! dynamic, yarn, llama3 and longrope.
 //!
 //! Dynamic scaling is a function of each text's own length. transformers 5.3 keeps the frequencies of a text longer
 //! than the original length for later short texts (findings/dynamic_rope.sh).
@@ -19,9 +19,19 @@ pub(crate) type Angles = (Tensor, Tensor);
 pub(crate) struct Rope {
     /// [rotated / 2], f32.
     inverse: Tensor,
-    /// Multiplies cos and sin (yarn).
+    /// Multiplies cos and sin (yarn, longrope).
     magnitude: f64,
     dynamic: Option<Dynamic>,
+    long: Option<Long>,
+}
+
+/// Other frequencies for texts that are longer than those of pre-training (LongRoPE: Ding et al., 2024, arXiv 2402.13753).
+#[derive(Debug)]
+struct Long {
+    /// [rotated / 2], f32.
+    inverse: Tensor,
+    /// The longest text that the usual frequencies are for.
+    original: i64,
 }
 
 /// Frequencies that depend on the length of the text, beyond the length of pre-training.
@@ -76,7 +86,7 @@ impl Rope {
             .number("original_max_position_embeddings")
             .or_else(|| number("original_max_position_embeddings"))
             .unwrap_or(shape.positions as f64);
-        let (mut magnitude, mut dynamic) = (1.0, None);
+        let (mut magnitude, mut dynamic, mut long) = (1.0, None, None);
         match kind.unwrap_or("default") {
             "default" => {}
             "linear" => {
@@ -102,26 +112,54 @@ impl Rope {
                 let range = yarn_range(given, theta, shape.rotated, original);
                 yarn(&mut inverse, factor, range);
             }
+            "longrope" => {
+                let factors = |key: &str| -> Result<Vec<f64>> {
+                    let list = given.get(key).and_then(Value::as_array);
+                    let numbers: Option<Vec<f64>> = list.and_then(|l| l.iter().map(Value::as_f64).collect());
+                    match numbers.filter(|n| n.len() == inverse.len() && n.iter().all(|&f| f > 0.0)) {
+                        Some(numbers) => Ok(numbers),
+                        None => {
+                            let what = format!("`{key}` with {} numbers above 0 for longrope", inverse.len());
+                            source.unsupported("rope_parameters", &what)
+                        }
+                    }
+                };
+                let (short, far) = (factors("short_factor")?, factors("long_factor")?);
+                let over = |factors: Vec<f64>| -> Vec<f64> {
+                    inverse.iter().zip(factors).map(|(f, by)| f / by).collect()
+                };
+                long = Some(Long { inverse: tensor(&over(far), device), original: original as i64 });
+                inverse = over(short);
+                let factor = number("factor").unwrap_or(shape.positions as f64 / original);
+                let usual = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+                magnitude = number("attention_factor").unwrap_or(usual);
+            }
             _ => {
-                return source
-                    .unsupported("rope_parameters", "rope_type default, linear, dynamic, yarn or llama3");
+                return source.unsupported(
+                    "rope_parameters",
+                    "rope_type default, linear, dynamic, yarn, llama3 or longrope",
+                );
             }
         }
-        Ok(Self { inverse: tensor(&inverse, device), magnitude, dynamic })
+        Ok(Self { inverse: tensor(&inverse, device), magnitude, dynamic, long })
     }
 
     /// The angles of tokens at `positions` [tokens]; `lengths` are the texts' whole lengths, as dynamic scaling
     /// needs them (with a cache: including what it holds).
     pub fn angles(&self, positions: &Tensor, segments: &Segments, lengths: &[i64]) -> Angles {
-        let inverse = match &self.dynamic {
-            Some(d) if lengths.iter().any(|&l| l > d.positions) => {
-                let rows: Vec<Tensor> = segments
-                    .lengths()
-                    .zip(lengths)
-                    .map(|(rows, &whole)| d.inverse(whole, positions.device()).expand([rows, -1], false))
-                    .collect();
-                Tensor::cat(&rows, 0)
+        // A row of frequencies for each token, by the length of its text.
+        let each = |of: &dyn Fn(i64) -> Tensor| {
+            let rows = segments.lengths().zip(lengths).map(|(n, &whole)| of(whole).expand([n, -1], false));
+            Tensor::cat(&rows.collect::<Vec<_>>(), 0)
+        };
+        let inverse = match (&self.dynamic, &self.long) {
+            (Some(d), _) if lengths.iter().any(|&l| l > d.positions) => {
+                each(&|whole| d.inverse(whole, positions.device()))
             }
+            (_, Some(long)) if lengths.iter().any(|&l| l > long.original) => each(&|whole| {
+                let far = whole > long.original;
+                if far { long.inverse.shallow_clone() } else { self.inverse.shallow_clone() }
+            }),
             _ => self.inverse.unsqueeze(0),
         };
         let angles = positions.to_kind(Kind::Float).unsqueeze(1) * inverse;
@@ -141,7 +179,7 @@ impl Dynamic {
 }
 
 /// `rope_scaling` where it is given and not null, else `rope_parameters`, else nothing.
-fn parameters(source: &ConfigSource<'_>) -> Map<String, Value> {
+pub(crate) fn parameters(source: &ConfigSource<'_>) -> Map<String, Value> {
     let object = |key: &str| source.json.get(key).and_then(Value::as_object).filter(|m| !m.is_empty());
     object("rope_scaling").or_else(|| object("rope_parameters")).cloned().unwrap_or_default()
 }

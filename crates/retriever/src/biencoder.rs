@@ -3,7 +3,7 @@
 use crate::representation::{Representation, Side, Similarity};
 use crate::tower::Tower;
 use crate::{Error, Result};
-use ragduet_nn::Mode;
+use ragduet_nn::{FrozenBase, Mode};
 use ragduet_text::{EncodeOptions, Encoding, Prompts, Tokenizer};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Compute, Device, Tensor};
@@ -45,6 +45,12 @@ const QUERY_PREFIX: &str = "query_tower.";
 const PASSAGE_PREFIX: &str = "passage_tower.";
 
 impl BiEncoder {
+    /// The frozen weights of an adapted query encoder, for a second model over the same base.
+    pub fn frozen_base(&self) -> Option<FrozenBase> {
+        let tower = &self.query_tower;
+        tower.adapter.as_ref().and_then(|_| FrozenBase::new(&tower.base, &tower.model.params))
+    }
+
     /// Checks that tokenizer, encoder and settings fit together.
     pub(crate) fn check(self) -> Result<Self> {
         let encoder = &self.query_tower.model.encoder;
@@ -260,7 +266,27 @@ impl How {
         let prefix = (!self.prompt.is_empty()).then_some(self.prompt.as_str());
         let options = EncodeOptions { max_len: Some(room), prefix, ..EncodeOptions::default() };
         let mut out = tokenizer.encode_batch(texts, &options)?;
+        stand_in(tokenizer, &mut out)?;
         self.representation.mark(self.side, self.max_len, &mut out);
         Ok(out)
     }
+}
+
+/// Gives texts without any token the end token: tokenizers of decoders put none around a text, and a text without a token
+/// has no state.
+fn stand_in(tokenizer: &Tokenizer, texts: &mut [Encoding]) -> Result<()> {
+    let empty = texts.iter().filter(|t| t.is_empty()).count();
+    if empty == 0 {
+        return Ok(());
+    }
+    let Some(id) = tokenizer.eos_id().or(tokenizer.pad_id()) else {
+        return Err(Error::Unusable(format!(
+            "{empty} texts are empty, and the tokenizer has no end token to stand for them: leave them out of the data"
+        )));
+    };
+    tracing::warn!("{empty} empty texts: each is encoded as the tokenizer's end token alone");
+    for text in texts.iter_mut().filter(|t| t.is_empty()) {
+        *text = Encoding { ids: vec![id], type_ids: vec![0] };
+    }
+    Ok(())
 }

@@ -148,53 +148,6 @@ fn gather(
     Ok(out)
 }
 
-/// Texts as a model encodes them, in the form that indexes take.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Encoded {
-    /// One vector a text: [texts * dim] row-major.
-    Dense(Vec<f32>),
-    /// A vector for each token.
-    LateInteraction(TokenVectors),
-    /// The weights above 0.
-    Sparse(SparseVectors),
-}
-
-impl Encoded {
-    /// Encodes a stream of texts as the model represents them.
-    ///
-    /// # Errors
-    /// The stream's first error, or the encoder's.
-    pub fn stream(
-        model: &BiEncoder,
-        side: Side,
-        texts: impl Iterator<Item = Result<String>> + Send,
-        settings: &EncodeSettings,
-        progress: EncodeProgress<'_>,
-    ) -> Result<Self> {
-        Ok(match model.representation() {
-            Representation::Dense(_) => Self::Dense(gather(model, side, texts, settings, progress)?),
-            Representation::LateInteraction(_) => {
-                Self::LateInteraction(TokenVectors::stream(model, side, texts, settings, progress)?)
-            }
-            Representation::Sparse(_) => Self::Sparse(encode_sparse(model, side, texts, settings, progress)?),
-        })
-    }
-
-    /// [`Encoded::stream`] of texts that are in memory.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn texts(
-        model: &BiEncoder,
-        side: Side,
-        texts: &[String],
-        settings: &EncodeSettings,
-        progress: EncodeProgress<'_>,
-    ) -> Result<Self> {
-        Self::stream(model, side, texts.iter().map(|t| Ok(t.clone())), settings, progress)
-    }
-}
-
 /// Token vectors of texts, text after text.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct TokenVectors {

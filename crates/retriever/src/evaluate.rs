@@ -61,7 +61,17 @@ impl EvalSet {
         }
         let path = collection.path().display();
         if queries.is_empty() {
-            return Err(Error::Unusable(format!("{path}: no judged queries")));
+            let file = collection.judgements_file(split)?;
+            // Examples are their own judgements.
+            let file = if file.as_os_str().is_empty() { collection.path().to_owned() } else { file };
+            let file = file.display();
+            return Err(Error::Unusable(match qrels.iter().next() {
+                None => format!("{file}: it holds no judgement, so there is no query to measure with"),
+                Some((first, _)) => format!(
+                    "{file}: none of the {} queries that it judges, such as {first:?}, has a text in {path}",
+                    qrels.len()
+                ),
+            }));
         }
         let mut passages = Vec::new();
         for p in collection.corpus(bad)? {
@@ -201,6 +211,28 @@ mod tests {
             assert_eq!((set.passages.len(), set.queries.len()), (3, 1), "{name}");
             assert_eq!((set.passages[0].1.as_str(), set.queries[0].1.as_str()), ("one", "q"), "{name}");
             assert_eq!(set.missing(), missing, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_judged_queries_the_file_of_judgements_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("corpus.jsonl", "{\"_id\": \"d\", \"text\": \"p\"}\n"),
+            ("queries.jsonl", "{\"_id\": \"q\", \"text\": \"q\"}\n"),
+            ("qrels/dev.tsv", ""),
+            ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nother\td\t1\n"),
+        ] {
+            fs_err::create_dir_all(dir.path().join("qrels")).unwrap();
+            fs_err::write(dir.path().join(name), text).unwrap();
+        }
+        for (split, words) in
+            [("dev", "dev.tsv: it holds no judgement"), ("test", "such as \"other\", has a text")]
+        {
+            let options = ReadOptions { split: Some(split.into()), ..ReadOptions::default() };
+            let e =
+                EvalSet::read(dir.path(), &options, None, 0, &BadRows::default()).unwrap_err().to_string();
+            assert!(e.contains(&format!("qrels/{split}.tsv: ")) && e.contains(words), "{e}");
         }
     }
 }

@@ -27,8 +27,7 @@ mod tower;
 
 pub use biencoder::{BiEncoder, Settings};
 pub use encode::{
-    EncodeProgress, EncodeSettings, Encoded, TokenVectors, encode_rows, encode_sparse, encode_stream,
-    encode_texts,
+    EncodeProgress, EncodeSettings, TokenVectors, encode_rows, encode_sparse, encode_stream, encode_texts,
 };
 pub use error::{Error, Result};
 pub use head::{Dense, DenseActivation, Head, HeadModule, VectorNorm};

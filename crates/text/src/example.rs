@@ -99,11 +99,14 @@ pub struct ExampleOptions {
     /// Whether a completion ends with the end-of-sequence token, so that the model learns to stop. In a conversation
     /// it is only added where the template puts no mark behind the last answer.
     pub append_eos: bool,
+    /// Messages before a conversation's last answer that [`LossOn::Completion`] learns with it, whoever says them: those
+    /// of a completion of several turns, as TRL learns it.
+    pub completed: usize,
 }
 
 impl Default for ExampleOptions {
     fn default() -> Self {
-        Self { max_len: None, loss_on: LossOn::default(), append_eos: true }
+        Self { max_len: None, loss_on: LossOn::default(), append_eos: true, completed: 0 }
     }
 }
 
@@ -215,10 +218,11 @@ impl Tokenizer {
         let answers: Vec<usize> = (0..messages.len()).filter(|&i| is_answer(&messages[i])).collect();
         let Some(&last) = answers.last() else { return Ok(Err(Untrainable::NoAnswer)) };
         let whole = template.render(messages, tools, false)?;
+        let first = last.saturating_sub(options.completed);
         let learned: Vec<usize> = match options.loss_on {
             LossOn::All => (0..messages.len()).collect(),
             LossOn::Assistant => answers.clone(),
-            LossOn::Completion => vec![last],
+            LossOn::Completion => (first..=last).collect(),
         };
         let unlearned: Vec<usize> = learned.iter().copied().filter(|&i| is_unlearned(&messages[i])).collect();
         if unlearned == learned {
@@ -235,6 +239,11 @@ impl Tokenizer {
             LossOn::All if silent.is_empty() => Vec::new(),
             LossOn::All => std::iter::once(0..whole.text.len()).collect(),
             LossOn::Assistant if template.marks_answers() => whole.answers.clone(),
+            LossOn::Completion if first < last => {
+                // All from the first answer's words to the last one's end.
+                let span = |i: usize| answer_span(template, messages, tools, i, &whole.text);
+                std::iter::once(span(first)?.start..span(last)?.end).collect()
+            }
             LossOn::Completion if template.marks_answers() => {
                 whole.answers.last().cloned().into_iter().collect()
             }

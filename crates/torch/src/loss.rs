@@ -4,7 +4,10 @@
 //! goes over the vocabulary part by part with a running log-sum-exp, and again in the backward pass: parts of the
 //! vocabulary rather than of the rows, because then the weight's gradient, the largest tensor of all, is written once.
 
-use crate::{Compute, Tensor, ffi};
+use crate::{Compute, Kind, Tensor, ffi, grad};
+use std::cell::RefCell;
+use std::rc::Rc;
+use tch::Reduction;
 
 /// Logits alive at once, in elements, where they are not kept: 32 MiB in f32.
 const CHUNK: i64 = 8 << 20;
@@ -19,13 +22,15 @@ pub struct CrossEntropy<'a> {
     pub bias: Option<&'a Tensor>,
     /// Multiplies the logits.
     pub scale: f64,
+    /// Logits are then cap * tanh(logit / cap).
+    pub cap: Option<f64>,
     /// The share of the target's probability that goes evenly to the whole vocabulary, as in PyTorch.
     pub label_smoothing: f64,
 }
 
 impl Default for CrossEntropy<'_> {
     fn default() -> Self {
-        Self { bias: None, scale: 1.0, label_smoothing: 0.0 }
+        Self { bias: None, scale: 1.0, cap: None, label_smoothing: 0.0 }
     }
 }
 
@@ -44,7 +49,7 @@ pub fn linear_cross_entropy(
 /// pass; of more only those of a part of the vocabulary exist at a time, and the backward pass makes them again.
 ///
 /// `hidden` [n, h] and `weight` [vocab, h] in f32 (their products in `compute`), `targets` [n] i64, of which negative
-/// ones have loss 0 and no gradient. Returns (losses [n] in f32; [n] without gradient, 1 where the target is the
+/// ones have loss 0 and no gradient. Capped logits are made some rows at a time, and again in the backward pass. Returns (losses [n] in f32; [n] without gradient, 1 where the target is the
 /// likeliest token, else 0).
 ///
 /// # Panics
@@ -56,7 +61,64 @@ pub fn linear_cross_entropy_with(
     options: CrossEntropy<'_>,
     compute: Compute,
 ) -> (Tensor, Tensor) {
-    row_loss(hidden, weight, targets, options, compute, Way { keep: KEPT, plain: false })
+    match options.cap {
+        None => row_loss(hidden, weight, targets, options, compute, Way { keep: KEPT, plain: false }),
+        Some(cap) => capped(hidden, weight, targets, options, (cap, CHUNK), compute),
+    }
+}
+
+/// The same of capped logits, at most `chunk` of them at a time.
+fn capped(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    o: CrossEntropy<'_>,
+    (cap, chunk): (f64, i64),
+    compute: Compute,
+) -> (Tensor, Tensor) {
+    let (rows, vocab) = (hidden.size()[0], weight.size()[0]);
+    let most = (chunk / vocab.max(1)).max(1);
+    let (mut losses, mut hits) = (Vec::new(), Vec::new());
+    for first in (0..rows).step_by(most as usize) {
+        let n = most.min(rows - first);
+        let targets = targets.narrow(0, first, n);
+        let (scale, smoothing) = (o.scale, o.label_smoothing);
+        let hit = Rc::new(RefCell::new(None));
+        let seen = Rc::clone(&hit);
+        let forward = move |x: &[Tensor]| {
+            let kind = compute.kind();
+            let z = x[0].to_kind(kind).matmul(&x[1].to_kind(kind).tr()).to_kind(Kind::Float);
+            let z = match x.get(2) {
+                Some(bias) => z + bias,
+                None => z,
+            };
+            let z = (z * (scale / cap)).tanh() * cap;
+            *seen.borrow_mut() = Some(z.argmax(-1, false).eq_tensor(&targets).to_kind(Kind::Float));
+            let nll = z.cross_entropy_loss::<&Tensor>(
+                &targets.clamp_min(0),
+                None,
+                Reduction::None,
+                -100,
+                smoothing,
+            );
+            vec![nll * targets.ge(0).to_kind(Kind::Float)]
+        };
+        let inputs: Vec<Tensor> = std::iter::once(hidden.narrow(0, first, n))
+            .chain([weight.shallow_clone()])
+            .chain(o.bias.map(Tensor::shallow_clone))
+            .collect();
+        match grad::checkpoint(hidden.device(), &inputs, forward) {
+            Ok(loss) => losses.extend(loss),
+            // As every operator in a forward pass does.
+            Err(e) => panic!("{e}"),
+        }
+        hits.extend(hit.take());
+    }
+    if losses.is_empty() {
+        let none = || Tensor::zeros([0], (Kind::Float, hidden.device()));
+        return (none(), none());
+    }
+    (Tensor::cat(&losses, 0), Tensor::cat(&hits, 0))
 }
 
 /// How a loss is computed; the result is the same.
@@ -103,7 +165,7 @@ fn row_loss(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Kind};
+    use crate::Device;
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -139,7 +201,7 @@ mod tests {
     fn ours(c: &Case, o: (f64, f64, bool), compute: Compute, way: Way) -> (Tensor, Tensor) {
         let (scale, label_smoothing, bias) = o;
         let [hidden, weight, b] = &c.leaves;
-        let o = CrossEntropy { bias: bias.then_some(b), scale, label_smoothing };
+        let o = CrossEntropy { bias: bias.then_some(b), scale, cap: None, label_smoothing };
         row_loss(hidden, weight, &c.targets, o, compute, way)
     }
 
@@ -191,6 +253,30 @@ mod tests {
                         assert!(relative(a, b) < 1e-5, "{n} {vocab} {o:?} {way:?}: gradient {i}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn capped_logits_equal_their_definition_in_any_number_of_parts() {
+        crate::rng::seed(14);
+        let c = case(37, 101);
+        let [h, w, b] = c.leaves.each_ref().map(|t| t.to_kind(Kind::Double));
+        let (cap, scale, smoothing) = (1.5, 0.8, 0.1);
+        let z = (((h.matmul(&w.tr()) + b) * scale) / cap).tanh() * cap;
+        let log_p = z.log_softmax(-1, Kind::Double);
+        let at = log_p.gather(1, &c.targets.clamp_min(0).unsqueeze(1), false).squeeze_dim(1);
+        let mean = log_p.mean_dim(-1, false, Kind::Double);
+        let want = (at * (smoothing - 1.0) - mean * smoothing) * c.targets.ge(0);
+        let wanted = grads(&want, &c);
+        let [hidden, weight, bias] = &c.leaves;
+        let o = CrossEntropy { bias: Some(bias), scale, cap: Some(cap), label_smoothing: smoothing };
+        for chunk in [1, 500, CHUNK] {
+            let (loss, hits) = capped(hidden, weight, &c.targets, o, (cap, chunk), Compute::F32);
+            assert!(relative(&loss, &want) < 1e-5, "{chunk}");
+            assert!(hits.eq(1.0).equal(&z.argmax(1, false).eq_tensor(&c.targets)), "{chunk}");
+            for (i, (a, b)) in grads(&loss, &c).iter().zip(&wanted).enumerate() {
+                assert!(relative(a, b) < 1e-5, "{chunk}: gradient {i}");
             }
         }
     }

@@ -119,6 +119,8 @@ struct Driver<'a, C, R: Recipe> {
     resolved: String,
     before: Option<Evaluated<R::Scores>>,
     best: Option<Evaluated<R::Scores>>,
+    /// The step at which this process went on.
+    resumed_at: Option<u64>,
     meters: Vec<(&'static str, DeviceLossMeter)>,
     units: u64,
     busy: f64,
@@ -166,6 +168,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
             resolved,
             before: None,
             best: None,
+            resumed_at: None,
             meters: Vec::new(),
             units: 0,
             busy: 0.0,
@@ -201,6 +204,7 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         self.position = Position { bases, ..saved };
         self.check_best();
         let step = self.run.at.step;
+        self.resumed_at = Some(step);
         match self.is_over() {
             true => tracing::info!("the run had come to its end at step {step}: nothing is left to do"),
             false => tracing::info!("resumed at step {step}"),
@@ -464,7 +468,11 @@ impl<'a, C: RecipeConfig, R: Recipe> Driver<'a, C, R> {
         let log = CutLog::take();
         let all = log.total();
         if all.cut > 0 {
-            tracing::warn!("texts {log}");
+            match self.resumed_at {
+                // What was read before the resume is in that run's count.
+                Some(step) => tracing::warn!("since the resume at step {step}: texts {log}"),
+                None => tracing::warn!("texts {log}"),
+            }
             let values =
                 [("texts", all.texts as f64), ("cut", all.cut as f64), ("unread_share", all.unread_share())];
             self.run.log.write("cut", self.run.at.step, &values)?;

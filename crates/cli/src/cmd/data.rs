@@ -5,9 +5,9 @@ mod preview;
 use crate::common::{self, ReadArgs, Usage};
 use anyhow::Result;
 use ragduet_data::{
-    BadRows, DatasetStats, Format, Kind, SAMPLES, convert, convert_records, corpus_stats,
+    BadRows, DatasetStats, Format, Kind, SAMPLES, choice_stats, convert, convert_records, corpus_stats,
     dataset_from_documents, dataset_stats, judged_stats, pattern_of, preference_stats, read_corpus,
-    record_stats, write_corpus,
+    record_stats, text_stats, write_corpus,
 };
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Convert a dataset from one format to another; records and preferences for generators to JSON Lines.
+    /// Convert a dataset from one format to another: retrieval examples to any format, all other kinds of rows to JSON Lines
+    /// or Parquet.
     Convert {
         /// Input: a file, a folder, a pattern, or several of them.
         #[arg(required = true)]
@@ -31,7 +32,8 @@ enum What {
         /// Output format, if the name does not tell it.
         #[arg(long)]
         to_format: Option<Format>,
-        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences or completions.
+        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences, completions, choices
+        /// or texts.
         #[arg(long = "as", value_name = "KIND")]
         kind: Option<Kind>,
         #[command(flatten)]
@@ -58,13 +60,14 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Print statistics of a dataset: counts, lengths, duplicates, overlap between splits; of records and preferences
-    /// for generators, and of a corpus.
+    /// Print statistics of a dataset of any kind: counts, lengths, duplicates, labels; of retrieval data also the overlap
+    /// between splits.
     Stats {
         /// A file, a folder, a pattern, or several of them.
         #[arg(required = true)]
         path: Vec<PathBuf>,
-        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences or completions.
+        /// What the rows are, if their columns do not tell it: examples, corpus, records, preferences, completions, choices
+        /// or texts.
         #[arg(long = "as", value_name = "KIND")]
         kind: Option<Kind>,
         #[command(flatten)]
@@ -103,11 +106,15 @@ impl Args {
                         common::report_bad_rows(&bad)?;
                         println!("{}: {passages} passages", to.display());
                     }
-                    kind @ (Kind::Records | Kind::Preferences | Kind::Completions) => {
+                    kind @ (Kind::Records
+                    | Kind::Preferences
+                    | Kind::Completions
+                    | Kind::Choices
+                    | Kind::Texts) => {
                         if let Some(format) = to_format {
                             let why = format!(
-                                "--to-format {format}: {kind} are written as JSON Lines; leave it out, or say --as \
-                                 examples"
+                                "--to-format {format}: {kind} are written as JSON Lines or Parquet, by the name of the \
+                                 output; leave it out, or say --as examples"
                             );
                             return Err(Usage(why).into());
                         }
@@ -115,8 +122,7 @@ impl Args {
                         common::report_bad_rows(&bad)?;
                         println!("{}: {rows} {kind}", to.display());
                     }
-                    // The others were refused.
-                    Kind::Examples | Kind::Choices | Kind::Texts => {
+                    Kind::Examples => {
                         let format = to_format.map_or_else(|| Format::for_output(&to), Ok)?;
                         let counts = convert(&from, &options, &to, format, &bad)?;
                         common::report_bad_rows(&bad)?;
@@ -143,7 +149,9 @@ impl Args {
                     Kind::Records => show(&record_stats(&path, &bad)?, &bad, json)?,
                     Kind::Preferences => show(&preference_stats(&path, &bad)?, &bad, json)?,
                     Kind::Completions => show(&judged_stats(&path, &bad)?, &bad, json)?,
-                    Kind::Examples | Kind::Choices | Kind::Texts => {
+                    Kind::Choices => show(&choice_stats(&path, &bad)?, &bad, json)?,
+                    Kind::Texts => show(&text_stats(&path, &bad)?, &bad, json)?,
+                    Kind::Examples => {
                         show(&dataset_stats(&path, &options, &bad)?, &bad, json)?;
                     }
                 }
@@ -155,8 +163,7 @@ impl Args {
     }
 }
 
-/// What is to be read: what was said, or what the format and the columns show. Kinds that are not taken here, and options
-/// that would be ignored, are refused.
+/// What is to be read: what was said, or what the format and the columns show. Options that would be ignored are refused.
 fn kind_of(said: Option<Kind>, path: &Path, read: &ReadArgs, bad: &BadRows) -> Result<Kind> {
     let labels = read.min_score.is_some() || read.nli;
     let kind = match said {
@@ -167,33 +174,26 @@ fn kind_of(said: Option<Kind>, path: &Path, read: &ReadArgs, bad: &BadRows) -> R
             kind => kind,
         },
     };
-    let refused = match kind {
-        Kind::Examples => return Ok(kind),
-        Kind::Choices => {
-            let why = "--as records or --as examples takes them for those, without the choices";
-            format!("choices are neither counted nor converted; {why}")
-        }
-        Kind::Texts => {
-            let why = "--as examples takes pairs for those, scores with --min-score, NLI classes with --nli";
-            format!("texts are neither counted nor converted; {why}")
-        }
-        Kind::Corpus | Kind::Records | Kind::Preferences | Kind::Completions => {
-            let corpus = kind == Kind::Corpus;
-            let ignored = [
-                ("--format", read.format.is_some() && !corpus, "the file's name tells how they are read"),
-                ("--split", read.split.is_some() && !corpus, "name the file or folder of the split"),
-                ("--corpus", read.corpus.is_some(), "it goes with examples"),
-                ("--queries", read.queries.is_some(), "it goes with examples"),
-                ("--min-score", read.min_score.is_some(), "it goes with examples"),
-                ("--nli", read.nli, "it goes with examples"),
-            ];
-            let Some((flag, _, why)) = ignored.into_iter().find(|(_, given, _)| *given) else {
-                return Ok(kind);
-            };
-            format!("{flag} is of no use for {kind}: {why}; leave it out, or say --as examples")
-        }
-    };
-    Err(Usage(format!("{}: {refused}", path.display())).into())
+    if kind == Kind::Examples {
+        return Ok(kind);
+    }
+    let corpus = kind == Kind::Corpus;
+    let ignored = [
+        ("--format", read.format.is_some() && !corpus, "the file's name tells how they are read"),
+        ("--split", read.split.is_some() && !corpus, "name the file or folder of the split"),
+        ("--corpus", read.corpus.is_some(), "it goes with examples"),
+        ("--queries", read.queries.is_some(), "it goes with examples"),
+        ("--min-score", read.min_score.is_some(), "it goes with examples"),
+        ("--nli", read.nli, "it goes with examples"),
+    ];
+    match ignored.into_iter().find(|(_, given, _)| *given) {
+        None => Ok(kind),
+        Some((flag, _, why)) => Err(Usage(format!(
+            "{}: {flag} is of no use for {kind}: {why}; leave it out, or say --as examples",
+            path.display()
+        ))
+        .into()),
+    }
 }
 
 /// Prints statistics.
@@ -217,7 +217,7 @@ fn formats() {
     for kind in Kind::ALL {
         println!("\n{kind}: for {}", kind.used_by());
         for sample in SAMPLES.iter().filter(|sample| sample.kind == kind) {
-            println!("  {}\n      {}", sample.shape, sample.row);
+            println!("  {}\n      {}", sample.title().replace('`', ""), sample.row);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, counter};
 use anyhow::{Context as _, Result};
 use compare::System;
-use ragduet_data::{RagRecord, no_answers, read_rag};
+use ragduet_data::{MissingPolicy, RagRecord, no_answers, read_rag};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, Answered, answer_all};
 use ragduet_generator::bertscore::BertScorer;
@@ -94,6 +94,9 @@ pub struct RagEval {
     /// Number of questions, the first of the split.
     #[arg(long, value_parser = count)]
     questions: Option<usize>,
+    /// Judgements whose query has no text or whose passage the corpus lacks: `warn` counts them, `error` stops.
+    #[arg(long, value_name = "POLICY", default_value = "warn", value_parser = common::missing_policy)]
+    missing: MissingPolicy,
     #[command(flatten)]
     rerank: RerankArgs,
     #[command(flatten)]
@@ -292,6 +295,7 @@ impl RagEval {
         let (_, contexts) = self.generator.prompt()?;
         let k = contexts.count.max(1);
         let bad = self.map.bad_rows(None)?;
+        bad.set_missing(self.missing);
         let model =
             self.model.clone().ok_or_else(|| common::Usage("give a retriever with -m, or --run".into()))?;
         let retriever = ModelArgs::new(model, &self.generator.device, self.generator.precision);

@@ -94,7 +94,7 @@ impl GeneratorArgs {
         let device = device::parse(&self.device).map_err(|e| Usage(e.to_string()))?;
         let generator = self.given()?;
         let dir = ragduet_nn::hub::resolve(generator)?;
-        Generator::load_to_answer(&dir, device, self.precision.resolve(device), self.quantize)
+        Generator::load_to_answer(&dir, device, self.precision.resolve(device), self.quantize, None)
             .with_context(|| format!("cannot load the generator `{generator}`"))
     }
 

@@ -1,22 +1,20 @@
-//! `ragduet index build|check`.
+//! `ragduet index build`.
 
-use crate::common::npy::NpyReader;
+mod embedded;
+mod said;
+
+use self::embedded::{Embedded, Texts};
 use crate::common::numbers::number;
 use crate::common::{self, ModelArgs, ReadArgs, Usage, VectorArgs, WordArgs, counter};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ragduet_data::read_corpus;
 use ragduet_index::{
-    AuditOptions, ExactConfig, ExactIndex, ExactMultiVectorIndex, HnswBuilder, HnswConfig, HnswIndex, IdMap,
-    IndexKind, LexicalConfig, LexicalIndex, MultiSearchParams, MultiVectorConfig, MultiVectorIndex,
-    MultiVectors, Precision, ResidualConfig, SearchParams, Similarity, SparseIndex, SparseVectors,
-    VectorIndex, VectorIndexMut, Vectors, build_multi_vector, recall_against_exact, recall_of_multi_vectors,
-    replace_index,
+    ExactConfig, HnswBuilder, HnswConfig, IdMap, IndexConfig, IndexKind, LexicalConfig, LexicalIndex,
+    MultiVectorConfig, Precision, ResidualConfig, SparseIndex, replace_index, write_index,
+    write_multi_vector_index,
 };
-use ragduet_retriever::{BiEncoder, Encoded, IndexSource, Representation, Side, TokenVectors};
-use ragduet_train::checkpoint::check;
-use serde::Deserialize;
+use ragduet_retriever::{BiEncoder, IndexSource, Representation};
 use serde::de::DeserializeOwned;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `index`.
@@ -32,6 +30,10 @@ const LOW_RECALL: f64 = 0.9;
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Build an index from a corpus and a model, or from embeddings that `encode` wrote.
+    ///
+    /// Vectors stay in a file (of a corpus one without a name in the output's folder, 4 bytes a number), so they may be
+    /// larger than memory. Held are the ids and: exact and int8 a block of vectors; pq 16384 of them; hnsw all vectors and
+    /// the graph; multi_vector 64 for each centroid, and for --audit what a search holds; sparse and lexical all of the index.
     Build(Box<Build>),
 }
 
@@ -101,14 +103,6 @@ impl Args {
     }
 }
 
-struct Embedded {
-    texts: Encoded,
-    dim: usize,
-    ids: Vec<String>,
-    similarity: Similarity,
-    source: IndexSource,
-}
-
 /// A choice by the name that it has in configs.
 fn parse_choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|e| e.to_string())
@@ -141,38 +135,112 @@ impl Build {
             }
             return self.words(quiet);
         }
+        let started = std::time::Instant::now();
         let e = match (&self.embeddings, &self.corpus, &self.model) {
-            (Some(dir), _, _) => from_folder(dir)?,
+            (Some(dir), _, _) => {
+                let e = embedded::of_folder(dir)?;
+                match &e.texts {
+                    Texts::Dense(_) => self.check_dense()?,
+                    Texts::LateInteraction(..) => self.check_late()?,
+                    Texts::Sparse(_) => self.check_sparse()?,
+                }
+                e
+            }
             (None, Some(corpus), Some(name)) => {
                 let on = ModelArgs::new(name.clone(), &self.device, self.precision);
                 let model = on.load()?;
-                // Before the corpus is encoded, which takes long.
-                match model.representation() {
-                    Representation::Dense(_) => self.check_dense()?,
-                    Representation::LateInteraction(_) => self.check_late()?,
-                    Representation::Sparse(_) => self.check_sparse()?,
-                }
-                self.encode(corpus, &on, &model, quiet)?
+                self.check(model.representation())?;
+                return self.of_corpus(corpus, &on, &model, quiet);
             }
             _ => return Err(Usage("give --embeddings, or --corpus and --model".into()).into()),
         };
-        let ids = IdMap::from_ids(&e.ids).with_context(|| {
-            let from = self.embeddings.as_ref().or(self.corpus.as_ref());
-            from.map(|p| p.display().to_string()).unwrap_or_default()
+        let mut bytes = 0;
+        self.save(&e.source, |dir| {
+            bytes = self.write(dir, &e, quiet)?;
+            Ok(())
         })?;
-        match &e.texts {
-            Encoded::Dense(rows) => self.vectors(&e, rows, &ids, quiet),
-            Encoded::LateInteraction(vectors) => self.tokens(&e, vectors, &ids, quiet),
-            Encoded::Sparse(weights) => self.weights(&e, weights, &ids),
+        self.say(e, bytes, started)
+    }
+
+    /// An index of what a model makes of a corpus.
+    fn of_corpus(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<()> {
+        let mut built = None;
+        let source = IndexSource::new(Some(&on.model), Some(corpus));
+        self.save(&source, |dir| {
+            // The vectors lie in the new index's folder until it is whole: without a name, so that nothing stays.
+            let e = embedded::of_corpus(corpus, &self.read, on, model, dir, quiet)?;
+            let started = std::time::Instant::now();
+            let bytes = self.write(dir, &e, quiet)?;
+            built = Some((e, bytes, started));
+            Ok(())
+        })?;
+        built.map_or(Ok(()), |(e, bytes, started)| self.say(e, bytes, started))
+    }
+
+    /// Whether what was asked for goes with a model, before the corpus is encoded, which takes long.
+    fn check(&self, representation: &Representation) -> Result<()> {
+        match representation {
+            Representation::Dense(_) => self.check_dense(),
+            Representation::LateInteraction(_) => self.check_late(),
+            Representation::Sparse(_) => self.check_sparse(),
+        }
+    }
+
+    /// Builds the index in a folder; returns its bytes, where they are known without opening it.
+    fn write(&self, dir: &Path, e: &Embedded, quiet: bool) -> Result<usize> {
+        let total = match &e.texts {
+            Texts::Dense(vectors) | Texts::LateInteraction(vectors, _) => vectors.len(),
+            Texts::Sparse(_) => e.ids.len(),
+        };
+        let bar = counter("indexing", Some(total as u64), quiet);
+        let progress = |done: usize, _| bar.set_position(done as u64);
+        let ids = Some(&e.ids);
+        let bytes = match &e.texts {
+            Texts::Dense(vectors) => {
+                let config = self.dense(vectors.dim())?;
+                write_index(dir, &config, e.similarity, vectors, ids, &progress)?
+            }
+            Texts::LateInteraction(vectors, lengths) => {
+                write_multi_vector_index(dir, &self.late(), vectors, lengths, ids, &progress)?;
+                0
+            }
+            Texts::Sparse(weights) => {
+                let mut index = SparseIndex::new(weights.dim());
+                index.add(weights)?;
+                index.save_with_ids(dir, ids)?;
+                index.bytes()
+            }
+        };
+        bar.finish_and_clear();
+        Ok(bytes)
+    }
+
+    /// Settings of an index over one vector a text.
+    fn dense(&self, dim: usize) -> Result<IndexConfig> {
+        match self.kind.as_deref() {
+            None if !self.vectors.given() => {}
+            None | Some("exact") => return self.vectors.config(dim),
+            Some(_) => {}
+        }
+        Ok(IndexConfig::Hnsw(HnswConfig {
+            m: self.m,
+            ef_construction: self.ef_construction,
+            ef_search: self.ef_search,
+            builder: self.builder,
+            ..HnswConfig::default()
+        }))
+    }
+
+    /// Settings of an index over token vectors.
+    fn late(&self) -> MultiVectorConfig {
+        match self.bits {
+            0 => MultiVectorConfig::Exact(ExactConfig { precision: Precision::F16 }),
+            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
         }
     }
 
     /// The index, what made it, and what is needed to read its corpus again, as one folder, whole or not at all.
-    fn save(
-        &self,
-        source: &IndexSource,
-        index: impl FnOnce(&Path) -> ragduet_index::Result<()>,
-    ) -> Result<()> {
+    fn save(&self, source: &IndexSource, index: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let source = IndexSource {
             format: self.read.format.map(|f| f.to_string()),
             split: self.read.split.clone(),
@@ -210,108 +278,6 @@ impl Build {
         Ok(())
     }
 
-    /// An index over one vector a text.
-    fn vectors(&self, e: &Embedded, rows: &[f32], ids: &IdMap, quiet: bool) -> Result<()> {
-        self.check_dense()?;
-        let kind = self.kind.as_deref().unwrap_or(if self.vectors.given() { "exact" } else { "hnsw" });
-        let vectors = Vectors::new(rows, e.dim)?;
-        let bar = counter("indexing", Some(vectors.len() as u64), quiet);
-        let started = std::time::Instant::now();
-        let progress = |done: usize, _| bar.set_position(done as u64);
-        let mut bytes = String::new();
-        if kind == "exact" {
-            let mut index = ragduet_index::build(&self.vectors.config(e.dim)?, e.similarity, e.dim)?;
-            index.add_with_progress(vectors, &progress)?;
-            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
-            bytes = format!(", {:.0} bytes a passage", index.bytes() as f64 / vectors.len().max(1) as f64);
-        } else {
-            let config = HnswConfig {
-                m: self.m,
-                ef_construction: self.ef_construction,
-                ef_search: self.ef_search,
-                builder: self.builder,
-                ..HnswConfig::default()
-            };
-            let mut index = HnswIndex::new(&config, e.similarity, e.dim)?;
-            index.add_with_progress(vectors, &progress)?;
-            self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
-            bar.finish_and_clear();
-            self.audit(&index, e, vectors)?;
-        }
-        bar.finish_and_clear();
-        println!(
-            "{}: {kind} index of {} vectors, {} dimensions, {:?}{bytes}, in {:.1} s",
-            self.out.display(),
-            vectors.len(),
-            e.dim,
-            e.similarity,
-            started.elapsed().as_secs_f64()
-        );
-        Ok(())
-    }
-
-    /// An index over token vectors, and how many of the true neighbours it finds.
-    fn tokens(&self, e: &Embedded, vectors: &TokenVectors, ids: &IdMap, quiet: bool) -> Result<()> {
-        self.check_late()?;
-        let started = std::time::Instant::now();
-        let offsets = vectors.offsets();
-        let passages = MultiVectors::new(&vectors.rows, &offsets, e.dim)?;
-        let exact = ExactConfig { precision: Precision::F16 };
-        let config = match self.bits {
-            0 => MultiVectorConfig::Exact(exact.clone()),
-            bits => MultiVectorConfig::Compressed(ResidualConfig { bits, ..ResidualConfig::default() }),
-        };
-        let bar = counter("indexing", None, quiet);
-        let index = build_multi_vector(&config, passages)?;
-        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
-        bar.finish_and_clear();
-        println!(
-            "{}: multi-vector index of {} passages, {} vectors of {} numbers, {:.0} bytes a passage, in {:.1} s",
-            self.out.display(),
-            index.live(),
-            index.tokens(),
-            e.dim,
-            index.bytes_per_passage(),
-            started.elapsed().as_secs_f64()
-        );
-        if self.bits > 0 && self.audit > 0 && index.live() > 0 {
-            // A query's length of each of some passages asks for it.
-            const TOKENS: usize = 32;
-            let step = (passages.len() / self.audit).max(1);
-            let (mut rows, mut borders) = (Vec::new(), vec![0]);
-            for set in passages.sets().step_by(step).take(self.audit) {
-                let n = set.len().min(TOKENS);
-                rows.extend_from_slice(&set.data()[..n * e.dim]);
-                borders.push(borders[borders.len() - 1] + n);
-            }
-            let queries = MultiVectors::new(&rows, &borders, e.dim)?;
-            let mut truth = ExactMultiVectorIndex::new(&exact, e.dim)?;
-            truth.add(passages)?;
-            let r = recall_of_multi_vectors(&*index, &truth, queries, &MultiSearchParams::top(10))?;
-            println!("recall@{} against exact MaxSim: {:.4} on {} queries", r.k, r.recall, r.queries);
-        }
-        Ok(())
-    }
-
-    /// An index over a model's weights of words.
-    fn weights(&self, e: &Embedded, texts: &SparseVectors, ids: &IdMap) -> Result<()> {
-        self.check_sparse()?;
-        let started = std::time::Instant::now();
-        let mut index = SparseIndex::new(texts.dim());
-        index.add(texts)?;
-        self.save(&e.source, |dir| index.save_with_ids(dir, Some(ids)))?;
-        let count = index.len().max(1) as f64;
-        println!(
-            "{}: sparse index of {} passages, {:.1} words a passage, {:.0} bytes a passage, in {:.1} s",
-            self.out.display(),
-            index.len(),
-            texts.active() as f64 / count,
-            index.bytes() as f64 / count,
-            started.elapsed().as_secs_f64()
-        );
-        Ok(())
-    }
-
     /// An index over words.
     fn words(&self, quiet: bool) -> Result<()> {
         let Some(corpus) = &self.corpus else {
@@ -335,7 +301,7 @@ impl Build {
         index.add(&texts)?;
         bar.finish_and_clear();
         common::report_bad_rows(&bad)?;
-        self.save(&IndexSource::new(None, Some(corpus)), |dir| index.save_with_ids(dir, Some(&ids)))?;
+        self.save(&IndexSource::new(None, Some(corpus)), |dir| Ok(index.save_with_ids(dir, Some(&ids))?))?;
         println!(
             "{}: lexical index of {} passages, {:.0} bytes a passage, in {:.1} s",
             self.out.display(),
@@ -345,109 +311,4 @@ impl Build {
         );
         Ok(())
     }
-
-    /// Every vector must find itself, and a sample of them their true neighbours.
-    fn audit(&self, index: &HnswIndex, e: &Embedded, vectors: Vectors<'_>) -> Result<()> {
-        let found = index.audit(&AuditOptions::default());
-        println!(
-            "self-audit: {} of {} vectors find themselves, {} unreachable",
-            found.searched - found.missed.len(),
-            found.searched,
-            found.unreachable.len()
-        );
-        if self.audit > 0 && !vectors.is_empty() {
-            let mut exact = ExactIndex::new(&ExactConfig::default(), e.similarity, e.dim)?;
-            exact.add(vectors)?;
-            let step = (vectors.len() / self.audit).max(1);
-            let sample: Vec<f32> = vectors.rows().step_by(step).take(self.audit).flatten().copied().collect();
-            let r =
-                recall_against_exact(index, &exact, Vectors::new(&sample, e.dim)?, &SearchParams::top(10))?;
-            println!("recall@{} against exact search: {:.4} on {} queries", r.k, r.recall, r.queries);
-            if r.recall < LOW_RECALL {
-                tracing::warn!(
-                    "the graph misses {:.0} % of the nearest passages: build with a greater --ef-search, --ef-construction or --m, or with --kind exact",
-                    (1.0 - r.recall) * 100.0
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn encode(&self, corpus: &Path, on: &ModelArgs, model: &BiEncoder, quiet: bool) -> Result<Embedded> {
-        let bad = self.read.bad_rows()?;
-        let (texts, ids) = common::texts_and_ids(read_corpus(corpus, &self.read.options(), &bad)?);
-        let bar = counter("encoding", None, quiet);
-        let progress = &mut |n, _| bar.set_position(n);
-        let texts = Encoded::stream(model, Side::Passage, texts, &on.encode_settings(), progress)?;
-        bar.finish_and_clear();
-        common::report_bad_rows(&bad)?;
-        Ok(Embedded {
-            texts,
-            dim: model.dim() as usize,
-            ids: ids.try_iter().collect(),
-            similarity: model.similarity().into(),
-            source: IndexSource::new(Some(&on.model), Some(corpus)),
-        })
-    }
-}
-
-fn from_folder(dir: &Path) -> Result<Embedded> {
-    if dir.join("manifest.json").is_file() {
-        check(dir)?;
-    }
-    if dir.join("vectors.jsonl").is_file() {
-        anyhow::bail!(
-            "{}: holds a sparse model's weights of words, for Pyserini and Anserini; build an index with --corpus and \
-             --model",
-            dir.display()
-        );
-    }
-    let mut npy = NpyReader::open(&dir.join("embeddings.npy"))?;
-    let (total, dim) = (npy.rows, npy.dim);
-    let rows = npy.next_rows(total)?;
-    let path = dir.join("ids.jsonl");
-    let ids = std::io::BufReader::new(fs_err::File::open(&path)?)
-        .lines()
-        .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str::<String>(&line?).with_context(|| format!("{}:{}", path.display(), i + 1))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let path = dir.join("counts.jsonl");
-    let counts: Option<Vec<usize>> = match path.is_file() {
-        false => None,
-        true => {
-            let number = |(i, line): (usize, &str)| {
-                line.parse().with_context(|| format!("{}:{}", path.display(), i + 1))
-            };
-            Some(fs_err::read_to_string(&path)?.lines().enumerate().map(number).collect::<Result<_>>()?)
-        }
-    };
-    let whole = match &counts {
-        None => ids.len() == total,
-        Some(counts) => counts.len() == ids.len() && counts.iter().sum::<usize>() == total,
-    };
-    if rows.len() != total * dim || !whole {
-        anyhow::bail!(
-            "{}: {} ids for {total} rows, of which {} are there; encode again",
-            dir.display(),
-            ids.len(),
-            rows.len() / dim.max(1)
-        );
-    }
-    #[derive(Deserialize)]
-    struct Meta {
-        model: String,
-        #[serde(default)]
-        weights: Option<String>,
-        similarity: Similarity,
-    }
-    let meta: Meta = serde_json::from_slice(&fs_err::read(dir.join("meta.json"))?)
-        .with_context(|| format!("{}", dir.join("meta.json").display()))?;
-    let source = IndexSource { model: Some(meta.model), weights: meta.weights, ..IndexSource::default() };
-    let texts = match counts {
-        None => Encoded::Dense(rows),
-        Some(counts) => Encoded::LateInteraction(TokenVectors { rows, counts }),
-    };
-    Ok(Embedded { texts, dim, ids, similarity: meta.similarity, source })
 }

@@ -24,6 +24,9 @@ pub struct Args {
     data: PathBuf,
     #[command(flatten)]
     read: ReadArgs,
+    /// Drops passages with the id of their query from both rankings, as BEIR's evaluation does (ArguAna, Quora).
+    #[arg(long)]
+    drop_identical_ids: bool,
     /// Output ranking (TREC run file).
     #[arg(short, long)]
     out: PathBuf,
@@ -47,7 +50,8 @@ impl Args {
         let set = EvalSet::read(&self.data, &options, None, 0, &bad)?;
         common::report_bad_rows(&bad)?;
         common::outputs::not_the_input(&self.run, &self.out)?;
-        let before = Run::read_trec(&self.run)?;
+        let mut before = Run::read_trec(&self.run)?;
+        super::eval::own_passages(&mut before, self.drop_identical_ids);
         let after = reranker
             .ranking(&set, &before, quiet)
             .with_context(|| format!("{} over {}", self.run.display(), self.data.display()))?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use fs_err::File;
+use ragduet_index::VectorFile;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -49,7 +50,7 @@ impl NpyWriter {
     }
 }
 
-/// Reads a matrix in blocks of rows.
+/// A matrix in a file.
 #[derive(Debug)]
 pub struct NpyReader {
     file: BufReader<File>,
@@ -87,10 +88,12 @@ impl NpyReader {
         Ok(Self { file, rows: *rows, dim: *dim })
     }
 
-    /// The next at most `count` rows; empty at the end.
-    pub fn next_rows(&mut self, count: usize) -> Result<Vec<f32>> {
-        let mut bytes = Vec::new();
-        (&mut self.file).take((count * self.dim * 4) as u64).read_to_end(&mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    /// The vectors, left in the file.
+    ///
+    /// # Errors
+    /// A file that is cut.
+    pub fn vectors(mut self) -> Result<VectorFile> {
+        let start = self.file.stream_position()?;
+        Ok(VectorFile::new(self.file.into_inner(), start, self.rows, self.dim)?)
     }
 }

@@ -150,7 +150,7 @@ impl Rows {
         A: FnMut(&T) -> Result<(), Fault> + Send,
     {
         let Self { files, holder, reads, strict } = self;
-        let mut watch = Watch::new(path, reads, strict, bad)?;
+        let mut watch = Watch::new(path, reads, strict, files.len() == 1, bad)?;
         let mut files = files.into_iter();
         let bad = bad.clone();
         let mut current: Option<Open> = None;

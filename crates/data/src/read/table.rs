@@ -378,7 +378,7 @@ pub(crate) fn has_header(path: &Path, reads: &'static Reads, bad: &BadRows) -> R
     if is_header(&cells, reads, &mapping) {
         return Ok(true);
     }
-    if let Some(mapped) = mapping.of.first() {
+    if let Some(mapped) = mapping.of.iter().find(|m| !m.borrowed) {
         return Err(Error::Unsupported {
             path: path.to_owned(),
             reason: format!(

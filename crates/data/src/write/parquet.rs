@@ -96,7 +96,8 @@ fn passage_lists<'a>(rows: impl Iterator<Item = &'a [Passage]>) -> ArrayRef {
     Arc::new(list.finish())
 }
 
-fn write<T>(
+/// Rows in batches, as columns of a schema. Returns their number.
+pub(super) fn write<T>(
     path: &Path,
     schema: Schema,
     rows: impl Iterator<Item = Result<T>>,

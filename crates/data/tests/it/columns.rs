@@ -322,3 +322,62 @@ fn kinds_are_seen_by_columns_mapped_ones_too() {
         }
     }
 }
+
+#[test]
+fn a_name_of_several_readers_goes_to_the_file_whose_own_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(dir.path().join(name), text).unwrap();
+    };
+    write("beir/corpus.jsonl", "{\"_id\": \"d1\", \"text\": \"x\", \"body_text\": \"p\"}\n");
+    write("beir/queries.jsonl", "{\"_id\": \"q1\", \"text\": \"y\", \"frage\": \"q\"}\n");
+    write("beir/qrels/train.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1\n");
+    for pairs in [["query=frage", "text=body_text"], ["text=body_text", "query=frage"]] {
+        let bad = map(&pairs);
+        let read = read_examples(dir.path().join("beir"), &ReadOptions::default(), &bad).unwrap();
+        let read: Vec<_> = read.collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            (read[0].query.text.as_str(), read[0].positives[0].text.as_str()),
+            ("q", "p"),
+            "{pairs:?}"
+        );
+        assert!(bad.unmet_columns().is_empty());
+    }
+    // Examples have no `nr`; the corpus has.
+    write("examples.jsonl", "{\"query\": \"q\", \"positive\": \"p\"}\n");
+    write("examples.csv", "query,positive\nq,p\n");
+    write("corpus.csv", "nr,text\nd7,p\n");
+    for name in ["examples.jsonl", "examples.csv"] {
+        let bad = map(&["id=nr"]);
+        let read = read_examples(dir.path().join(name), &ReadOptions::default(), &bad).unwrap();
+        assert_eq!(read.map(Result::unwrap).count(), 1, "{name}");
+        // Nothing that was read had it.
+        assert_eq!(bad.unmet_columns(), ["id=nr"]);
+        let corpus = read_corpus(dir.path().join("corpus.csv"), &ReadOptions::default(), &bad).unwrap();
+        assert_eq!(corpus.map(|p| p.unwrap().id).collect::<Vec<_>>(), ["d7"]);
+        assert!(bad.unmet_columns().is_empty());
+    }
+}
+
+#[test]
+fn of_several_files_one_may_lack_a_mapped_column() {
+    let dir = tempfile::tempdir().unwrap();
+    for (first, second) in [
+        ("query,positive\nq,p\n", "frage,positive\nr,p\n"),
+        ("frage,positive\nr,p\n", "query,positive\nq,p\n"),
+    ] {
+        std::fs::write(dir.path().join("a.csv"), first).unwrap();
+        std::fs::write(dir.path().join("b.csv"), second).unwrap();
+        let read = |pairs: &[&str]| -> Result<Vec<_>, _> {
+            read_examples(dir.path(), &ReadOptions::default(), &map(pairs)).unwrap().collect()
+        };
+        let log = logged(|| assert_eq!(read(&["query=frage"]).unwrap().len(), 2));
+        assert!(log.contains("1 of 2 rows have no `frage`"), "{log}");
+        let e = read(&["query=nope"]).unwrap_err().to_string();
+        assert!(
+            e.contains("no row has a column `nope`") || e.contains("is mapped to, is not in this row"),
+            "{e}"
+        );
+    }
+}

@@ -73,7 +73,9 @@ fn student(
     rng::seed(config.run.seed);
     let (peft, compute, device) = (config.peft.as_ref(), context.compute, context.device);
     let generator = match &config.objective {
-        Objective::Logits(_) => build_over(&config.model, peft, compute, device, |_| teacher.tokenizer())?,
+        Objective::Logits(_) => {
+            build_over(&config.model, peft, compute, device, None, |_| teacher.tokenizer())?
+        }
         Objective::Sequence(_) => build(&config.model, peft, compute, device, || records.texts())?,
     };
     let longest = config.prompt.max_tokens.unwrap_or(config.batch.tokens.min(generator.usual_tokens()));

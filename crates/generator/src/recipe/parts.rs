@@ -4,8 +4,8 @@ use super::config::ModelConfig;
 use crate::error::{Result, bad};
 use crate::model::Generator;
 use crate::scratch::ScratchGenerator;
-use ragduet_nn::hub;
-use ragduet_nn::peft::PeftConfig;
+use ragduet_nn::peft::{PeftConfig, is_adapter_dir, kept_as};
+use ragduet_nn::{FrozenBase, hub};
 use ragduet_text::Tokenizer;
 use ragduet_torch::{Compute, Device};
 use ragduet_train::{Learner, OptimizerConfig, Place, epoch_rng, of_base};
@@ -21,9 +21,10 @@ pub fn build<'a>(
     peft: Option<&PeftConfig>,
     compute: Compute,
     device: Device,
+    held: Option<&FrozenBase>,
     texts: impl FnOnce() -> Vec<&'a str>,
 ) -> Result<Generator> {
-    build_over(c, peft, compute, device, |scratch| scratch.tokenizer(texts().into_iter()))
+    build_over(c, peft, compute, device, held, |scratch| scratch.tokenizer(texts().into_iter()))
 }
 
 /// [`build`] with the tokenizer that a new model gets.
@@ -35,11 +36,19 @@ pub fn build_over(
     peft: Option<&PeftConfig>,
     compute: Compute,
     device: Device,
+    held: Option<&FrozenBase>,
     tokenizer: impl FnOnce(&ScratchGenerator) -> Result<Tokenizer>,
 ) -> Result<Generator> {
-    let bits = peft.map_or(c.quantize.bits(), |peft| peft.kept_as(c.quantize, compute));
     let mut generator = match (&c.base, &c.scratch) {
-        (Some(base), _) => Generator::load_quantised(&hub::resolve(base)?, device, compute, bits)?,
+        (Some(base), _) => {
+            let dir = hub::resolve(base)?;
+            let bits = match peft {
+                Some(config) => config.kept_as(c.quantize, compute),
+                None if is_adapter_dir(&dir) => kept_as(&dir, c.quantize, compute)?,
+                None => c.quantize.bits(),
+            };
+            Generator::load_over(&dir, device, compute, bits, held)?
+        }
         (None, Some(_)) if c.quantize.bits().is_some() => {
             return Err(bad("model.quantize", "a new model learns whole: give model.base"));
         }

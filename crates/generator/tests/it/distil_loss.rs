@@ -31,12 +31,12 @@ fn case(n: i64, vocab: (i64, i64), kind: Kind) -> Case {
 impl Case {
     fn own(&self) -> Projection<'_> {
         let [hidden, weight, bias] = &self.student;
-        Projection { hidden, weight, bias: Some(bias), scale: self.scale, compute: self.compute }
+        Projection { hidden, weight, bias: Some(bias), scale: self.scale, cap: None, compute: self.compute }
     }
 
     fn other(&self) -> Projection<'_> {
         let [hidden, weight] = &self.teacher;
-        Projection { hidden, weight, bias: None, scale: 1.0, compute: self.compute }
+        Projection { hidden, weight, bias: None, scale: 1.0, cap: None, compute: self.compute }
     }
 
     fn whole(&self, loss: DistilLoss, chunk: i64) -> Distilled {
@@ -123,7 +123,7 @@ fn values_and_gradients_are_those_of_trl_and_pytorch() {
     // Logits are what an identity makes of them.
     let (eye, said) = (Tensor::eye(vocab, (Kind::Double, Device::Cpu)), logits("teacher"));
     fn of<'a>(hidden: &'a Tensor, eye: &'a Tensor) -> Projection<'a> {
-        Projection { hidden, weight: eye, bias: None, scale: 1.0, compute: Compute::F32 }
+        Projection { hidden, weight: eye, bias: None, scale: 1.0, cap: None, compute: Compute::F32 }
     }
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 14);

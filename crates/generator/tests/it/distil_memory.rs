@@ -19,7 +19,14 @@ fn two_matrices_of_logits_never_exist() {
     let targets = Tensor::randint(vocab, [n], (Kind::Int64, Device::Cpu));
     let before = device::cpu_tensor_memory().unwrap().in_use;
     device::reset_peak(Device::Cpu).unwrap();
-    let own = Projection { hidden: &hidden, weight: &weight, bias: None, scale: 1.0, compute: Compute::F32 };
+    let own = Projection {
+        hidden: &hidden,
+        weight: &weight,
+        bias: None,
+        scale: 1.0,
+        cap: None,
+        compute: Compute::F32,
+    };
     let other = Projection { hidden: &taught, weight: &of_teacher, ..own };
     let d = distil(own, Taught::Whole(other), &targets, DistilLoss::default(), n as u64, CHUNK);
     d.backward().unwrap();

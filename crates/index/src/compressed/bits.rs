@@ -103,8 +103,16 @@ impl Bits {
         BitsQueries { rows: self, words, scales, sums }
     }
 
-    pub(crate) fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        floats(out, &self.scales)?;
+    pub(crate) fn clear(&mut self) {
+        self.scales.clear();
+        self.words.clear();
+    }
+
+    pub(crate) fn write_scales(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        floats(out, &self.scales)
+    }
+
+    pub(crate) fn write_codes(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let mut bytes = Vec::with_capacity(1 << 16);
         for chunk in self.words.chunks(1 << 13) {
             bytes.clear();
@@ -114,7 +122,7 @@ impl Bits {
         Ok(())
     }
 
-    /// What [`Bits::write`] wrote, of so many rows; `None` if the bytes do not fit.
+    /// Scales and codes of so many rows; `None` if the bytes do not fit.
     pub(crate) fn read(bytes: &[u8], dim: usize, query: BinaryQuery, rows: usize) -> Option<Self> {
         let mut rest = Floats(bytes);
         let scales = rest.take(rows)?;

@@ -120,13 +120,74 @@ impl Codes {
     }
 
     pub(crate) fn write(&self, out: &mut dyn std::io::Write) -> Result<()> {
+        self.write_scales(out)?;
+        self.write_codes(out)
+    }
+
+    /// What stands before the codes of all rows: their scales, or the centroids.
+    fn write_scales(&self, out: &mut dyn std::io::Write) -> Result<()> {
         match self {
-            Self::Numbers(rows) => rows.write(out)?,
-            Self::Int8(rows) => rows.write(out)?,
-            Self::Bits(rows) => rows.write(out)?,
-            Self::Pq(rows) => rows.write(out)?,
+            Self::Numbers(_) => {}
+            Self::Int8(rows) => rows.write_scales(out)?,
+            Self::Bits(rows) => rows.write_scales(out)?,
+            Self::Pq(rows) => rows.write_centroids(out)?,
         }
         Ok(())
+    }
+
+    fn write_codes(&self, out: &mut dyn std::io::Write) -> Result<()> {
+        match self {
+            Self::Numbers(rows) => rows.write(out)?,
+            Self::Int8(rows) => rows.write_codes(out)?,
+            Self::Bits(rows) => rows.write_codes(out)?,
+            Self::Pq(rows) => rows.write_codes(out)?,
+        }
+        Ok(())
+    }
+
+    /// Forgets its rows, not what it has learnt.
+    fn clear(&mut self) {
+        match self {
+            Self::Numbers(rows) => rows.clear(),
+            Self::Int8(rows) => rows.clear(),
+            Self::Bits(rows) => rows.clear(),
+            Self::Pq(rows) => rows.clear(),
+        }
+    }
+
+    /// Writes the file of rows that come in blocks and are not held: the scales in a first pass over them, the codes in
+    /// a second one. `blocks` hands all of them over, prepared, each time it is called.
+    pub(crate) fn write_blocks(
+        &mut self,
+        mut blocks: impl FnMut(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>,
+        out: &mut dyn std::io::Write,
+    ) -> Result<()> {
+        match self {
+            Self::Int8(_) | Self::Bits(_) => blocks(&mut |rows| {
+                self.clear();
+                self.append(rows);
+                self.write_scales(out)
+            })?,
+            Self::Numbers(_) | Self::Pq(_) => self.write_scales(out)?,
+        }
+        blocks(&mut |rows| {
+            self.clear();
+            self.check(rows)?;
+            self.append(rows);
+            self.write_codes(out)
+        })
+    }
+
+    /// Learns what rows are coded by, of `rows` of them; `pick` gives those of some numbers, in that order.
+    pub(crate) fn learn(
+        &mut self,
+        rows: usize,
+        pick: impl FnOnce(&[usize]) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        match self {
+            Self::Pq(own) if rows > 0 => own.learn(rows, pick),
+            _ => Ok(()),
+        }
     }
 
     /// The rows of a file. Plain numbers may stay in it.

@@ -86,8 +86,16 @@ impl Int8 {
         Int8Queries { rows: self, codes, scales }
     }
 
-    pub(crate) fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        floats(out, &self.scales)?;
+    pub(crate) fn clear(&mut self) {
+        self.scales.clear();
+        self.codes.clear();
+    }
+
+    pub(crate) fn write_scales(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        floats(out, &self.scales)
+    }
+
+    pub(crate) fn write_codes(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let mut bytes = Vec::with_capacity(1 << 16);
         for chunk in self.codes.chunks(1 << 16) {
             bytes.clear();
@@ -97,7 +105,7 @@ impl Int8 {
         Ok(())
     }
 
-    /// What [`Int8::write`] wrote, of so many rows; `None` if the bytes do not fit.
+    /// Scales and codes of so many rows; `None` if the bytes do not fit.
     pub(crate) fn read(bytes: &[u8], dim: usize, rows: usize) -> Option<Self> {
         let mut rest = Floats(bytes);
         let scales = rest.take(rows)?;

@@ -16,8 +16,8 @@ use rayon::prelude::*;
 
 use super::bits::{Floats, floats};
 use super::config::PqConfig;
-use crate::kernel;
 use crate::scan::Scored;
+use crate::{Result, kernel};
 
 /// Centroids of a part: what a byte can tell apart.
 const CENTROIDS: usize = 256;
@@ -67,7 +67,9 @@ impl Pq {
 
     pub(crate) fn append(&mut self, rows: &[f32]) {
         if self.centroids.is_empty() && !rows.is_empty() {
-            self.learn(rows);
+            let dim = self.dim;
+            let (n, chosen) = (rows.len() / dim, self.choose(rows.len() / dim));
+            self.learn_of(n, &gather(rows, dim, &chosen));
         }
         let (dim, parts) = (self.dim, self.config.parts);
         let first = self.codes.len();
@@ -87,28 +89,35 @@ impl Pq {
         self.codes = codes;
     }
 
-    fn learn(&mut self, rows: &[f32]) {
-        let n = rows.len() / self.dim;
-        let most = CENTROIDS * ROWS_PER_CENTROID;
+    /// Learns from `n` rows; `pick` gives those of some numbers, in that order.
+    pub(crate) fn learn(&mut self, n: usize, pick: impl FnOnce(&[usize]) -> Result<Vec<f32>>) -> Result<()> {
+        let drawn = pick(&self.choose(n))?;
+        self.learn_of(n, &drawn);
+        Ok(())
+    }
+
+    /// The rows that k-means looks at.
+    fn choose(&self, n: usize) -> Vec<usize> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        sample(&mut rng, n, n.min(CENTROIDS * ROWS_PER_CENTROID)).into_vec()
+    }
+
+    /// Learns the centroids from the rows that were chosen of `n`.
+    fn learn_of(&mut self, n: usize, drawn: &[f32]) {
         if n < CENTROIDS * 16 {
             tracing::warn!(
                 rows = n,
                 "few rows to learn centroids from; add more at once for a better product quantisation"
             );
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        let mut chosen = sample(&mut rng, n, n.min(most)).into_vec();
         // In the order drawn they are the first centroids; where there are fewer, some stand twice.
-        let first: Vec<usize> = (0..CENTROIDS).map(|at| at % chosen.len()).collect();
-        chosen.shrink_to_fit();
-        let drawn: Vec<f32> =
-            chosen.iter().flat_map(|&row| &rows[row * self.dim..(row + 1) * self.dim]).copied().collect();
+        let first: Vec<usize> = (0..CENTROIDS).map(|at| at % (drawn.len() / self.dim)).collect();
         self.centroids = (0..self.config.parts)
             .into_par_iter()
             .flat_map_iter(|part| {
                 let numbers = self.part(part);
                 let width = numbers.len();
-                k_means(&column(&drawn, self.dim, numbers), width, &first, self.config.rounds)
+                k_means(&column(drawn, self.dim, numbers), width, &first, self.config.rounds)
             })
             .collect();
     }
@@ -143,12 +152,19 @@ impl Pq {
         PqQueries { rows: self, tables }
     }
 
-    pub(crate) fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        floats(out, &self.centroids)?;
+    pub(crate) fn clear(&mut self) {
+        self.codes.clear();
+    }
+
+    pub(crate) fn write_centroids(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        floats(out, &self.centroids)
+    }
+
+    pub(crate) fn write_codes(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         out.write_all(&self.codes)
     }
 
-    /// What [`Pq::write`] wrote, of so many rows; `None` if the bytes do not fit.
+    /// Centroids and codes of so many rows; `None` if the bytes do not fit.
     pub(crate) fn read(bytes: &[u8], dim: usize, config: PqConfig, rows: usize) -> Option<Self> {
         let mut rest = Floats(bytes);
         let centroids = if rows == 0 { Vec::new() } else { rest.take(dim.checked_mul(CENTROIDS)?)? };
@@ -196,6 +212,11 @@ fn sum(tables: &[[f32; CENTROIDS]], codes: &[u8]) -> f32 {
     }
     let rest: f32 = rest.map(|(table, &code)| table[usize::from(code)]).sum();
     (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
+}
+
+/// Some rows, in this order.
+fn gather(rows: &[f32], dim: usize, chosen: &[usize]) -> Vec<f32> {
+    chosen.iter().flat_map(|&row| &rows[row * dim..(row + 1) * dim]).copied().collect()
 }
 
 /// Some numbers of each row.

@@ -6,6 +6,7 @@
 //! in full. (They are read by position, not mapped: a mapping is `unsafe`, and the system caches either.)
 
 use std::fmt;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,9 +20,8 @@ use super::config::ResidualConfig;
 use super::search::Scratch;
 use super::spans::{LENGTHS, Spans};
 use super::{MultiHeader, MultiVectorConfig, MultiVectorIndex, kmeans};
-use crate::ids::IDS;
 use crate::store::{MANIFEST, Manifest, OpenOptions, Reader, Writer};
-use crate::{Error, Hit, IdMap, IndexKind, MultiSearchParams, MultiVectors, Result, Vectors};
+use crate::{Error, Hit, IdMap, IndexKind, MultiSearchParams, MultiVectors, Result, VectorFile, Vectors};
 
 const CENTROIDS: &str = "centroids.bin";
 const BUCKETS: &str = "buckets.bin";
@@ -77,31 +77,50 @@ impl CompressedMultiVectorIndex {
             return Err(Error::NoTokens);
         }
         check_units(vectors)?;
-        let wanted = config.centroids_for(expected_tokens);
-        let drawn = config.sample.unwrap_or(64 * wanted).min(vectors.len());
-        let held_out = (drawn / HELD_OUT_SHARE).min(HELD_OUT_MOST);
-
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        let rows = rand::seq::index::sample(&mut rng, vectors.len(), drawn).into_vec();
-        let (held_out, trained_on) = rows.split_at(held_out);
-        let gather = |rows: &[usize]| {
-            let mut rows = rows.to_vec();
-            rows.sort_unstable();
-            rows.iter().flat_map(|&row| vectors.row(row)).copied().collect::<Vec<f32>>()
-        };
-        let trained_on = gather(trained_on);
-        let trained_on = Vectors::of(&trained_on, dim);
-        let most = match config.centroids {
-            Some(_) => trained_on.len(),
-            None => 1 << (trained_on.len() / 4).max(1).ilog2(),
-        };
-        let centroids = kmeans::train(trained_on, wanted.min(most), config.iterations, config.seed);
-        let codec = if held_out.is_empty() {
-            Codec::fit(config.bits, centroids, trained_on)
-        } else {
-            Codec::fit(config.bits, centroids, Vectors::of(&gather(held_out), dim))
-        };
+        let gather = |rows: &[usize]| Ok(rows.iter().flat_map(|&row| vectors.row(row)).copied().collect());
+        let codec = learn(config, vectors.len(), dim, expected_tokens, gather)?;
         Ok(Self::new(config.clone(), codec, Residuals::Memory(Vec::new())))
+    }
+
+    /// Writes an index of the vectors of a file, `lengths` of each passage, without holding them.
+    pub(crate) fn write(
+        dir: &Path,
+        config: &ResidualConfig,
+        vectors: &VectorFile,
+        lengths: &[u32],
+        ids: Option<&IdMap>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<()> {
+        config.validate()?;
+        Spans::check_lengths(lengths, vectors.len())?;
+        if vectors.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        vectors.blocks(check_units)?;
+        let codec = learn(config, vectors.len(), vectors.dim(), vectors.len(), |rows| vectors.pick(rows))?;
+        let header = MultiHeader {
+            dim: vectors.dim(),
+            tokens: vectors.len(),
+            centroids: codec.len(),
+            requested: MultiVectorConfig::Compressed(config.clone()),
+        };
+        let mut writer = Writer::new(dir, Manifest::new(IndexKind::MultiVector, lengths.len(), header))?;
+        write_codec(&codec, &mut writer)?;
+        writer.file(LENGTHS, |out| Spans::write_lengths(lengths, out))?;
+        let (mut codes, mut residuals) = (writer.begin(CODES)?, writer.begin(RESIDUALS)?);
+        let mut done = 0;
+        vectors.blocks(|block| {
+            let (nearest, bytes) = codec.encode(block);
+            nearest.iter().try_for_each(|code| codes.write_all(&code.to_le_bytes()))?;
+            residuals.write_all(&bytes)?;
+            done += block.len();
+            progress(done, vectors.len());
+            Ok(())
+        })?;
+        writer.end(CODES, codes)?;
+        writer.end(RESIDUALS, residuals)?;
+        writer.ids(ids, lengths.len())?;
+        writer.finish()
     }
 
     fn new(config: ResidualConfig, codec: Codec, residuals: Residuals) -> Self {
@@ -194,6 +213,48 @@ impl CompressedMultiVectorIndex {
     }
 }
 
+/// Centroids and buckets, trained on a sample of `count` vectors, for about `expected_tokens` of them; `gather` gives those
+/// of some numbers, in that order.
+fn learn(
+    config: &ResidualConfig,
+    count: usize,
+    dim: usize,
+    expected_tokens: usize,
+    gather: impl Fn(&[usize]) -> Result<Vec<f32>>,
+) -> Result<Codec> {
+    let wanted = config.centroids_for(expected_tokens);
+    let drawn = config.sample.unwrap_or(64 * wanted).min(count);
+    let held_out = (drawn / HELD_OUT_SHARE).min(HELD_OUT_MOST);
+
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    let mut rows = rand::seq::index::sample(&mut rng, count, drawn).into_vec();
+    let (held_out, trained_on) = rows.split_at_mut(held_out);
+    let gather = |rows: &mut [usize]| {
+        rows.sort_unstable();
+        gather(rows)
+    };
+    let trained_on = gather(trained_on)?;
+    let trained_on = Vectors::of(&trained_on, dim);
+    let most = match config.centroids {
+        Some(_) => trained_on.len(),
+        None => 1 << (trained_on.len() / 4).max(1).ilog2(),
+    };
+    let centroids = kmeans::train(trained_on, wanted.min(most), config.iterations, config.seed);
+    Ok(match held_out.is_empty() {
+        true => Codec::fit(config.bits, centroids, trained_on),
+        false => Codec::fit(config.bits, centroids, Vectors::of(&gather(held_out)?, dim)),
+    })
+}
+
+fn write_codec(codec: &Codec, writer: &mut Writer<MultiHeader>) -> Result<()> {
+    let little = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    writer.file(CENTROIDS, |out| Ok(out.write_all(&little(codec.centroids()))?))?;
+    writer.file(BUCKETS, |out| {
+        out.write_all(&little(codec.cutoffs()))?;
+        Ok(out.write_all(&little(codec.weights()))?)
+    })
+}
+
 impl MultiVectorIndex for CompressedMultiVectorIndex {
     fn config(&self) -> MultiVectorConfig {
         MultiVectorConfig::Compressed(self.config.clone())
@@ -282,12 +343,7 @@ impl MultiVectorIndex for CompressedMultiVectorIndex {
             requested: self.config(),
         };
         let mut writer = Writer::new(dir, Manifest::new(IndexKind::MultiVector, self.len(), header))?;
-        let little = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        writer.file(CENTROIDS, |out| Ok(out.write_all(&little(self.codec.centroids()))?))?;
-        writer.file(BUCKETS, |out| {
-            out.write_all(&little(self.codec.cutoffs()))?;
-            Ok(out.write_all(&little(self.codec.weights()))?)
-        })?;
+        write_codec(&self.codec, &mut writer)?;
         writer.file(LENGTHS, |out| self.spans.write(out))?;
         // Portions bound the memory that a long range would take.
         const ROWS: usize = 1 << 14;
@@ -307,10 +363,7 @@ impl MultiVectorIndex for CompressedMultiVectorIndex {
             let mut scratch = Vec::new();
             portions().try_for_each(|rows| Ok(out.write_all(self.residuals(rows, &mut scratch)?)?))
         })?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 }

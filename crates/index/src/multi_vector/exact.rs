@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use super::panel::Panel;
 use super::spans::{LENGTHS, Spans};
 use super::{MultiHeader, MultiVectorConfig, MultiVectorIndex};
-use crate::ids::IDS;
 use crate::rows::Rows;
 use crate::store::{Manifest, OpenOptions, Reader, VECTORS, Writer};
 use crate::topk::TopK;
 use crate::{
-    Error, ExactConfig, Hit, IdMap, IndexKind, MultiSearchParams, MultiVectors, Result, Similarity, Vectors,
+    Error, ExactConfig, Hit, IdMap, IndexKind, MultiSearchParams, MultiVectors, Result, Similarity,
+    VectorFile, Vectors,
 };
 
 /// Queries that share one pass over the passages; bounds the heaps.
@@ -45,6 +45,41 @@ impl ExactMultiVectorIndex {
         let rows = reader.vectors(VECTORS, config.precision, tokens, dim, Similarity::Dot, options)?;
         let spans = Spans::read(&reader, tokens)?;
         Ok(Self { rows, spans })
+    }
+
+    /// The vectors of a file, `lengths` of each passage, left there.
+    ///
+    /// # Errors
+    /// Lengths that do not add up to the vectors.
+    pub fn of_file(vectors: VectorFile, lengths: &[u32]) -> Result<Self> {
+        Spans::check_lengths(lengths, vectors.len())?;
+        let mut spans = Spans::default();
+        spans.add(0, lengths.iter().map(|&length| length as usize));
+        Ok(Self { rows: vectors.into_rows(Similarity::Dot), spans })
+    }
+
+    /// Writes an index of the vectors of a file without holding them.
+    pub(crate) fn write(
+        dir: &Path,
+        config: &ExactConfig,
+        vectors: &VectorFile,
+        lengths: &[u32],
+        ids: Option<&IdMap>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<()> {
+        Spans::check_lengths(lengths, vectors.len())?;
+        let header = MultiHeader {
+            dim: vectors.dim(),
+            tokens: vectors.len(),
+            centroids: 0,
+            requested: MultiVectorConfig::Exact(config.clone()),
+        };
+        let mut writer = Writer::new(dir, Manifest::new(IndexKind::MultiVector, lengths.len(), header))?;
+        let mut rows = Rows::new(vectors.dim(), Similarity::Dot, config.precision)?;
+        writer.file(VECTORS, |out| rows.write_blocks(vectors, out, progress))?;
+        writer.file(LENGTHS, |out| Spans::write_lengths(lengths, out))?;
+        writer.ids(ids, lengths.len())?;
+        writer.finish()
     }
 
     /// Rows as `f32`: borrowed where they are stored so, else converted into `scratch`.
@@ -191,10 +226,7 @@ impl MultiVectorIndex for ExactMultiVectorIndex {
             self.spans.live_ranges().into_iter().try_for_each(|rows| self.rows.write_range(rows, out))
         })?;
         writer.file(LENGTHS, |out| self.spans.write(out))?;
-        if let Some(ids) = ids {
-            ids.check_len(self.len())?;
-            writer.file(IDS, |out| ids.write(out))?;
-        }
+        writer.ids(ids, self.len())?;
         writer.finish()
     }
 }

@@ -96,6 +96,21 @@ impl Spans {
         Ok(())
     }
 
+    /// The same file for passages of so many rows each.
+    pub(super) fn write_lengths(lengths: &[u32], out: &mut dyn Write) -> Result<()> {
+        lengths.iter().try_for_each(|length| Ok(out.write_all(&length.to_le_bytes())?))
+    }
+
+    /// Checks that passages of so many rows each have `rows` together and fit one index.
+    pub(super) fn check_lengths(lengths: &[u32], rows: usize) -> Result<()> {
+        Self::default().check_room(lengths.len())?;
+        let sum: usize = lengths.iter().map(|&n| n as usize).sum();
+        if sum != rows {
+            return Err(Error::Offsets { problem: format!("they end at {sum}, the vectors at {rows}") });
+        }
+        Ok(())
+    }
+
     pub(super) fn read<H: DeserializeOwned>(reader: &Reader<H>, rows: usize) -> Result<Self> {
         let lengths = reader.numbers(LENGTHS, reader.manifest.count, u32::from_le_bytes)?;
         let mut spans = Self::default();

@@ -4,6 +4,7 @@ mod bm25s;
 mod common;
 mod compressed;
 mod exact;
+mod filed;
 mod fusion;
 mod hnsw;
 mod lexical;

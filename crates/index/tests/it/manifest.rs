@@ -35,7 +35,7 @@ fn a_manifest_that_is_not_as_written_is_an_error() {
     other["similarity"] = "cosine".into();
     for bad in [without, other] {
         write(&bad);
-        let e = open(&path).unwrap_err().to_string();
+        let e = open(&path).err().unwrap().to_string();
         assert!(e.contains("index.json") && e.contains("checksum"), "{e}");
     }
     // Neither order of white space nor the lack of a sum is a fault.

@@ -8,6 +8,12 @@ use ragduet_train::Fingerprint;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Rows of the passages that are a question's own words and not known to answer it.
+pub(super) fn own_copies(corpus: &Corpus, record: &RagRecord) -> Vec<u32> {
+    let golden = |row: &u32| record.gold.iter().any(|g| g.id == corpus.passage(*row).id);
+    corpus.copies_of(&record.question).iter().copied().filter(|row| !golden(row)).collect()
+}
+
 /// What a run is trained on, and measured on.
 #[derive(Debug)]
 pub(super) struct JointData {
@@ -15,6 +21,8 @@ pub(super) struct JointData {
     pub records: Vec<RagRecord>,
     /// Rows of each record's golden passages.
     pub gold: Vec<Vec<u32>>,
+    /// Rows of each record's own copies, which answer nothing.
+    pub own: Vec<Vec<u32>>,
     pub dev: Vec<RagRecord>,
 }
 
@@ -54,7 +62,14 @@ impl JointData {
                 "{missing} golden passages of questions are not in the corpus and cannot be found"
             );
         }
-        Ok(Self { corpus: Arc::new(corpus), records, gold, dev })
+        let own: Vec<Vec<u32>> = records.iter().map(|r| own_copies(&corpus, r)).collect();
+        let copied = own.iter().filter(|rows| !rows.is_empty()).count();
+        if copied > 0 {
+            tracing::info!(
+                "{copied} questions stand in the corpus as a passage, which is left out of what is retrieved for them"
+            );
+        }
+        Ok(Self { corpus: Arc::new(corpus), records, gold, own, dev })
     }
 
     /// Passages, questions and answers: what the tokenizers of new models are trained on.

@@ -1,11 +1,12 @@
 //! Evaluation on the dev set: retrieval and answers.
 
 use super::config::{Best, JointConfig};
+use super::data::own_copies;
 use crate::Result;
 use crate::corpus::Corpus;
 use crate::pipeline::with_contexts;
 use crate::refreshed_index::RefreshedIndex;
-use crate::retrieve::retrieve;
+use crate::retrieve::{Asked, retrieve};
 use ragduet_data::{Found, RagRecord};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, AnswerScores, Answered, answer_all, measured};
@@ -101,7 +102,9 @@ pub(super) fn evaluate(
     dev: &[RagRecord],
 ) -> Result<(DevScores, Vec<Sample>)> {
     let questions: Vec<String> = dev.iter().map(|r| r.question.clone()).collect();
-    let found = retrieve(retriever, corpus.texts(), index, &questions, &config.retrieval, false)?;
+    let barred: Vec<Vec<u32>> = dev.iter().map(|r| own_copies(corpus, r)).collect();
+    let asked = Asked { questions: &questions, barred: &barred };
+    let found = retrieve(retriever, corpus.texts(), index, asked, &config.retrieval, false)?;
     let records = with_contexts(&dev.iter().collect::<Vec<_>>(), &found, corpus);
     let contexts = ContextConfig::retrieved(config.generator.contexts.count);
     let options = AnswerOptions {

@@ -10,7 +10,7 @@ use super::links;
 use crate::corpus::Corpus;
 use crate::refresh::{Background, RefreshConfig};
 use crate::refreshed_index::RefreshedIndex;
-use crate::retrieve::{Candidates, RetrievalConfig, retrieve};
+use crate::retrieve::{Asked, Candidates, RetrievalConfig, retrieve};
 use crate::{Error, Result};
 use ragduet_retriever::BiEncoder;
 use ragduet_train::RunState;
@@ -73,9 +73,9 @@ impl<'a> IndexRefresh<'a> {
     }
 
     /// The passages of some questions, and how stale the index was for them.
-    pub fn retrieve(&mut self, model: &BiEncoder, questions: &[String]) -> Result<Candidates> {
+    pub fn retrieve(&mut self, model: &BiEncoder, asked: Asked<'_>) -> Result<Candidates> {
         let texts = self.corpus.texts();
-        let found = retrieve(model, texts, &self.live, questions, self.retrieval, self.is_stale())?;
+        let found = retrieve(model, texts, &self.live, asked, self.retrieval, self.is_stale())?;
         self.state.stale.push(1.0 - found.overlap);
         let excess = self.state.stale.len().saturating_sub(10);
         self.state.stale.drain(..excess);

@@ -19,6 +19,7 @@ use super::seconds::Seconds;
 use super::sides::{SideState, Sides};
 use crate::diagnose::unique_share;
 use crate::pipeline::{self, Pipeline, with_contexts};
+use crate::retrieve::Asked;
 use crate::{Error, Result};
 use ragduet_data::RagRecord;
 use ragduet_generator::prepare::PrepareReport;
@@ -234,7 +235,9 @@ impl Recipe for Joint<'_> {
         let asked: Vec<&RagRecord> = batch.iter().map(|&i| &self.data.records[i]).collect();
         let questions: Vec<String> = asked.iter().map(|r| r.question.clone()).collect();
         let stale = self.index.is_stale();
-        let found = self.index.retrieve(&self.sides.retriever.model, &questions)?;
+        let own: Vec<Vec<u32>> = batch.iter().map(|&i| self.data.own[i].clone()).collect();
+        let whom = Asked { questions: &questions, barred: &own };
+        let found = self.index.retrieve(&self.sides.retriever.model, whom)?;
         let records = with_contexts(&asked, &found, &self.data.corpus);
         self.seconds.retrieval += started.elapsed().as_secs_f64();
 
@@ -244,6 +247,7 @@ impl Recipe for Joint<'_> {
             let batch = RetrieverBatch {
                 records: &records,
                 gold: batch.iter().map(|&i| self.data.gold[i].as_slice()).collect(),
+                own: &own,
                 found: &found,
                 index: &self.index.live,
                 stale,

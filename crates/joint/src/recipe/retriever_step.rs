@@ -32,6 +32,8 @@ pub(super) struct RetrieverBatch<'a> {
     pub records: &'a [RagRecord],
     /// Rows of the golden passages of each, where they are in the corpus.
     pub gold: Vec<&'a [u32]>,
+    /// Rows of the own copies of each, which are no negatives.
+    pub own: &'a [Vec<u32>],
     pub found: &'a Candidates,
     pub index: &'a RefreshedIndex,
     /// Whether passages have to be embedded again rather than read from the index.
@@ -98,6 +100,7 @@ pub(super) fn retriever_step(
 
     let found: Vec<Vec<u32>> = asked.iter().map(|&i| batch.found.rows[i].clone()).collect();
     let gold: Vec<&[u32]> = asked.iter().map(|&i| batch.gold[i]).collect();
+    let own: Vec<&[u32]> = asked.iter().map(|&i| batch.own[i].as_slice()).collect();
     let golden = config.contrastive.iter().flat_map(|_| gold.iter().flat_map(|g| g.iter().copied()));
     // A small corpus has fewer passages than are asked for.
     let width = found.iter().map(Vec::len).max().unwrap_or(0);
@@ -121,7 +124,7 @@ pub(super) fn retriever_step(
         };
         let mut total = of.loss.shallow_clone();
         if let Some(c) = &config.contrastive
-            && let Some(value) = info_nce(c, q, p, &gold, &shared)
+            && let Some(value) = info_nce(c, q, p, (&gold, &own), &shared)
         {
             total += &value * c.weight;
             contrastive = Some(scalar(&value));
@@ -217,24 +220,26 @@ fn finish(value: Tensor) -> Result<Tensor> {
 }
 
 /// In-batch cross-entropy towards the first golden passage of each question that has one, over all passages of the
-/// batch but its other golden ones.
+/// batch but its other golden ones and its own copies.
 fn info_nce(
     config: &ContrastiveConfig,
     queries: &Tensor,
     passages: &Tensor,
-    gold: &[&[u32]],
+    (gold, own): (&[&[u32]], &[&[u32]]),
     shared: &Shared,
 ) -> Option<Tensor> {
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
     let width = shared.rows.len();
     let mut hidden = Vec::new();
-    for (i, of) in gold.iter().enumerate() {
+    for (i, (of, own)) in gold.iter().zip(own).enumerate() {
         let places: Vec<usize> = of.iter().filter_map(|&row| shared.place(row)).collect();
         let Some((&first, others)) = places.split_first() else { continue };
         rows.push(i as i64);
         targets.push(first as i64);
         let mut mask = vec![0f32; width];
-        others.iter().filter(|&&o| o != first).for_each(|&o| mask[o] = f32::NEG_INFINITY);
+        let own = own.iter().filter_map(|&row| shared.place(row));
+        let hides = others.iter().copied().chain(own).filter(|&o| o != first);
+        hides.for_each(|o| mask[o] = f32::NEG_INFINITY);
         hidden.extend(mask);
     }
     if rows.is_empty() {
@@ -246,4 +251,30 @@ fn info_nce(
     let logits = queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
         * (1.0 / config.temperature);
     Some((logits + mask).cross_entropy_for_logits(&Tensor::from_slice(&targets).to_device(device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_copies_and_other_golden_passages_are_no_negatives() {
+        // Four passages; the second is golden too, the third the question's own copy.
+        let passages = Tensor::from_slice2(&[[1.0f32, 0.0], [3.0, 1.0], [5.0, 5.0], [0.0, 2.0]]);
+        let queries = Tensor::from_slice2(&[[1.0f32, 0.5]]);
+        let shared = Shared::new(&[vec![10, 11, 12, 13]], 4, std::iter::empty(), ragduet_torch::Device::Cpu);
+        let config = ContrastiveConfig { temperature: 1.0, ..ContrastiveConfig::default() };
+        let loss = |own: &[u32]| {
+            let (gold, own) = ([&[10u32, 11][..]], [own]);
+            scalar(&info_nce(&config, &queries, &passages, (&gold, &own), &shared).unwrap()).double_value(&[])
+        };
+        let of = |others: &[f64]| {
+            let all: f64 = others.iter().chain(&[1.0]).map(|x| x.exp()).sum();
+            all.ln() - 1.0
+        };
+        assert!((loss(&[]) - of(&[7.5, 1.0])).abs() < 1e-5);
+        assert!((loss(&[12]) - of(&[1.0])).abs() < 1e-5);
+        // Not in the batch, and the target itself.
+        assert!((loss(&[99, 10]) - of(&[7.5, 1.0])).abs() < 1e-5);
+    }
 }

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::error::bad;
 use ragduet_generator::Generator;
 use ragduet_generator::recipe::parts;
+use ragduet_nn::{FrozenBase, hub, peft};
 use ragduet_retriever::recipe::{build_model, learner};
 use ragduet_retriever::{BiEncoder, Representation, Side};
 use ragduet_torch::weights::{Weights, save_tensors};
@@ -158,17 +159,28 @@ impl GeneratorPart {
     fn build<'a>(
         config: &JointConfig,
         (device, compute): (Device, Compute),
+        held: Option<&FrozenBase>,
         texts: impl FnOnce() -> Vec<&'a str>,
     ) -> Result<Self> {
         let side = &config.generator;
-        let model = parts::build(&side.model, side.peft.as_ref(), compute, device, texts)?;
+        // What trains whole must not be the retriever's as well.
+        let base = side.model.base.as_deref().map(hub::resolve).transpose()?;
+        let adapted = side.peft.is_some() || base.is_some_and(|dir| peft::is_adapter_dir(&dir));
+        let held = held.filter(|_| adapted);
+        let model = parts::build(&side.model, side.peft.as_ref(), compute, device, held, texts)?;
+        if let Some(bytes) = held.map(|base| base.bytes_shared(&model.model.params)).filter(|&n| n > 0) {
+            let (megabytes, base) = (bytes as f64 / 1e6, &model.base);
+            tracing::info!(
+                "retriever and generator are adapters of {base}: {megabytes:.0} MB of frozen weights are held once"
+            );
+        }
         if side.frozen {
             model.trained().set_trainable(|_| false);
             return Ok(Self { model, training: Training::new(None, 0, None), reference: None });
         }
         let held = side.objective == GeneratorObjective::Preferences && side.peft.is_none();
         let reference = if held {
-            let reference = parts::build(&side.model, None, compute, device, Vec::new)?;
+            let reference = parts::build(&side.model, None, compute, device, None, Vec::new)?;
             reference.trained().set_trainable(|_| false);
             Some(reference)
         } else {
@@ -189,7 +201,8 @@ impl Sides {
         let retriever = RetrieverPart::build(config, on(config.retriever.precision), || {
             passages.iter().chain(&questions).map(|t| (*t).to_string()).collect()
         })?;
-        let generator = GeneratorPart::build(config, on(config.generator.precision), || {
+        let held = retriever.model.frozen_base();
+        let generator = GeneratorPart::build(config, on(config.generator.precision), held.as_ref(), || {
             [passages.as_slice(), &questions, &answers].concat()
         })?;
         Ok(Self { retriever, generator })

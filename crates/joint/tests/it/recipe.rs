@@ -1,10 +1,14 @@
 //! Joint training on a small world whose answers stand in the passages: learns, resumes bit for bit, alternates, stops a
 //! side, sees a collapse.
 
+use ragduet_data::BadRows;
 use ragduet_generator::{ScratchArchitecture, ScratchGenerator};
+use ragduet_joint::corpus::Corpus;
 use ragduet_joint::pipeline::Reranker;
 use ragduet_joint::recipe::config::{ContrastiveConfig as Contrastive, GeneratorObjective, JointConfig};
 use ragduet_joint::recipe::{Outcome, RunOptions, train};
+use ragduet_joint::refreshed_index::RefreshedIndex;
+use ragduet_joint::retrieve::{Asked, RetrievalConfig, retrieve};
 use ragduet_reranker::CrossEncoder;
 use ragduet_retriever::recipe::config::GradCacheConfig as GradCache;
 use ragduet_testkit::alone;
@@ -400,6 +404,32 @@ fn a_query_encoder_alone_leaves_passages_and_index_as_they_are() {
         assert!(side == "query_tower" || same, "{name}");
     }
     assert!(moved > 5 && held > 5, "{moved} {held}");
+
+    // A question's own copy in the corpus is not found for it, and takes no passage's place.
+    let question = format!("what colour has the {}?", THINGS[0]);
+    let copies: String =
+        ["x", "y"].map(|id| json!({"_id": id, "text": question}).to_string() + "\n").concat();
+    let path = tmp.path().join("with_copies.jsonl");
+    std::fs::write(&path, std::fs::read_to_string(tmp.path().join("corpus.jsonl")).unwrap() + &copies)
+        .unwrap();
+    let corpus = Corpus::read(&path, &BadRows::default()).unwrap();
+    let folder = tmp.path().join("first/best/retriever");
+    let (device, compute) = (ragduet_torch::Device::Cpu, Compute::F32);
+    let m = ragduet_retriever::st_dir::load(&folder, device, compute, &Default::default()).unwrap();
+    let settings = RetrievalConfig { k: 3, overfetch: 5, ..RetrievalConfig::default() };
+    let index = RefreshedIndex::build(&m, corpus.texts(), &settings.index, &settings.encode(), 0).unwrap();
+    let questions = [question.clone()];
+    let barred = [corpus.copies_of(&question).to_vec()];
+    assert_eq!(barred[0].len(), 2);
+    for moved in [false, true] {
+        let found = |barred: &[Vec<u32>]| {
+            let asked = Asked { questions: &questions, barred };
+            retrieve(&m, corpus.texts(), &index, asked, &settings, moved).unwrap().rows.remove(0)
+        };
+        let (with, without) = (found(&[]), found(&barred));
+        assert_eq!((with.len(), without.len()), (3, 3));
+        assert!(without.iter().all(|row| !barred[0].contains(row)), "{without:?}");
+    }
     // A new encoder has no passages yet that could be left as they are.
     let mut c = first.clone();
     c.retriever.towers = ragduet_joint::recipe::config::Towers::Query;

@@ -64,6 +64,7 @@ impl Config {
     pub(super) fn shape(&self, first_position: i64) -> Shape {
         Shape {
             vocab: self.vocab_size,
+            embedding: self.hidden_size,
             hidden: self.hidden_size,
             layers: self.num_hidden_layers,
             heads: self.num_attention_heads,

@@ -1,10 +1,13 @@
-//! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head.
+//! What decoder-only models share: embeddings, the way through the layers (packed or with a cache), the head. The same
+//! model is the encoder of a retriever ([`Encoder`]), with attention to both sides where its config says so.
 //! An architecture is a [`Block`], the config it is built from and a row in the table of `arch/mod.rs`.
 //!
 //! The way through the layers, packed or with a cache, exists once: an architecture is a layer (`Block`) and the names
 //! of its checkpoint. Generation reads the weights that `Linear` keeps joined (q, k, v; gate, up) and cast.
 
 use super::pass::{Append, Block, Pass, Route, recomputed};
+use super::seen::Seen;
+use super::site::{Sight, Site};
 use super::stream::{Norm, Stream};
 use crate::attention_mass::{AttentionMass, Readers};
 use crate::encoder::depth_by_prefix;
@@ -12,7 +15,7 @@ use crate::kv_cache::{CacheShape, KvCache};
 use crate::lm::{CausalLm, LmHead};
 use crate::peft::{SoftPass, SoftShape, SoftSlot};
 use crate::rope::{Angles, Rope};
-use crate::{Embedding, Linear, Mode, PackedTokens, Result};
+use crate::{Embedding, Encoder, Linear, Mode, PackedTokens};
 use ragduet_torch::ops::Segments;
 use ragduet_torch::{Compute, Device, Kind, ParamBuilder, Tensor, grad_enabled, no_grad};
 use std::rc::Rc;
@@ -27,17 +30,49 @@ pub(super) struct Shape {
     pub positions: i64,
     /// Multiplies token embeddings; 1: nothing does.
     pub embedding_scale: f64,
+    /// Whether it multiplies the rows of a soft prompt as well, which else stand behind it.
+    pub scales_prompts: bool,
+    /// Multiplies logits.
+    pub logit_scale: f64,
+    /// Logits are cap * tanh(logit / cap).
+    pub logit_cap: Option<f64>,
     /// On embeddings, and on what layers add.
     pub embedding_dropout: f64,
     pub hidden_dropout: f64,
     pub attention_dropout: f64,
-    /// What precedes a layer's number in parameter names.
-    pub layer_prefix: &'static str,
+    /// What tokens see.
+    pub sight: Sight,
+    /// What precedes parameter names.
+    pub prefix: &'static str,
+    /// What stands between that and a layer's number.
+    pub layers_at: &'static str,
     /// The names of embedding tables.
-    pub embedding_names: &'static [&'static str],
+    pub embeddings: &'static [&'static str],
 }
 
 impl Shape {
+    /// What most families have in common: sizes of 0, factors of 1, no dropout, the names of Llama's family.
+    pub fn usual(site: &Site<'_>, sight: Sight) -> Self {
+        Self {
+            vocab: 0,
+            hidden: 0,
+            kv_heads: 0,
+            head_dim: 0,
+            positions: 0,
+            embedding_scale: 1.0,
+            scales_prompts: false,
+            logit_scale: 1.0,
+            logit_cap: None,
+            embedding_dropout: 0.0,
+            hidden_dropout: 0.0,
+            attention_dropout: 0.0,
+            sight,
+            prefix: site.prefix(),
+            layers_at: "layers.",
+            embeddings: &["embed_tokens.weight"],
+        }
+    }
+
     /// The place for prompts and prefixes.
     pub fn soft(&self, b: &ParamBuilder, layers: usize) -> SoftSlot {
         let shape = SoftShape {
@@ -45,17 +80,11 @@ impl Shape {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             hidden: self.hidden,
-            embedding_scale: self.embedding_scale,
+            embedding_scale: if self.scales_prompts { 1.0 } else { self.embedding_scale },
             encoder_decoder: false,
         };
         SoftSlot::build(b, shape)
     }
-}
-
-/// The output projection under the builder's path: the embedding itself where the two are tied.
-pub(super) fn head(b: &ParamBuilder, words: &Embedding, tied: bool, std: f64) -> Result<Linear> {
-    let size = words.weight().size();
-    if tied { Ok(Linear::tied(b, words.weight())) } else { Linear::build(b, size[1], size[0], false, std) }
 }
 
 /// A factor as the compute dtype holds it: transformers multiplies with a tensor of the weights' dtype.
@@ -90,11 +119,18 @@ pub(super) struct Decoder {
 impl Decoder {
     fn embed(&self, ids: &Tensor, positions: &Tensor, soft: Option<&SoftPass>, m: Mode) -> Stream {
         let mut x = self.words.forward(ids, m);
+        let soft = |x: Tensor| match soft {
+            Some(soft) => soft.embed(x),
+            None => x,
+        };
+        if self.shape.scales_prompts {
+            x = soft(x);
+        }
         if self.shape.embedding_scale != 1.0 {
             x *= held(self.shape.embedding_scale, m.compute);
         }
-        if let Some(soft) = soft {
-            x = soft.embed(x);
+        if !self.shape.scales_prompts {
+            x = soft(x);
         }
         if let Some(places) = &self.places {
             x = &x + places.forward(positions, m);
@@ -115,12 +151,24 @@ impl Decoder {
                 block.forward(i, stream, pass)
             };
         }
-        if let Some(x) = &stream.pending {
-            let x = x.to_kind(Kind::Float);
-            let x = if pass.hidden_dropout > 0.0 { x.dropout(pass.hidden_dropout, true) } else { x };
-            stream.carry = &stream.carry + x;
+        self.norm.forward(&stream.settled(pass.hidden_dropout), pass.mode)
+    }
+
+    fn depth(&self, parameter: &str) -> Option<usize> {
+        let own = parameter.strip_prefix(self.shape.prefix)?;
+        if self.shape.embeddings.contains(&own) {
+            Some(0)
+        } else {
+            depth_by_prefix(own, self.shape.layers_at)
         }
-        self.norm.forward(&stream.carry, pass.mode)
+    }
+
+    fn drop(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        if let Some(p) = hidden {
+            self.shape.hidden_dropout = p;
+            self.shape.embedding_dropout = p;
+        }
+        self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
     }
 
     /// [`CausalLm::forward`], and what is looked at where that is asked for.
@@ -142,10 +190,13 @@ impl Decoder {
             attention_dropout: mode.dropout(self.shape.attention_dropout),
             angles: self.angles(&positions, segments, &lengths),
             segments,
+            sight: self.shape.sight,
             soft,
             cached: None,
             mass,
+            seen: batch.seen.as_ref().map(|_| Seen::new(batch)),
         };
+        assert!(pass.seen.is_none() || soft.is_none(), "rows that are not seen go with no soft prompts");
         let stream = self.embed(&batch.ids, &positions, soft, mode);
         let hidden = self.run(stream, &pass);
         match soft {
@@ -215,8 +266,10 @@ impl CausalLm for Decoder {
             angles: self.angles(&positions, segments, &lengths),
             segments,
             soft: None,
+            sight: self.shape.sight,
             cached: Some(Append { cache, slots: tensor(&slots), lengths, route }),
             mass: None,
+            seen: None,
         };
         let hidden = self.run(self.embed(&batch.ids, &positions, soft, mode), &pass);
         cache.advance(new.into_iter());
@@ -240,11 +293,16 @@ impl CausalLm for Decoder {
 
     fn head(&self, mode: Mode) -> LmHead {
         let (weight, bias) = self.head.effective(mode.adapter);
-        LmHead { weight, bias, scale: 1.0 }
+        LmHead { weight, bias, scale: self.shape.logit_scale, cap: self.shape.logit_cap }
     }
 
     fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {
-        self.head.forward_wide(hidden, mode)
+        let z = self.head.forward_wide(hidden, mode);
+        let z = if self.shape.logit_scale == 1.0 { z } else { z * self.shape.logit_scale };
+        match self.shape.logit_cap {
+            Some(cap) => (z / cap).tanh() * cap,
+            None => z,
+        }
     }
 
     fn hidden_size(&self) -> i64 {
@@ -268,22 +326,50 @@ impl CausalLm for Decoder {
     }
 
     fn depth_of(&self, parameter: &str) -> Option<usize> {
-        if self.shape.embedding_names.contains(&parameter) {
-            return Some(0);
-        }
-        depth_by_prefix(parameter, self.shape.layer_prefix)
+        self.depth(parameter)
     }
 
     fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
-        if let Some(p) = hidden {
-            self.shape.hidden_dropout = p;
-            self.shape.embedding_dropout = p;
-        }
-        self.shape.attention_dropout = attention.unwrap_or(self.shape.attention_dropout);
+        self.drop(hidden, attention);
     }
 
     fn set_recompute(&mut self, on: bool) {
         self.recompute = on;
+    }
+}
+
+/// As the encoder of a retriever.
+impl Encoder for Decoder {
+    fn forward(&self, batch: &PackedTokens, mode: Mode) -> Tensor {
+        CausalLm::forward(self, batch, mode)
+    }
+
+    fn set_dropout(&mut self, hidden: Option<f64>, attention: Option<f64>) {
+        self.drop(hidden, attention);
+    }
+
+    fn hidden_size(&self) -> i64 {
+        self.shape.hidden
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.shape.positions as usize
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.shape.vocab as usize
+    }
+
+    fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn truncate(&mut self, layers: usize) {
+        self.blocks.truncate(layers);
+    }
+
+    fn depth_of(&self, parameter: &str) -> Option<usize> {
+        self.depth(parameter)
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<PostN
     source.heads_divide(c.dim, c.n_heads, "n_heads")?;
     let shape = Shape {
         vocab: c.vocab_size,
+        embedding: c.dim,
         hidden: c.dim,
         layers: c.n_layers,
         heads: c.n_heads,

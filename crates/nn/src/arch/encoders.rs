@@ -1,6 +1,6 @@
 //! The encoders: what they are called, how they are built, where their checkpoints keep them.
 
-use super::{bert, distilbert, modernbert, mpnet, roberta};
+use super::{bert, deberta, distilbert, electra, modernbert, mpnet, roberta};
 use crate::config_source::ConfigSource;
 use crate::{Encoder, Result};
 use ragduet_torch::ParamBuilder;
@@ -18,11 +18,15 @@ pub enum Architecture {
     MpNet,
     /// ModernBERT (Warner et al., 2024).
     ModernBert,
+    /// DeBERTa v2 and v3 (He et al., 2021).
+    DebertaV2,
+    /// ELECTRA (Clark et al., 2020).
+    Electra,
 }
 
 impl Architecture {
     /// The `model_type`s that are read.
-    pub const MODEL_TYPES: [(&'static str, Architecture); 7] = [
+    pub const MODEL_TYPES: [(&'static str, Architecture); 9] = [
         ("bert", Architecture::Bert),
         ("roberta", Architecture::Roberta),
         ("xlm-roberta", Architecture::Roberta),
@@ -30,6 +34,8 @@ impl Architecture {
         ("distilbert", Architecture::DistilBert),
         ("mpnet", Architecture::MpNet),
         ("modernbert", Architecture::ModernBert),
+        ("deberta-v2", Architecture::DebertaV2),
+        ("electra", Architecture::Electra),
     ];
 
     /// By `model_type`.
@@ -45,7 +51,19 @@ impl Architecture {
             Self::DistilBert => Box::new(distilbert::build(config, b)?),
             Self::MpNet => Box::new(mpnet::build(config, b)?),
             Self::ModernBert => Box::new(modernbert::ModernBert::build(config, b)?),
+            Self::DebertaV2 => Box::new(deberta::Deberta::build(config, b)?),
+            Self::Electra => Box::new(electra::build(config, b)?),
         })
+    }
+
+    /// Where the token embedding is.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Bert | Self::Roberta | Self::DistilBert | Self::MpNet | Self::DebertaV2 | Self::Electra => {
+                "embeddings.word_embeddings"
+            }
+            Self::ModernBert => "embeddings.tok_embeddings",
+        }
     }
 
     /// The prefix that checkpoints of this family with a task head put before the encoder's names.
@@ -56,6 +74,8 @@ impl Architecture {
             Self::DistilBert => "distilbert.",
             Self::MpNet => "mpnet.",
             Self::ModernBert => "model.",
+            Self::DebertaV2 => "deberta.",
+            Self::Electra => "electra.",
         }
     }
 }

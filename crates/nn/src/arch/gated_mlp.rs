@@ -5,8 +5,8 @@ use ragduet_torch::{ParamBuilder, Tensor};
 
 #[derive(Debug)]
 pub(super) struct GatedMlp {
-    gate: Linear,
-    up: Linear,
+    /// Gate and up; or one for both.
+    into: Vec<Linear>,
     down: Linear,
     activation: Activation,
 }
@@ -22,8 +22,22 @@ impl GatedMlp {
     ) -> Result<Self> {
         let linear = |name: &str, inputs, outputs| Linear::build(&b.at(name), inputs, outputs, bias, std);
         Ok(Self {
-            gate: linear("gate_proj", hidden, inner)?,
-            up: linear("up_proj", hidden, inner)?,
+            into: vec![linear("gate_proj", hidden, inner)?, linear("up_proj", hidden, inner)?],
+            down: linear("down_proj", inner, hidden)?,
+            activation,
+        })
+    }
+
+    /// With one projection for both, `gate_up_proj`, and no biases.
+    pub fn build_fused(
+        b: &ParamBuilder,
+        [hidden, inner]: [i64; 2],
+        activation: Activation,
+        std: f64,
+    ) -> Result<Self> {
+        let linear = |name: &str, inputs, outputs| Linear::build(&b.at(name), inputs, outputs, false, std);
+        Ok(Self {
+            into: vec![linear("gate_up_proj", hidden, 2 * inner)?],
             down: linear("down_proj", inner, hidden)?,
             activation,
         })
@@ -31,7 +45,7 @@ impl GatedMlp {
 
     /// [rows, hidden] -> the same, compute dtype.
     pub fn forward(&self, x: &Tensor, m: Mode) -> Tensor {
-        let up = Linear::forward_joined(&[&self.gate, &self.up], x, m);
+        let up = Linear::forward_joined(&self.into.iter().collect::<Vec<_>>(), x, m);
         let gated = if self.activation == Activation::Silu {
             kernels::swiglu(&up)
         } else {

@@ -2,10 +2,11 @@
 //! layers with a sliding window between global ones, each kind with its own rotary base. As transformers'
 //! `Gemma3ForCausalLM`.
 
-use super::attention::{Attention, AttentionShape};
-use super::decoder::{Decoder, Shape, head};
+use super::attention::{Attention, AttentionShape, QkNorms};
+use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass};
+use super::pass::{Block, Pass, Scoring};
+use super::site::{Sight, Site};
 use super::stream::{Norm, Stream, behind};
 use crate::config_source::ConfigSource;
 use crate::peft::BottleneckSlot;
@@ -108,10 +109,6 @@ impl Kind {
 
 impl Config {
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
-        if self.use_bidirectional_attention == Some(true) {
-            return source
-                .unsupported("use_bidirectional_attention", "false: a language model sees no later token");
-        }
         // transformers 5.3 reads this key and caps no attention scores.
         if self.attn_logit_softcapping.is_some() {
             return source.unsupported("attn_logit_softcapping", "null, as in every Gemma 3");
@@ -148,11 +145,17 @@ impl Config {
         Ok(kinds)
     }
 
-    /// How many tokens before its own one sees in a local layer.
-    fn window(&self, source: &ConfigSource<'_>) -> Result<i64> {
+    /// How far a token sees in a local layer.
+    fn window(&self, source: &ConfigSource<'_>, sight: Sight) -> Result<i64> {
         match self.sliding_window {
-            // transformers counts the token itself.
-            Some(n) if n > 0 => Ok(n - 1),
+            // transformers halves the key (n / 2 + 1) where this one makes attention bidirectional, and leaves the greater
+            // distance out unless `is_causal` is false as well.
+            Some(n) if n > 0 && self.use_bidirectional_attention == Some(true) => {
+                let reach = n / 2;
+                let wide = source.json.get("is_causal").and_then(Value::as_bool) == Some(false);
+                Ok(if wide { reach + 1 } else { reach })
+            }
+            Some(n) if n > 0 => Ok(sight.window(n)),
             _ => source.unsupported("sliding_window", "a number of tokens from 1"),
         }
     }
@@ -215,10 +218,10 @@ impl Layer {
             bias: c.attention_bias,
             out_bias: c.attention_bias,
             init_std: std,
-            head_norms: Some((RmsNorm::build_offset, c.rms_norm_eps)),
-            scale: c.query_pre_attn_scalar.powf(-0.5),
+            fused: false,
+            norms: Some(QkNorms { build: RmsNorm::build_offset, eps: c.rms_norm_eps, whole: false }),
+            scoring: Scoring { window, ..Scoring::plain(c.query_pre_attn_scalar.powf(-0.5)) },
             rope: Some(kind.rope()),
-            window,
         };
         let size = [h, c.intermediate_size];
         Ok(Self {
@@ -244,20 +247,21 @@ impl Block for Layer {
     }
 }
 
-pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decoder> {
+pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
     let c: Config = source.parse()?;
     c.check(source)?;
     let kinds = c.kinds(source)?;
-    let local = if kinds.contains(&Kind::Local) { Some(c.window(source)?) } else { None };
+    let sight = site.sight(source, true)?;
+    let local = if kinds.contains(&Kind::Local) { Some(c.window(source, sight)?) } else { None };
     let (h, std) = (c.hidden_size, c.initializer_range);
-    let m = b.at("model");
+    let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let layer = |(i, &kind): (usize, &Kind)| {
         let window = local.filter(|_| kind == Kind::Local);
         Ok(Rc::new(Layer::build(&c, kind, window, &m.at("layers").at(i))?) as Rc<dyn Block>)
     };
     let blocks = kinds.iter().enumerate().map(layer).collect::<Result<Vec<_>>>()?;
-    let head = head(&b.at("lm_head"), &words, c.tie_word_embeddings, std)?;
+    let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
@@ -265,11 +269,8 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
         head_dim: c.head_dim,
         positions: c.max_position_embeddings,
         embedding_scale: (h as f64).sqrt(),
-        embedding_dropout: 0.0,
-        hidden_dropout: 0.0,
         attention_dropout: c.attention_dropout,
-        layer_prefix: "model.layers.",
-        embedding_names: &["model.embed_tokens.weight"],
+        ..Shape::usual(site, sight)
     };
     Ok(Decoder {
         words,

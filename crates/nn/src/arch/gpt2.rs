@@ -3,8 +3,9 @@
 //!
 //! `scale_attn_by_inverse_layer_idx` is honored; transformers' sdpa path ignores it, its eager path does not.
 
-use super::decoder::{Decoder, Shape, head};
-use super::pass::{Block, Pass};
+use super::decoder::{Decoder, Shape};
+use super::pass::{Block, Pass, Scoring};
+use super::site::Site;
 use super::stream::{Norm, Stream, behind};
 use crate::config_source::ConfigSource;
 use crate::peft::BottleneckSlot;
@@ -107,7 +108,7 @@ impl Block for Layer {
         let hidden = x.size()[1];
         let qkv = self.qkv.forward(&x, pass.mode).view([-1, 3, self.heads, hidden / self.heads]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.select(1, i));
-        let mixed = pass.attend(index, &q, &k, &v, self.scale, None);
+        let mixed = pass.attend(index, &q, &k, &v, Scoring::plain(self.scale));
         let stream = pass.behind(&self.bottlenecks[0], carry, self.out.forward(&mixed, pass.mode));
         let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
         let inner = self.up.forward_activated(&x, self.activation, pass.mode);
@@ -115,32 +116,32 @@ impl Block for Layer {
     }
 }
 
-pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decoder> {
+pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
     let c: Config = source.parse()?;
     if c.add_cross_attention {
         return source.unsupported("add_cross_attention", "false");
     }
     source.heads_divide(c.n_embd, c.n_head, "n_head")?;
     let (h, std) = (c.n_embd, c.initializer_range);
-    let m = b.at("transformer");
+    let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("wte"), c.vocab_size, h, std)?;
     let places = Embedding::build(&m.at("wpe"), c.n_positions, h, std)?;
     let blocks = (0..c.n_layer)
         .map(|i| Ok(Rc::new(Layer::build(&c, i, &m.at("h").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
-    let head = head(&b.at("lm_head"), &words, c.tie_word_embeddings, std)?;
+    let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
         kv_heads: c.n_head,
         head_dim: h / c.n_head,
         positions: c.n_positions,
-        embedding_scale: 1.0,
         embedding_dropout: c.embd_pdrop,
         hidden_dropout: c.resid_pdrop,
         attention_dropout: c.attn_pdrop,
-        layer_prefix: "transformer.h.",
-        embedding_names: &["transformer.wte.weight", "transformer.wpe.weight"],
+        layers_at: "h.",
+        embeddings: &["wte.weight", "wpe.weight"],
+        ..Shape::usual(site, site.sight(source, false)?)
     };
     Ok(Decoder {
         words,

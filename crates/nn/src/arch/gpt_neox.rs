@@ -3,8 +3,9 @@
 //!
 //! Saved with `rotary_pct`, the key that transformers reads, beside the one it writes.
 
-use super::decoder::{Decoder, Shape, head};
-use super::pass::{Block, Pass};
+use super::decoder::{Decoder, Shape};
+use super::pass::{Block, Pass, Scoring};
+use super::site::Site;
 use super::stream::{Norm, Stream, behind};
 use crate::config_source::ConfigSource;
 use crate::layers::lower;
@@ -116,8 +117,8 @@ impl Block for Layer {
         if let Some((cos, sin)) = pass.angles(Some(0)) {
             (q, k) = (kernels::rope(&q, cos, sin), kernels::rope(&k, cos, sin));
         }
-        let scale = (self.head_dim as f64).powf(-0.5);
-        let mixed = pass.attend(index, &q, &k, &v, scale, None);
+        let scoring = Scoring::plain((self.head_dim as f64).powf(-0.5));
+        let mixed = pass.attend(index, &q, &k, &v, scoring);
         let attended = dropped(0, self.out.forward(&mixed, pass.mode), &x);
         let mlp = |x: &Tensor| {
             let normed = lower(&self.mlp_norm.forward(x, pass.mode), pass.mode);
@@ -134,7 +135,7 @@ impl Block for Layer {
     }
 }
 
-pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decoder> {
+pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
     let c: Config = source.parse()?;
     source.heads_divide(c.hidden_size, c.num_attention_heads, "num_attention_heads")?;
     let (h, std) = (c.hidden_size, c.initializer_range);
@@ -143,26 +144,25 @@ pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder) -> Result<Decod
     if rotated % 2 != 0 {
         return source.unsupported("rotary_pct", "an even number of rotating dimensions per head");
     }
-    let m = b.at("gpt_neox");
+    let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_in"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
         .map(|i| Ok(Rc::new(Layer::build(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
     let theta = source.number("rotary_emb_base").unwrap_or(10_000.0);
     let rope = RopeShape { rotated, positions: c.max_position_embeddings, theta };
-    let head = head(&b.at("embed_out"), &words, c.tie_word_embeddings, std)?;
+    let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
         kv_heads: c.num_attention_heads,
         head_dim,
         positions: c.max_position_embeddings,
-        embedding_scale: 1.0,
         embedding_dropout: c.hidden_dropout,
         hidden_dropout: c.hidden_dropout,
         attention_dropout: c.attention_dropout,
-        layer_prefix: "gpt_neox.layers.",
-        embedding_names: &["gpt_neox.embed_in.weight"],
+        embeddings: &["embed_in.weight"],
+        ..Shape::usual(site, site.sight(source, false)?)
     };
     Ok(Decoder {
         words,

@@ -2,10 +2,11 @@
 //! (2310.06825), Qwen2 (2407.10671), Qwen3 (2505.09388) and SmolLM3. Pre-norm with RMSNorm, rotary positions,
 //! grouped-query attention (2305.13245), gated feed-forward. As transformers' `*ForCausalLM`.
 
-use super::attention::{Attention, AttentionShape};
-use super::decoder::{Decoder, Shape, head};
+use super::attention::{Attention, AttentionShape, QkNorms};
+use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass};
+use super::pass::{Block, Pass, Scoring};
+use super::site::{Sight, Site};
 use super::stream::{Norm, Stream, behind};
 use crate::config_source::ConfigSource;
 use crate::peft::BottleneckSlot;
@@ -128,7 +129,7 @@ impl Config {
     }
 
     /// How many tokens before its own one sees in this layer.
-    fn window(&self, member: Member, layer: i64) -> Option<i64> {
+    fn window(&self, member: Member, sight: Sight, layer: i64) -> Option<i64> {
         let on = match (member, &self.layer_types) {
             (Member::Llama, _) => false,
             (Member::Mistral, _) => true,
@@ -138,8 +139,7 @@ impl Config {
             (Member::SmolLm3, None) => self.use_sliding_window && !self.rotates(member, layer),
             (_, None) => self.use_sliding_window && layer >= self.max_window_layers,
         };
-        // transformers counts the token itself.
-        self.sliding_window.filter(|_| on).map(|w| w - 1)
+        self.sliding_window.filter(|_| on).map(|w| sight.window(w))
     }
 
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
@@ -149,9 +149,7 @@ impl Config {
         if self.head_dim() % 2 != 0 {
             return source.unsupported("head_dim", "an even number");
         }
-        if source.number("partial_rotary_factor").is_some_and(|f| f != 1.0) {
-            return source.unsupported("partial_rotary_factor", "1");
-        }
+        source.whole_rotation()?;
         source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
     }
 }
@@ -166,7 +164,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn build(c: &Config, member: Member, index: i64, b: &ParamBuilder) -> Result<Self> {
+    fn build(c: &Config, (member, sight): (Member, Sight), index: i64, b: &ParamBuilder) -> Result<Self> {
         let (h, std) = (c.hidden_size, c.initializer_range);
         let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
         let attention = AttentionShape {
@@ -177,10 +175,17 @@ impl Layer {
             bias: c.attention_bias,
             out_bias: c.attention_bias && member != Member::Qwen2,
             init_std: std,
-            head_norms: (member == Member::Qwen3).then_some((RmsNorm::build, c.rms_norm_eps)),
-            scale: (c.head_dim() as f64).powf(-0.5),
+            fused: false,
+            norms: (member == Member::Qwen3).then_some(QkNorms {
+                build: RmsNorm::build,
+                eps: c.rms_norm_eps,
+                whole: false,
+            }),
+            scoring: Scoring {
+                window: c.window(member, sight, index),
+                ..Scoring::plain((c.head_dim() as f64).powf(-0.5))
+            },
             rope: c.rotates(member, index).then_some(0),
-            window: c.window(member, index),
         };
         let size = [h, c.intermediate_size];
         Ok(Self {
@@ -202,30 +207,26 @@ impl Block for Layer {
     }
 }
 
-pub(super) fn build(source: &ConfigSource<'_>, b: &ParamBuilder, member: Member) -> Result<Decoder> {
+pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>, member: Member) -> Result<Decoder> {
     let c = Config::read(source, member)?;
     c.check(source)?;
-    let (h, std) = (c.hidden_size, c.initializer_range);
-    let m = b.at("model");
+    let (h, std, sight) = (c.hidden_size, c.initializer_range, site.sight(source, false)?);
+    let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Rc::new(Layer::build(&c, member, i, &m.at("layers").at(i))?) as Rc<dyn Block>))
+        .map(|i| Ok(Rc::new(Layer::build(&c, (member, sight), i, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
     let rope =
         RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
-    let head = head(&b.at("lm_head"), &words, c.tie_word_embeddings, std)?;
+    let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
         kv_heads: c.kv_heads(),
         head_dim: c.head_dim(),
         positions: c.max_position_embeddings,
-        embedding_scale: 1.0,
-        embedding_dropout: 0.0,
-        hidden_dropout: 0.0,
         attention_dropout: c.attention_dropout,
-        layer_prefix: "model.layers.",
-        embedding_names: &["model.embed_tokens.weight"],
+        ..Shape::usual(site, sight)
     };
     Ok(Decoder {
         words,

@@ -5,21 +5,32 @@
 
 mod attention;
 mod bert;
+mod capped;
+mod deberta;
 mod decoder;
 mod distilbert;
+mod electra;
 mod encoders;
+mod family;
 mod gated_mlp;
+mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod modernbert;
 mod mpnet;
 mod multimodal;
+mod olmo2;
+mod own_code;
 mod pass;
+mod phi3;
 mod post_norm;
 mod relative;
 mod roberta;
+mod seen;
+mod site;
 mod spec;
 mod stream;
 mod t5;
@@ -27,9 +38,12 @@ mod t5_config;
 mod t5_step;
 
 pub use encoders::Architecture;
+pub(crate) use family::Family;
 use llama::Member;
 pub use multimodal::Multimodal;
 pub(crate) use multimodal::text_part;
+use own_code::OWN_CODE;
+pub(crate) use site::Role;
 pub use spec::ArchSpec;
 use spec::{Build, LmNames};
 use t5_config::Version;
@@ -53,11 +67,12 @@ const T5: LmNames = LmNames {
 };
 
 /// The language models.
-pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
+pub static LANGUAGE_MODELS: [ArchSpec; 15] = [
     // Llama 1 to 3 and SmolLM2.
     ArchSpec {
         model_type: "llama",
         class: "LlamaForCausalLM",
+        bare: "LlamaModel",
         classifier: Some("LlamaForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::Llama)),
@@ -66,6 +81,7 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "mistral",
         class: "MistralForCausalLM",
+        bare: "MistralModel",
         classifier: Some("MistralForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::Mistral)),
@@ -75,6 +91,7 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "qwen2",
         class: "Qwen2ForCausalLM",
+        bare: "Qwen2Model",
         classifier: Some("Qwen2ForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::Qwen2)),
@@ -83,6 +100,7 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "qwen3",
         class: "Qwen3ForCausalLM",
+        bare: "Qwen3Model",
         classifier: Some("Qwen3ForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::Qwen3)),
@@ -91,22 +109,64 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "smollm3",
         class: "SmolLM3ForCausalLM",
+        bare: "SmolLM3Model",
         classifier: Some("SmolLM3ForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(|c, b| llama::build(c, b, Member::SmolLm3)),
         settings: |_, _| Vec::new(),
     },
     ArchSpec {
+        model_type: "gemma2",
+        class: "Gemma2ForCausalLM",
+        bare: "Gemma2Model",
+        classifier: Some("Gemma2ForSequenceClassification"),
+        names: LLAMA,
+        build: Build::Decoder(gemma2::build),
+        settings: |_, _| Vec::new(),
+    },
+    ArchSpec {
         model_type: "gemma3_text",
         class: "Gemma3ForCausalLM",
+        bare: "Gemma3TextModel",
         classifier: Some("Gemma3TextForSequenceClassification"),
         names: LLAMA,
         build: Build::Decoder(gemma3::build),
         settings: |_, _| Vec::new(),
     },
+    // Granite 3 and 4, dense: transformers 5.3 has no class with a classification head.
+    ArchSpec {
+        model_type: "granite",
+        class: "GraniteForCausalLM",
+        bare: "GraniteModel",
+        classifier: None,
+        names: LLAMA,
+        build: Build::Decoder(granite::build),
+        settings: |_, _| Vec::new(),
+    },
+    ArchSpec {
+        model_type: "olmo2",
+        class: "Olmo2ForCausalLM",
+        bare: "Olmo2Model",
+        classifier: Some("Olmo2ForSequenceClassification"),
+        names: LLAMA,
+        build: Build::Decoder(olmo2::build),
+        settings: |_, _| Vec::new(),
+    },
+    // Phi-3, Phi-3.5, Phi-4 and Phi-4-mini.
+    ArchSpec {
+        model_type: "phi3",
+        class: "Phi3ForCausalLM",
+        bare: "Phi3Model",
+        classifier: Some("Phi3ForSequenceClassification"),
+        names: LLAMA,
+        build: Build::Decoder(phi3::build),
+        // transformers 5.3 lets this key, 1 where it is missing, win over the table that 5.24 writes it in.
+        settings: |c, _| vec![("partial_rotary_factor", phi3::rotary_share(c).into())],
+    },
     ArchSpec {
         model_type: "gpt2",
         class: "GPT2LMHeadModel",
+        bare: "GPT2Model",
         classifier: Some("GPT2ForSequenceClassification"),
         names: LmNames {
             prefix: "transformer.",
@@ -121,6 +181,7 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "gpt_neox",
         class: "GPTNeoXForCausalLM",
+        bare: "GPTNeoXModel",
         classifier: Some("GPTNeoXForSequenceClassification"),
         names: LmNames {
             prefix: "gpt_neox.",
@@ -137,6 +198,7 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "t5",
         class: "T5ForConditionalGeneration",
+        bare: "T5Model",
         classifier: None,
         names: T5,
         build: Build::EncoderDecoder(|c, b| t5::build(c, Version::T5, b)),
@@ -145,10 +207,20 @@ pub static LANGUAGE_MODELS: [ArchSpec; 10] = [
     ArchSpec {
         model_type: "mt5",
         class: "MT5ForConditionalGeneration",
+        bare: "MT5Model",
         classifier: None,
         names: T5,
         build: Build::EncoderDecoder(|c, b| t5::build(c, Version::Mt5, b)),
         settings: |c, own| t5_config::explicit_head(c, Version::Mt5, own),
+    },
+    ArchSpec {
+        model_type: "umt5",
+        class: "UMT5ForConditionalGeneration",
+        bare: "UMT5Model",
+        classifier: None,
+        names: T5,
+        build: Build::EncoderDecoder(|c, b| t5::build(c, Version::Umt5, b)),
+        settings: |c, own| t5_config::explicit_head(c, Version::Umt5, own),
     },
 ];
 
@@ -178,10 +250,21 @@ pub(crate) fn language_model_types() -> String {
 
 /// The `model_type`s that become classifiers, for error messages.
 pub(crate) fn classifier_types() -> String {
+    with_encoders(|s| s.classifier.is_some())
+}
+
+/// The `model_type`s that become encoders of retrievers, for error messages.
+pub(crate) fn encoder_types() -> String {
+    with_encoders(ArchSpec::is_decoder_only)
+}
+
+/// The encoders and those language models.
+fn with_encoders(which: impl Fn(&ArchSpec) -> bool) -> String {
     let encoders = Architecture::MODEL_TYPES.iter().map(|(name, _)| *name);
-    let decoders = LANGUAGE_MODELS.iter().filter(|s| s.classifier.is_some()).map(|s| s.model_type);
+    let decoders = LANGUAGE_MODELS.iter().filter(|s| which(s)).map(|s| s.model_type);
     let parts = MULTIMODAL.iter().map(|m| m.model_type);
-    encoders.chain(decoders).chain(parts).collect::<Vec<_>>().join(", ")
+    let own_code = OWN_CODE.iter().map(|c| c.model_type);
+    encoders.chain(decoders).chain(parts).chain(own_code).collect::<Vec<_>>().join(", ")
 }
 
 /// The paths of the language models' output projections.

@@ -32,8 +32,14 @@ const SHARED: [&str; 8] = [
     "problem_type",
 ];
 
-/// The config of the language model in `config`, and the kind of checkpoint where it is one of several models.
+/// The config of the language model in `config`, as that of a class of transformers, and the kind of checkpoint where it is one of several models.
 pub(crate) fn text_part(config: Value) -> (Value, Option<&'static Multimodal>) {
+    let named = config.get("model_type").and_then(Value::as_str);
+    let own_code = super::OWN_CODE.iter().find(|c| Some(c.model_type) == named);
+    let config = match (own_code, config) {
+        (Some(kind), Value::Object(map)) => kind.plain(map),
+        (_, config) => config,
+    };
     let named = config.get("model_type").and_then(Value::as_str);
     let Some(kind) = super::MULTIMODAL.iter().find(|m| Some(m.model_type) == named) else {
         return (config, None);

@@ -1,5 +1,8 @@
 //! A way through the layers of a decoder-only model, packed or with a cache: what a layer sees of it, and its attention.
 
+use super::capped::{self, Rows};
+use super::seen::Seen;
+use super::site::Sight;
 use super::stream::Stream;
 use crate::attention_mass::{AttentionMass, Looking};
 use crate::kv_cache::KvCache;
@@ -16,6 +19,24 @@ pub(super) trait Block: std::fmt::Debug {
     fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream;
 }
 
+/// How attention scores are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scoring {
+    /// Multiplies scores.
+    pub scale: f64,
+    /// How far one sees; none: the whole text, or what of it stands before.
+    pub window: Option<i64>,
+    /// Scores are cap * tanh(score / cap).
+    pub cap: Option<f64>,
+}
+
+impl Scoring {
+    /// Without window and cap.
+    pub fn plain(scale: f64) -> Self {
+        Self { scale, window: None, cap: None }
+    }
+}
+
 /// One way through the layers.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
@@ -26,10 +47,13 @@ pub(super) struct Pass<'a> {
     /// One for each of the model's ropes.
     pub angles: Vec<Angles>,
     pub segments: &'a Segments,
+    pub sight: Sight,
     pub soft: Option<&'a SoftPass>,
     pub cached: Option<Append<'a>>,
     /// Where what is looked at is asked for.
     pub mass: Option<&'a AttentionMass<'a>>,
+    /// Where some rows only look.
+    pub seen: Option<Seen<'a>>,
 }
 
 /// How new tokens join a cache.
@@ -64,23 +88,25 @@ impl Pass<'_> {
         rope.and_then(|i| self.angles.get(i))
     }
 
-    /// Causal attention: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
-    /// `window`: how many tokens before its own one sees.
-    pub fn attend(
-        &self,
-        layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        scale: f64,
-        window: Option<i64>,
-    ) -> Tensor {
+    /// Attention within each text: `q` [tokens, heads, d], `k` and `v` [tokens, kv_heads, d] -> [tokens, heads * d].
+    pub fn attend(&self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor, scoring: Scoring) -> Tensor {
+        let Scoring { scale, window, cap } = scoring;
+        let (causal, sight) = (self.sight == Sight::Causal, self.sight);
         if let Some(mass) = self.mass {
-            mass.add(q, k, v, self.segments, self.segments, Looking { scale, causal: true, window });
+            mass.add(q, k, v, self.segments, self.segments, Looking { scale, causal, window, cap });
         }
         let packed = || {
-            let o = AttentionOptions { scale, dropout: self.attention_dropout, causal: true, window };
-            let plain = |q: &_, k: &_, v: &_, s: &_| kernels::varlen_attention(q, k, v, s, &o);
+            let o = AttentionOptions { scale, dropout: self.attention_dropout, causal, window };
+            if let Some(seen) = &self.seen {
+                return seen.attend([q, k, v], sight, &o, cap);
+            }
+            let plain = |q: &_, k: &_, v: &_, s: &_| match cap {
+                None => kernels::varlen_attention(q, k, v, s, &o),
+                Some(_) => {
+                    let rows = Rows { queries: s, keys: s, first: None, sight };
+                    capped::attend([q, k, v], &rows, scoring, self.attention_dropout)
+                }
+            };
             match self.soft {
                 Some(soft) => soft.attend(layer, [q, k, v], self.segments, plain),
                 None => plain(q, k, v, self.segments),
@@ -93,6 +119,9 @@ impl Pass<'_> {
                 let (keys, values) = a.cache.layer(layer);
                 match a.route {
                     Route::Prompt => packed(),
+                    Route::Token | Route::Several if cap.is_some() => {
+                        filled(q, [keys, values], self.segments, &a.lengths, scoring)
+                    }
                     Route::Token => kernels::cached_attention(q, keys, values, &a.lengths, scale, window),
                     Route::Several => several(q, keys, values, self.segments, &a.lengths, scale, window),
                 }
@@ -100,6 +129,25 @@ impl Pass<'_> {
         };
         mixed.flatten(1, 2)
     }
+}
+
+/// New tokens on a filled cache, with capped scores.
+fn filled(
+    q: &Tensor,
+    [keys, values]: [&Tensor; 2],
+    segments: &Segments,
+    lengths: &[i64],
+    scoring: Scoring,
+) -> Tensor {
+    let held = |t: &Tensor| {
+        let cut = |(i, &n): (usize, &i64)| t.get(i as i64).narrow(0, 0, n);
+        Tensor::cat(&lengths.iter().enumerate().map(cut).collect::<Vec<_>>(), 0)
+    };
+    let first: Vec<i64> = segments.lengths().zip(lengths).map(|(new, &whole)| whole - new).collect();
+    let whole: Vec<usize> = lengths.iter().map(|&n| n as usize).collect();
+    let keys_of = Segments::new(&whole, q.device());
+    let rows = Rows { queries: segments, keys: &keys_of, first: Some(&first), sight: Sight::Causal };
+    capped::attend([q, &held(keys), &held(values)], &rows, scoring, 0.0)
 }
 
 /// Several new tokens per sequence on a filled cache: sequence by sequence, with a mask. Rare (a second turn, checking a
@@ -141,6 +189,8 @@ pub(super) fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pa
     };
     let angles = share(&pass.angles);
     let (mode, hidden_dropout, attention_dropout) = (pass.mode, pass.hidden_dropout, pass.attention_dropout);
+    assert!(pass.seen.is_none(), "what encoders alone do is not recomputed");
+    let sight = pass.sight;
     let prefix = pass.soft.and_then(|s| s.prefix().get(index));
     let soft = pass.soft.map(|s| s.in_layer(index, None));
     let pends = stream.pending.is_some();
@@ -157,9 +207,11 @@ pub(super) fn recomputed(block: &Rc<dyn Block>, index: usize, stream: Stream, pa
             attention_dropout,
             angles,
             segments: &segments,
+            sight,
             soft: soft.as_ref(),
             cached: None,
             mass: None,
+            seen: None,
         };
         let stream = Stream { carry, pending };
         let out = block.forward(index, stream, &pass);

@@ -7,12 +7,14 @@ use crate::layers::lower;
 use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::{Activation, Embedding, LayerNorm, Linear, Mode, PackedTokens, Result};
 use ragduet_torch::ops::{AttentionOptions, varlen_attention};
-use ragduet_torch::{ParamBuilder, Tensor};
+use ragduet_torch::{Kind, ParamBuilder, Tensor};
 
 /// Sizes and rates of one model.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub vocab: i64,
+    /// Of embeddings; where they are narrower than the layers, a projection follows.
+    pub embedding: i64,
     pub hidden: i64,
     pub layers: i64,
     pub heads: i64,
@@ -139,6 +141,8 @@ pub(super) struct PostNorm {
     places: Embedding,
     types: Option<Embedding>,
     norm: LayerNorm,
+    /// From embeddings to the layers' size, where the two differ.
+    project: Option<Linear>,
     blocks: Vec<Block>,
     /// MPNet's: buckets of relative positions to a bias per head, added to the scores of every layer.
     relative: Option<RelativeBias>,
@@ -156,14 +160,20 @@ impl PostNorm {
             at = at.at(part);
         }
         Ok(Self {
-            words: Embedding::build(&e.at("word_embeddings"), s.vocab, s.hidden, s.init_std)?,
-            places: Embedding::build(&e.at("position_embeddings"), s.positions, s.hidden, s.init_std)?,
+            words: Embedding::build(&e.at("word_embeddings"), s.vocab, s.embedding, s.init_std)?,
+            places: Embedding::build(&e.at("position_embeddings"), s.positions, s.embedding, s.init_std)?,
             types: if s.types > 0 {
-                Some(Embedding::build(&e.at("token_type_embeddings"), s.types, s.hidden, s.init_std)?)
+                Some(Embedding::build(&e.at("token_type_embeddings"), s.types, s.embedding, s.init_std)?)
             } else {
                 None
             },
-            norm: LayerNorm::build(&e.at("LayerNorm"), s.hidden, s.eps, true)?,
+            norm: LayerNorm::build(&e.at("LayerNorm"), s.embedding, s.eps, true)?,
+            project: if s.embedding == s.hidden {
+                None
+            } else {
+                let at = b.at("embeddings_project");
+                Some(Linear::build(&at, s.embedding, s.hidden, true, s.init_std)?)
+            },
             blocks: (0..s.layers).map(|i| Block::build(&at.at(i), s, names)).collect::<Result<_>>()?,
             relative: None,
             soft: SoftSlot::build(
@@ -172,7 +182,7 @@ impl PostNorm {
                     layers: s.layers,
                     kv_heads: s.heads,
                     head_dim: s.hidden / s.heads,
-                    hidden: s.hidden,
+                    hidden: s.embedding,
                     embedding_scale: 1.0,
                     encoder_decoder: false,
                 },
@@ -215,6 +225,9 @@ impl Encoder for PostNorm {
             (None, None) => varlen_attention(q, k, v, segs, o),
         };
         let mut carry = self.norm.forward(&x, m).dropout(m.dropout(s.dropout), m.train);
+        if let Some(project) = &self.project {
+            carry = project.forward(&carry, m).to_kind(Kind::Float);
+        }
         let mut low = lower(&carry, m);
         for (i, block) in self.blocks.iter().enumerate() {
             (carry, low) = block.forward((&carry, &low), s, m, |q, k, v, o| match &soft {

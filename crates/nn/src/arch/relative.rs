@@ -178,6 +178,18 @@ impl Layout {
 
     /// softmax(q k^T + bias) v: `q` [query rows, heads, d], `k` and `v` [key rows, heads, d] -> [query rows, heads, d].
     pub fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, dropout: f64) -> Tensor {
+        self.attend_by(q, k, v, |[q, k, v], bias| attention(q, k, v, bias, dropout))
+    }
+
+    /// By attention of one's own over a group, which gets q, k and v as [texts, heads, rows, d] and what is added to scaled
+    /// scores.
+    pub fn attend_by(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        attend: impl Fn([&Tensor; 3], Option<&Tensor>) -> Tensor,
+    ) -> Tensor {
         let (heads, d) = (q.size()[1], q.size()[2]);
         let parts: Vec<Tensor> = self
             .groups
@@ -187,15 +199,8 @@ impl Layout {
                     t.index_select(0, rows).view([g.texts, n, heads, d]).transpose(1, 2)
                 };
                 let (lq, lk) = g.longest;
-                attention(
-                    &laid(q, &g.queries, lq),
-                    &laid(k, &g.keys, lk),
-                    &laid(v, &g.keys, lk),
-                    g.bias.as_ref(),
-                    dropout,
-                )
-                .transpose(1, 2)
-                .reshape([g.texts * lq, heads, d])
+                let group = [&laid(q, &g.queries, lq), &laid(k, &g.keys, lk), &laid(v, &g.keys, lk)];
+                attend(group, g.bias.as_ref()).transpose(1, 2).reshape([g.texts * lq, heads, d])
             })
             .collect();
         if parts.is_empty() {

@@ -1,9 +1,10 @@
 //! What the rows of the table of language models hold.
 
 use super::decoder::Decoder;
+use super::site::{Role, Site};
 use super::t5::T5;
 use crate::config_source::ConfigSource;
-use crate::{LmKind, Result};
+use crate::{Encoder, LmKind, Result};
 use ragduet_torch::ParamBuilder;
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ pub struct ArchSpec {
     pub model_type: &'static str,
     /// The class of transformers that loads it.
     pub class: &'static str,
+    /// The class of the model without its head.
+    pub bare: &'static str,
     /// The class of transformers that loads it with a classification head; none: it does not become a classifier here.
     pub classifier: Option<&'static str>,
     /// Names of a checkpoint's parameters.
@@ -43,7 +46,7 @@ pub(crate) struct LmNames {
 /// How a model is built.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Build {
-    Decoder(fn(&ConfigSource<'_>, &ParamBuilder) -> Result<Decoder>),
+    Decoder(fn(&ConfigSource<'_>, &Site<'_>) -> Result<Decoder>),
     EncoderDecoder(fn(&ConfigSource<'_>, &ParamBuilder) -> Result<T5>),
 }
 
@@ -59,11 +62,35 @@ impl ArchSpec {
     }
 
     /// Builds the model; its parameters come from the builder.
-    pub(crate) fn build(&self, config: &ConfigSource<'_>, b: &ParamBuilder) -> Result<LmKind> {
+    pub(crate) fn build(&self, config: &ConfigSource<'_>, b: &ParamBuilder, role: Role) -> Result<LmKind> {
         Ok(match self.build {
-            Build::Decoder(build) => LmKind::Causal(Box::new(build(config, b)?)),
+            Build::Decoder(build) => {
+                LmKind::Causal(Box::new(build(config, &Site::new(b, self.names, role))?))
+            }
             Build::EncoderDecoder(build) => LmKind::Seq2Seq(Box::new(build(config, b)?)),
         })
+    }
+
+    /// Builds a decoder as an encoder, its parameters under the names of the bare model.
+    ///
+    /// # Errors
+    /// As [`ArchSpec::build`], and on an encoder-decoder.
+    pub(crate) fn build_encoder(
+        &self,
+        config: &ConfigSource<'_>,
+        b: &ParamBuilder,
+    ) -> Result<Box<dyn Encoder>> {
+        match self.build {
+            Build::Decoder(build) => Ok(Box::new(build(config, &Site::new(b, self.names, Role::Encoder))?)),
+            Build::EncoderDecoder(_) => config.unsupported("model_type", &super::encoder_types()),
+        }
+    }
+
+    /// Where the token embedding is in the bare model.
+    pub(crate) fn bare_words(&self) -> &'static str {
+        let names = &self.names;
+        let bare = names.embedding.strip_prefix(names.prefix).unwrap_or(names.embedding);
+        bare.trim_end_matches(".weight")
     }
 
     /// `config` with what transformers must find in it.

@@ -16,6 +16,17 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Its value, f32.
+    pub fn settled(&self, dropout: f64) -> Tensor {
+        match &self.pending {
+            None => self.carry.shallow_clone(),
+            Some(x) => {
+                let x = x.to_kind(Kind::Float);
+                &self.carry + if dropout > 0.0 { x.dropout(dropout, true) } else { x }
+            }
+        }
+    }
+
     /// The stream behind a sub-layer that gave `x` (compute dtype).
     pub fn behind(slot: &BottleneckSlot, carry: Tensor, x: Tensor, dropout: f64, m: Mode) -> Self {
         match slot.apply(&x, &carry, None, dropout, m) {

@@ -1,7 +1,9 @@
 //! T5: Raffel et al., 2020 (arXiv 1910.10683), and its version 1.1, from which Flan-T5 (Chung et al., 2022, arXiv
-//! 2210.11416) and mT5 (Xue et al., 2021, arXiv 2010.11934) come. As transformers' `T5ForConditionalGeneration`.
+//! 2210.11416), mT5 (Xue et al., 2021, arXiv 2010.11934) and umT5 (Chung et al., 2023, arXiv 2304.09151) come. As
+//! transformers' `T5ForConditionalGeneration`.
 //!
-//! Pre-norm without means or biases, positions only in the first layer's bias, scores not scaled.
+//! Pre-norm without means or biases, positions only in the first layer's bias (in umT5 in each layer's own), scores not
+//! scaled.
 
 use super::relative::{Buckets, Layout, RelativeBias};
 use super::stream::{Norm, Stream};
@@ -16,7 +18,7 @@ use crate::peft::{BottleneckSlot, SoftPass, SoftShape, SoftSlot, SubLayer};
 use crate::seq2seq::{Seq2SeqCache, Seq2SeqLm};
 use crate::{Activation, Embedding, Linear, Mode, PackedTokens, Result, RmsNorm};
 use ragduet_torch::ops::Segments;
-use ragduet_torch::{Kind, ParamBuilder, Tensor, no_grad};
+use ragduet_torch::{Device, Kind, ParamBuilder, Tensor, no_grad};
 
 #[derive(Debug)]
 struct Attention {
@@ -97,7 +99,8 @@ struct Layer {
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Layer>,
-    bias: RelativeBias,
+    /// One for all layers, or one for each.
+    bias: Vec<RelativeBias>,
     norm: RmsNorm,
 }
 
@@ -119,7 +122,13 @@ impl Pass<'_> {
 }
 
 impl Stack {
-    fn build(c: &Config, feed_forward: (Activation, bool), decoder: bool, b: &ParamBuilder) -> Result<Self> {
+    /// `each`: whether every layer has a position bias of its own.
+    fn build(
+        c: &Config,
+        feed_forward: (Activation, bool),
+        (decoder, each): (bool, bool),
+        b: &ParamBuilder,
+    ) -> Result<Self> {
         let n = if decoder { c.num_decoder_layers.unwrap_or(c.num_layers) } else { c.num_layers };
         let layer = |i: i64| {
             let b = b.at("block").at(i).at("layer");
@@ -134,13 +143,22 @@ impl Stack {
         };
         let buckets =
             Buckets { count: c.relative_attention_num_buckets, reach: c.relative_attention_max_distance };
-        let first = b.at("block").at(0).at("layer").at(0).at("SelfAttention").at("relative_attention_bias");
         let std = c.initializer_factor * (c.d_model as f64).powf(-0.5);
+        let bias = |i: i64| {
+            let at = b.at("block").at(i).at("layer").at(0).at("SelfAttention").at("relative_attention_bias");
+            RelativeBias::build(&at, &buckets, !decoder, c.num_heads, std)
+        };
         Ok(Self {
             layers: (0..n).map(layer).collect::<Result<_>>()?,
-            bias: RelativeBias::build(&first, &buckets, !decoder, c.num_heads, std)?,
+            bias: (0..if each { n } else { 1 }).map(bias).collect::<Result<_>>()?,
             norm: RmsNorm::build(&b.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
         })
+    }
+
+    /// Self-attention's layout for all layers, or for each.
+    fn layouts(&self, segs: &Segments, m: Mode, device: Device) -> Vec<Layout> {
+        let (n, options) = (segs.longest(), (m.compute.kind(), device));
+        self.bias.iter().map(|b| Layout::new(segs, segs, Some(&b.last(n, n, m)), options)).collect()
     }
 
     /// [tokens, hidden] embeddings -> hidden states, f32.
@@ -211,9 +229,10 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
         Linear::build(&at, c.d_model, c.vocab_size, false, c.initializer_factor)?
     };
     let feed_forward = c.feed_forward(source, version)?;
+    let each = version == Version::Umt5;
     Ok(T5 {
-        encoder: Stack::build(&c, feed_forward, false, &b.at("encoder"))?,
-        decoder: Stack::build(&c, feed_forward, true, &b.at("decoder"))?,
+        encoder: Stack::build(&c, feed_forward, (false, each), &b.at("encoder"))?,
+        decoder: Stack::build(&c, feed_forward, (true, each), &b.at("decoder"))?,
         words,
         head,
         soft: SoftSlot::build(
@@ -235,6 +254,11 @@ pub(super) fn build(source: &ConfigSource<'_>, version: Version, b: &ParamBuilde
         dropout: c.dropout_rate,
         attention_dropout: c.dropout_rate,
     })
+}
+
+/// What is a layer's: its own, or the one that all share.
+fn of(each: &[Layout], layer: usize) -> &Layout {
+    &each[layer.min(each.len() - 1)]
 }
 
 impl T5 {
@@ -269,8 +293,7 @@ impl T5 {
         let options = (mode.compute.kind(), targets.ids.device());
         let prefix = SoftPass::of(&self.soft, segs, &targets.ids, mode).filter(|s| !s.is_prompt());
         let whole = prefix.as_ref().map_or(segs, SoftPass::longer);
-        let n = whole.longest();
-        let own = Layout::new(whole, whole, Some(&self.decoder.bias.last(n, n, mode)), options);
+        let own = self.decoder.layouts(whole, mode, options.1);
         let behind = self.encoded_segments(sources, encoded, mode);
         let across = Layout::new(segs, &behind, None, options);
         let encoded = lower(encoded, mode);
@@ -279,13 +302,22 @@ impl T5 {
             mode,
             dropout: mode.dropout(self.dropout),
             own: &|layer, q, k, v| match &prefix {
-                Some(p) => p.attend(layer, [q, k, v], segs, |q, k, v, _| own.attend(q, k, v, dropout)),
-                None => own.attend(q, k, v, dropout),
+                Some(p) => {
+                    p.attend(layer, [q, k, v], segs, |q, k, v, _| of(&own, layer).attend(q, k, v, dropout))
+                }
+                None => of(&own, layer).attend(q, k, v, dropout),
             },
             cross: &|_, a, q| {
                 let (k, v) = self.source_keys(a, &encoded, mode);
                 if let Some(mass) = mass {
-                    mass.add(q, &k, &v, segs, &behind, Looking { scale: 1.0, causal: false, window: None });
+                    mass.add(
+                        q,
+                        &k,
+                        &v,
+                        segs,
+                        &behind,
+                        Looking { scale: 1.0, causal: false, window: None, cap: None },
+                    );
                 }
                 across.attend(q, &k, &v, dropout)
             },
@@ -299,14 +331,12 @@ impl Seq2SeqLm for T5 {
         let soft =
             SoftPass::of(&self.soft, &sources.segments, &sources.ids, mode).filter(SoftPass::is_prompt);
         let segs = soft.as_ref().map_or(&sources.segments, SoftPass::longer);
-        let options = (mode.compute.kind(), sources.ids.device());
-        let n = segs.longest();
-        let layout = Layout::new(segs, segs, Some(&self.encoder.bias.last(n, n, mode)), options);
+        let own = self.encoder.layouts(segs, mode, sources.ids.device());
         let dropout = mode.dropout(self.attention_dropout);
         let pass = Pass {
             mode,
             dropout: mode.dropout(self.dropout),
-            own: &|_, q, k, v| layout.attend(q, k, v, dropout),
+            own: &|layer, q, k, v| of(&own, layer).attend(q, k, v, dropout),
             cross: &|_, _, q| q.shallow_clone(),
         };
         let embedded = self.words.forward(&sources.ids, mode);
@@ -380,7 +410,7 @@ impl Seq2SeqLm for T5 {
 
     fn head(&self, mode: Mode) -> LmHead {
         let (weight, bias) = self.head.effective(mode.adapter);
-        LmHead { weight, bias, scale: self.scale }
+        LmHead { weight, bias, scale: self.scale, cap: None }
     }
 
     fn logits(&self, hidden: &Tensor, mode: Mode) -> Tensor {

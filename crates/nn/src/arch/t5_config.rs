@@ -33,6 +33,7 @@ pub(super) struct Config {
 pub(super) enum Version {
     T5,
     Mt5,
+    Umt5,
 }
 
 impl Default for Config {
@@ -83,7 +84,8 @@ impl Config {
 ///
 /// Up to transformers 4 one key said both: T5 1.0 ties and scales, 1.1 does neither. transformers 5 writes
 /// `scale_decoder_outputs` beside a `tie_word_embeddings` that is always true, and takes a head that is stored for a head
-/// of its own. mT5 never scales.
+/// of its own. mT5 never
+/// scales; transformers 5.3 scales umT5 always, 5.24 as T5.
 pub(super) fn head_kind(source: &ConfigSource<'_>, version: Version, stored: bool) -> (bool, bool) {
     let flag = |key: &str| source.json.get(key).and_then(Value::as_bool);
     let tied = flag("tie_word_embeddings").unwrap_or(true);

@@ -14,13 +14,13 @@ pub(super) struct Step<'a> {
     slots: Tensor,
     /// Lengths with the new tokens.
     whole: Vec<i64>,
-    /// [heads, new, whole] for all sequences where they are alike, else one each.
-    bias: Vec<Tensor>,
+    /// For all layers or for each: [heads, new, whole] for all sequences where they are alike, else one each.
+    bias: Vec<Vec<Tensor>>,
 }
 
 impl<'a> Step<'a> {
     pub fn new(
-        (bias, mode): (&RelativeBias, Mode),
+        (bias, mode): (&[RelativeBias], Mode),
         cache: &'a Seq2SeqCache,
         segments: &'a Segments,
         whole: Vec<i64>,
@@ -36,7 +36,8 @@ impl<'a> Step<'a> {
             sizes.truncate(1);
         }
         let kind = cache.own.compute().kind();
-        let bias = sizes.iter().map(|&(n, w)| bias.last(n, w, mode).to_kind(kind)).collect();
+        let of = |b: &RelativeBias| sizes.iter().map(|&(n, w)| b.last(n, w, mode).to_kind(kind)).collect();
+        let bias = bias.iter().map(of).collect();
         Self { cache, segments, slots: Tensor::from_slice(&slots).to_device(device), whole, bias }
     }
 
@@ -46,14 +47,15 @@ impl<'a> Step<'a> {
         let (keys, values) = self.cache.own.layer(layer);
         let heads_first = |t: Tensor| t.transpose(1, 2);
         let [heads, d] = [1, 2].map(|i| q.size()[i]);
-        if let [bias] = self.bias.as_slice() {
+        let bias = &self.bias[layer.min(self.bias.len() - 1)];
+        if let [bias] = bias.as_slice() {
             let (rows, whole) = (self.whole.len() as i64, self.whole[0]);
             let cut = |t: &Tensor| heads_first(t.narrow(1, 0, whole));
             let q = heads_first(q.view([rows, -1, heads, d]));
             let mixed = attention(&q, &cut(keys), &cut(values), Some(&bias.unsqueeze(0)), 0.0);
             return heads_first(mixed).reshape([-1, heads, d]);
         }
-        let rows = self.segments.offsets().windows(2).zip(&self.bias).enumerate();
+        let rows = self.segments.offsets().windows(2).zip(bias).enumerate();
         let rows = rows.filter(|(_, (w, _))| w[1] > w[0]).map(|(i, (w, bias))| {
             let cut = |t: &Tensor| heads_first(t.narrow(0, i as i64, 1).narrow(1, 0, self.whole[i]));
             let q = heads_first(q.narrow(0, w[0], w[1] - w[0]).unsqueeze(0));

@@ -112,12 +112,12 @@ pub(super) fn pattern_fits(pattern: &str, path: &str) -> Result<bool> {
 /// (scaled at their inputs), as regular expressions for whole paths. The paper's placement (Liu et al., 2022, section
 /// 3.3); a joint q, k, v projection is scaled as a whole.
 pub(super) const IA3: [(&str, &str); 6] = [
-    // Llama's family.
-    (r".*self_attn\.(k|v)_proj", r".*mlp\.down_proj"),
+    // Llama's family, and Phi-3 with one projection for q, k and v.
+    (r".*self_attn\.(k_proj|v_proj|qkv_proj)", r".*mlp\.down_proj"),
     // T5.
     (r".*(SelfAttention|EncDecAttention)\.(k|v)", r".*DenseReluDense\.wo"),
-    // BERT, RoBERTa and MPNet.
-    (r".*attention\.(self\.(key|value)|attn\.(k|v))", r".*layer\.\d+\.output\.dense"),
+    // BERT, ELECTRA, RoBERTa, MPNet and DeBERTa.
+    (r".*attention\.(self\.(key|value)(_proj)?|attn\.(k|v))", r".*layer\.\d+\.output\.dense"),
     // DistilBERT.
     (r".*attention\.(k|v)_lin", r".*ffn\.lin2"),
     // GPT-NeoX.

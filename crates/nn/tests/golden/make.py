@@ -1,6 +1,6 @@
 """Random tiny encoders, their hidden states and one step's gradients, by transformers.
 
-    python crates/nn/tests/golden/make.py        (transformers 5.3.0, torch 2.11.0)
+    python crates/nn/tests/golden/make.py [name...]        (transformers 5.3.0, torch 2.11.0)
 
 Per architecture a folder with config.json and model.safetensors (as save_pretrained writes them) and
 golden.safetensors: ids, lengths, hidden states of each text computed alone and, packed, the gradients of
@@ -8,11 +8,13 @@ sum(hidden * probe) for every parameter.
 """
 
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    AutoModel, BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig, XLMRobertaConfig,
+    AutoModel, BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig, RobertaConfig,
+    XLMRobertaConfig,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -31,14 +33,29 @@ CONFIGS = {
         local_attention=16, global_attn_every_n_layers=3, max_position_embeddings=256,
         pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
     ),
+    # As version 3 has it: positions in the scores alone, in buckets, by the projections of contents.
+    "deberta_v3": DebertaV2Config(
+        **COMMON, max_position_embeddings=200, relative_attention=True, position_buckets=12, norm_rel_ebd="layer_norm",
+        share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
+    ),
+    # As the large ones of version 2, and what else there is: a convolution, narrower embeddings, projections of positions.
+    "deberta_v2": DebertaV2Config(
+        **COMMON, max_position_embeddings=200, relative_attention=True, max_relative_positions=30, pos_att_type="c2p|p2c",
+        type_vocab_size=2, embedding_size=20, conv_kernel_size=3, conv_act="gelu", hidden_act="gelu_new",
+    ),
+    "electra": ElectraConfig(**COMMON, max_position_embeddings=200, embedding_size=12),
+    "electra_wide": ElectraConfig(**COMMON, max_position_embeddings=200, embedding_size=32, hidden_act="relu"),
 }
 LENGTHS = [1, 7, 150, 23]
 
 
 def main():
     for i, (name, config) in enumerate(CONFIGS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(i)
-        model = AutoModel.from_config(config, attn_implementation="sdpa" if name != "mpnet" else "eager").float()
+        eager = name == "mpnet" or name.startswith("deberta")
+        model = AutoModel.from_config(config, attn_implementation="eager" if eager else "sdpa").float()
         with torch.no_grad():
             # Larger than the initialisation, so that every part matters in the outcome.
             for n, p in model.named_parameters():

@@ -111,13 +111,11 @@ fn check_cache(name: &str, lm: &dyn CausalLm, texts: &[Vec<u32>], full: &Tensor)
     let same = |got: &Tensor, want: &Tensor, how: &str| {
         assert_close(got, want, 2e-5, &format!("{name}: {how}"));
     };
-    // Dynamic scaling changes the angles of all keys when a text outgrows the model, except those in a cache.
-    let texts: Vec<Vec<u32>> = if name == "llama_dynamic" {
-        texts.iter().map(|t| t[..t.len().min(30)].to_vec()).collect()
-    } else {
-        texts.to_vec()
-    };
-    let full = if name == "llama_dynamic" { &self::full(lm, &texts) } else { full };
+    // Scaling by the length changes the angles of all keys when a text outgrows the model, except those in a cache.
+    let grows = name == "llama_dynamic" || name.contains("longrope") || name == "phi3_old";
+    let texts: Vec<Vec<u32>> =
+        if grows { texts.iter().map(|t| t[..t.len().min(30)].to_vec()).collect() } else { texts.to_vec() };
+    let full = if grows { &self::full(lm, &texts) } else { full };
 
     let mut cache = lm.new_cache(texts.len(), 64, Mode::eval(F32), Device::Cpu);
     let step = |new: &[&[u32]], cache: &mut KvCache| {
@@ -273,9 +271,17 @@ fn strange_directories_are_refused_with_a_reason() {
     };
     use serde_json::json;
     let e = error("llama", "model_type", json!("mamba"));
-    assert!(e.contains("language models: llama, mistral") && e.contains(", mt5, gemma3"), "{e}");
+    assert!(e.contains("language models: llama, mistral") && e.contains(", umt5, gemma3"), "{e}");
     let e = error("llama", "rope_parameters", json!({"rope_type": "longrope", "rope_theta": 1e4}));
+    assert!(e.contains("`short_factor` with 2 numbers above 0"), "{e}");
+    let e = error("llama", "rope_parameters", json!({"rope_type": "spiral", "rope_theta": 1e4}));
     assert!(e.contains("llama3"), "{e}");
+    let e = error("llama", "rope_parameters", json!({"rope_type": "default", "partial_rotary_factor": 0.5}));
+    assert!(e.contains("a partial_rotary_factor of 1"), "{e}");
+    let e = error("phi3", "rope_parameters", json!({"rope_type": "linear", "factor": 2.0}));
+    assert!(e.contains("default or longrope"), "{e}");
+    let e = error("gemma2", "use_bidirectional_attention", json!(true));
+    assert!(e.contains("is_causal = false"), "{e}");
     let e = error("llama", "rope_parameters", json!({"rope_type": "linear"}));
     assert!(e.contains("needs `factor`"), "{e}");
     let e = error("llama", "num_key_value_heads", json!(3));
@@ -291,7 +297,7 @@ fn strange_directories_are_refused_with_a_reason() {
             json!({"rope_type": "default", "rope_theta": 1e4}),
             "one for `sliding_attention`",
         ),
-        ("rope_parameters", json!({"full_attention": {"rope_type": "longrope"}}), "llama3"),
+        ("rope_parameters", json!({"full_attention": {"rope_type": "spiral"}}), "llama3"),
         ("final_logit_softcapping", json!(30.0), "final_logit_softcapping = 30.0"),
         ("attn_logit_softcapping", json!(50.0), "attn_logit_softcapping = 50.0"),
         ("use_bidirectional_attention", json!(true), "no later token"),

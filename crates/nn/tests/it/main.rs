@@ -1,6 +1,7 @@
 //! Architectures, adapters and quantised weights against their references.
 
 mod classifiers;
+mod decoder_encoders;
 mod encoder_decoders;
 mod goldens;
 mod language_models;

@@ -88,7 +88,19 @@ fn check(name: &str) {
 macro_rules! parity {
     ($($name:ident),*) => { $( #[test] fn $name() { let _alone = alone(); check(stringify!($name)); } )* };
 }
-parity!(bert, bert_relu, roberta, xlm_roberta, distilbert, mpnet, modernbert);
+parity!(
+    bert,
+    bert_relu,
+    roberta,
+    xlm_roberta,
+    distilbert,
+    mpnet,
+    modernbert,
+    deberta_v2,
+    deberta_v3,
+    electra,
+    electra_wide
+);
 
 #[test]
 fn layers_are_found_by_name() {

@@ -5,8 +5,9 @@ use ragduet_nn::peft::{
     Adapter, Base, BottleneckConfig, Ia3Config, LoraConfig, PeftConfig, PrefixConfig, PromptConfig, Targets,
 };
 use ragduet_nn::{
-    EncoderModel, EncoderOptions, LanguageModel, LmKind, Mode, PackedTokens, fresh_language_model,
-    load_encoder, load_encoder_with, load_quantised_language_model, save_encoder, save_language_model,
+    EncoderModel, EncoderOptions, FrozenBase, LanguageModel, LmKind, Mode, PackedTokens,
+    fresh_language_model, load_encoder, load_encoder_with, load_language_model_over,
+    load_quantised_language_model, save_encoder, save_language_model,
 };
 use ragduet_testkit::{alone, assert_close, assert_relative};
 use ragduet_torch::{Bits, Compute, Device, Kind, ParamStore, Tensor, device, grad, no_grad, rng};
@@ -179,6 +180,58 @@ fn a_base_kept_in_bf16_alone_computes_what_f32_masters_do() {
         for (i, (a, b)) in ours.iter().zip(&want).enumerate() {
             assert!(a.equal(b), "{base}: {i}");
         }
+    }
+}
+
+/// A decoder as an encoder and as a language model, over one folder.
+#[test]
+fn a_second_model_over_the_same_base_holds_nothing_of_its_own() {
+    let _turn = alone();
+    for (base, bits) in [("llama", None), ("llama", Some(Bits::Bf16)), ("qwen3", Some(Bits::Int8))] {
+        let what = format!("{base} {bits:?}");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lm").join(base);
+        let options = EncoderOptions { bits, ..EncoderOptions::default() };
+        let encoder = load_encoder_with(&dir, Device::Cpu, &options).unwrap();
+        let name = dir.display().to_string();
+        // What trains is not shared.
+        let held = FrozenBase::new(&name, &encoder.params).unwrap();
+        let own = load_language_model_over(&dir, Device::Cpu, bits, Some(&held)).unwrap();
+        assert_eq!(held.bytes_shared(&own.params) > 0, bits.is_some(), "{what}");
+        encoder.params.set_trainable(|_| false);
+        let held = FrozenBase::new(&name, &encoder.params).unwrap();
+        let lm = load_language_model_over(&dir, Device::Cpu, bits, Some(&held)).unwrap();
+        let alone: Vec<&str> = lm
+            .params
+            .iter()
+            .filter(|(_, p)| !encoder.params.iter().any(|(_, e)| e.tensor.data_ptr() == p.tensor.data_ptr()))
+            .map(|(n, _)| n)
+            .collect();
+        assert!(alone.iter().all(|n| n.contains("lm_head")), "{what}: {alone:?}");
+        assert!(held.bytes_shared(&lm.params) > 0 && lm.report.missing.is_empty(), "{what}");
+        // Another folder is another model.
+        let other = dir.parent().unwrap().join(if base == "llama" { "qwen3" } else { "llama" });
+        let apart = load_language_model_over(&other, Device::Cpu, bits, Some(&held)).unwrap();
+        assert_eq!(held.bytes_shared(&apart.params), 0, "{what}");
+
+        // Each with its own adapter: neither sees the other's, and the language model is what it is alone.
+        let plain = load_quantised_language_model(&dir, Device::Cpu, bits).unwrap();
+        let mode = Mode::eval(Compute::Bf16);
+        let batch = PackedTokens::from_ids([[5u32, 9, 3, 20].as_slice()], Device::Cpu);
+        let logits = |m: &LanguageModel, mode: Mode| {
+            let hidden = m.causal().unwrap().forward(&batch, mode);
+            m.kind.logits(&hidden, mode).detach()
+        };
+        rng::seed(3);
+        let of_encoder = Adapter::fresh(encoder.base(Device::Cpu).unwrap(), &methods()[0]).unwrap();
+        for (_, t) in of_encoder.params.trainable() {
+            let _guard = no_grad();
+            let _ = t.shallow_clone().g_add_(&Tensor::randn_like(&t));
+        }
+        let _ = Adapter::fresh(lm.base(Device::Cpu).unwrap(), &methods()[0]).unwrap();
+        let moved = encoder.encoder.forward(&batch, mode.with(Some(of_encoder.id)));
+        let still = encoder.encoder.forward(&batch, mode);
+        assert!(!moved.equal(&still), "{what}");
+        assert!(logits(&lm, mode).equal(&logits(&plain, mode)), "{what}");
     }
 }
 

@@ -68,7 +68,7 @@ pub struct ModelConfig {
     /// Separate encoders for queries and passages, both initialized from `base`; false: one shared encoder.
     pub separate_towers: bool,
     /// Pooling of token states to one vector: `mean`, `cls` or `last_token`; absent: as the base model says, else
-    /// `mean`.
+    /// `last_token` of a decoder whose tokens see no later ones, and `mean` of other models.
     pub pooling: Option<Pooling>,
     /// Normalization of embeddings to unit length; absent: as the base model says, else true for cosine.
     pub normalize: Option<bool>,

@@ -6,10 +6,11 @@ use crate::head::{Dense, Head, is_of_head};
 use crate::representation::{DenseSettings, Pooling, Representation, RepresentationConfig, Similarity};
 use crate::st_dir::{self, Overrides};
 use crate::{Error, Result};
-use ragduet_nn::hub;
-use ragduet_nn::peft::PeftConfig;
+use ragduet_nn::peft::{self, PeftConfig};
+use ragduet_nn::{hub, sees_only_back};
 use ragduet_torch::{Compute, Device, Kind, Tensor};
 use ragduet_train::{Learner, OptimizerConfig, Place};
+use std::path::Path;
 
 /// 1 / temperature: fixed, or its logarithm as a parameter.
 #[derive(Debug)]
@@ -62,10 +63,14 @@ pub fn build(
             let dir = hub::resolve(base)?;
             let late = c.late_interaction.is_some() || st_dir::is_late(&dir)?;
             let plain = !dir.join("modules.json").is_file() && !late && c.sparse.is_none();
-            let pooling = c.pooling.or_else(|| plain.then_some(Pooling::Mean));
+            let usual = if plain { Some(usual_pooling(&dir)?) } else { None };
+            let pooling = c.pooling.or(usual);
             let similarity = c.similarity.or_else(|| plain.then_some(Similarity::Cosine));
-            if plain && c.pooling.is_none() {
-                tracing::info!("{base} is a plain encoder: pooling by mean (model.pooling)");
+            if let (Some(usual), None) = (usual, c.pooling) {
+                let name = usual.name();
+                tracing::info!(
+                    "{base} does not say how its states become a vector: pooling {name} (model.pooling)"
+                );
             }
             let overrides = Overrides {
                 pooling,
@@ -75,6 +80,7 @@ pub fn build(
                 max_query_tokens: c.max_query_tokens,
                 max_passage_tokens: c.max_passage_tokens,
                 bits: peft.map_or(c.quantize.bits(), |peft| peft.kept_as(c.quantize, compute)),
+                answers: true,
                 late: c.late_interaction.clone(),
                 sparse: c.sparse,
             };
@@ -139,6 +145,14 @@ pub fn build(
         return Err(Error::Config { key: "model.quantize".into(), why });
     }
     model.check()
+}
+
+/// Pooling where neither the config nor the folder says one, as sentence-transformers chooses it: the last token of a
+/// model whose tokens see no later ones, else the mean.
+fn usual_pooling(dir: &Path) -> Result<Pooling> {
+    let base =
+        if peft::is_adapter_dir(dir) { hub::resolve(&peft::base_of(dir)?)? } else { dir.to_path_buf() };
+    Ok(if sees_only_back(&base)? { Pooling::LastToken } else { Pooling::Mean })
 }
 
 /// How a new model is to represent texts.

@@ -76,6 +76,9 @@ pub struct Late {
     pub config: LateConfig,
     markers: [Option<u32>; 2],
     mask: u32,
+    /// Whether the token that ends every text is the one that queries are filled up with, as where a tokenizer without a
+    /// mask token ends texts with its end token.
+    ends_with_mask: bool,
     skip: HashSet<u32>,
 }
 
@@ -99,7 +102,9 @@ impl Late {
         // Words that are not in the vocabulary stand for its unknown token in PyLate, which then is skipped.
         let known = |w: &String| tokenizer.token_to_id(w).or(tokenizer.unk_id());
         let skip = config.skip.iter().filter_map(known).collect();
-        Ok(Self { markers: [id(Side::Query)?, id(Side::Passage)?], mask, skip, config })
+        let ends_with_mask = tokenizer.surround(&[u32::MAX]).ids.last() == Some(&mask);
+        let markers = [id(Side::Query)?, id(Side::Passage)?];
+        Ok(Self { markers, mask, ends_with_mask, skip, config })
     }
 
     fn marker(&self, side: Side) -> Option<u32> {
@@ -134,8 +139,9 @@ impl Late {
         if side == Side::Passage || !self.hides_expansion() {
             return text.len();
         }
-        // A text ends with a special token that is no mask.
-        text.ids.iter().rposition(|&id| id != self.mask).map_or(1, |at| at + 1)
+        let end = usize::from(self.ends_with_mask);
+        let last = text.ids.iter().rposition(|&id| id != self.mask).map_or(1, |at| at + 1);
+        (last + end).min(text.len())
     }
 
     /// Whether a token's vector is kept.

@@ -11,7 +11,7 @@ use ragduet_nn::{EncoderOptions, MlmHeadOption, hub, load_encoder_with};
 use ragduet_text::Tokenizer;
 use ragduet_torch::weights::Weights;
 use ragduet_torch::weights::is_inside;
-use ragduet_torch::{Bits, Device, ParamBuilder};
+use ragduet_torch::{Bits, Compute, Device, ParamBuilder, Quantize};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -61,6 +61,8 @@ pub(super) struct Chain {
 pub(super) struct Reading<'a> {
     pub device: Device,
     pub bits: Option<Bits>,
+    /// The dtype of products of a model that does not train.
+    pub frozen: Option<Compute>,
     /// Markers of late interaction, which have to be tokens.
     pub late: Option<&'a LateConfig>,
     /// Whether a sparse model is to be made of what is none.
@@ -221,6 +223,9 @@ fn transformer(path: &Path, how: Reading<'_>) -> Result<Chain> {
     }
     let tower = if peft::is_adapter_dir(path) {
         let base = peft::base_of(path)?;
+        if let (None, Some(compute)) = (how.bits, how.frozen) {
+            options.bits = peft::kept_as(path, Quantize::None, compute)?;
+        }
         let model = load_encoder_with(&hub::resolve(&base)?, device, &options)?;
         model.params.set_trainable(|_| false);
         let adapter = Some(Adapter::load(model.base(device)?, path)?);

@@ -32,6 +32,8 @@ pub struct Overrides {
     pub max_passage_tokens: Option<usize>,
     /// Keeps the weights of the encoder's layers in 16, 8 or 4 bits; they then do not train.
     pub bits: Option<Bits>,
+    /// The model is not merged or saved whole: bases of adapters are kept in bf16 alone where compute is bf16.
+    pub answers: bool,
     /// Makes a late-interaction model of what is none yet, its projection drawn from the global generators.
     pub late: Option<LateConfig>,
     /// Makes a sparse model of what is none yet; a head that the directory lacks is drawn from the global generators.
@@ -100,7 +102,13 @@ pub fn load(dir: &Path, device: Device, compute: Compute, overrides: &Overrides)
         Some(_) => MlmHeadOption::SavedOrFresh,
         None => MlmHeadOption::No,
     };
-    let how = Reading { device, bits: overrides.bits, late: late.as_ref(), mlm_head };
+    let how = Reading {
+        device,
+        bits: overrides.bits,
+        frozen: overrides.answers.then_some(compute),
+        late: late.as_ref(),
+        mlm_head,
+    };
     let chains = chains(dir, how)?;
     match late {
         None => assemble(dir, chains, device, compute, overrides),

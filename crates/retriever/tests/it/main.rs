@@ -2,6 +2,7 @@
 
 mod common;
 mod contriever;
+mod embedders;
 mod late;
 mod loss;
 mod memory;

@@ -1,17 +1,18 @@
-//! Gradient caching takes the memory of one chunk, however large the batch. The figures are of the whole process.
+//! Gradient caching takes the memory of one chunk, however large the batch; encoding that of a window, however long the
+//! stream. The figures are of the whole process.
 
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive::initial_model;
-use ragduet_retriever::{BiEncoder, grad_cache};
+use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_stream, grad_cache};
 use ragduet_text::Encoding;
 use ragduet_torch::{Compute, Device, Tensor, device, grad};
 use ragduet_train::config::Config as _;
 
 const TOKENS: usize = 100;
 
-fn model(dir: &std::path::Path) -> BiEncoder {
+fn model(dir: &std::path::Path, hidden: u64) -> BiEncoder {
     let pairs = dir.join("pairs.jsonl");
     std::fs::write(&pairs, "{\"query\": \"where is it?\", \"positive\": \"It is behind the road.\"}\n")
         .unwrap();
@@ -24,7 +25,7 @@ fn model(dir: &std::path::Path) -> BiEncoder {
         max_passage_tokens = 128
         [model.scratch]
         vocab_size = 100
-        hidden_size = 64
+        hidden_size = {hidden}
         layers = 3
         heads = 2
         intermediate_size = 256
@@ -63,7 +64,7 @@ fn gradient_caching_takes_the_memory_of_a_chunk() {
     ragduet_testkit::in_own_process!();
     device::use_caching_allocator();
     let dir = tempfile::tempdir().unwrap();
-    let m = model(dir.path());
+    let m = model(dir.path(), 64);
     let chunk = 32 * TOKENS;
     let _warm = peak(&m, 32, chunk);
     let cached: Vec<u64> = [32, 256].iter().map(|&n| peak(&m, n, chunk)).collect();
@@ -72,4 +73,31 @@ fn gradient_caching_takes_the_memory_of_a_chunk() {
     println!("peak bytes, cached {cached:?}, plain {plain:?}");
     assert!(cached[1] < cached[0] + cached[0] / 5, "{cached:?}");
     assert!(plain[1] > 3 * plain[0], "{plain:?}");
+}
+
+#[test]
+fn encoding_takes_the_memory_of_a_window() {
+    ragduet_testkit::in_own_process!();
+    const DIM: u64 = 512;
+    const TEXTS: usize = 9_000;
+    let dir = tempfile::tempdir().unwrap();
+    let m = model(dir.path(), DIM);
+    let used = || device::memory(Device::Cpu).unwrap().allocated.unwrap();
+    let texts = (0..TEXTS).map(|i| Ok(format!("{i}")));
+    // What a few windows took, and what all of them took.
+    let (mut done, mut warm, mut last) = (0, 0, 0);
+    encode_stream(&m, Side::Passage, texts, &EncodeSettings::default(), &mut |_, _| (), |rows| {
+        done += rows.len() / DIM as usize;
+        last = used();
+        if done >= TEXTS / 3 && warm == 0 {
+            warm = last;
+        }
+        Ok(())
+    })
+    .unwrap();
+    // Vectors of the last two thirds, which nothing holds.
+    let vectors = (TEXTS as u64 * 2 / 3) * DIM * 4;
+    println!("{warm} bytes, then {last}; vectors of {vectors} bytes");
+    assert_eq!(done, TEXTS);
+    assert!(last < warm + vectors / 4, "{warm} {last} {vectors}");
 }

@@ -78,6 +78,26 @@ fn tokens_and_masks_are_those_of_transformers() {
     }
 }
 
+/// As TRL's mask of completions: all that stands behind the prompt, what others say in it too.
+#[test]
+fn a_completion_of_several_turns_is_learned_whole() {
+    let (golden, tokenizer) = golden();
+    let plain = EncodeOptions { add_special_tokens: false, strip: false, ..EncodeOptions::default() };
+    for name in ["hermes", "qwen"] {
+        for templates in [&golden.templates, &golden.marked] {
+            let Row { messages, tools } = &golden.rows["two_calls"];
+            let (template, tools) = (template(&templates[name]), tools.as_deref());
+            let completed = messages.len() - 2;
+            let options = ExampleOptions { completed, ..ExampleOptions::default() };
+            let e = tokenizer.chat_example(&template, messages, tools, &options).unwrap().unwrap();
+            let prompt = template.render(&messages[..1], tools, true).unwrap().text;
+            let behind = tokenizer.encode(&prompt, &plain).unwrap().ids.len();
+            let want: Vec<bool> = (0..e.ids.len()).map(|i| i >= behind).collect();
+            assert_eq!(e.loss, want, "{name}");
+        }
+    }
+}
+
 #[test]
 fn the_last_answer_alone_is_learned_with_its_call_and_thoughts() {
     let (golden, tokenizer) = golden();

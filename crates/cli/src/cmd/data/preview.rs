@@ -1,5 +1,6 @@
 //! `ragduet data preview`: records as a job would understand them, with a model also as it would read them.
 
+use super::kind_of;
 use crate::common::numbers::count;
 use crate::common::{ReadArgs, report_bad_rows};
 use anyhow::{Context, Result};
@@ -43,12 +44,10 @@ impl Preview {
         // What is shown here need not be logged.
         let bad = self.read.bad_rows()?;
         let options = self.read.options();
-        let (kind, said) = match self.kind {
-            Some(kind) => (kind, String::new()),
-            None => {
-                let kind = Kind::detect(&self.path, &options, &bad)?;
-                (kind, " by their columns (--as takes them for something else)".to_string())
-            }
+        let kind = kind_of(self.kind, &self.path, &self.read, &bad)?;
+        let said = match self.kind {
+            Some(_) => "",
+            None => " by their columns (--as takes them for something else)",
         };
         let dir = self.model.as_deref().map(ragduet_nn::hub::resolve).transpose()?;
         let mut shown: Vec<(String, Vec<(&'static str, String)>)> = Vec::new();

@@ -121,7 +121,7 @@ impl Together<'_> {
             Some(dir) => Generator::load(dir, device, compute)?,
             None => {
                 rng::seed(c.run.seed);
-                parts::build(&c.model, None, compute, device, || {
+                parts::build(&c.model, None, compute, device, None, || {
                     records.iter().map(|r| r.question.as_str()).collect()
                 })?
             }

@@ -13,7 +13,7 @@ use ragduet_torch::{Compute, Kind, Tensor, grad, no_grad};
 /// Logits of a model alive at once, in elements: 32 MiB in f32. Some six tensors of that size exist at a time.
 pub const CHUNK: i64 = 8 << 20;
 
-/// What makes logits: scale * (hidden weight^T + bias).
+/// What makes logits: scale * (hidden weight^T + bias), then cap * tanh(logit / cap) where there is a cap.
 #[derive(Debug, Clone, Copy)]
 pub struct Projection<'a> {
     /// [n, hidden], f32: the rows before answer tokens.
@@ -24,6 +24,8 @@ pub struct Projection<'a> {
     pub bias: Option<&'a Tensor>,
     /// Multiplies the logits.
     pub scale: f64,
+    /// Caps them.
+    pub cap: Option<f64>,
     /// In what the product runs.
     pub compute: Compute,
 }
@@ -31,7 +33,14 @@ pub struct Projection<'a> {
 impl<'a> Projection<'a> {
     /// Of a model's head.
     pub fn new(hidden: &'a Tensor, head: &'a LmHead, compute: Compute) -> Self {
-        Self { hidden, weight: &head.weight, bias: head.bias.as_ref(), scale: head.scale, compute }
+        Self {
+            hidden,
+            weight: &head.weight,
+            bias: head.bias.as_ref(),
+            scale: head.scale,
+            cap: head.cap,
+            compute,
+        }
     }
 
     /// Rows.
@@ -59,6 +68,9 @@ impl<'a> Projection<'a> {
         };
         if self.scale != 1.0 {
             let _ = z.g_mul_scalar_(self.scale);
+        }
+        if let Some(cap) = self.cap {
+            let _ = z.g_div_scalar_(cap).tanh_().g_mul_scalar_(cap);
         }
         z
     }
@@ -156,6 +168,10 @@ pub fn distil(
             let _ = d.g_add_(&(log_q.exp() * likelihood));
             let _ =
                 d.scatter_add_(1, &targets, &targets.ones_like().to_kind(kind).g_mul_scalar_(-likelihood));
+        }
+        if let Some(cap) = student.cap {
+            // From the capped logits to those before.
+            let _ = d.g_mul_(&(1.0 - (z / cap).square()));
         }
         if let Some(b) = &mut at_bias {
             let _ = b.g_add_(&d.sum_dim_intlist(0, false, kind));

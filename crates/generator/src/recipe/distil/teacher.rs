@@ -38,7 +38,8 @@ impl<'a> Teacher<'a> {
 
     /// The model, which does not train.
     pub fn load(&self) -> Result<Generator> {
-        let teacher = Generator::load_to_answer(&self.dir, self.device, self.compute, self.config.quantize)?;
+        let teacher =
+            Generator::load_to_answer(&self.dir, self.device, self.compute, self.config.quantize, None)?;
         teacher.trained().set_trainable(|_| false);
         Ok(teacher)
     }

@@ -12,9 +12,9 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    AutoModelForSequenceClassification, BertConfig, DistilBertConfig, Gemma3TextConfig, GPT2Config, GPTNeoXConfig,
-    LlamaConfig, MistralConfig, ModernBertConfig, MPNetConfig, Qwen2Config, Qwen3Config, RobertaConfig, SmolLM3Config,
-    XLMRobertaConfig,
+    AutoModelForSequenceClassification, BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, Gemma2Config,
+    Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, ModernBertConfig, MPNetConfig, Phi3Config,
+    Qwen2Config, Qwen3Config, RobertaConfig, SmolLM3Config, XLMRobertaConfig,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -52,6 +52,16 @@ CASES = {
     "smollm3": (SmolLM3Config(**LLAMA), 3, SINGLE),
     "gpt2": (GPT2Config(vocab_size=61, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0), 3, SINGLE),
     "gpt_neox": (GPTNeoXConfig(**COMMON | dict(num_attention_heads=2), max_position_embeddings=64, pad_token_id=0), 3, SINGLE),
+    "deberta": (
+        DebertaV2Config(
+            **COMMON, max_position_embeddings=64, relative_attention=True, position_buckets=12, norm_rel_ebd="layer_norm",
+            share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
+        ),
+        3, SINGLE,
+    ),
+    "electra": (ElectraConfig(**COMMON, max_position_embeddings=64, embedding_size=12), 1, NUMBER),
+    "gemma2": (Gemma2Config(**LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=8), 3, SINGLE),
+    "phi3": (Phi3Config(**LLAMA), 3, SINGLE),
     "gemma3": (
         Gemma3TextConfig(**LLAMA, head_dim=8, query_pre_attn_scalar=8, sliding_window=8, sliding_window_pattern=2),
         3, SINGLE,
@@ -69,11 +79,11 @@ def main():
         config.num_labels = labels
         config.problem_type = problem
         model = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation="eager" if name == "mpnet" else "sdpa"
+            config, attn_implementation="eager" if name in ("mpnet", "deberta", "gemma2") else "sdpa"
         ).float()
         with torch.no_grad():
             for n, p in model.named_parameters():
-                p.copy_(torch.randn_like(p) * (0.15 if p.dim() > 1 else 0.3) + (1.0 if "norm" in n.lower() and "weight" in n and name != "gemma3" else 0.0))
+                p.copy_(torch.randn_like(p) * (0.15 if p.dim() > 1 else 0.3) + (1.0 if "norm" in n.lower() and "weight" in n and not name.startswith("gemma") else 0.0))
         model.eval()
         folder = HERE / name
         model.save_pretrained(folder)

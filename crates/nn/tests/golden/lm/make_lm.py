@@ -15,8 +15,8 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoModelForCausalLM, Gemma3Config, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
-    Qwen2Config, Qwen3Config, SmolLM3Config,
+    AutoModelForCausalLM, Gemma2Config, Gemma3Config, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, GraniteConfig,
+    LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -46,6 +46,9 @@ GEMMA3_ROPES = dict(
     full_attention=dict(rope_type="linear", factor=3.0, rope_theta=700.0),
     sliding_attention=dict(rope_type="default", rope_theta=50.0),
 )
+# Texts of 40 tokens are beyond the 32 of pre-training.
+LONGROPE = ROPE | dict(rope_type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[2.0, 3.0, 4.5])
+PHI3 = COMMON | dict(hidden_size=32, original_max_position_embeddings=32)
 TINY_VISION = dict(
     hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
 )
@@ -108,6 +111,43 @@ CONFIGS = {
             "layer_types": None, "rope_parameters": None, "sliding_window_pattern": 3, "rope_theta": 900.0,
             "rope_local_base_freq": 40.0, "rope_scaling": {"factor": 2.0, "rope_type": "linear"},
         },
+    ),
+    "gemma2": Gemma2Config(**GEMMA3, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+    "gemma2_uncapped": Gemma2Config(
+        **GEMMA3 | dict(num_key_value_heads=1), attn_logit_softcapping=None, final_logit_softcapping=None,
+        attention_bias=True, tie_word_embeddings=False, hidden_activation="gelu",
+        layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+        rope_parameters=dict(rope_type="linear", factor=3.0, rope_theta=700.0),
+    ),
+    "phi3": Phi3Config(**COMMON, sliding_window=6),
+    "phi3_longrope": Phi3Config(
+        **PHI3, tie_word_embeddings=True, hidden_act="gelu", rope_parameters=LONGROPE, partial_rotary_factor=0.75
+    ),
+    "phi3_old": (
+        Phi3Config(**PHI3),
+        {
+            "rope_parameters": None, "rope_theta": 500.0, "partial_rotary_factor": 0.75,
+            "rope_scaling": {
+                "type": "longrope", "short_factor": LONGROPE["short_factor"], "long_factor": LONGROPE["long_factor"],
+            },
+        },
+    ),
+    "llama_longrope": LlamaConfig(
+        **WIDE, rope_parameters=ROPE | dict(
+            rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.6], long_factor=[2.0, 3.0, 4.5, 6.0], factor=4.0,
+            original_max_position_embeddings=32,
+        )
+    ),
+    "olmo2": Olmo2Config(**COMMON),
+    "olmo2_tied_biased": Olmo2Config(
+        **WIDE | dict(num_key_value_heads=None), tie_word_embeddings=True, attention_bias=True, rope_parameters=YARN
+    ),
+    "granite": GraniteConfig(
+        **COMMON, embedding_multiplier=12.0, logits_scaling=3.0, residual_multiplier=0.22, attention_multiplier=0.1
+    ),
+    "granite_tied_biased": GraniteConfig(
+        **WIDE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, embedding_multiplier=3.0,
+        attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=0.5, rope_parameters=YARN,
     ),
     "gemma3_multimodal": Gemma3Config(
         text_config=GEMMA3 | dict(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"]),

@@ -10,10 +10,11 @@ on the hub: the config as transformers 4 wrote it.
 
 import json
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForSeq2SeqLM, MT5Config, T5Config
+from transformers import AutoModelForSeq2SeqLM, MT5Config, T5Config, UMT5Config
 
 HERE = pathlib.Path(__file__).parent
 VOCAB = 37
@@ -26,6 +27,11 @@ CONFIGS = {
     "t5_silu": T5Config(**COMMON | dict(num_decoder_layers=3), feed_forward_proj="gated-silu"),
     "flan_t5": T5Config(**COMMON, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "mt5": MT5Config(**COMMON | dict(num_decoder_layers=1)),
+    "umt5": UMT5Config(**COMMON),
+    "umt5_relu": UMT5Config(
+        **COMMON | dict(num_decoder_layers=3), feed_forward_proj="relu", relative_attention_num_buckets=12,
+        relative_attention_max_distance=20,
+    ),
 }
 SOURCES, TARGETS = [3, 150, 21, 7], [5, 9, 40, 1]
 
@@ -53,6 +59,8 @@ def write(name, config):
 
 def main():
     for i, (name, config) in enumerate(CONFIGS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(100 + i)
         folder = write(name, config)
         model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
