@@ -159,7 +159,11 @@ fn prefill(stepper: &mut dyn Stepper, requests: &[Request]) -> Result<Tensor> {
         return Err(Error::Decoding(format!("logits are {:?}, expected {expected:?}", logits.size())));
     }
     if logits.isnan().any().int64_value(&[]) != 0 {
-        return Err(Error::Decoding("the model's logits are not numbers (NaN)".into()));
+        return Err(Error::Decoding(
+            "the model's logits are not numbers (NaN): its weights are damaged, or a training that diverged made them \
+             (`ragduet merge` and `ragduet convert` name the tensor)"
+                .into(),
+        ));
     }
     Ok(logits)
 }
