@@ -95,7 +95,7 @@ fn vectors_and_a_steps_gradients_are_those_of_sentence_transformers() {
         assert_eq!(data.names().filter(|n| n.starts_with("grad.")).count(), parameters.len(), "{name}");
 
         let out = tempfile::tempdir().unwrap();
-        save(&model, out.path(), None).unwrap();
+        save(&model, out.path()).unwrap();
         check_vectors(&read(out.path()), &data, &format!("{name}, saved"));
     }
 }
