@@ -76,7 +76,7 @@ fn student(
         Objective::Logits(_) => {
             build_over(&config.model, peft, compute, device, None, |_| teacher.tokenizer())?
         }
-        Objective::Sequence(_) => build(&config.model, peft, compute, device, || records.texts())?,
+        Objective::Sequence(_) => build(&config.model, peft, compute, device, None, || records.texts())?,
     };
     let longest = config.prompt.max_tokens.unwrap_or(config.batch.tokens.min(generator.usual_tokens()));
     let cached = matches!(config.objective, Objective::Logits(_)) && config.teacher.cache.is_some();

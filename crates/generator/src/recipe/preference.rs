@@ -110,7 +110,7 @@ impl<'a> Policy<'a> {
     fn build(config: &'a PreferenceConfig, context: &RunContext) -> Result<Self> {
         let preference = config.preference.build()?;
         let peft = config.peft.as_ref();
-        let generator = build(&config.model, peft, context.compute, context.device, Vec::new)?;
+        let generator = build(&config.model, peft, context.compute, context.device, None, Vec::new)?;
         let learner = learner(&config.optim, &generator)?;
         let set = |path: &Path| -> Result<Set> {
             let (rows, left_out) = read(config, &generator, path, &context.bad_rows)?;

@@ -20,7 +20,8 @@ pub fn train(config: &SftConfig, options: &RunOptions) -> Result<Outcome> {
     let done = ragduet_train::run(config, options, |context| {
         let records = Records::read(config, context)?;
         let peft = config.peft.as_ref();
-        let generator = build(&config.model, peft, context.compute, context.device, || records.texts())?;
+        let generator =
+            build(&config.model, peft, context.compute, context.device, None, || records.texts())?;
         let epochs = EpochBuilder::new(&generator, config, records, false)?;
         Supervised::new(config.clone(), generator, epochs, Box::new(config.loss))
     })?;

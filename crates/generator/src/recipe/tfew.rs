@@ -82,7 +82,7 @@ impl<'a> Tfew<'a> {
         let read = |task| read(config, task, &context.bad_rows);
         let mut tasks = config.data.tasks.iter().map(read).collect::<Result<Vec<Task>>>()?;
         let peft = config.peft.as_ref();
-        let generator = build(&config.model, peft, context.compute, context.device, || texts(&tasks))?;
+        let generator = build(&config.model, peft, context.compute, context.device, None, || texts(&tasks))?;
         let learner = learner(&config.optim, &generator)?;
         let (contexts, tokens, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
         let preparer = Preparer::new(&generator, &config.prompt, contexts, tokens, seed)?.into_owned();
