@@ -200,7 +200,7 @@ fn few_shot(dir: &Path, model: &Path, records: &Path) {
     assert!(e.contains("--examples FILE"), "{e}");
     let few = dir.join("few.jsonl");
     std::fs::write(&few, "{\"question\": \"Who?\", \"answer\": \"I\"}\n").unwrap();
-    let e = fails(2, &[&none[..6], &["-o", s(&out), "--examples", s(&few)]].concat());
+    let e = fails(2, &[&none[..5], &["-o", s(&out), "--examples", s(&few)]].concat());
     assert!(e.contains("few.jsonl") && e.contains("4 examples are wanted"), "{e}");
 }
 

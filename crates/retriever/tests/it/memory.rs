@@ -1,14 +1,16 @@
 //! Gradient caching takes the memory of one chunk, however large the batch; encoding that of a window, however long the
-//! stream. The figures are of the whole process.
+//! stream.
 
 use ragduet_nn::Mode;
 use ragduet_retriever::loss::{Compared, LossBatch, LossConfig, Relations, fixed_scale};
 use ragduet_retriever::recipe::config::RetrieverConfig;
 use ragduet_retriever::recipe::contrastive::initial_model;
 use ragduet_retriever::{BiEncoder, EncodeSettings, Side, encode_stream, grad_cache};
+use ragduet_testkit::alone;
 use ragduet_text::Encoding;
 use ragduet_torch::{Compute, Device, Tensor, device, grad};
 use ragduet_train::config::Config as _;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const TOKENS: usize = 100;
 
@@ -75,29 +77,30 @@ fn gradient_caching_takes_the_memory_of_a_chunk() {
     assert!(plain[1] > 3 * plain[0], "{plain:?}");
 }
 
+/// Memory of the process says nothing sharp: what the allocators keep varies by more than the vectors.
 #[test]
-fn encoding_takes_the_memory_of_a_window() {
-    ragduet_testkit::in_own_process!();
-    const DIM: u64 = 512;
-    const TEXTS: usize = 9_000;
+fn encoding_holds_a_few_windows_however_many_texts_there_are() {
+    let _turn = alone();
+    const DIM: u64 = 64;
     let dir = tempfile::tempdir().unwrap();
     let m = model(dir.path(), DIM);
-    let used = || device::memory(Device::Cpu).unwrap().allocated.unwrap();
-    let texts = (0..TEXTS).map(|i| Ok(format!("{i}")));
-    // What a few windows took, and what all of them took.
-    let (mut done, mut warm, mut last) = (0, 0, 0);
-    encode_stream(&m, Side::Passage, texts, &EncodeSettings::default(), &mut |_, _| (), |rows| {
-        done += rows.len() / DIM as usize;
-        last = used();
-        if done >= TEXTS / 3 && warm == 0 {
-            warm = last;
-        }
-        Ok(())
-    })
-    .unwrap();
-    // Vectors of the last two thirds, which nothing holds.
-    let vectors = (TEXTS as u64 * 2 / 3) * DIM * 4;
-    println!("{warm} bytes, then {last}; vectors of {vectors} bytes");
-    assert_eq!(done, TEXTS);
-    assert!(last < warm + vectors / 4, "{warm} {last} {vectors}");
+    let ahead = |texts: usize| {
+        let (pulled, mut done, mut most) = (AtomicUsize::new(0), 0, 0);
+        let stream = (0..texts).map(|i| {
+            pulled.fetch_add(1, Relaxed);
+            Ok(format!("{i}"))
+        });
+        encode_stream(&m, Side::Passage, stream, &EncodeSettings::default(), &mut |_, _| (), |rows| {
+            done += rows.len() / DIM as usize;
+            most = most.max(pulled.load(Relaxed) - done);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((done, pulled.load(Relaxed)), (texts, texts));
+        most
+    };
+    // Texts that were read and whose vectors were not handed over yet.
+    let (some, many) = (ahead(9_000), ahead(36_000));
+    println!("{some} of 9,000 and {many} of 36,000");
+    assert!(many.max(some) < 9_000, "{some} {many}");
 }
