@@ -176,7 +176,6 @@ do_sample = false
     assert!(e.contains("golden_drop_rate"), "{e}");
 }
 
-/// LoRA over the model: the adapter answers, is described, and merges into a model that answers alike.
 /// Few-shot prompts, and systems side by side.
 fn few_shot(dir: &Path, model: &Path, records: &Path) {
     let eval = ["eval", "generator", "-g", s(model), "--data", s(records), "--questions", "6"];
@@ -204,6 +203,7 @@ fn few_shot(dir: &Path, model: &Path, records: &Path) {
     assert!(e.contains("few.jsonl") && e.contains("4 examples are wanted"), "{e}");
 }
 
+/// LoRA over the model: the adapter answers, is described, and merges into a model that answers alike.
 fn adapters(
     dir: &std::path::Path,
     sft: &std::path::Path,

@@ -50,6 +50,14 @@ pub fn convert(
 pub fn convert_records(from: &Path, kind: Kind, to: &Path, bad: &BadRows) -> Result<u64> {
     if inner_extension(to) == "parquet" {
         // The first pass reports the rows.
+        if !from.is_dir() && from.exists() && !from.metadata()?.is_file() {
+            return Err(Error::Unsupported {
+                path: from.to_owned(),
+                reason: "a pipe can be read once, and Parquet takes two passes: name the output .jsonl, or write the rows to \
+                         a file first"
+                    .into(),
+            });
+        }
         let mut first = Some(bad.clone());
         return inferred::write(to, || {
             let bad = first.take().unwrap_or_else(|| bad.silenced());

@@ -124,7 +124,9 @@ pub fn text_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<TextStats> {
             }
         };
         names.iter().for_each(|name| *stats.labels.entry(name.clone()).or_default() += 1);
-        let said = text_key(&names.join("\n"));
+        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        let said = text_key(&sorted.join("\n"));
         if let Some(before) = seen.insert(text_key(&both), said) {
             stats.repeated += 1;
             stats.contradictions += u64::from(before != said);

@@ -198,7 +198,10 @@ fn lone_label(row: &Row) -> Option<(&'static str, Value)> {
         return None;
     }
     let column = present(row, &columns::SCORES)?;
+    // Beside an empty list of negatives, one score is the teacher's of the one passage, as `data convert` writes it.
+    let listed = columns::NEGATIVE.iter().any(|name| row.get(*name).is_some_and(Value::is_array));
     match row.get(column)? {
+        Value::Array(_) if listed => None,
         Value::Array(list) if list.len() == 1 => Some((column, list[0].clone())),
         Value::Array(_) => None,
         value => Some((column, value.clone())),

@@ -88,12 +88,10 @@ impl<'a> OutputFolder<'a> {
         check(&self.target, &self.ours)?;
         let old = put(temporary.path(), &self.target)?;
         temporary.keep();
-        fs::File::open(parent(&self.target))?.sync_all()?;
-        match old {
-            // What stays is cleared with the next output in this folder.
-            Some(old) => remove(&old).or(Ok(())),
-            None => Ok(()),
-        }
+        let synced = fs::File::open(parent(&self.target)).and_then(|folder| folder.sync_all());
+        // What stays is cleared with the next output in this folder.
+        let _ = old.map(|old| remove(&old));
+        synced
     }
 }
 

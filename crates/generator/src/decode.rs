@@ -160,8 +160,8 @@ fn prefill(stepper: &mut dyn Stepper, requests: &[Request]) -> Result<Tensor> {
     }
     if logits.isnan().any().int64_value(&[]) != 0 {
         return Err(Error::Decoding(
-            "the model's logits are not numbers (NaN): its weights are damaged, or a training that diverged made them \
-             (`ragduet merge` and `ragduet convert` name the tensor)"
+            "the model's logits are not numbers (NaN): its weights are damaged, or a training that diverged made them. \
+             Another precision (`--precision fp32`) helps where products overflow; otherwise take another model"
                 .into(),
         ));
     }

@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Prompt format and length limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -63,6 +64,28 @@ impl Default for PromptConfig {
             loss_on: LossOn::Completion,
             fusion: false,
         }
+    }
+}
+
+impl PromptConfig {
+    /// A hash of the few-shot examples' file, if there is one: of what prompts show beside the data.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn examples_digest(&self) -> Result<Option<String>> {
+        self.examples.as_ref().map(FewShotConfig::digest).transpose()
+    }
+
+    /// With names that hold from any working directory.
+    ///
+    /// # Errors
+    /// A path that cannot be made absolute.
+    pub fn lasting(&self) -> Result<Self> {
+        let mut prompt = self.clone();
+        if let Some(examples) = &mut prompt.examples {
+            examples.file = std::path::absolute(&examples.file)?;
+        }
+        Ok(prompt)
     }
 }
 
@@ -213,7 +236,7 @@ pub struct Preparer<'a> {
     fallback: ChatTemplate,
     config: Cow<'a, PromptConfig>,
     /// Few-shot examples to choose from.
-    examples: Option<Pool>,
+    examples: Option<Arc<Pool>>,
     contexts: ContextConfig,
     max_tokens: usize,
     /// Most tokens of all that is read apart, with the answer.
@@ -263,7 +286,7 @@ impl<'a> Preparer<'a> {
                 "passages that are read apart have no numbers to cite (template.cite)",
             ));
         }
-        let examples = config.examples.as_ref().map(|c| Pool::read(c, &config.template, seed)).transpose()?;
+        let examples = config.examples.as_ref().map(|c| Pool::of(c, &config.template)).transpose()?;
         let template = template.map(|t| t.with_variables(config.template_variables.clone())).transpose()?;
         let fallback = tokenizer.fallback_chat_template()?;
         let (tokenizer, config) = (Cow::Borrowed(tokenizer), Cow::Borrowed(config));

@@ -81,8 +81,9 @@ impl TrainedWith {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
+        let lasting = Self { prompt: self.prompt.lasting()?, ..self.clone() };
         let mut text =
-            serde_json::to_vec_pretty(self).map_err(|e| Error::Unusable(format!("{FILE}: {e}")))?;
+            serde_json::to_vec_pretty(&lasting).map_err(|e| Error::Unusable(format!("{FILE}: {e}")))?;
         text.push(b'\n');
         Ok(write_atomic(&dir.join(FILE), &text)?)
     }

@@ -36,7 +36,8 @@ impl VectorFile {
             return Err(Error::NotRows { len: 0, dim });
         }
         let bytes = file.metadata()?.len();
-        let wanted = (rows as u64).checked_mul(4 * dim as u64).and_then(|n| n.checked_add(start));
+        let row = (dim as u64).checked_mul(4);
+        let wanted = row.and_then(|n| n.checked_mul(rows as u64)).and_then(|n| n.checked_add(start));
         if wanted != Some(bytes) {
             return Err(Error::NotVectors { path: file.path().to_owned(), bytes, rows, dim });
         }

@@ -12,7 +12,6 @@ use crate::{Error, Result};
 use ragduet_index::IndexConfig;
 use ragduet_retriever::st_dir::{self, Overrides};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
-use ragduet_torch::{Compute, Device};
 use ragduet_train::checkpoint::replace_dir;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -125,26 +124,27 @@ impl Background {
         step: u64,
     ) -> Result<Self> {
         replace_dir::<Error>(snapshot, |dir| Ok(st_dir::save(model, dir)?))?;
-        let limits = (model.settings.max_query_tokens, model.settings.max_passage_tokens);
-        Ok(Self::resume(snapshot, (model.device, model.compute), limits, corpus, (index, encode), step))
+        Ok(Self::resume(snapshot, model, corpus, (index, encode), step))
     }
 
-    /// [`Background::start`] from the folder that it wrote.
+    /// [`Background::start`] from the folder that it wrote of `model`.
     pub fn resume(
         snapshot: &Path,
-        (device, compute): (Device, Compute),
-        (query, passage): (usize, usize),
+        model: &BiEncoder,
         corpus: &Arc<Corpus>,
         (index, encode): (&IndexConfig, EncodeSettings),
         started: u64,
     ) -> Self {
         let (dir, corpus, index) = (snapshot.to_path_buf(), Arc::clone(corpus), index.clone());
+        let (device, compute) = (model.device, model.compute);
+        let overrides = Overrides {
+            max_query_tokens: Some(model.settings.max_query_tokens),
+            max_passage_tokens: Some(model.settings.max_passage_tokens),
+            // Frozen weights are kept as they are in training: passages are encoded by what encodes the questions.
+            bits: model.query_tower.model.params.quantised().next().map(|(_, codes)| codes.bits()),
+            ..Overrides::default()
+        };
         let worker = std::thread::spawn(move || {
-            let overrides = Overrides {
-                max_query_tokens: Some(query),
-                max_passage_tokens: Some(passage),
-                ..Overrides::default()
-            };
             let model = st_dir::load(&dir, device, compute, &overrides)?;
             RefreshedIndex::build(&model, corpus.texts(), &index, &encode, started)
         });

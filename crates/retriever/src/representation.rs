@@ -142,6 +142,11 @@ impl Representation {
                            model.late_interaction.attend_to_expansion = true, or take another method";
                 Err(Error::Config { key: "peft".into(), why: why.into() })
             }
+            Self::LateInteraction(late) if late.hides_expansion() && tower.is_deberta() => {
+                let why = "in DeBERTa all tokens are seen by all, mask tokens of queries are not: set \
+                           model.late_interaction.attend_to_expansion = true, or expand_queries = false";
+                Err(Error::Config { key: "model.late_interaction".into(), why: why.into() })
+            }
             Self::Sparse(_) if tower.model.mlm_head.is_none() => {
                 Err(Error::Unusable("a sparse model needs the head of a masked language model".into()))
             }

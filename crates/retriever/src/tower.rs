@@ -59,6 +59,12 @@ impl Tower {
         Err(Error::Config { key: "peft".into(), why: why.into() })
     }
 
+    /// Whether the encoder is DeBERTa, whose attention has no tokens that only look.
+    pub(crate) fn is_deberta(&self) -> bool {
+        let kind = self.model.config.get("model_type").and_then(|kind| kind.as_str());
+        kind.is_some_and(|kind| kind.starts_with("deberta"))
+    }
+
     /// The longest text: the encoder's positions but those that an adapter takes.
     pub(crate) fn max_tokens(&self) -> usize {
         self.model.encoder.max_tokens().saturating_sub(self.soft_tokens())

@@ -267,7 +267,7 @@ impl Tokenizer {
             let calls = messages[last].get("tool_calls").is_some();
             // Bytes of the answer's own words; what follows them is the template's.
             let words = span.and_then(|s| {
-                let at = whole.text[s.clone()].find(content.trim())? + s.start;
+                let at = whole.text[s.clone()].rfind(content.trim())? + s.start;
                 Some(at + content.trim().len())
             });
             let from = match words {

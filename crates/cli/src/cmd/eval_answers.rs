@@ -144,6 +144,8 @@ struct Outcome {
 }
 
 fn measure(args: &GeneratorArgs, records: &[RagRecord], wanted: &Wanted, quiet: bool) -> Result<Outcome> {
+    // What cannot be compared is said before anything is answered.
+    wanted.against.iter().try_for_each(|other| args.instead(other).prompt().map(|_| ()))?;
     let generator = args.load()?;
     let judges = wanted.judges(&generator)?;
     let (prompt, contexts) = args.prompt()?;
@@ -245,7 +247,8 @@ fn print_table(head: &str, above: &[(String, f64)], reports: &[(&'static str, Re
 
 impl GeneratorEval {
     /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
+    pub fn run(mut self, quiet: bool) -> Result<()> {
+        self.generator.columns = self.map.columns()?;
         let bad = self.map.bad_rows(None)?;
         let records: Vec<RagRecord> = read_rag(&self.data, &bad)?
             .take(self.questions.unwrap_or(usize::MAX))
@@ -287,12 +290,16 @@ impl GeneratorEval {
 impl RagEval {
     /// Runs the command.
     pub fn run(mut self, quiet: bool) -> Result<()> {
+        self.generator.columns = self.map.columns()?;
         if let Some(run) = &self.run {
             let (dir, _) = common::pipeline(run)?;
             self.model.get_or_insert_with(|| dir.join(RETRIEVER).display().to_string());
             self.generator.generator.get_or_insert_with(|| dir.join(GENERATOR).display().to_string());
         }
         let (_, contexts) = self.generator.prompt()?;
+        let others =
+            self.wanted.against.iter().map(|other| Ok(self.generator.instead(other).prompt()?.1.count));
+        let deepest = others.collect::<Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
         let k = contexts.count.max(1);
         let bad = self.map.bad_rows(None)?;
         bad.set_missing(self.missing);
@@ -313,7 +320,7 @@ impl RagEval {
             split: &self.split,
             answers: self.answers.as_deref(),
             // As deep as the measures look; only the first k are shown.
-            k: k.max(10),
+            k: k.max(deepest).max(10),
             measures: &measures,
             rerank: rerank.as_ref(),
         };

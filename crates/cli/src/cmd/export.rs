@@ -1,5 +1,6 @@
 //! `ragduet export gguf`.
 
+use crate::common;
 use anyhow::{Context, Result};
 use ragduet_generator::Generator;
 use ragduet_gguf::TensorType;
@@ -59,6 +60,7 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let What::Gguf { generator, out, kind, name } = self.what;
         let dir = hub::resolve(&generator)?;
+        common::outputs::not_the_input(&dir, &out)?;
         if dir.join("modules.json").is_file() {
             anyhow::bail!("{generator}: a retriever; generators are written as GGUF");
         }

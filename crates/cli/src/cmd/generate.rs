@@ -3,7 +3,7 @@
 use crate::common::numbers::number;
 use crate::common::{self, Usage, counter};
 use anyhow::{Context, Result};
-use ragduet_data::{RagRecord, read_rag};
+use ragduet_data::{Columns, RagRecord, read_rag};
 use ragduet_generator::Generator;
 use ragduet_generator::answers::{AnswerOptions, answer_all};
 use ragduet_generator::contexts::ContextConfig;
@@ -43,6 +43,9 @@ pub struct GeneratorArgs {
     /// Few-shot examples: records with questions, passages and answers.
     #[arg(long, value_name = "FILE")]
     pub examples: Option<PathBuf>,
+    /// Columns of the examples by role, those of the data.
+    #[arg(skip)]
+    pub columns: Columns,
     /// Few-shot examples per prompt, 4 if not given; 0: none (zero-shot).
     #[arg(long, value_parser = number::<usize>(0, 1000))]
     pub shots: Option<usize>,
@@ -135,7 +138,8 @@ impl GeneratorArgs {
     /// The prompt with the few-shot examples that are asked for.
     fn few_shot(&self, mut prompt: PromptConfig) -> Result<PromptConfig> {
         if let Some(file) = &self.examples {
-            prompt.examples.get_or_insert_with(|| FewShotConfig::new(file)).file.clone_from(file);
+            let config = prompt.examples.get_or_insert_with(|| FewShotConfig::new(file));
+            (config.file, config.columns) = (file.clone(), self.columns.clone());
         }
         if self.shots == Some(0) {
             (prompt.examples, prompt.template.shots) = (None, Vec::new());
@@ -180,8 +184,9 @@ const WRITE_EVERY: usize = 256;
 
 impl Args {
     /// Runs the command.
-    pub fn run(self, quiet: bool) -> Result<()> {
+    pub fn run(mut self, quiet: bool) -> Result<()> {
         common::outputs::not_the_input(&self.input, &self.out)?;
+        self.generator.columns = self.map.columns()?;
         // A device or a pipe holds no answers to go on with.
         let stream = ragduet_files::is_stream(&self.out);
         let mut out =
@@ -248,6 +253,9 @@ struct MadeBy {
     contexts: serde_json::Value,
     decode: serde_json::Value,
     quantize: String,
+    /// A hash of the few-shot examples' file.
+    #[serde(default)]
+    examples: Option<String>,
 }
 
 impl MadeBy {
@@ -266,6 +274,7 @@ impl MadeBy {
             contexts: serde_json::to_value(contexts)?,
             decode: serde_json::to_value(decode)?,
             quantize: format!("{:?}", args.quantize),
+            examples: prompt.examples_digest()?,
         })
     }
 
@@ -287,6 +296,7 @@ impl MadeBy {
         let differs = [
             ("generator", old.weights != self.weights),
             ("prompt", old.prompt != self.prompt),
+            ("file of few-shot examples", old.examples != self.examples),
             ("number of passages", old.contexts != self.contexts),
             ("decoding", old.decode != self.decode),
             ("quantization", old.quantize != self.quantize),

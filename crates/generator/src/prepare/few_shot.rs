@@ -1,8 +1,9 @@
 //! Few-shot prompts: worked examples in front of the question, chosen from a file of records.
 
 use crate::error::{Result, bad};
-use ragduet_data::{BadRowPolicy, BadRows, RagRecord, Style, read_rag};
+use ragduet_data::{BadRowPolicy, BadRows, Columns, RagRecord, Style, read_rag};
 use ragduet_index::{LexicalConfig, LexicalIndex, SearchParams, Stemmer, Stopwords};
+use ragduet_nn::fingerprint;
 use ragduet_text::{Context, RagPrompt, Shot};
 use ragduet_train::epoch_rng;
 use rand::seq::SliceRandom;
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Few-shot examples (`[prompt.examples]`). Examples written by hand are `prompt.template.shots`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,12 +28,33 @@ pub struct FewShotConfig {
     /// Number of passages per example, gold passages first.
     #[serde(default = "one")]
     pub passages: usize,
+    /// Random seed of `choose = "random"`.
+    #[serde(default)]
+    pub seed: u64,
+    /// Columns of the file by role, as `data.columns` for the data.
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
 }
 
 impl FewShotConfig {
     /// Four similar examples of a file, with a passage each.
     pub fn new(file: &Path) -> Self {
-        Self { file: file.into(), count: four(), choose: ExampleChoice::default(), passages: one() }
+        Self {
+            file: file.into(),
+            count: four(),
+            choose: ExampleChoice::default(),
+            passages: one(),
+            seed: 0,
+            columns: Columns::default(),
+        }
+    }
+
+    /// A hash of the file: what is prompted with, whatever its name.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn digest(&self) -> Result<String> {
+        Ok(fingerprint::of_corpus(&self.file)?)
     }
 }
 
@@ -81,12 +104,30 @@ fn same(question: &str) -> String {
     question.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
+/// The pool of the last settings: a step of joint training prepares its prompts anew, and the file is read once.
+type Last = Option<(FewShotConfig, RagPrompt, Arc<Pool>)>;
+
 impl Pool {
+    /// [`Pool::read`], or what it gave for the same settings before.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn of(config: &FewShotConfig, template: &RagPrompt) -> Result<Arc<Self>> {
+        static LAST: Mutex<Last> = Mutex::new(None);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., pool)) = last.as_ref().filter(|(c, t, _)| c == config && t == template) {
+            return Ok(Arc::clone(pool));
+        }
+        let pool = Arc::new(Self::read(config, template)?);
+        *last = Some((config.clone(), template.clone(), Arc::clone(&pool)));
+        Ok(pool)
+    }
+
     /// Reads the file. `template` writes the answers, with citations where it asks for them.
     ///
     /// # Errors
     /// A file that cannot be read; fewer examples than asked for.
-    pub fn read(config: &FewShotConfig, template: &RagPrompt, seed: u64) -> Result<Self> {
+    fn read(config: &FewShotConfig, template: &RagPrompt) -> Result<Self> {
         const KEY: &str = "prompt.examples.file";
         if config.count == 0 {
             return Err(bad(
@@ -100,8 +141,9 @@ impl Pool {
                 "prompt.template.shots gives examples already: leave one of them out",
             ));
         }
-        let records = read_rag(&config.file, &BadRows::new(BadRowPolicy::Fail))?
-            .collect::<ragduet_data::Result<Vec<_>>>()?;
+        let records =
+            read_rag(&config.file, &BadRows::new(BadRowPolicy::Fail).with_columns(config.columns.clone()))?
+                .collect::<ragduet_data::Result<Vec<_>>>()?;
         let all = records.len();
         let (mut shots, mut asked, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for record in records {
@@ -126,7 +168,7 @@ impl Pool {
         let index = match config.choose {
             ExampleChoice::Random => {
                 let mut order: Vec<usize> = (0..shots.len()).collect();
-                order.shuffle(&mut epoch_rng(seed, 0));
+                order.shuffle(&mut epoch_rng(config.seed, 0));
                 shots = order.iter().map(|&i| shots[i].clone()).collect();
                 asked = order.iter().map(|&i| std::mem::take(&mut asked[i])).collect();
                 None
@@ -197,8 +239,8 @@ mod tests {
         };
         let text: Vec<String> = rows.iter().enumerate().map(|r| line(r).to_string()).collect();
         std::fs::write(&file, text.join("\n")).unwrap();
-        let config = FewShotConfig { file, count, choose, passages: 1 };
-        let pool = Pool::read(&config, &RagPrompt::default(), 7);
+        let config = FewShotConfig { count, choose, seed: 7, ..FewShotConfig::new(&file) };
+        let pool = Pool::read(&config, &RagPrompt::default());
         (dir, pool)
     }
 

@@ -68,7 +68,7 @@ pub struct DataConfig {
     #[serde(default, deserialize_with = "ragduet_data::path_or_list_if")]
     #[schemars(with = "Option<ragduet_data::OneOrMore>")]
     pub dev: Option<PathBuf>,
-    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All files
+    /// Columns of the data by role, for data with other names than those that are read: `query = "question"`. All data files
     /// of the run are read so.
     #[serde(default, skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,

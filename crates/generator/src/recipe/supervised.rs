@@ -242,7 +242,7 @@ impl Records {
                 );
             }
         }
-        let lines = train.iter().map(rag_line);
+        let lines = train.iter().map(rag_line).chain(config.prompt.examples_digest()?);
         let fingerprint = lines.fold(Fingerprint::default(), |all, line| all.text(&line)).digest();
         Ok(Self { train, dev, fingerprint, bad: context.bad_rows.clone() })
     }

@@ -86,7 +86,8 @@ impl<'a> Tfew<'a> {
         let learner = learner(&config.optim, &generator)?;
         let (contexts, tokens, seed) = (config.contexts.clone(), config.batch.tokens, config.run.seed);
         let preparer = Preparer::new(&generator, &config.prompt, contexts, tokens, seed)?.into_owned();
-        let all = tasks.iter().flat_map(|t| &t.train).map(choice_line);
+        let all =
+            tasks.iter().flat_map(|t| &t.train).map(choice_line).chain(config.prompt.examples_digest()?);
         let data = all.fold(Fingerprint::default(), |all, line| all.text(&line)).digest();
         let mut prepared = PrepareReport::default();
         for task in &mut tasks {

@@ -24,6 +24,8 @@ pub(super) struct JointData {
     /// Rows of each record's own copies, which answer nothing.
     pub own: Vec<Vec<u32>>,
     pub dev: Vec<RagRecord>,
+    /// A hash of the few-shot examples' file.
+    examples: Option<String>,
 }
 
 impl JointData {
@@ -69,7 +71,8 @@ impl JointData {
                 "{copied} questions stand in the corpus as a passage, which is left out of what is retrieved for them"
             );
         }
-        Ok(Self { corpus: Arc::new(corpus), records, gold, own, dev })
+        let examples = config.generator.prompt.examples_digest()?;
+        Ok(Self { corpus: Arc::new(corpus), records, gold, own, dev, examples })
     }
 
     /// Passages, questions and answers: what the tokenizers of new models are trained on.
@@ -101,6 +104,7 @@ impl JointData {
             .texts(self.corpus.ids())
             .texts(self.corpus.texts().iter().map(String::as_str))
             .texts(records.iter().map(String::as_str))
+            .texts(self.examples.as_deref())
             .numbers(self.gold.iter().flat_map(|rows| {
                 std::iter::once(rows.len() as u64).chain(rows.iter().map(|&r| u64::from(r)))
             }))

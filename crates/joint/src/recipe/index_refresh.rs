@@ -178,11 +178,9 @@ impl<'a> IndexRefresh<'a> {
     /// Goes on with a background refresh that a checkpoint was made in.
     pub fn resume_background(&mut self, model: &BiEncoder, dir: &Path) {
         let Some(started) = self.state.pending else { return };
-        let limits = (model.settings.max_query_tokens, model.settings.max_passage_tokens);
         self.background = Some(Background::resume(
             &dir.join(SNAPSHOT),
-            (model.device, model.compute),
-            limits,
+            model,
             &self.corpus,
             (&self.retrieval.index, self.retrieval.encode()),
             started,

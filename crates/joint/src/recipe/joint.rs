@@ -379,7 +379,7 @@ impl Recipe for Joint<'_> {
         Pipeline {
             corpus: std::path::absolute(c.data.corpus.as_ref().unwrap_or(&c.data.train))?,
             contexts: c.generator.contexts.count,
-            prompt: c.generator.prompt.clone(),
+            prompt: c.generator.prompt.lasting()?,
             decode: c.eval.decode.clone(),
             max_query_tokens: model.settings.max_query_tokens,
             max_passage_tokens: model.settings.max_passage_tokens,

@@ -89,6 +89,8 @@ pub(super) fn rows(systems: &[System]) -> Result<Vec<Row>> {
         let own = [column(system, 0), column(system, 1)];
         let p = match i {
             0 => None,
+            // A test needs two questions at least.
+            _ if own[0].len() < 2 => None,
             _ => {
                 let p = |m: usize| -> Result<f64> {
                     Ok(randomisation(&own[m], &column(&systems[0], m), &Resampling::default())?.p_value)

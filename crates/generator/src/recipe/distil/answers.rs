@@ -63,7 +63,7 @@ pub(super) fn answer(
         seed: config.run.seed,
     };
     let mut asked = teacher.fingerprint()?;
-    asked.update(format!("{options:?}").as_bytes());
+    asked.update(format!("{options:?} {:?}", options.prompt.examples_digest()?).as_bytes());
     let mut loaded: Option<Generator> = None;
     let mut progress = Progress::new(records.len() as u64, 0, quiet);
     let mut scores = TeacherScores { answered: 0, empty: 0, exact_match: None, f1: None };

@@ -48,7 +48,7 @@ impl<'a> Teacher<'a> {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let folders = self.folders()?;
         let own = folders.iter().find(|f| f.join("tokenizer.json").is_file());
-        Ok(Tokenizer::from_dir(own.unwrap_or(&self.dir))?)
+        Ok(Tokenizer::from_dir(own.or(folders.last()).unwrap_or(&self.dir))?)
     }
 
     fn folders(&self) -> Result<Vec<PathBuf>> {
