@@ -260,14 +260,15 @@ impl Tokenizer {
         let (mut ids, mut loss) = self.spanned(&whole.text, &spans, on)?;
         if options.append_eos && last + 1 == messages.len() && !unlearned.contains(&last) {
             let span = match spans.last() {
-                Some(span) => Some(span.clone()),
-                None => answer_span(template, messages, tools, last, &whole.text).ok(),
+                // Of a completion of several turns the span is all of them, and an earlier one may hold the words.
+                Some(span) if options.completed == 0 => Some(span.clone()),
+                _ => answer_span(template, messages, tools, last, &whole.text).ok(),
             };
             let content = messages[last].get("content").and_then(Value::as_str).unwrap_or_default();
             let calls = messages[last].get("tool_calls").is_some();
             // Bytes of the answer's own words; what follows them is the template's.
             let words = span.and_then(|s| {
-                let at = whole.text[s.clone()].rfind(content.trim())? + s.start;
+                let at = whole.text[s.clone()].find(content.trim())? + s.start;
                 Some(at + content.trim().len())
             });
             let from = match words {
