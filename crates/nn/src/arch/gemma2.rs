@@ -5,11 +5,11 @@
 use super::attention::{Attention, AttentionShape};
 use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass, Scoring};
+use super::pass::{Block, Scoring};
+use super::pre_norm::{After, PreNorm};
 use super::site::{Sight, Site};
-use super::stream::{Norm, Stream, behind};
+use super::stream::{Norm, behind};
 use crate::config_source::ConfigSource;
-use crate::peft::BottleneckSlot;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Result, RmsNorm};
 use ragduet_torch::ParamBuilder;
@@ -111,60 +111,32 @@ impl Config {
     }
 }
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Norm,
-    attention: Attention,
-    after_attention: RmsNorm,
-    mlp_norm: Norm,
-    mlp: GatedMlp,
-    after_mlp: RmsNorm,
-    bottlenecks: [BottleneckSlot; 2],
-}
-
-impl Layer {
-    fn build(c: &Config, window: Option<i64>, b: &ParamBuilder) -> Result<Self> {
-        let (h, std) = (c.hidden_size, c.initializer_range);
-        let norm = |name: &str| RmsNorm::build_offset(&b.at(name), h, c.rms_norm_eps);
-        let attention = AttentionShape {
-            hidden: h,
-            heads: c.num_attention_heads,
-            kv_heads: c.num_key_value_heads,
-            head_dim: c.head_dim,
-            bias: c.attention_bias,
-            out_bias: c.attention_bias,
-            fused: false,
-            init_std: std,
-            norms: None,
-            scoring: Scoring {
-                scale: c.query_pre_attn_scalar.powf(-0.5),
-                window,
-                cap: c.attn_logit_softcapping,
-            },
-            rope: Some(0),
-        };
-        let size = [h, c.intermediate_size];
-        Ok(Self {
-            attention_norm: Norm::Rms(norm("input_layernorm")?),
-            attention: Attention::build(&b.at("self_attn"), attention)?,
-            after_attention: norm("post_attention_layernorm")?,
-            mlp_norm: Norm::Rms(norm("pre_feedforward_layernorm")?),
-            mlp: GatedMlp::build(&b.at("mlp"), size, false, c.hidden_activation, std)?,
-            after_mlp: norm("post_feedforward_layernorm")?,
-            bottlenecks: behind(b, h),
-        })
-    }
-}
-
-impl Block for Layer {
-    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let x = self.after_attention.forward(&self.attention.forward(index, &x, pass));
-        let stream = pass.behind(&self.bottlenecks[0], carry, x);
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let x = self.after_mlp.forward(&self.mlp.forward(&x, pass.mode));
-        pass.behind(&self.bottlenecks[1], carry, x)
-    }
+fn layer(c: &Config, window: Option<i64>, b: &ParamBuilder) -> Result<PreNorm> {
+    let (h, std) = (c.hidden_size, c.initializer_range);
+    let norm = |name: &str| RmsNorm::build_offset(&b.at(name), h, c.rms_norm_eps);
+    let attention = AttentionShape {
+        hidden: h,
+        heads: c.num_attention_heads,
+        kv_heads: c.num_key_value_heads,
+        head_dim: c.head_dim,
+        bias: c.attention_bias,
+        out_bias: c.attention_bias,
+        fused: false,
+        init_std: std,
+        norms: None,
+        scoring: Scoring { scale: c.query_pre_attn_scalar.powf(-0.5), window, cap: c.attn_logit_softcapping },
+        rope: Some(0),
+    };
+    let size = [h, c.intermediate_size];
+    Ok(PreNorm {
+        attention_norm: Norm::Rms(norm("input_layernorm")?),
+        attention: Attention::build(&b.at("self_attn"), attention)?,
+        after_attention: After::Normed(norm("post_attention_layernorm")?),
+        mlp_norm: Norm::Rms(norm("pre_feedforward_layernorm")?),
+        mlp: GatedMlp::build(&b.at("mlp"), size, false, c.hidden_activation, std)?,
+        after_mlp: After::Normed(norm("post_feedforward_layernorm")?),
+        bottlenecks: behind(b, h),
+    })
 }
 
 pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
@@ -175,10 +147,10 @@ pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decode
     let local = c.local(source)?;
     let window = if local.contains(&true) { Some(c.window(source, sight)?) } else { None };
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
-    let layer = |(i, &local): (usize, &bool)| {
-        Ok(Rc::new(Layer::build(&c, window.filter(|_| local), &m.at("layers").at(i))?) as Rc<dyn Block>)
+    let block = |(i, &local): (usize, &bool)| {
+        Ok(Rc::new(layer(&c, window.filter(|_| local), &m.at("layers").at(i))?) as Rc<dyn Block>)
     };
-    let blocks = local.iter().enumerate().map(layer).collect::<Result<Vec<_>>>()?;
+    let blocks = local.iter().enumerate().map(block).collect::<Result<Vec<_>>>()?;
     let rope = RopeShape { rotated: c.head_dim, positions: c.max_position_embeddings, theta: 10_000.0 };
     let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {

@@ -4,11 +4,12 @@
 use super::attention::{Attention, AttentionShape};
 use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass, Scoring};
+use super::heads::Heads;
+use super::pass::{Block, Scoring};
+use super::pre_norm::{After, PreNorm};
 use super::site::Site;
-use super::stream::{Norm, Stream, behind};
+use super::stream::{Norm, behind};
 use crate::config_source::ConfigSource;
-use crate::peft::BottleneckSlot;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Result, RmsNorm};
 use ragduet_torch::ParamBuilder;
@@ -66,76 +67,45 @@ impl Default for Config {
 }
 
 impl Config {
-    fn kv_heads(&self) -> i64 {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    fn head_dim(&self) -> i64 {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    fn heads(&self) -> Heads {
+        Heads::new(self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim)
     }
 
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
-        if self.head_dim.is_none() {
-            source.heads_divide(self.hidden_size, self.num_attention_heads, "num_attention_heads")?;
-        }
-        if self.head_dim() < 2 || self.head_dim() % 2 != 0 {
-            return source.unsupported("head_dim", "an even number");
-        }
+        self.heads().check(source)?;
         if self.logits_scaling == 0.0 {
             return source
                 .unsupported("logits_scaling", "a number other than 0, which logits are divided by");
         }
-        source.whole_rotation()?;
-        source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
+        source.whole_rotation()
     }
 }
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Norm,
-    attention: Attention,
-    mlp_norm: Norm,
-    mlp: GatedMlp,
-    multiplier: f64,
-    bottlenecks: [BottleneckSlot; 2],
-}
-
-impl Layer {
-    fn build(c: &Config, b: &ParamBuilder) -> Result<Self> {
-        let (h, std) = (c.hidden_size, c.initializer_range);
-        let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
-        let attention = AttentionShape {
-            hidden: h,
-            heads: c.num_attention_heads,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
-            bias: c.attention_bias,
-            out_bias: c.attention_bias,
-            fused: false,
-            init_std: std,
-            norms: None,
-            scoring: Scoring::plain(c.attention_multiplier),
-            rope: Some(0),
-        };
-        Ok(Self {
-            attention_norm: norm("input_layernorm")?,
-            attention: Attention::build(&b.at("self_attn"), attention)?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            mlp: GatedMlp::build(&b.at("mlp"), [h, c.intermediate_size], c.mlp_bias, c.hidden_act, std)?,
-            multiplier: c.residual_multiplier,
-            bottlenecks: behind(b, h),
-        })
-    }
-}
-
-impl Block for Layer {
-    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let x = self.attention.forward(index, &x, pass) * self.multiplier;
-        let stream = pass.behind(&self.bottlenecks[0], carry, x);
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        pass.behind(&self.bottlenecks[1], carry, self.mlp.forward(&x, pass.mode) * self.multiplier)
-    }
+fn layer(c: &Config, b: &ParamBuilder) -> Result<PreNorm> {
+    let (h, std) = (c.hidden_size, c.initializer_range);
+    let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
+    let attention = AttentionShape {
+        hidden: h,
+        heads: c.num_attention_heads,
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
+        bias: c.attention_bias,
+        out_bias: c.attention_bias,
+        fused: false,
+        init_std: std,
+        norms: None,
+        scoring: Scoring::plain(c.attention_multiplier),
+        rope: Some(0),
+    };
+    Ok(PreNorm {
+        attention_norm: norm("input_layernorm")?,
+        attention: Attention::build(&b.at("self_attn"), attention)?,
+        after_attention: After::Scaled(c.residual_multiplier),
+        mlp_norm: norm("post_attention_layernorm")?,
+        mlp: GatedMlp::build(&b.at("mlp"), [h, c.intermediate_size], c.mlp_bias, c.hidden_act, std)?,
+        after_mlp: After::Scaled(c.residual_multiplier),
+        bottlenecks: behind(b, h),
+    })
 }
 
 pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
@@ -145,15 +115,15 @@ pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decode
     let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Rc::new(Layer::build(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
+        .map(|i| Ok(Rc::new(layer(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
-    let rope = RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: 10_000.0 };
+    let rope = RopeShape { rotated: c.heads().dim, positions: c.max_position_embeddings, theta: 10_000.0 };
     let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
-        kv_heads: c.kv_heads(),
-        head_dim: c.head_dim(),
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
         positions: c.max_position_embeddings,
         embedding_scale: c.embedding_multiplier,
         scales_prompts: true,

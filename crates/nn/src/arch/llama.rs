@@ -5,11 +5,12 @@
 use super::attention::{Attention, AttentionShape, QkNorms};
 use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass, Scoring};
+use super::heads::Heads;
+use super::pass::{Block, Scoring};
+use super::pre_norm::{After, PreNorm};
 use super::site::{Sight, Site};
-use super::stream::{Norm, Stream, behind};
+use super::stream::{Norm, behind};
 use crate::config_source::ConfigSource;
-use crate::peft::BottleneckSlot;
 use crate::rope::{Rope, RopeShape};
 use crate::{Activation, Embedding, Result, RmsNorm};
 use ragduet_torch::ParamBuilder;
@@ -112,12 +113,8 @@ impl Config {
         Ok(c)
     }
 
-    fn kv_heads(&self) -> i64 {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    fn head_dim(&self) -> i64 {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    fn heads(&self) -> Heads {
+        Heads::new(self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim)
     }
 
     fn rotates(&self, member: Member, layer: i64) -> bool {
@@ -143,68 +140,44 @@ impl Config {
     }
 
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
-        if self.head_dim.is_none() {
-            source.heads_divide(self.hidden_size, self.num_attention_heads, "num_attention_heads")?;
-        }
-        if self.head_dim() % 2 != 0 {
-            return source.unsupported("head_dim", "an even number");
-        }
-        source.whole_rotation()?;
-        source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
+        self.heads().check(source)?;
+        source.whole_rotation()
     }
 }
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Norm,
-    attention: Attention,
-    mlp_norm: Norm,
-    mlp: GatedMlp,
-    bottlenecks: [BottleneckSlot; 2],
-}
-
-impl Layer {
-    fn build(c: &Config, (member, sight): (Member, Sight), index: i64, b: &ParamBuilder) -> Result<Self> {
-        let (h, std) = (c.hidden_size, c.initializer_range);
-        let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
-        let attention = AttentionShape {
-            hidden: h,
-            heads: c.num_attention_heads,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
-            bias: c.attention_bias,
-            out_bias: c.attention_bias && member != Member::Qwen2,
-            init_std: std,
-            fused: false,
-            norms: (member == Member::Qwen3).then_some(QkNorms {
-                build: RmsNorm::build,
-                eps: c.rms_norm_eps,
-                whole: false,
-            }),
-            scoring: Scoring {
-                window: c.window(member, sight, index),
-                ..Scoring::plain((c.head_dim() as f64).powf(-0.5))
-            },
-            rope: c.rotates(member, index).then_some(0),
-        };
-        let size = [h, c.intermediate_size];
-        Ok(Self {
-            attention_norm: norm("input_layernorm")?,
-            attention: Attention::build(&b.at("self_attn"), attention)?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            mlp: GatedMlp::build(&b.at("mlp"), size, c.mlp_bias, c.hidden_act, std)?,
-            bottlenecks: behind(b, h),
-        })
-    }
-}
-
-impl Block for Layer {
-    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let stream = pass.behind(&self.bottlenecks[0], carry, self.attention.forward(index, &x, pass));
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        pass.behind(&self.bottlenecks[1], carry, self.mlp.forward(&x, pass.mode))
-    }
+fn layer(c: &Config, (member, sight): (Member, Sight), index: i64, b: &ParamBuilder) -> Result<PreNorm> {
+    let (h, std) = (c.hidden_size, c.initializer_range);
+    let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
+    let attention = AttentionShape {
+        hidden: h,
+        heads: c.num_attention_heads,
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
+        bias: c.attention_bias,
+        out_bias: c.attention_bias && member != Member::Qwen2,
+        init_std: std,
+        fused: false,
+        norms: (member == Member::Qwen3).then_some(QkNorms {
+            build: RmsNorm::build,
+            eps: c.rms_norm_eps,
+            whole: false,
+        }),
+        scoring: Scoring {
+            window: c.window(member, sight, index),
+            ..Scoring::plain((c.heads().dim as f64).powf(-0.5))
+        },
+        rope: c.rotates(member, index).then_some(0),
+    };
+    let size = [h, c.intermediate_size];
+    Ok(PreNorm {
+        attention_norm: norm("input_layernorm")?,
+        attention: Attention::build(&b.at("self_attn"), attention)?,
+        after_attention: After::Added,
+        mlp_norm: norm("post_attention_layernorm")?,
+        mlp: GatedMlp::build(&b.at("mlp"), size, c.mlp_bias, c.hidden_act, std)?,
+        after_mlp: After::Added,
+        bottlenecks: behind(b, h),
+    })
 }
 
 pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>, member: Member) -> Result<Decoder> {
@@ -214,16 +187,16 @@ pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>, member: Member) 
     let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Rc::new(Layer::build(&c, (member, sight), i, &m.at("layers").at(i))?) as Rc<dyn Block>))
+        .map(|i| Ok(Rc::new(layer(&c, (member, sight), i, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
     let rope =
-        RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: member.theta() };
+        RopeShape { rotated: c.heads().dim, positions: c.max_position_embeddings, theta: member.theta() };
     let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
-        kv_heads: c.kv_heads(),
-        head_dim: c.head_dim(),
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
         positions: c.max_position_embeddings,
         attention_dropout: c.attention_dropout,
         ..Shape::usual(site, sight)

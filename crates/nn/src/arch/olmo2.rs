@@ -4,6 +4,7 @@
 use super::attention::{Attention, AttentionShape, QkNorms};
 use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
+use super::heads::Heads;
 use super::pass::{Block, Pass, Scoring};
 use super::site::Site;
 use super::stream::{Norm, Stream, behind};
@@ -57,23 +58,13 @@ impl Default for Config {
 }
 
 impl Config {
-    fn kv_heads(&self) -> i64 {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    fn head_dim(&self) -> i64 {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    fn heads(&self) -> Heads {
+        Heads::new(self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim)
     }
 
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
-        if self.head_dim.is_none() {
-            source.heads_divide(self.hidden_size, self.num_attention_heads, "num_attention_heads")?;
-        }
-        if self.head_dim() < 2 || self.head_dim() % 2 != 0 {
-            return source.unsupported("head_dim", "an even number");
-        }
-        source.whole_rotation()?;
-        source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
+        self.heads().check(source)?;
+        source.whole_rotation()
     }
 }
 
@@ -93,14 +84,14 @@ impl Layer {
         let attention = AttentionShape {
             hidden: h,
             heads: c.num_attention_heads,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
+            kv_heads: c.heads().kv,
+            head_dim: c.heads().dim,
             bias: c.attention_bias,
             out_bias: c.attention_bias,
             fused: false,
             init_std: std,
             norms: Some(QkNorms { build: RmsNorm::build, eps: c.rms_norm_eps, whole: true }),
-            scoring: Scoring::plain((c.head_dim() as f64).powf(-0.5)),
+            scoring: Scoring::plain((c.heads().dim as f64).powf(-0.5)),
             rope: Some(0),
         };
         Ok(Self {
@@ -133,13 +124,13 @@ pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decode
     let blocks = (0..c.num_hidden_layers)
         .map(|i| Ok(Rc::new(Layer::build(&c, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
-    let rope = RopeShape { rotated: c.head_dim(), positions: c.max_position_embeddings, theta: 10_000.0 };
+    let rope = RopeShape { rotated: c.heads().dim, positions: c.max_position_embeddings, theta: 10_000.0 };
     let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
-        kv_heads: c.kv_heads(),
-        head_dim: c.head_dim(),
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
         positions: c.max_position_embeddings,
         attention_dropout: c.attention_dropout,
         ..Shape::usual(site, site.sight(source, false)?)

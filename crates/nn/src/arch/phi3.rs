@@ -5,11 +5,12 @@
 use super::attention::{Attention, AttentionShape};
 use super::decoder::{Decoder, Shape};
 use super::gated_mlp::GatedMlp;
-use super::pass::{Block, Pass, Scoring};
+use super::heads::Heads;
+use super::pass::{Block, Scoring};
+use super::pre_norm::{After, PreNorm};
 use super::site::{Sight, Site};
-use super::stream::{Norm, Stream, behind};
+use super::stream::{Norm, behind};
 use crate::config_source::ConfigSource;
-use crate::peft::BottleneckSlot;
 use crate::rope::{self, Rope, RopeShape};
 use crate::{Activation, Embedding, Result, RmsNorm};
 use ragduet_torch::ParamBuilder;
@@ -62,25 +63,16 @@ impl Default for Config {
 }
 
 impl Config {
-    fn kv_heads(&self) -> i64 {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    fn head_dim(&self) -> i64 {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    fn heads(&self) -> Heads {
+        Heads::new(self.hidden_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim)
     }
 
     fn check(&self, source: &ConfigSource<'_>) -> Result<()> {
-        if self.head_dim.is_none() {
-            source.heads_divide(self.hidden_size, self.num_attention_heads, "num_attention_heads")?;
-        }
-        if self.head_dim() < 2 || self.head_dim() % 2 != 0 {
-            return source.unsupported("head_dim", "an even number");
-        }
+        self.heads().check(source)?;
         if self.sliding_window.is_some_and(|n| n < 1) {
             return source.unsupported("sliding_window", "a number of tokens from 1, or null");
         }
-        source.heads_divide(self.num_attention_heads, self.kv_heads(), "num_key_value_heads")
+        Ok(())
     }
 
     /// Its scalings are the default one and longrope, which older files call su or yarn.
@@ -95,8 +87,8 @@ impl Config {
             }
             Some(_) => return source.unsupported("rope_parameters", "rope_type default or longrope"),
         }
-        let rotated = (self.head_dim() as f64 * rotary_share(source)) as i64;
-        if rotated < 2 || rotated % 2 != 0 || rotated > self.head_dim() {
+        let rotated = (self.heads().dim as f64 * rotary_share(source)) as i64;
+        if rotated < 2 || rotated % 2 != 0 || rotated > self.heads().dim {
             return source
                 .unsupported("partial_rotary_factor", "an even number of rotating dimensions per head");
         }
@@ -115,53 +107,34 @@ pub(super) fn rotary_share(source: &ConfigSource<'_>) -> f64 {
 /// The longest text of pre-training.
 const ORIGINAL: &str = "original_max_position_embeddings";
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Norm,
-    attention: Attention,
-    mlp_norm: Norm,
-    mlp: GatedMlp,
-    bottlenecks: [BottleneckSlot; 2],
-}
-
-impl Layer {
-    fn build(c: &Config, sight: Sight, b: &ParamBuilder) -> Result<Self> {
-        let (h, std) = (c.hidden_size, c.initializer_range);
-        let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
-        let attention = AttentionShape {
-            hidden: h,
-            heads: c.num_attention_heads,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
-            bias: false,
-            out_bias: false,
-            fused: true,
-            init_std: std,
-            norms: None,
-            scoring: Scoring {
-                window: c.sliding_window.map(|n| sight.window(n)),
-                ..Scoring::plain((c.head_dim() as f64).powf(-0.5))
-            },
-            rope: Some(0),
-        };
-        Ok(Self {
-            attention_norm: norm("input_layernorm")?,
-            attention: Attention::build(&b.at("self_attn"), attention)?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            mlp: GatedMlp::build_fused(&b.at("mlp"), [h, c.intermediate_size], c.hidden_act, std)?,
-            bottlenecks: behind(b, h),
-        })
-    }
-}
-
-impl Block for Layer {
-    fn forward(&self, index: usize, stream: Stream, pass: &Pass<'_>) -> Stream {
-        let (carry, x) = self.attention_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        let x = self.attention.forward(index, &x, pass);
-        let stream = pass.behind(&self.bottlenecks[0], carry, x);
-        let (carry, x) = self.mlp_norm.add_then_norm(&stream, pass.hidden_dropout, pass.mode);
-        pass.behind(&self.bottlenecks[1], carry, self.mlp.forward(&x, pass.mode))
-    }
+fn layer(c: &Config, sight: Sight, b: &ParamBuilder) -> Result<PreNorm> {
+    let (h, std) = (c.hidden_size, c.initializer_range);
+    let norm = |name: &str| RmsNorm::build(&b.at(name), h, c.rms_norm_eps).map(Norm::Rms);
+    let attention = AttentionShape {
+        hidden: h,
+        heads: c.num_attention_heads,
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
+        bias: false,
+        out_bias: false,
+        fused: true,
+        init_std: std,
+        norms: None,
+        scoring: Scoring {
+            window: c.sliding_window.map(|n| sight.window(n)),
+            ..Scoring::plain((c.heads().dim as f64).powf(-0.5))
+        },
+        rope: Some(0),
+    };
+    Ok(PreNorm {
+        attention_norm: norm("input_layernorm")?,
+        attention: Attention::build(&b.at("self_attn"), attention)?,
+        after_attention: After::Added,
+        mlp_norm: norm("post_attention_layernorm")?,
+        mlp: GatedMlp::build_fused(&b.at("mlp"), [h, c.intermediate_size], c.hidden_act, std)?,
+        after_mlp: After::Added,
+        bottlenecks: behind(b, h),
+    })
 }
 
 pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decoder> {
@@ -171,14 +144,14 @@ pub(super) fn build(source: &ConfigSource<'_>, site: &Site<'_>) -> Result<Decode
     let (b, m) = (site.root(), site.body());
     let words = Embedding::build(&m.at("embed_tokens"), c.vocab_size, h, std)?;
     let blocks = (0..c.num_hidden_layers)
-        .map(|i| Ok(Rc::new(Layer::build(&c, sight, &m.at("layers").at(i))?) as Rc<dyn Block>))
+        .map(|i| Ok(Rc::new(layer(&c, sight, &m.at("layers").at(i))?) as Rc<dyn Block>))
         .collect::<Result<Vec<_>>>()?;
     let head = site.head(&words, c.tie_word_embeddings, std)?;
     let shape = Shape {
         vocab: c.vocab_size,
         hidden: h,
-        kv_heads: c.kv_heads(),
-        head_dim: c.head_dim(),
+        kv_heads: c.heads().kv,
+        head_dim: c.heads().dim,
         positions: c.max_position_embeddings,
         hidden_dropout: c.resid_pdrop,
         attention_dropout: c.attention_dropout,
