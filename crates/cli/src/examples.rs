@@ -31,6 +31,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "retrieve",
         &[
             "ragduet retrieve -m runs/quickstart/best --data datasets/maravel --split train -k 10 -o train.rag.jsonl",
+            "ragduet retrieve -m runs/mine/best --data my-data --split train,dev,test -o .",
         ],
     ),
     (

@@ -10,6 +10,7 @@ mod generator_step;
 mod index_refresh;
 mod joint;
 mod judge;
+mod kept_scores;
 mod links;
 mod preference_step;
 mod retriever_step;

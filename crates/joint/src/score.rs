@@ -40,6 +40,8 @@ pub struct AnswerScorer<'a> {
     chunks: Vec<PackedExamples>,
     /// Where in [B, K, T] each learned token is, in the order of the chunks.
     places: Tensor,
+    /// Where what is known already goes, and what it is.
+    known: (Tensor, Tensor),
     mask: Tensor,
     shape: [i64; 3],
 }
@@ -74,6 +76,20 @@ impl<'a> AnswerScorer<'a> {
     /// # Errors
     /// No groups; an answer that is other tokens behind another passage.
     pub fn new(generator: &'a Generator, groups: &[Group], budget: usize) -> Result<Self> {
+        Self::beside(generator, groups, &[], budget)
+    }
+
+    /// As [`AnswerScorer::new`], where of some examples, by group and place in it, the log-probabilities of the answer's
+    /// tokens are known already: they have no forward pass and no gradient.
+    ///
+    /// # Errors
+    /// As there; known values of another number than the answer has tokens.
+    pub fn beside(
+        generator: &'a Generator,
+        groups: &[Group],
+        known: &[Vec<Option<Vec<f32>>>],
+        budget: usize,
+    ) -> Result<Self> {
         let k = groups.iter().map(|g| g.examples.len()).max().unwrap_or(0);
         if k == 0 {
             return Err(Error::Unusable("no prompts to score".into()));
@@ -81,25 +97,42 @@ impl<'a> AnswerScorer<'a> {
         let answers: Vec<Vec<u32>> = groups.iter().map(Group::answer).collect::<Result<_>>()?;
         let t = answers.iter().map(Vec::len).max().unwrap_or(0);
         let (mut places, mut mask) = (Vec::new(), vec![0f32; groups.len() * t]);
+        let (mut given, mut values) = (Vec::new(), Vec::new());
         let (mut chunks, mut chunk, mut held) = (Vec::new(), Vec::new(), 0);
         for (b, (group, answer)) in groups.iter().zip(&answers).enumerate() {
             mask[b * t..][..answer.len()].fill(1.0);
             for (at, example) in group.examples.iter().enumerate() {
+                let own = (0..answer.len()).map(|i| ((b * k + at) * t + i) as i64);
+                if let Some(kept) = known.get(b).and_then(|g| g.get(at)).and_then(Option::as_ref) {
+                    if kept.len() != answer.len() {
+                        let why = format!("question `{}`: known scores of another answer", group.name);
+                        return Err(Error::Unusable(why));
+                    }
+                    given.extend(own);
+                    values.extend_from_slice(kept);
+                    continue;
+                }
                 if held + example.ids.len() > budget && held > 0 {
                     chunks.push(PackedExamples::of(std::mem::take(&mut chunk)));
                     held = 0;
                 }
                 held += example.ids.len();
                 chunk.push(example.clone());
-                places.extend((0..answer.len()).map(|i| ((b * k + at) * t + i) as i64));
+                places.extend(own);
             }
         }
-        chunks.push(PackedExamples::of(chunk));
+        if !chunk.is_empty() {
+            chunks.push(PackedExamples::of(chunk));
+        }
         let device = generator.device;
         Ok(Self {
             generator,
             chunks,
             places: Tensor::from_slice(&places).to_device(device),
+            known: (
+                Tensor::from_slice(&given).to_device(device),
+                Tensor::from_slice(&values).to_device(device),
+            ),
             mask: Tensor::from_slice(&mask).view([groups.len() as i64, t as i64]).to_device(device),
             shape: [groups.len() as i64, k as i64, t as i64],
         })
@@ -110,7 +143,8 @@ impl<'a> AnswerScorer<'a> {
     /// # Errors
     /// Those of the device.
     pub fn score(&self, needs: Needs, mode: Mode, learn: bool) -> Result<Scored> {
-        let (mut pieces, mut replays) = (Vec::new(), Vec::new());
+        let none = Tensor::zeros([0], (Kind::Float, self.generator.device));
+        let (mut pieces, mut replays) = (vec![none], Vec::new());
         for chunk in &self.chunks {
             let (nll, replay) =
                 Replay::forward::<Error>(self.generator.device, || Ok(chunk.nll(self.generator, mode)))?;
@@ -119,6 +153,7 @@ impl<'a> AnswerScorer<'a> {
         }
         let all = Tensor::cat(&pieces, 0).to_kind(Kind::Float).set_requires_grad(learn);
         let flat = Tensor::zeros([self.shape.iter().product()], (Kind::Float, self.generator.device));
+        let flat = flat.index_copy(0, &self.known.0, &self.known.1);
         let values = flat.index_copy(0, &self.places, &-&all).view(self.shape);
         let answers = AnswerLogProbs { values, mask: self.mask.shallow_clone() };
         Ok(Scored { answers, needs, leaf: learn.then_some((all, RefCell::new(replays))), mode })

@@ -173,17 +173,35 @@ pub fn evaluate_model(
     encode: &EncodeSettings,
     progress: EncodeProgress<'_>,
 ) -> Result<(Evaluation, Run)> {
+    let mut all = evaluate_splits(model, std::slice::from_ref(set), measures, depth, encode, progress)?;
+    all.pop().ok_or_else(|| Error::Unusable("there is no query to measure with".into()))
+}
+
+/// As [`evaluate_model`] for several splits of one collection: its corpus, that of the first, is encoded once.
+pub fn evaluate_splits(
+    model: &BiEncoder,
+    sets: &[EvalSet],
+    measures: &[Measure],
+    depth: usize,
+    encode: &EncodeSettings,
+    progress: EncodeProgress<'_>,
+) -> Result<Vec<(Evaluation, Run)>> {
+    let Some(EvalSet { passages, .. }) = sets.first() else { return Ok(Vec::new()) };
     // A name that two passages have would be two documents of one ranking.
-    IdMap::from_ids(set.passages.iter().map(|(id, _)| id))?;
-    let passages = set.passages.iter().map(|(_, t)| Ok(t.clone()));
-    let queries: Vec<String> = set.queries.iter().map(|(_, t)| t.clone()).collect();
-    let found = search_exact(model, passages, &queries, depth.max(1), &[], encode, progress)?;
-    let mut run = Run::new();
-    for ((name, _), hits) in set.queries.iter().zip(found.hits) {
-        let docs = hits.into_iter().map(|h| (set.passages[h.id as usize].0.clone(), h.score)).collect();
-        run.insert(name.clone(), docs)?;
-    }
-    Ok((evaluate(&set.qrels, &run, measures), run))
+    IdMap::from_ids(passages.iter().map(|(id, _)| id))?;
+    let texts = passages.iter().map(|(_, t)| Ok(t.clone()));
+    let queries: Vec<String> = sets.iter().flat_map(|set| &set.queries).map(|(_, t)| t.clone()).collect();
+    let found = search_exact(model, texts, &queries, depth.max(1), &[], encode, progress)?;
+    let mut hits = found.hits.into_iter();
+    let one = |set: &EvalSet| {
+        let mut run = Run::new();
+        for ((name, _), hits) in set.queries.iter().zip(hits.by_ref()) {
+            let docs = hits.into_iter().map(|h| (passages[h.id as usize].0.clone(), h.score)).collect();
+            run.insert(name.clone(), docs)?;
+        }
+        Ok((evaluate(&set.qrels, &run, measures), run))
+    };
+    sets.iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Base model: folder or Hugging Face id of an encoder, a decoder-only model, or a model of the same kind as the one
+    /// Base model: folder, Hugging Face id or GGUF file of an encoder, a decoder-only model, or a model of the same kind as the one
     /// to train, whose head is trained further where it fits.
     pub base: String,
     /// Maximum length in tokens; longer texts are truncated and counted. Absent: the model's maximum.

@@ -317,15 +317,16 @@ impl RagEval {
         }
         let what = retrieve::Wanted {
             data: &self.data,
-            split: &self.split,
+            splits: std::slice::from_ref(&self.split),
             answers: self.answers.as_deref(),
             // As deep as the measures look; only the first k are shown.
             k: k.max(deepest).max(10),
             measures: &measures,
             rerank: rerank.as_ref(),
         };
-        let Retrieved { mut records, scores, .. } =
-            retrieve::run(&model, &what, &retriever.encode_settings(), &bad, quiet)?;
+        let found = retrieve::run(&model, &what, &retriever.encode_settings(), &bad, quiet)?;
+        let Some(Retrieved { mut records, scores }) = found.into_iter().next() else { return Ok(()) };
+        let judged = records.len();
         records.truncate(self.questions.unwrap_or(usize::MAX));
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
         if let Some(path) = &self.wanted.save {
@@ -344,7 +345,8 @@ impl RagEval {
             }
             return common::print_json(&all);
         }
-        print_table(&format!("{} questions, {k} passages", records.len()), &above, &outcome.reports);
+        let of = if records.len() < judged { format!(" (retrieval: {judged})") } else { String::new() };
+        print_table(&format!("{} questions{of}, {k} passages", records.len()), &above, &outcome.reports);
         compare::print(&compared);
         Ok(())
     }

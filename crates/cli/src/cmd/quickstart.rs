@@ -199,9 +199,7 @@ impl Reader<'_> {
     /// The config that the generator learned to read with.
     fn run(&self) -> Result<SftConfig> {
         println!("4. What the retriever finds for each question, as records for a generator.");
-        let train = self.retrieve("train")?;
-        let dev = self.retrieve("dev")?;
-        let test = self.retrieve("test")?;
+        let [train, dev, test] = self.retrieve(["train", "dev", "test"])?;
         println!(
             "5. A small language model with random weights learns to answer from a passage; another one without."
         );
@@ -239,11 +237,11 @@ impl Reader<'_> {
         Ok(read)
     }
 
-    fn retrieve(&self, split: &str) -> Result<PathBuf> {
+    fn retrieve<const N: usize>(&self, splits: [&str; N]) -> Result<[PathBuf; N]> {
         let measures = ["recall@1".parse()?];
         let wanted = retrieve::Wanted {
             data: self.data,
-            split,
+            splits: &splits.map(String::from),
             answers: None,
             k: FOUND,
             measures: &measures,
@@ -253,9 +251,11 @@ impl Reader<'_> {
             retrieve::run(self.model, &wanted, &EncodeSettings::default(), &BadRows::default(), self.quiet)?;
         let dir = self.out.join("retrieved");
         fs_err::create_dir_all(&dir)?;
-        let path = dir.join(format!("{split}.rag.jsonl"));
-        retrieve::write(&path, &found.records)?;
-        Ok(path)
+        let paths = splits.map(|split| dir.join(format!("{split}.rag.jsonl")));
+        for (path, found) in paths.iter().zip(&found) {
+            retrieve::write(path, &found.records)?;
+        }
+        Ok(paths)
     }
 
     /// Trains a generator and answers with the best of the run.

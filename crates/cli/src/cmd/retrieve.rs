@@ -3,10 +3,12 @@
 use crate::common::numbers::count;
 use crate::common::{self, ModelArgs, RerankArgs, Reranker, counter};
 use anyhow::Result;
-use ragduet_data::{BadRows, Collection, Found, MissingPolicy, Passage, RagRecord, ReadOptions, rag_line};
+use ragduet_data::{
+    Answers, BadRows, Collection, Found, MissingPolicy, Passage, RagRecord, ReadOptions, rag_line,
+};
 use ragduet_files::OutputFile;
 use ragduet_metrics::{Evaluation, Measure, evaluate};
-use ragduet_retriever::evaluate::{EvalSet, evaluate_model};
+use ragduet_retriever::evaluate::{EvalSet, evaluate_splits};
 use ragduet_retriever::{BiEncoder, EncodeSettings};
 use std::collections::HashMap;
 use std::io::Write;
@@ -20,9 +22,9 @@ pub struct Args {
     /// A collection: corpus, questions and judgements, as a BEIR folder has them.
     #[arg(long)]
     data: PathBuf,
-    /// Split.
-    #[arg(long, default_value = "train")]
-    split: String,
+    /// Splits, such as train,dev,test: the corpus is encoded once for all.
+    #[arg(long, default_value = "train", value_delimiter = ',')]
+    split: Vec<String>,
     /// Answers by question (JSON Lines with `_id` and `answers`); those of the collection if not given, which a BEIR
     /// folder has in answers.jsonl.
     #[arg(long)]
@@ -32,7 +34,8 @@ pub struct Args {
     k: usize,
     #[command(flatten)]
     rerank: RerankArgs,
-    /// Output file: records for `train generator` and `generate` (JSON Lines).
+    /// Output file: records for `train generator` and `generate` (JSON Lines). With several splits a folder, in which each
+    /// is SPLIT.rag.jsonl.
     #[arg(short, long)]
     out: PathBuf,
     /// Move bad rows to this file instead of stopping.
@@ -48,6 +51,15 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<()> {
+        let mut splits = self.split.clone();
+        splits.sort();
+        if let Some(pair) = splits.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(common::Usage(format!("--split names {} twice", pair[0])).into());
+        }
+        if splits.len() > 1 && self.out.is_file() {
+            let why = format!("{} is a file; with several splits -o is a folder", self.out.display());
+            return Err(common::Usage(why).into());
+        }
         let model = self.model.load()?;
         let bad = self.map.bad_rows(self.skip_bad_rows.as_ref())?;
         bad.set_missing(self.missing);
@@ -55,22 +67,30 @@ impl Args {
         let measures = ["recall@1".parse()?, format!("recall@{}", self.k).parse()?];
         let wanted = Wanted {
             data: &self.data,
-            split: &self.split,
+            splits: &self.split,
             answers: self.answers.as_deref(),
             k: self.k,
             measures: &measures,
             rerank: rerank.as_ref(),
         };
         let found = run(&model, &wanted, &self.model.encode_settings(), &bad, quiet)?;
-        write(&self.out, &found.records)?;
-        let shown: Vec<String> = found.scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
-        println!(
-            "{}: {} questions with {} passages each; {}",
-            self.out.display(),
-            found.records.len(),
-            self.k,
-            shown.join(", ")
-        );
+        for (split, found) in self.split.iter().zip(found) {
+            let path = if self.split.len() == 1 {
+                self.out.clone()
+            } else {
+                fs_err::create_dir_all(&self.out)?;
+                self.out.join(format!("{split}.rag.jsonl"))
+            };
+            write(&path, &found.records)?;
+            let shown: Vec<String> = found.scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
+            println!(
+                "{}: {} questions with {} passages each; {}",
+                path.display(),
+                found.records.len(),
+                self.k,
+                shown.join(", ")
+            );
+        }
         Ok(())
     }
 }
@@ -89,8 +109,8 @@ pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
 pub struct Wanted<'a> {
     /// A collection.
     pub data: &'a Path,
-    /// Its split.
-    pub split: &'a str,
+    /// Its splits.
+    pub splits: &'a [String],
     /// Answers by question; absent: those of the collection.
     pub answers: Option<&'a Path>,
     /// Passages per question.
@@ -110,31 +130,48 @@ pub struct Retrieved {
     pub scores: Evaluation,
 }
 
-/// Ranks the corpus for each question of a split.
+/// Ranks the corpus for each question of each split.
 pub fn run(
     model: &BiEncoder,
     wanted: &Wanted<'_>,
     settings: &EncodeSettings,
     bad: &BadRows,
     quiet: bool,
-) -> Result<Retrieved> {
-    let options = ReadOptions { split: Some(wanted.split.to_string()), ..ReadOptions::default() };
+) -> Result<Vec<Retrieved>> {
+    let options = ReadOptions { split: wanted.splits.first().cloned(), ..ReadOptions::default() };
     let collection = Collection::open(wanted.data, &options, bad)?;
     let answers = collection.answers(wanted.answers, bad)?;
-    let set = EvalSet::of(&collection, wanted.split, bad)?;
+    let sets: Vec<EvalSet> =
+        wanted.splits.iter().map(|split| EvalSet::of(&collection, split, bad)).collect::<Result<_, _>>()?;
     let corpus: HashMap<String, Passage> =
         collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_, _>>()?;
     common::report_bad_rows(bad)?;
-    let bar = counter("encoding passages", Some(set.passages.len() as u64), quiet);
+    let bar = counter("encoding passages", Some(corpus.len() as u64), quiet);
     let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
-    let (mut scores, mut run) =
-        evaluate_model(model, &set, wanted.measures, depth, settings, &mut |n, _| bar.set_position(n))?;
+    let ranked =
+        evaluate_splits(model, &sets, wanted.measures, depth, settings, &mut |n, _| bar.set_position(n))?;
     bar.finish_and_clear();
-    if let Some(reranker) = wanted.rerank {
-        run = reranker.ranking(&set, &run, quiet)?;
-        scores = evaluate(&set.qrels, &run, wanted.measures);
+    let mut all = Vec::new();
+    for ((split, set), (mut scores, mut run)) in wanted.splits.iter().zip(&sets).zip(ranked) {
+        if let Some(reranker) = wanted.rerank {
+            run = reranker.ranking(set, &run, quiet)?;
+            scores = evaluate(&set.qrels, &run, wanted.measures);
+        }
+        run.truncate(wanted.k);
+        all.push(Retrieved { records: records(wanted, split, set, &run, &corpus, &answers)?, scores });
     }
-    run.truncate(wanted.k);
+    Ok(all)
+}
+
+/// A record for each question that has answers.
+fn records(
+    wanted: &Wanted<'_>,
+    split: &str,
+    set: &EvalSet,
+    run: &ragduet_metrics::Run,
+    corpus: &HashMap<String, Passage>,
+    answers: &Answers,
+) -> Result<Vec<RagRecord>> {
     let (mut records, mut unanswered) = (Vec::new(), 0);
     for (id, question) in &set.queries {
         let Some(answers) = answers.get(id) else {
@@ -164,7 +201,7 @@ pub fn run(
             let found: Vec<&str> = answers.keys().take(3).map(String::as_str).collect();
             anyhow::bail!(
                 "none of the {unanswered} questions of the split {} has an answer in {}, which has answers to {}{}",
-                wanted.split,
+                split,
                 path.display(),
                 if found.is_empty() { "none" } else { "ids such as " },
                 found.join(", ")
@@ -172,5 +209,5 @@ pub fn run(
         }
         tracing::warn!("{unanswered} questions have no answer in {} and were left out", path.display());
     }
-    Ok(Retrieved { records, scores })
+    Ok(records)
 }

@@ -140,13 +140,13 @@ impl clap::Subcommand for Args {
     fn augment_subcommands(command: Command) -> Command {
         let command = command.subcommand_required(true).arg_required_else_help(true);
         let with = JOBS.iter().fold(command, |command, job| {
-            let mut one =
-                Command::new(job.name).about(job.about).after_help(crate::examples::help_of(&[job.example]));
-            one = Common::augment_args(one);
+            let mut one = Common::augment_args(Command::new(job.name));
             if job.name == GENERATOR {
                 one = Retrieval::augment_args(one);
             }
-            command.subcommand(one)
+            // Behind the arguments, which bring what their own types are described by.
+            let example = crate::examples::help_of(&[job.example]);
+            command.subcommand(one.about(job.about).long_about(None).after_help(example))
         });
         let names: Vec<&str> = JOBS.iter().map(|j| j.name).collect();
         let of = clap::Arg::new(OF).default_value("retriever").value_parser(names).help("Training method");

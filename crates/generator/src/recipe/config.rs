@@ -23,7 +23,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Base model: folder or Hugging Face id.
+    /// Base model: folder, Hugging Face id or GGUF file.
     pub base: Option<String>,
     /// New small model with random weights; its tokenizer is trained on the data.
     pub scratch: Option<ScratchGenerator>,

@@ -38,7 +38,7 @@ ragduet_train::recipe_config! {
         pub refresh: RefreshConfig,
         /// Retriever objective: how the generator's likelihoods supervise the retriever.
         pub objective: ObjectiveConfig,
-        /// Additional contrastive loss on gold passages; questions without one are skipped. Absent: none.
+        /// Additional in-batch contrastive loss. Absent: none.
         #[serde(default)]
         pub contrastive: Option<ContrastiveConfig>,
         /// Alternation: both models in every step, or in turns.
@@ -68,6 +68,9 @@ pub struct DataConfig {
     /// Split of the training questions (BEIR folders only).
     #[serde(default = "train_split")]
     pub split: String,
+    /// Number of training questions, the first of the split; 0: all.
+    #[serde(default)]
+    pub limit: usize,
     /// Answers by question id; absent: `answers.jsonl` of the folder.
     #[serde(default)]
     pub answers: Option<PathBuf>,
@@ -215,10 +218,24 @@ fn tokens() -> usize {
     8192
 }
 
-/// In-batch contrastive loss on gold passages.
+/// Positives of the contrastive loss.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Positives {
+    /// Gold passages of the data; questions without one are skipped.
+    #[default]
+    Judged,
+    /// Retrieved passages, each weighted by the objective's teacher (no judged passage is used): the objective with the
+    /// other questions' passages as in-batch negatives.
+    Teacher,
+}
+
+/// In-batch contrastive loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContrastiveConfig {
+    /// Positives: `judged` or `teacher`.
+    pub positives: Positives,
     /// Weight of the contrastive loss beside the objective.
     pub weight: f64,
     /// Temperature: similarities are divided by it.
@@ -227,7 +244,7 @@ pub struct ContrastiveConfig {
 
 impl Default for ContrastiveConfig {
     fn default() -> Self {
-        Self { weight: 1.0, temperature: 0.05 }
+        Self { positives: Positives::Judged, weight: 1.0, temperature: 0.05 }
     }
 }
 
@@ -250,6 +267,9 @@ ragduet_train::eval_config! {
     pub struct EvalConfig {
         /// Number of dev questions, the first of the file; 0 or absent: all.
         pub limit: usize = 0,
+        /// Number of these questions that are answered (exact match, F1, context gain), the first; 0 or absent: all.
+        /// Recall is that of all: answers cost far more time than retrieval.
+        pub answered: usize = 0,
         /// Answers generated per batch.
         pub batch_size: usize = 32,
         /// Decoding.

@@ -43,7 +43,15 @@ impl JointData {
             }
             Ok(records)
         };
-        let records = read(&d.train, &d.split)?;
+        let mut records = read(&d.train, &d.split)?;
+        if d.limit > 0 && d.limit < records.len() {
+            tracing::info!(
+                "the first {} of {} training questions, as data.limit says",
+                d.limit,
+                records.len()
+            );
+            records.truncate(d.limit);
+        }
         let mut dev = d.dev.as_deref().map_or(Ok(Vec::new()), |path| read(path, &d.dev_split))?;
         if config.eval.limit > 0 {
             dev.truncate(config.eval.limit);

@@ -24,11 +24,14 @@ use serde::{Deserialize, Serialize};
 pub struct DevScores {
     /// Questions.
     pub questions: usize,
+    /// Those of them that were answered, the first; 0: all.
+    #[serde(default)]
+    pub answered: usize,
     /// Share of questions with a golden passage among the `k`; of those for which one is known, None where none is.
     pub recall: Option<f64>,
     /// Share of questions with a passage among the `k` that holds an answer.
     pub answer_recall: f64,
-    /// Mean exact match.
+    /// Mean exact match of the answers.
     pub exact_match: f64,
     /// Mean token F1.
     pub f1: f64,
@@ -69,7 +72,11 @@ impl std::fmt::Display for DevScores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let all: Vec<String> =
             self.named().iter().map(|(name, v)| format!("{} {v:.4}", name.replace('_', " "))).collect();
-        write!(f, "{} ({} questions)", all.join("  "), self.questions)
+        let answered = match self.answered {
+            0 => String::new(),
+            n => format!(", the first {n} answered"),
+        };
+        write!(f, "{} ({} questions{answered})", all.join("  "), self.questions)
     }
 }
 
@@ -114,7 +121,11 @@ pub(super) fn evaluate(
         batch: config.eval.batch_size,
         seed: config.run.seed,
     };
-    let (answers, _) = answer_all(generator, &records, &options, &mut |_| ())?;
+    let answered = match config.eval.answered {
+        0 => &records[..],
+        n => &records[..n.min(records.len())],
+    };
+    let (answers, _) = answer_all(generator, answered, &options, &mut |_| ())?;
     let scores = AnswerScores::of(&answers);
     let known: Vec<&RagRecord> = records.iter().filter(|r| !r.gold.is_empty()).collect();
     let hit = |r: &&&RagRecord| r.contexts.iter().any(|f| r.gold.iter().any(|g| g.id == f.passage.id));
@@ -124,11 +135,12 @@ pub(super) fn evaluate(
     let answer_recall = holding.sum::<f64>() / records.len().max(1) as f64;
     let dev_scores = DevScores {
         questions: records.len(),
+        answered: if answered.len() < records.len() { answered.len() } else { 0 },
         recall,
         answer_recall,
         exact_match: scores.exact_match,
         f1: scores.f1,
-        context_gain: context_gain(config, generator, &records, contexts)?,
+        context_gain: context_gain(config, generator, (answered, &records), contexts)?,
     };
     Ok((dev_scores, answers.into_iter().take(config.eval.samples).map(sample).collect()))
 }
@@ -143,11 +155,11 @@ fn sample(a: Answered) -> Sample {
     Sample { answer: a.answer, contexts: contexts.collect() }
 }
 
-/// Mean over the answers' tokens of log p behind the question's own contexts, less that behind the next one's.
+/// Mean over the answers' tokens of log p behind the question's own contexts, less that behind the next one's of `all`.
 fn context_gain(
     config: &JointConfig,
     g: &Generator,
-    records: &[RagRecord],
+    (records, all): (&[RagRecord], &[RagRecord]),
     contexts: ContextConfig,
 ) -> Result<f64> {
     let preparer =
@@ -157,7 +169,7 @@ fn context_gain(
     let mut nll = |shift: usize| -> Result<f64> {
         let mut examples = Vec::with_capacity(records.len());
         for (i, r) in records.iter().enumerate() {
-            let other = &records[(i + shift) % records.len()].contexts;
+            let other = &all[(i + shift) % all.len()].contexts;
             let shown = RagRecord { contexts: other.clone(), gold: Vec::new(), ..r.clone() };
             examples.extend(preparer.example(&shown, 0, &mut report)?.ok());
         }

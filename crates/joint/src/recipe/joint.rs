@@ -13,6 +13,7 @@ use super::dev_meter::DevMeter;
 use super::evaluate::{DevScores, evaluate};
 use super::generator_step::supervised_step;
 use super::index_refresh::{IndexRefresh, IndexState};
+use super::kept_scores::KeptScores;
 use super::preference_step::preference_step;
 use super::retriever_step::{RetrieverBatch, retriever_step};
 use super::seconds::Seconds;
@@ -79,6 +80,8 @@ struct Joint<'a> {
     planned: (u64, u64),
     seconds: Seconds,
     report: PrepareReport,
+    /// What the generator said, where it is frozen.
+    kept: KeptScores,
 }
 
 /// What a checkpoint holds beside parameters, optimizers and folders.
@@ -129,6 +132,7 @@ impl<'a> Joint<'a> {
             planned: (0, 0),
             seconds: Seconds::default(),
             report: PrepareReport::default(),
+            kept: KeptScores::default(),
         })
     }
 
@@ -246,6 +250,7 @@ impl Recipe for Joint<'_> {
         if trained.retriever || marginal {
             let batch = RetrieverBatch {
                 records: &records,
+                questions: &batch,
                 gold: batch.iter().map(|&i| self.data.gold[i].as_slice()).collect(),
                 own: &own,
                 found: &found,
@@ -254,7 +259,8 @@ impl Recipe for Joint<'_> {
                 texts: self.data.corpus.texts(),
                 trained: Trained { generator: marginal, ..trained },
             };
-            if let Some(m) = retriever_step(config, &mut self.sides, &batch, &mut self.report, run)? {
+            let (sides, kept, report) = (&mut self.sides, &mut self.kept, &mut self.report);
+            if let Some(m) = retriever_step(config, sides, &batch, kept, report, run)? {
                 self.seconds.scoring += m.scoring;
                 self.seconds.retriever += m.updating;
                 if trained.retriever && self.sides.retriever.moves_passages() {
@@ -277,6 +283,7 @@ impl Recipe for Joint<'_> {
         }
         let mut values = vec![("unique_passages", unique_share(&found.rows)), ("overlap", found.overlap)];
         values.extend(self.data.gold_found(&batch, &found.rows).map(|share| ("gold_in_top_k", share)));
+        values.extend(self.kept.share().map(|share| ("scored_before", share)));
         let commonest = self.alarms.watch(&found.rows, &self.data.corpus, config, run)?;
         values.extend(commonest.map(|share| ("commonest_passage", share)));
         lines.insert(0, Line { kind: "retrieval", terms, values, ..Line::default() });
@@ -344,6 +351,7 @@ impl Recipe for Joint<'_> {
             dev: self.dev.last,
             eval: self.config.eval.clone(),
         };
+        self.kept.save(dir)?;
         saved.write(dir)
     }
 
@@ -357,6 +365,7 @@ impl Recipe for Joint<'_> {
             );
         }
         self.sides.restore(saved.sides, dir, &run.dir)?;
+        self.kept.restore(dir)?;
         self.index.restore(saved.index, dir, &run.dir)?;
         (self.turn, self.alarms, self.dev.last) = (saved.turn, saved.alarms, saved.dev);
         Ok(())
@@ -393,6 +402,8 @@ impl Recipe for Joint<'_> {
     }
 
     fn finish(&mut self, run: &mut RunState) -> Result<()> {
-        self.dev.finish(&self.data.dev, self.config.eval.samples, &run.dir)
+        let eval = &self.config.eval;
+        let answered = if eval.answered == 0 { usize::MAX } else { eval.answered };
+        self.dev.finish(&self.data.dev, eval.samples.min(answered), &run.dir)
     }
 }

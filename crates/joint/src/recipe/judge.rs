@@ -1,6 +1,7 @@
 //! The generator's evidence about the passages of a batch: the answers' likelihoods, or its attention.
 
 use super::config::JointConfig;
+use super::kept_scores::KeptScores;
 use crate::Result;
 use crate::attend::{AttentionExample, attention_scores};
 use crate::objective::{Evidence, Needs};
@@ -9,7 +10,7 @@ use ragduet_data::{Found, RagRecord};
 use ragduet_generator::Generator;
 use ragduet_generator::contexts::ContextConfig;
 use ragduet_generator::prepare::{PrepareReport, Preparer};
-use ragduet_torch::{Kind, Tensor};
+use ragduet_torch::{Device, Kind, Tensor};
 use rayon::prelude::*;
 
 /// The generator's evidence about the passages.
@@ -21,15 +22,30 @@ pub(super) enum Judge<'a> {
     Attention(Tensor),
 }
 
+/// What is scored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged<'a> {
+    /// Questions, with their passages as contexts.
+    pub records: &'a [RagRecord],
+    /// Their places among all questions.
+    pub questions: &'a [usize],
+    /// The rows of their passages.
+    pub rows: &'a [Vec<u32>],
+    /// Whether the generator learns by its likelihoods.
+    pub marginal: bool,
+}
+
 impl<'a> Judge<'a> {
-    /// Scores the passages; first the places of the questions for which it can.
+    /// Scores the passages; first the places of the questions for which it can. `kept`: what a frozen generator said
+    /// before.
     pub fn of(
         config: &JointConfig,
         generator: &'a Generator,
-        records: &[RagRecord],
-        marginal: bool,
+        judged: Judged<'_>,
+        kept: &mut KeptScores,
         report: &mut PrepareReport,
     ) -> Result<(Vec<usize>, Self)> {
+        let Judged { records, marginal, .. } = judged;
         let budget = config.generator.batch_tokens;
         let needs = config.objective.needs();
         if needs == Needs::Attention {
@@ -42,8 +58,28 @@ impl<'a> Judge<'a> {
         if groups.is_empty() {
             return Ok((asked, Self::Attention(Tensor::zeros([0], (Kind::Float, generator.device)))));
         }
-        let scorer = AnswerScorer::new(generator, &groups, budget)?;
+        if !(config.generator.frozen && needs == Needs::Alone) {
+            let scorer = AnswerScorer::new(generator, &groups, budget)?;
+            let scored = scorer.score(needs, generator.mode(marginal), marginal)?;
+            return Ok((asked, Self::Answers(scorer, scored)));
+        }
+        let pairs = |i: usize| judged.rows[i].iter().map(move |&row| (judged.questions[i], row));
+        let known: Vec<Vec<Option<Vec<f32>>>> = asked
+            .iter()
+            .map(|&i| pairs(i).map(|(question, row)| kept.get(question, row)).collect())
+            .collect();
+        let scorer = AnswerScorer::beside(generator, &groups, &known, budget)?;
         let scored = scorer.score(needs, generator.mode(marginal), marginal)?;
+        let values = scored.answers().values.to_device(Device::Cpu);
+        let size = values.size();
+        let flat = Vec::<f32>::try_from(values.contiguous().view(-1)).map_err(ragduet_torch::Error::from)?;
+        for (b, ((&i, group), known)) in asked.iter().zip(&groups).zip(&known).enumerate() {
+            let tokens = group.answer()?.len();
+            for (at, (question, row)) in pairs(i).enumerate().filter(|(at, _)| known[*at].is_none()) {
+                let from = (b * size[1] as usize + at) * size[2] as usize;
+                kept.keep(question, row, flat[from..from + tokens].to_vec());
+            }
+        }
         Ok((asked, Self::Answers(scorer, scored)))
     }
 

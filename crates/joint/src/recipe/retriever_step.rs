@@ -6,8 +6,9 @@
 //! passages are read from it.
 
 use super::alternation::Trained;
-use super::config::{ContrastiveConfig, JointConfig};
-use super::judge::Judge;
+use super::config::{ContrastiveConfig, JointConfig, Positives};
+use super::judge::{Judge, Judged};
+use super::kept_scores::KeptScores;
 use super::sides::{GeneratorPart, RetrieverPart, Sides};
 use crate::diagnose::{divergence, entropy};
 use crate::error::catch;
@@ -30,6 +31,8 @@ use std::time::Instant;
 pub(super) struct RetrieverBatch<'a> {
     /// The questions, with their passages as contexts.
     pub records: &'a [RagRecord],
+    /// Their places among all questions.
+    pub questions: &'a [usize],
     /// Rows of the golden passages of each, where they are in the corpus.
     pub gold: Vec<&'a [u32]>,
     /// Rows of the own copies of each, which are no negatives.
@@ -82,6 +85,7 @@ pub(super) fn retriever_step(
     config: &JointConfig,
     sides: &mut Sides,
     batch: &RetrieverBatch<'_>,
+    kept: &mut KeptScores,
     report: &mut PrepareReport,
     run: &RunState,
 ) -> Result<Option<StepMetrics>> {
@@ -91,7 +95,8 @@ pub(super) fn retriever_step(
     let started = Instant::now();
     let remedy = "lower generator.batch_tokens, retrieval.k or batch.size";
     let (asked, judge) = catch("scoring the answers", remedy, || {
-        Judge::of(config, generator, batch.records, marginal, report)
+        let RetrieverBatch { records, questions, found, .. } = *batch;
+        Judge::of(config, generator, Judged { records, questions, rows: &found.rows, marginal }, kept, report)
     })?;
     if asked.is_empty() {
         return Ok(None);
@@ -101,7 +106,8 @@ pub(super) fn retriever_step(
     let found: Vec<Vec<u32>> = asked.iter().map(|&i| batch.found.rows[i].clone()).collect();
     let gold: Vec<&[u32]> = asked.iter().map(|&i| batch.gold[i]).collect();
     let own: Vec<&[u32]> = asked.iter().map(|&i| batch.own[i].as_slice()).collect();
-    let golden = config.contrastive.iter().flat_map(|_| gold.iter().flat_map(|g| g.iter().copied()));
+    let judged = config.contrastive.filter(|c| c.positives == Positives::Judged);
+    let golden = judged.iter().flat_map(|_| gold.iter().flat_map(|g| g.iter().copied()));
     // A small corpus has fewer passages than are asked for.
     let width = found.iter().map(Vec::len).max().unwrap_or(0);
     if width == 0 {
@@ -123,9 +129,11 @@ pub(super) fn retriever_step(
             }
         };
         let mut total = of.loss.shallow_clone();
-        if let Some(c) = &config.contrastive
-            && let Some(value) = info_nce(c, q, p, (&gold, &own), &shared)
-        {
+        let value = config.contrastive.as_ref().and_then(|c| match c.positives {
+            Positives::Judged => info_nce(c, q, p, (&gold, &own), &shared).map(|value| (c, value)),
+            Positives::Teacher => Some((c, soft_info_nce(c, q, p, &of.teacher, &own, &shared))),
+        });
+        if let Some((c, value)) = value {
             total += &value * c.weight;
             contrastive = Some(scalar(&value));
         }
@@ -253,9 +261,63 @@ fn info_nce(
     Some((logits + mask).cross_entropy_for_logits(&Tensor::from_slice(&targets).to_device(device)))
 }
 
+/// In-batch cross-entropy of each question towards the teacher's distribution over its passages, [B, K] probabilities:
+/// over all passages of the batch but its own copies, so that those of other questions are negatives.
+fn soft_info_nce(
+    config: &ContrastiveConfig,
+    queries: &Tensor,
+    passages: &Tensor,
+    teacher: &Tensor,
+    own: &[&[u32]],
+    shared: &Shared,
+) -> Tensor {
+    let width = shared.rows.len();
+    let mut hidden = vec![0f32; own.len() * width];
+    for (i, own) in own.iter().enumerate() {
+        for at in own.iter().filter_map(|&row| shared.place(row)) {
+            hidden[i * width + at] = f32::NEG_INFINITY;
+        }
+    }
+    let shape = [own.len() as i64, width as i64];
+    let device = queries.device();
+    let mask = Tensor::from_slice(&hidden).view(shape).to_device(device);
+    let logits = queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
+        * (1.0 / config.temperature)
+        + mask;
+    let weights = teacher.to_kind(Kind::Float) * shared.present.to_kind(Kind::Float);
+    let own = logits.log_softmax(-1, Kind::Float).gather(1, &shared.places, false);
+    // A passage that is not there has place 0, which may be hidden: minus infinity times 0.
+    let own = own.masked_fill(&shared.present.logical_not(), 0.0);
+    -(weights * own).sum(None::<Kind>) / shape[0].max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_teacher_names_the_positives_and_the_other_questions_passages_are_negatives() {
+        // Three passages: 10 and 11 were found for the first question, 12 and nothing else for the second.
+        let passages = Tensor::from_slice2(&[[1.0f32, 0.0], [3.0, 1.0], [0.0, 2.0]]);
+        let queries = Tensor::from_slice2(&[[1.0f32, 0.5], [0.0, 1.0]]);
+        let shared =
+            Shared::new(&[vec![10, 11], vec![12]], 2, std::iter::empty(), ragduet_torch::Device::Cpu);
+        let config = ContrastiveConfig { temperature: 1.0, ..ContrastiveConfig::default() };
+        let teacher = Tensor::from_slice2(&[[0.25f32, 0.75], [1.0, 0.0]]);
+        let loss = |own: [&[u32]; 2]| {
+            scalar(&soft_info_nce(&config, &queries, &passages, &teacher, &own, &shared)).double_value(&[])
+        };
+        let cross = |logits: [f64; 3], of: &[(usize, f64)]| -> f64 {
+            let all = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            of.iter().map(|&(i, weight)| weight * (all - logits[i])).sum()
+        };
+        let first = cross([1.0, 3.5, 1.0], &[(0, 0.25), (1, 0.75)]);
+        let second = |logits| cross(logits, &[(2, 1.0)]);
+        assert!((loss([&[], &[]]) - (first + second([0.0, 1.0, 2.0])) / 2.0).abs() < 1e-5);
+        // The second question's own copy, which the first found, is no negative of it.
+        let without = second([f64::NEG_INFINITY, 1.0, 2.0]);
+        assert!((loss([&[], &[10]]) - (first + without) / 2.0).abs() < 1e-5);
+    }
 
     #[test]
     fn own_copies_and_other_golden_passages_are_no_negatives() {

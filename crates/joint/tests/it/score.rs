@@ -83,6 +83,33 @@ fn scores_are_those_of_each_text_alone_in_any_chunks() {
     }
 }
 
+#[test]
+fn what_is_known_is_taken_as_it_is_and_not_scored_again() {
+    let _alone = alone();
+    let g = generator(ScratchArchitecture::Llama);
+    let groups = groups(false);
+    let all = AnswerScorer::new(&g, &groups, 10_000).unwrap();
+    let want = all.score(Needs::Alone, g.mode(false), false).unwrap().answers().values.copy();
+    // The second passage of the first question, with values that no model says; and all of the second question.
+    let row = |b: i64, k: i64, n: i64| Vec::<f32>::try_from(want.get(b).get(k).narrow(0, 0, n)).unwrap();
+    let known = [vec![None, Some(vec![-7.0, -9.0]), None], vec![Some(row(1, 0, 4)), Some(row(1, 1, 4))]];
+    let scorer = AnswerScorer::beside(&g, &groups, &known, 10_000).unwrap();
+    let alone: usize = [0, 2].iter().map(|&k| groups[0].examples[k].ids.len()).sum();
+    assert_eq!(scorer.tokens(), alone);
+    let have = scorer.score(Needs::Alone, g.mode(false), false).unwrap().answers().values.copy();
+    want.get(0).get(1).narrow(0, 0, 2).copy_(&Tensor::from_slice(&[-7f32, -9.0]));
+    assert!((&have - &want).abs().max().double_value(&[]) < 1e-5);
+    // All of it; and scores of another answer.
+    let whole =
+        |n: i64| (0..2).map(|b| (0..3 - b).map(|k| Some(row(b, k, n + 2 * b))).collect()).collect::<Vec<_>>();
+    let scorer = AnswerScorer::beside(&g, &groups, &whole(2), 100).unwrap();
+    assert_eq!(scorer.tokens(), 0);
+    let have = scorer.score(Needs::Alone, g.mode(false), false).unwrap().answers().values.copy();
+    assert_eq!((&have - &want).abs().max().double_value(&[]), 0.0);
+    let e = AnswerScorer::beside(&g, &groups, &whole(1), 100).unwrap_err().to_string();
+    assert!(e.contains("question `one`"), "{e}");
+}
+
 fn marginal() -> ObjectiveConfig {
     let settings = MarginalSettings { score_temperature: 0.5, normalize: Normalize::Tokens };
     ObjectiveConfig::RagSequence(RagSequence(settings))

@@ -61,7 +61,7 @@ ragduet_train::recipe_config! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// Base model: folder or Hugging Face id.
+    /// Base model: folder, Hugging Face id or GGUF file.
     pub base: Option<String>,
     /// New small encoder with random weights; its tokenizer is trained on the corpus.
     pub scratch: Option<ScratchModel>,
