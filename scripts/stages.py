@@ -65,6 +65,8 @@ class Stages:
 
     def _stage(self, name, args, make, files=()):
         """Runs `make` unless it was done and its files are there; the record: key, seconds, what `make` returned."""
+        # Its own name is part of the command, too.
+        self.keys.pop(name, None)
         key = self.keys[name] = self.key(args)
         kept = self.path(f"{name}.stage.json")
         record = json.loads(kept.read_text()) if kept.is_file() else {}
