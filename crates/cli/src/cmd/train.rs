@@ -307,6 +307,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_method_says_what_it_is() {
+        let command = <Args as clap::Subcommand>::augment_subcommands(Command::new("train"));
+        for job in JOBS {
+            let one = command.find_subcommand(job.name).unwrap();
+            assert_eq!(one.get_about().map(ToString::to_string).as_deref(), Some(job.about));
+            assert!(one.get_long_about().is_none(), "{}", job.name);
+        }
+    }
+
+    #[test]
     fn shipped_configs_are_what_a_command_takes() {
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
         let mut taken: Vec<&str> = Vec::new();
