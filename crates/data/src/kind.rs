@@ -112,6 +112,16 @@ impl Kind {
         {
             return Ok(Self::Examples);
         }
+        // What is looked at here could not be read again.
+        if path.exists() && !path.is_file() && !path.is_dir() {
+            return Err(Error::Unsupported {
+                path: path.to_owned(),
+                reason: format!(
+                    "a pipe can be read once only, and not to look what it holds; say which kind of data it is (--as {})",
+                    Self::ALL.map(Self::name).join("|")
+                ),
+            });
+        }
         let silent = BadRows::silent();
         let mapped = !bad.columns().is_empty();
         if inner_extension(path) == "tsv" && !mapped && !has_header(path, &KNOWN, &silent)? {

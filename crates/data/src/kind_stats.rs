@@ -1,6 +1,7 @@
 //! What is in data of choices and of labelled texts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -103,7 +104,10 @@ pub fn text_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<TextStats> {
     let (mut numbers, mut scored): (Vec<f64>, bool) = (Vec::new(), false);
     for record in crate::read_labelled(path, false, bad)? {
         let LabelledRecord { text, pair, label, .. } = record?;
-        let both = [Some(text), pair.clone()].into_iter().flatten().collect::<Vec<_>>().join("\n");
+        let both =
+            [Some(text.as_str()), pair.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("\n");
+        // Two texts are not what they are when written as one.
+        let key = (text_key(&text), pair.as_deref().map(text_key));
         stats.texts += 1;
         stats.pairs += u64::from(pair.is_some());
         sizes.add(&both);
@@ -124,12 +128,19 @@ pub fn text_stats(path: impl AsRef<Path>, bad: &BadRows) -> Result<TextStats> {
             }
         };
         names.iter().for_each(|name| *stats.labels.entry(name.clone()).or_default() += 1);
-        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
-        sorted.sort_unstable();
-        let said = text_key(&sorted.join("\n"));
-        if let Some(before) = seen.insert(text_key(&both), said) {
-            stats.repeated += 1;
-            stats.contradictions += u64::from(before != said);
+        let said: BTreeSet<String> = names.into_iter().collect();
+        let said = (!said.is_empty()).then(|| text_key(&said.into_iter().collect::<Vec<_>>().join("\n")));
+        match seen.entry(key) {
+            Entry::Vacant(new) => {
+                new.insert(said);
+            }
+            Entry::Occupied(mut before) => {
+                stats.repeated += 1;
+                // Without a label a row says nothing that another could contradict.
+                let known = *before.get();
+                stats.contradictions += u64::from(said.is_some() && known.is_some() && known != said);
+                before.insert(said.or(known));
+            }
         }
     }
     if scored {
@@ -242,5 +253,25 @@ mod tests {
         assert_eq!((s.labels.len(), s.scores), (0, Some([1.0, 2.75, 4.5])));
         let f = file("{\"text\":\"a\",\"label\":1}\n{\"text\":\"b\",\"label\":0}\n");
         assert_eq!(text_stats(f.path(), &BadRows::default()).unwrap().labels["1"], 1);
+    }
+
+    #[test]
+    fn twins_contradict_where_both_have_a_label() {
+        let rows = |rows: &[&str]| {
+            let f = file(&rows.iter().map(|r| format!("{r}\n")).collect::<String>());
+            let s = text_stats(f.path(), &BadRows::default()).unwrap();
+            (s.repeated, s.contradictions)
+        };
+        let (x, y, none) =
+            (r#"{"text":"a","label":"x"}"#, r#"{"text":"a","label":"y"}"#, r#"{"text":"a","label":null}"#);
+        assert_eq!(rows(&[x, none, x]), (2, 0));
+        assert_eq!(rows(&[x, none, y]), (2, 1));
+        assert_eq!(
+            rows(&[r#"{"text":"a","labels":["x","y"]}"#, r#"{"text":"a","labels":["y","x"]}"#]),
+            (1, 0)
+        );
+        // Other pairs, whatever stands between their texts.
+        let pair = |a: &str, b: &str| format!(r#"{{"sentence1":"{a}","sentence2":"{b}","label":1}}"#);
+        assert_eq!(rows(&[&pair("a", "b c"), &pair("a b", "c"), &pair("a", "b  c")]), (1, 0));
     }
 }

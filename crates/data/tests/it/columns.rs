@@ -255,6 +255,19 @@ fn a_file_of_which_no_row_can_be_read_says_why() {
 }
 
 #[test]
+fn what_a_pipe_holds_is_not_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ReadOptions::default();
+    // Nobody writes to it: opening it would wait for ever.
+    for name in ["rows", "rows.jsonl", "rows.csv", "rows.tsv"] {
+        let pipe = dir.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let e = Kind::detect(&pipe, &options, &BadRows::default()).unwrap_err().to_string();
+        assert!(e.contains(name) && e.contains("can be read once") && e.contains("--as"), "{e}");
+    }
+}
+
+#[test]
 fn an_empty_or_rare_mapped_column_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     let rows: [&[&str]; 1] = [&["q", "p", ""]];
