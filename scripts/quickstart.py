@@ -16,7 +16,7 @@ import pathlib
 import sys
 import time
 
-from stages import RAGDUET, ROOT, Stages, models
+from stages import RAGDUET, ROOT, Failed, Stages, models
 
 DATA = ROOT / "datasets/maravel"
 # Questions whose answers are printed.
@@ -66,12 +66,12 @@ The trainings are short, so that all of it can be seen: scripts/showcase trains 
 """, flush=True)
 
     print("1. A retriever fine-tuned on judged pairs, with hard negatives from BM25.", flush=True)
-    judged, _ = stages.train("judged", "retriever", "retriever/maravel.toml", f"model.base={minilm}",
+    judged = stages.train("judged", "retriever", "retriever/maravel.toml", f"model.base={minilm}",
                              f"run.max_steps={does.judged_steps}", "eval.max_passages=300", seed)
 
     print("\n2. A retriever without a judged passage: SmolLM2, frozen, says which passages make the answers likely.",
           flush=True)
-    taught, _ = stages.train("label-free", "joint", "joint/label-free.toml", f"retriever.model.base={minilm}",
+    taught = stages.train("label-free", "joint", "joint/label-free.toml", f"retriever.model.base={minilm}",
                              f"generator.model.base={smollm2}", f"data.limit={does.label_free_questions}",
                              "eval.limit=100", "eval.answered=1", "eval.at_start=false", "eval.every_steps=0",
                              "retriever.optim.lr=1.5e-4", seed)
@@ -91,19 +91,19 @@ The trainings are short, so that all of it can be seen: scripts/showcase trains 
           flush=True)
     records = stages.files("retrieved", [f"{s}.rag.jsonl" for s in ("train", "dev", "test")], "retrieve", "-m",
                            retriever, "--data", DATA, "--split", "train,dev,test", "-k", 5)
-    reader, _ = stages.train("reader", "generator", "generator/smollm2.toml", f"model.base={smollm2}",
+    reader = stages.train("reader", "generator", "generator/smollm2.toml", f"model.base={smollm2}",
                              f"data.train={records[0]}", f"data.dev={records[1]}", f"contexts.count={passages}",
                              f"run.max_steps={does.reader_steps}", "eval.limit=20", seed)
 
     print("\n4. Both learn from each other, from questions and answers.", flush=True)
-    joint, _ = stages.train("joint", "joint", "joint/maravel.toml", f"retriever.model.base={retriever}",
+    joint = stages.train("joint", "joint", "joint/maravel.toml", f"retriever.model.base={retriever}",
                             f"generator.model.base={reader}", f"generator.contexts.count={passages}",
                             f"run.max_steps={does.joint_steps}", "eval.limit=100", "eval.answered=1",
                             "eval.at_start=false", seed)
 
     print("\n5. Questions of the test split, answered from what is retrieved.", flush=True)
-    after = stages.files("retrieved-jointly", ["."], "retrieve", "-m", joint / "retriever", "--data", DATA, "--split",
-                         "test", "-k", 5)[0]
+    [after] = stages.files("jointly.rag.jsonl", ["."], "retrieve", "-m", joint / "retriever", "--data", DATA, "--split",
+                           "test", "-k", 5)
     ask = ["--contexts", passages, "--max-new-tokens", 24, "--batch", 32]
     rows = [
         ("SmolLM2 as it is, no passages", smollm2, records[2], does.zero_shot, ["--contexts", 0, *ask[2:]]),
@@ -111,19 +111,19 @@ The trainings are short, so that all of it can be seen: scripts/showcase trains 
         ("fine-tuned reader, same passages", reader, records[2], does.answered, ask),
         ("both trained jointly", joint / "generator", after, does.answered, ask),
     ]
-    print(f"\n   {'':<36}{'questions':>10}{'answer found':>14}{'exact match':>13}{'F1':>9}{'support':>9}")
-    shown = []
+    shown, lines = [], []
     for i, (name, generator, data, questions, options) in enumerate(rows):
         answers = stages.path(f"answers-{i}.jsonl")
-        stages.show = False
         report = stages.json(f"answers-{i}", "eval", "generator", "-g", generator, "--data", data, "--questions",
                              questions, *options, save=answers)["with passages"]
         support = (report.get("faithfulness") or {}).get("support")
         found = report["answer"].get("answer_in_contexts") if i else None
         figure = lambda value, width: f"{'-' if value is None else f'{value:.4f}':>{width}}"
-        print(f"   {name:<36}{questions:>10}{figure(found, 14)}{figure(report['answer']['exact_match'], 13)}"
-              f"{figure(report['answer']['f1'], 9)}{figure(support, 9)}", flush=True)
+        lines.append(f"   {name:<36}{questions:>10}{figure(found, 14)}{figure(report['answer']['exact_match'], 13)}"
+                     f"{figure(report['answer']['f1'], 9)}{figure(support, 9)}")
         shown.append([json.loads(line) for line in answers.read_text().splitlines()])
+    print(f"\n   {'':<36}{'questions':>10}{'answer found':>14}{'exact match':>13}{'F1':>9}{'support':>9}")
+    print("\n".join(lines))
     print("   (answer found: in a passage shown; support: share of an answer's words that its passages hold)")
 
     first = shown[1]
@@ -138,8 +138,7 @@ The trainings are short, so that all of it can be seen: scripts/showcase trains 
             print(f"     first passage{' (judged right)' if p['gold'] else '':<15}  {p['text'][:100]}...")
 
     report = stages.path("report.html")
-    stages.show = True
-    stages.file("report.html", "report", out, *[stages.path(f"answers-{i}.jsonl") for i in range(len(rows))])
+    stages.run("report", out, *[stages.path(f"answers-{i}.jsonl") for i in range(len(rows))], "-o", report)
     name = lambda p: os.path.relpath(p, ROOT)
     print(f"""
 Report with all curves: {name(report)}. Ask the joint system yourself:
@@ -148,4 +147,7 @@ It took {time.time() - began:.0f} s.""")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as e:
+        sys.exit(str(e))

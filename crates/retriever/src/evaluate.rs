@@ -47,6 +47,27 @@ impl EvalSet {
 
     /// A split of a collection, with the whole corpus.
     pub fn of(collection: &Collection, split: &str, bad: &BadRows) -> Result<Self> {
+        let corpus = collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p.full_text())));
+        Self::over(collection, split, corpus.collect::<std::result::Result<_, _>>()?, bad)
+    }
+
+    /// Splits of a collection: its corpus is read once, and each has all of it.
+    pub fn of_splits(collection: &Collection, splits: &[String], bad: &BadRows) -> Result<Vec<Self>> {
+        let Some((first, others)) = splits.split_first() else { return Ok(Vec::new()) };
+        let mut all = vec![Self::of(collection, first, bad)?];
+        for split in others {
+            let passages = all[0].passages.clone();
+            all.push(Self::over(collection, split, passages, bad)?);
+        }
+        Ok(all)
+    }
+
+    fn over(
+        collection: &Collection,
+        split: &str,
+        passages: Vec<(String, String)>,
+        bad: &BadRows,
+    ) -> Result<Self> {
         let mut qrels = Qrels::new();
         for q in collection.qrels(split, bad)? {
             let q = q?;
@@ -72,11 +93,6 @@ impl EvalSet {
                     qrels.len()
                 ),
             }));
-        }
-        let mut passages = Vec::new();
-        for p in collection.corpus(bad)? {
-            let p = p?;
-            passages.push((p.id.clone(), p.full_text()));
         }
         let set = Self { passages, queries, qrels };
         if let Some(first) = set.first() {

@@ -325,8 +325,9 @@ impl RagEval {
             rerank: rerank.as_ref(),
         };
         let found = retrieve::run(&model, &what, &retriever.encode_settings(), &bad, quiet)?;
-        let Some(Retrieved { mut records, scores }) = found.into_iter().next() else { return Ok(()) };
-        let judged = records.len();
+        let Some(Retrieved { mut records, scores, judged }) = found.into_iter().next() else {
+            anyhow::bail!("{}: the split {} was not read", self.data.display(), self.split);
+        };
         records.truncate(self.questions.unwrap_or(usize::MAX));
         let outcome = measure(&self.generator, &records, &self.wanted, quiet)?;
         if let Some(path) = &self.wanted.save {
@@ -338,7 +339,9 @@ impl RagEval {
         if self.wanted.json {
             let mut all: serde_json::Map<_, _> =
                 outcome.reports.iter().map(|(n, r)| (n.to_string(), json!(r))).collect();
-            let retrieval: std::collections::BTreeMap<_, _> = above.into_iter().collect();
+            let mut retrieval: std::collections::BTreeMap<String, serde_json::Value> =
+                above.into_iter().map(|(name, value)| (name, json!(value))).collect();
+            retrieval.insert("queries".into(), json!(judged));
             all.insert("retrieval".into(), json!(retrieval));
             if !compared.is_empty() {
                 all.insert("systems".into(), json!(compared));

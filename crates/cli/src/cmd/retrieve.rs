@@ -126,8 +126,10 @@ pub struct Wanted<'a> {
 pub struct Retrieved {
     /// A record per question that has answers.
     pub records: Vec<RagRecord>,
-    /// How good the ranking is.
+    /// How good the ranking is, over all judged questions.
     pub scores: Evaluation,
+    /// Judged questions, whether they have answers or not.
+    pub judged: usize,
 }
 
 /// Ranks the corpus for each question of each split.
@@ -141,10 +143,12 @@ pub fn run(
     let options = ReadOptions { split: wanted.splits.first().cloned(), ..ReadOptions::default() };
     let collection = Collection::open(wanted.data, &options, bad)?;
     let answers = collection.answers(wanted.answers, bad)?;
-    let sets: Vec<EvalSet> =
-        wanted.splits.iter().map(|split| EvalSet::of(&collection, split, bad)).collect::<Result<_, _>>()?;
-    let corpus: HashMap<String, Passage> =
-        collection.corpus(bad)?.map(|p| p.map(|p| (p.id.clone(), p))).collect::<Result<_, _>>()?;
+    let sets = EvalSet::of_splits(&collection, wanted.splits, bad)?;
+    // Read before: bad rows are counted.
+    let corpus: HashMap<String, Passage> = collection
+        .corpus(&bad.silenced())?
+        .map(|p| p.map(|p| (p.id.clone(), p)))
+        .collect::<Result<_, _>>()?;
     common::report_bad_rows(bad)?;
     let bar = counter("encoding passages", Some(corpus.len() as u64), quiet);
     let depth = wanted.k.max(wanted.rerank.map_or(0, |r| r.depth));
@@ -158,7 +162,8 @@ pub fn run(
             scores = evaluate(&set.qrels, &run, wanted.measures);
         }
         run.truncate(wanted.k);
-        all.push(Retrieved { records: records(wanted, split, set, &run, &corpus, &answers)?, scores });
+        let records = records(wanted, split, set, &run, &corpus, &answers)?;
+        all.push(Retrieved { records, scores, judged: set.qrels.len() });
     }
     Ok(all)
 }

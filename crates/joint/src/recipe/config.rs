@@ -268,7 +268,8 @@ ragduet_train::eval_config! {
         /// Number of dev questions, the first of the file; 0 or absent: all.
         pub limit: usize = 0,
         /// Number of these questions that are answered (exact match, F1, context gain), the first; 0 or absent: all.
-        /// Recall is that of all: answers cost far more time than retrieval.
+        /// Recall is that of all: answers cost far more time than retrieval. Below 20 there is no alarm about ignored
+        /// contexts.
         pub answered: usize = 0,
         /// Answers generated per batch.
         pub batch_size: usize = 32,

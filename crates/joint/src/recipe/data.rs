@@ -106,7 +106,10 @@ impl JointData {
 
     /// A hash of what is trained on.
     pub fn fingerprint(&self) -> u64 {
-        let of = |r: &RagRecord| [r.id.clone(), r.question.clone()].into_iter().chain(r.answers.clone());
+        let of = |r: &RagRecord| {
+            let before = (!r.history.is_empty()).then(|| format!("{:?}", r.history));
+            [r.id.clone(), r.question.clone()].into_iter().chain(r.answers.clone()).chain(before)
+        };
         let records: Vec<String> = self.records.iter().flat_map(of).collect();
         Fingerprint::default()
             .texts(self.corpus.ids())

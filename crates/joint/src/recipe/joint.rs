@@ -143,6 +143,12 @@ impl<'a> Joint<'a> {
         Trained { retriever: is(Trainee::Retriever), generator: is(Trainee::Generator) }
     }
 
+    /// What the generator's scores are computed by.
+    fn scored_by(&self) -> String {
+        let generator = &self.sides.generator.model;
+        format!("{} on {:?}", generator.compute, generator.device)
+    }
+
     /// Ends the training of a model that no longer gains.
     fn end(&mut self, who: Trainee, run: &mut RunState) -> Result<()> {
         let best = self.sides.end(who, &run.dir)?;
@@ -351,7 +357,7 @@ impl Recipe for Joint<'_> {
             dev: self.dev.last,
             eval: self.config.eval.clone(),
         };
-        self.kept.save(dir)?;
+        self.kept.save(dir, &self.scored_by())?;
         saved.write(dir)
     }
 
@@ -365,7 +371,7 @@ impl Recipe for Joint<'_> {
             );
         }
         self.sides.restore(saved.sides, dir, &run.dir)?;
-        self.kept.restore(dir)?;
+        self.kept.restore(dir, &self.scored_by())?;
         self.index.restore(saved.index, dir, &run.dir)?;
         (self.turn, self.alarms, self.dev.last) = (saved.turn, saved.alarms, saved.dev);
         Ok(())

@@ -20,6 +20,7 @@ pub(super) struct KeptScores {
 }
 
 const FILE: &str = "scores.safetensors";
+const HOW: &str = "computed";
 
 impl KeptScores {
     /// What is known of a pair.
@@ -41,8 +42,8 @@ impl KeptScores {
         (asked > 0).then(|| there as f64 / asked as f64)
     }
 
-    /// Writes them into a checkpoint.
-    pub fn save(&self, checkpoint: &Path) -> Result<()> {
+    /// Writes them into a checkpoint, with what they were computed by: `how`, such as `fp32 on Cpu`.
+    pub fn save(&self, checkpoint: &Path, how: &str) -> Result<()> {
         if self.by.is_empty() {
             return Ok(());
         }
@@ -54,17 +55,23 @@ impl KeptScores {
             ("lengths".to_string(), Tensor::from_slice(&lengths)),
             ("values".to_string(), Tensor::from_slice(&values)),
         ];
-        Ok(save_tensors(&checkpoint.join(FILE), &tensors, &[])?)
+        Ok(save_tensors(&checkpoint.join(FILE), &tensors, &[(HOW, how)])?)
     }
 
-    /// What [`KeptScores::save`] wrote; nothing where it wrote nothing.
-    pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
+    /// What [`KeptScores::save`] wrote; nothing where it wrote nothing, or of what computes otherwise.
+    pub fn restore(&mut self, checkpoint: &Path, how: &str) -> Result<()> {
         let path = checkpoint.join(FILE);
         self.by.clear();
         if !path.is_file() {
             return Ok(());
         }
         let weights = Weights::open_file(&path)?;
+        if let Some(then) = weights.metadata().get(HOW).filter(|then| *then != how) {
+            tracing::info!(
+                "the generator's scores were computed in {then}: they are computed anew, in {how}"
+            );
+            return Ok(());
+        }
         let integers = |name: &str| -> Result<Vec<i64>> {
             let tensor = weights.load_as_is(name)?.to_kind(Kind::Int64);
             Ok(Vec::<i64>::try_from(tensor).map_err(ragduet_torch::Error::from)?)
@@ -97,17 +104,19 @@ mod tests {
         kept.keep(3, 7, vec![-0.1, -1e-7, -12.5]);
         kept.keep(0, 9, vec![]);
         kept.keep(3, 1, vec![-3.25]);
-        kept.save(dir.path()).unwrap();
+        kept.save(dir.path(), "fp32").unwrap();
         let mut again = KeptScores::default();
         again.keep(5, 5, vec![1.0]);
-        again.restore(dir.path()).unwrap();
+        again.restore(dir.path(), "fp32").unwrap();
         assert_eq!(again.by, kept.by);
         assert_eq!(again.get(3, 7), Some(vec![-0.1, -1e-7, -12.5]));
         assert_eq!(again.get(7, 3), None);
         assert_eq!(again.share(), Some(0.5));
         assert_eq!(again.share(), None);
-        // A checkpoint without any takes away what was there.
-        again.restore(&dir.path().join("none")).unwrap();
+        // A checkpoint without any takes away what was there, and so does one of another precision.
+        again.restore(&dir.path().join("none"), "fp32").unwrap();
         assert!(again.by.is_empty());
+        kept.restore(dir.path(), "bf16").unwrap();
+        assert!(kept.by.is_empty());
     }
 }

@@ -275,7 +275,8 @@ fn soft_info_nce(
     let mut hidden = vec![0f32; own.len() * width];
     for (i, own) in own.iter().enumerate() {
         for at in own.iter().filter_map(|&row| shared.place(row)) {
-            hidden[i * width + at] = f32::NEG_INFINITY;
+            // Finite, so that a question of whose own copies the batch is full has a gradient of 0 and not of NaN.
+            hidden[i * width + at] = -1e30;
         }
     }
     let shape = [own.len() as i64, width as i64];
@@ -286,7 +287,7 @@ fn soft_info_nce(
         + mask;
     let weights = teacher.to_kind(Kind::Float) * shared.present.to_kind(Kind::Float);
     let own = logits.log_softmax(-1, Kind::Float).gather(1, &shared.places, false);
-    // A passage that is not there has place 0, which may be hidden: minus infinity times 0.
+    // A passage that is not there has place 0.
     let own = own.masked_fill(&shared.present.logical_not(), 0.0);
     -(weights * own).sum(None::<Kind>) / shape[0].max(1) as f64
 }
