@@ -30,17 +30,17 @@ fn from_contexts_to_answers() {
     }
 
     // Several splits at once, the corpus encoded once: the same files.
-    let both = dir.join("both");
+    let splits = dir.join("splits");
     let of =
         |split, out| ["retrieve", "-m", s(&best), "--data", s(&data), "--split", split, "-k", "4", "-o", out];
-    ok(&of("train,dev", s(&both)));
+    ok(&of("train,dev", s(&splits)));
     let alone = dir.join("dev.jsonl");
     ok(&of("dev", s(&alone)));
     for (name, want) in [("train", &records), ("dev", &alone)] {
-        let have = both.join(format!("{name}.rag.jsonl"));
+        let have = splits.join(format!("{name}.rag.jsonl"));
         assert_eq!(std::fs::read(have).unwrap(), std::fs::read(want).unwrap(), "{name}");
     }
-    assert!(fails(2, &of("dev,train,dev", s(&both))).contains("names dev twice"));
+    assert!(fails(2, &of("dev,train,dev", s(&splits))).contains("names dev twice"));
     assert!(fails(2, &of("dev,train", s(&alone))).contains("is a file"));
 
     let sft = dir.join("sft.toml");
