@@ -24,8 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Demo on the shipped dataset, on a CPU: train a retriever, a generator and both jointly, with figures before and
-    /// after.
+    /// Demo on the shipped dataset with two small models from random weights: train a retriever, a generator and both
+    /// jointly, with figures before and after. scripts/quickstart does it with pretrained models.
     Quickstart(cmd::quickstart::Args),
     /// Train a model.
     #[command(subcommand)]
