@@ -44,7 +44,7 @@ def budget():
         flags = ""
     if "avx512_bf16" in flags or "amx_bf16" in flags:
         return Budget(8, 32, 224, 50, 16, 40, 200)
-    return Budget(15, 16, 128, 20, 6, 20, 100)
+    return Budget(17, 16, 128, 20, 6, 20, 100)
 
 
 def main():
