@@ -199,12 +199,13 @@ impl Reader<'_> {
     /// The config that the generator learned to read with.
     fn run(&self) -> Result<SftConfig> {
         println!("4. What the retriever finds for each question, as records for a generator.");
-        let [train, dev, test] = self.retrieve(["train", "dev", "test"])?;
+        let files = self.retrieve(["train", "dev", "test"])?;
+        let [train, dev, test] = &files[..] else { anyhow::bail!("a split was not read") };
         println!(
             "5. A small language model with random weights learns to answer from a passage; another one without."
         );
         let set = |key: &str, path: &Path| format!("{key}={}", path.display());
-        let files = [set("data.train", &train), set("data.dev", &dev)];
+        let files = [set("data.train", train), set("data.dev", dev)];
         let common: Vec<String> = files.into_iter().chain(self.seed.iter().cloned()).collect();
         let file = self.project.join("configs/generator/quickstart.toml");
         let read: SftConfig = config::load(&file, &common)?;
@@ -218,7 +219,7 @@ impl Reader<'_> {
         ];
         let alone: Vec<String> = common.iter().cloned().chain(alone.map(String::from)).collect();
         let recall: SftConfig = config::load(&file, &alone)?;
-        let records: Vec<RagRecord> = read_rag(&test, &BadRows::default())?.collect::<Result<_, _>>()?;
+        let records: Vec<RagRecord> = read_rag(test, &BadRows::default())?.collect::<Result<_, _>>()?;
         let closed = self.answers(&recall, &self.out.join("closed-book"), &records)?;
         let open = self.answers(&read, &self.out.join("generator"), &records)?;
         println!(
@@ -237,7 +238,7 @@ impl Reader<'_> {
         Ok(read)
     }
 
-    fn retrieve<const N: usize>(&self, splits: [&str; N]) -> Result<[PathBuf; N]> {
+    fn retrieve(&self, splits: [&str; 3]) -> Result<Vec<PathBuf>> {
         let measures = ["recall@1".parse()?];
         let wanted = retrieve::Wanted {
             data: self.data,
@@ -250,12 +251,7 @@ impl Reader<'_> {
         let found =
             retrieve::run(self.model, &wanted, &EncodeSettings::default(), &BadRows::default(), self.quiet)?;
         let dir = self.out.join("retrieved");
-        fs_err::create_dir_all(&dir)?;
-        let paths = splits.map(|split| dir.join(format!("{split}.rag.jsonl")));
-        for (path, found) in paths.iter().zip(&found) {
-            retrieve::write(path, &found.records)?;
-        }
-        Ok(paths)
+        splits.iter().zip(&found).map(|(split, f)| retrieve::write_into(&dir, split, &f.records)).collect()
     }
 
     /// Trains a generator and answers with the best of the run.

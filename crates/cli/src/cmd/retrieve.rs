@@ -76,12 +76,11 @@ impl Args {
         let found = run(&model, &wanted, &self.model.encode_settings(), &bad, quiet)?;
         for (split, found) in self.split.iter().zip(found) {
             let path = if self.split.len() == 1 {
+                write(&self.out, &found.records)?;
                 self.out.clone()
             } else {
-                fs_err::create_dir_all(&self.out)?;
-                self.out.join(format!("{split}.rag.jsonl"))
+                write_into(&self.out, split, &found.records)?
             };
-            write(&path, &found.records)?;
             let shown: Vec<String> = found.scores.mean.iter().map(|(m, v)| format!("{m} {v:.4}")).collect();
             println!(
                 "{}: {} questions with {} passages each; {}",
@@ -102,6 +101,14 @@ pub fn write(path: &Path, records: &[RagRecord]) -> Result<()> {
         writeln!(out, "{}", rag_line(record))?;
     }
     Ok(out.finish()?)
+}
+
+/// Writes the records of a split into a folder; the file.
+pub fn write_into(dir: &Path, split: &str, records: &[RagRecord]) -> Result<PathBuf> {
+    fs_err::create_dir_all(dir)?;
+    let path = dir.join(format!("{split}.rag.jsonl"));
+    write(&path, records)?;
+    Ok(path)
 }
 
 /// What is looked for, and where.

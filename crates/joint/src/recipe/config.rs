@@ -283,6 +283,13 @@ ragduet_train::eval_config! {
     }
 }
 
+impl EvalConfig {
+    /// How many of some questions are answered.
+    pub(super) fn answers_of(&self, questions: usize) -> usize {
+        if self.answered == 0 { questions } else { self.answered.min(questions) }
+    }
+}
+
 /// Measure that chooses the best model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

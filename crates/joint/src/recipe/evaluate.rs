@@ -121,10 +121,7 @@ pub(super) fn evaluate(
         batch: config.eval.batch_size,
         seed: config.run.seed,
     };
-    let answered = match config.eval.answered {
-        0 => &records[..],
-        n => &records[..n.min(records.len())],
-    };
+    let answered = &records[..config.eval.answers_of(records.len())];
     let (answers, _) = answer_all(generator, answered, &options, &mut |_| ())?;
     let scores = AnswerScores::of(&answers);
     let known: Vec<&RagRecord> = records.iter().filter(|r| !r.gold.is_empty()).collect();

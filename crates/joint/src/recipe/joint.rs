@@ -409,7 +409,6 @@ impl Recipe for Joint<'_> {
 
     fn finish(&mut self, run: &mut RunState) -> Result<()> {
         let eval = &self.config.eval;
-        let answered = if eval.answered == 0 { usize::MAX } else { eval.answered };
-        self.dev.finish(&self.data.dev, eval.samples.min(answered), &run.dir)
+        self.dev.finish(&self.data.dev, eval.answers_of(eval.samples), &run.dir)
     }
 }

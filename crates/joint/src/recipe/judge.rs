@@ -58,18 +58,18 @@ impl<'a> Judge<'a> {
         if groups.is_empty() {
             return Ok((asked, Self::Attention(Tensor::zeros([0], (Kind::Float, generator.device)))));
         }
-        if !(config.generator.frozen && needs == Needs::Alone) {
-            let scorer = AnswerScorer::new(generator, &groups, budget)?;
-            let scored = scorer.score(needs, generator.mode(marginal), marginal)?;
-            return Ok((asked, Self::Answers(scorer, scored)));
-        }
+        let keeps = config.generator.frozen && needs == Needs::Alone;
         let pairs = |i: usize| judged.rows[i].iter().map(move |&row| (judged.questions[i], row));
         let known: Vec<Vec<Option<Vec<f32>>>> = asked
             .iter()
+            .filter(|_| keeps)
             .map(|&i| pairs(i).map(|(question, row)| kept.get(question, row)).collect())
             .collect();
         let scorer = AnswerScorer::beside(generator, &groups, &known, budget)?;
         let scored = scorer.score(needs, generator.mode(marginal), marginal)?;
+        if !keeps {
+            return Ok((asked, Self::Answers(scorer, scored)));
+        }
         let values = scored.answers().values.to_device(Device::Cpu);
         let size = values.size();
         let flat = Vec::<f32>::try_from(values.contiguous().view(-1)).map_err(ragduet_torch::Error::from)?;

@@ -255,10 +255,8 @@ fn info_nce(
     }
     let device = queries.device();
     let queries = queries.index_select(0, &Tensor::from_slice(&rows).to_device(device));
-    let mask = Tensor::from_slice(&hidden).view([rows.len() as i64, width as i64]).to_device(device);
-    let logits = queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
-        * (1.0 / config.temperature);
-    Some((logits + mask).cross_entropy_for_logits(&Tensor::from_slice(&targets).to_device(device)))
+    let logits = in_batch_logits(config, &queries, passages, &hidden);
+    Some(logits.cross_entropy_for_logits(&Tensor::from_slice(&targets).to_device(device)))
 }
 
 /// In-batch cross-entropy of each question towards the teacher's distribution over its passages, [B, K] probabilities:
@@ -279,17 +277,26 @@ fn soft_info_nce(
             hidden[i * width + at] = -1e30;
         }
     }
-    let shape = [own.len() as i64, width as i64];
-    let device = queries.device();
-    let mask = Tensor::from_slice(&hidden).view(shape).to_device(device);
-    let logits = queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
-        * (1.0 / config.temperature)
-        + mask;
+    let logits = in_batch_logits(config, queries, passages, &hidden);
+    // A passage that is not there has place 0 and no weight.
     let weights = teacher.to_kind(Kind::Float) * shared.present.to_kind(Kind::Float);
     let own = logits.log_softmax(-1, Kind::Float).gather(1, &shared.places, false);
-    // A passage that is not there has place 0.
-    let own = own.masked_fill(&shared.present.logical_not(), 0.0);
-    -(weights * own).sum(None::<Kind>) / shape[0].max(1) as f64
+    -(weights * own).sum(None::<Kind>) / queries.size()[0].max(1) as f64
+}
+
+/// Similarities of questions with all passages of the batch over the temperature, f32, and `hidden` added: below 0 where a
+/// passage is no negative.
+fn in_batch_logits(
+    config: &ContrastiveConfig,
+    queries: &Tensor,
+    passages: &Tensor,
+    hidden: &[f32],
+) -> Tensor {
+    let shape = [queries.size()[0], passages.size()[0]];
+    let mask = Tensor::from_slice(hidden).view(shape).to_device(queries.device());
+    queries.to_kind(Kind::Float).matmul(&passages.to_kind(Kind::Float).transpose(0, 1))
+        * (1.0 / config.temperature)
+        + mask
 }
 
 #[cfg(test)]
